@@ -1,0 +1,174 @@
+"""Every error DuraQ raises, as a tree.
+
+    DuraqError
+      InvalidInput (also ValueError)       nothing was written; mend the call
+        InvalidQueueName
+        InvalidPayload                     names the path to the value, such as $.items[3]
+          PayloadTooLarge
+        InvalidOption                      a delay, TTL, priority, limit ... out of range
+      QueueError                           the call is well formed, the queue says no; nothing was written
+        QueueNotFound
+        QueueFull
+        DuplicateEntry
+        EntryNotFound
+        LeaseLost                          the lease ended: completing, failing or extending changed nothing
+          NotLeased                        this storage never held that lease, or has already ended it
+      StorageError                         carries path, byte and a hint
+        NotAStorage
+        UnsupportedVersion
+        NetworkFileSystem
+        StorageClosed
+        StorageForked
+        StorageReadOnly
+        StorageFailed                      an earlier sync failed; nothing is accepted until it is reopened
+        StorageDamaged                     names file, line and byte, and the way out
+        GroupTooLarge
+        NotWritten                         certainly absent, now and after any crash
+          NotEnqueued
+        OutcomeUnknown                     a sync failed: wholly there or wholly not
+      PayloadUndecodable                   a stored payload is no longer of the queue's type
+"""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+
+
+class DuraqError(Exception):
+    """Base of every error DuraQ raises on purpose."""
+
+
+class InvalidInput(DuraqError, ValueError):
+    """The call cannot be carried out as written; nothing was written."""
+
+
+class InvalidQueueName(InvalidInput):
+    """A queue name is outside ``[a-z0-9][a-z0-9._-]{0,63}``, or is reserved."""
+
+
+class InvalidPayload(InvalidInput):
+    """A payload would not come back equal.
+
+    ``path`` says where in the payload, in the manner of ``$.items[3]``.
+    """
+
+    def __init__(self, message: str, path: str = "$") -> None:
+        super().__init__(f"{message} - at `{path}`")
+        self.path = path
+
+
+class PayloadTooLarge(InvalidPayload):
+    """A payload is larger than the storage's limit."""
+
+
+class InvalidOption(InvalidInput):
+    """A delay, time, TTL, priority, limit, id or duration is out of range."""
+
+
+class QueueError(DuraqError):
+    """The queue refuses the call; nothing was written."""
+
+
+class QueueNotFound(QueueError):
+    """There is no such queue in this storage."""
+
+
+class QueueFull(QueueError):
+    """The queue holds ``max_size`` entries already."""
+
+
+class DuplicateEntry(QueueError):
+    """The queue already holds an entry with this id."""
+
+
+class EntryNotFound(QueueError):
+    """The queue holds no entry with this id: it never did, or it is completed, expired or removed."""
+
+
+class LeaseLost(QueueError):
+    """The lease has ended: its deadline passed, or it was given up. Nothing was changed."""
+
+
+class NotLeased(LeaseLost):
+    """This storage does not hold a lease on the entry: never had it, or has already ended it."""
+
+
+class StorageError(DuraqError):
+    """Something is wrong with the storage itself.
+
+    ``path`` and ``byte`` say where, if that is known; ``hint`` is the way out.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | PathLike[str] | None = None,
+        byte: int | None = None,
+        line: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        where = "" if path is None else f"{fspath(path)}: "
+        if line is not None:
+            where += f"line {line}, "
+        if byte is not None:
+            where += f"byte {byte}: "
+        elif line is not None:
+            where += ": "
+        super().__init__(f"{where}{message}" + (f" ({hint})" if hint else ""))
+        self.path = None if path is None else fspath(path)
+        self.byte = byte
+        self.line = line
+        self.hint = hint
+
+
+class NotAStorage(StorageError):
+    """The directory is not a DuraQ storage, and not empty, so it was left alone."""
+
+
+class UnsupportedVersion(StorageError):
+    """The storage was written by a newer format; nothing was touched."""
+
+
+class NetworkFileSystem(StorageError):
+    """The directory is on a network or user-space file system, where flock and fsync promise nothing."""
+
+
+class StorageClosed(StorageError):
+    """The storage was closed; open a new one."""
+
+
+class StorageForked(StorageError):
+    """The storage was opened before a fork; a child process opens its own."""
+
+
+class StorageReadOnly(StorageError):
+    """The storage was opened read-only, or the directory cannot be written."""
+
+
+class StorageFailed(StorageError):
+    """A sync failed and could not be made good; nothing is accepted until the storage is reopened."""
+
+
+class StorageDamaged(StorageError):
+    """Bytes that were known to be durable are not what was written there."""
+
+
+class GroupTooLarge(StorageError):
+    """One call's records exceed the storage's ``max_group_bytes``; nothing was written."""
+
+
+class NotWritten(StorageError):
+    """The change is certainly absent, now and after any crash."""
+
+
+class NotEnqueued(NotWritten):
+    """The entries are certainly absent, now and after any crash."""
+
+
+class OutcomeUnknown(StorageError):
+    """A sync failed: the change is wholly there or wholly not, and nobody can tell which."""
+
+
+class PayloadUndecodable(DuraqError):
+    """A stored payload cannot be turned into the queue's type any more."""

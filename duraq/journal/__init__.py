@@ -1,0 +1,1 @@
+"""Bytes and files: records, segments, the journal, locks, leases. Only here."""

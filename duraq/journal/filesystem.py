@@ -1,0 +1,173 @@
+"""Every file call of the engine, in one place, so that a test can stand in for the disk.
+
+The method docstrings are the contract; a stand-in lives in ``duraq.testing``. Directories are descriptors and
+files are opened by one name inside one of them, never through a longer path, so that nothing planted on
+the way (a symbolic link, a FIFO, somebody else's file) is ever followed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from typing import Protocol
+
+from portalocker.exceptions import AlreadyLocked
+from portalocker.portalocker import FlockLocker
+
+from duraq.errors import NotAStorage
+
+DIRECTORY_MODE = 0o700
+# 0600: whoever can open a lock file, even read-only, can hold its lock.
+FILE_MODE = 0o600
+
+
+class FileSystem(Protocol):
+    """What the engine may do to a disk. Descriptors are small integers; every call may raise OSError."""
+
+    def open_root(self, path: str, *, create: bool = False) -> int:
+        """A descriptor of the directory at ``path`` (made first, parents too, if asked)."""
+
+    def open_dir(self, parent: int, name: str, *, create: bool = False) -> int:
+        """A descriptor of the directory ``name`` in ``parent``; never follows a symbolic link."""
+
+    def open_file(
+        self, directory: int, name: str, *, create: bool = False, exclusive: bool = False, writable: bool = True
+    ) -> int:
+        """A descriptor of the regular file ``name``, ours and without a second link; never follows a link.
+
+        ``create`` makes it if it is missing, ``exclusive`` insists on making it.
+        """
+
+    def close(self, fd: int) -> None:
+        """Give up a descriptor, and with it any lock held through it."""
+
+    def pread(self, fd: int, length: int, offset: int, /) -> bytes:
+        """Up to ``length`` bytes at ``offset``; fewer only at the end of the file."""
+
+    def pwrite(self, fd: int, data: bytes, offset: int, /) -> int:
+        """Write at ``offset``; returns how many bytes were written, which a full disk makes fewer."""
+
+    def truncate(self, fd: int, length: int, /) -> None:
+        """Cut (or extend with zeros) to ``length``."""
+
+    def datasync(self, fd: int, /) -> None:
+        """Return once the file's bytes, and the size needed to read them, are on the disk."""
+
+    def sync(self, fd: int, /) -> None:
+        """The same for a file with its metadata, or for the names in a directory."""
+
+    def size(self, fd: int) -> int:
+        """Length of the file in bytes."""
+
+    def identity(self, fd: int) -> tuple[int, int]:
+        """What tells this file from every other: (device, inode)."""
+
+    def names(self, directory: int) -> list[str]:
+        """Names in the directory, sorted."""
+
+    def exists(self, directory: int, name: str) -> bool:
+        """Whether the name exists, whatever it is."""
+
+    def rename(self, directory: int, old: str, new: str) -> None:
+        """Replace ``new`` by ``old`` in the same directory, atomically; durable after sync(directory)."""
+
+    def unlink(self, directory: int, name: str) -> None:
+        """Remove the file's name; durable after sync(directory)."""
+
+    def lock(self, fd: int, /) -> None:
+        """Hold the file's exclusive lock; waits for it."""
+
+    def unlock(self, fd: int, /) -> None:
+        """Give up the lock held through this descriptor."""
+
+    def try_lock(self, fd: int) -> bool:
+        """Hold the exclusive lock if nobody else holds any; says whether it does."""
+
+    def share_lock(self, fd: int) -> None:
+        """Hold the shared lock, waiting for an exclusive holder; trades an exclusive lock held for it."""
+
+
+class RealFileSystem:
+    """The machine's own file system, by system calls."""
+
+    def __init__(self) -> None:
+        # Bound to the instance as they are: these five are on the path of every operation.
+        self.pread: Callable[[int, int, int], bytes] = os.pread
+        self.pwrite: Callable[[int, bytes, int], int] = os.pwrite
+        self.truncate: Callable[[int, int], None] = os.ftruncate
+        self.datasync: Callable[[int], None] = os.fdatasync
+        self.sync: Callable[[int], None] = os.fsync
+        self.close: Callable[[int], None] = os.close
+        # The locker class, on descriptors kept open: portalocker.Lock would reopen the file and poll.
+        self._locker = FlockLocker()
+        self._exclusive = fcntl.LOCK_EX
+        self.unlock: Callable[[int], None] = self._locker.unlock
+
+    def lock(self, fd: int) -> None:
+        self._locker.lock(fd, self._exclusive)  # type: ignore[arg-type]
+
+    def try_lock(self, fd: int) -> bool:
+        try:
+            self._locker.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type]
+        except AlreadyLocked:
+            return False
+        return True
+
+    def share_lock(self, fd: int) -> None:
+        self._locker.lock(fd, fcntl.LOCK_SH)  # type: ignore[arg-type]
+
+    def open_root(self, path: str, *, create: bool = False) -> int:
+        if create:
+            os.makedirs(path, DIRECTORY_MODE, exist_ok=True)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def open_dir(self, parent: int, name: str, *, create: bool = False) -> int:
+        if create:
+            try:
+                os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
+            except FileExistsError:
+                pass
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+    def open_file(
+        self, directory: int, name: str, *, create: bool = False, exclusive: bool = False, writable: bool = True
+    ) -> int:
+        # O_NONBLOCK: opening a FIFO that somebody planted under this name must not hang.
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        if exclusive:
+            flags |= os.O_CREAT | os.O_EXCL
+        elif create:
+            flags |= os.O_CREAT
+        fd = os.open(name, flags, FILE_MODE, dir_fd=directory)
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1 or about.st_uid not in {os.geteuid(), 0}:
+            os.close(fd)
+            raise NotAStorage(
+                "not a regular file of ours with a single link", path=name, hint="somebody put it there; look at it"
+            )
+        return fd
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def identity(self, fd: int) -> tuple[int, int]:
+        about = os.fstat(fd)
+        return about.st_dev, about.st_ino
+
+    def names(self, directory: int) -> list[str]:
+        return sorted(os.listdir(directory))
+
+    def exists(self, directory: int, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def rename(self, directory: int, old: str, new: str) -> None:
+        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def unlink(self, directory: int, name: str) -> None:
+        os.unlink(name, dir_fd=directory)

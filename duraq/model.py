@@ -1,0 +1,136 @@
+"""What a user of DuraQ holds in hand: an entry, its attempts, a queue's counts."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from duraq.errors import InvalidQueueName
+
+T = TypeVar("T")
+
+QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+# Directories that a storage keeps beside its queues.
+RESERVED_NAMES = frozenset({"journal", "leases"})
+
+
+def check_queue_name(name: str) -> str:
+    """The name itself, if it is safe in paths, shells and metric labels; else InvalidQueueName."""
+    if not isinstance(name, str) or not QUEUE_NAME.match(name):
+        raise InvalidQueueName(
+            f"queue name {name!r} is outside [a-z0-9][a-z0-9._-]{{0,63}}: lower-case letters, digits,"
+            " '.', '_', '-', at most 64, beginning with a letter or digit"
+        )
+    if name in RESERVED_NAMES:
+        raise InvalidQueueName(f"queue name {name!r} is reserved for the storage itself")
+    return name
+
+
+class EntryStatus(StrEnum):
+    """Where an entry is in its life: scheduled, ready, leased, then completed, dead or expired."""
+
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    LEASED = "leased"
+    COMPLETED = "completed"
+    DEAD = "dead"
+    EXPIRED = "expired"
+
+
+class Cause(StrEnum):
+    """Why an attempt ended without completing. ``released`` is not counted as an attempt."""
+
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    WORKER_DIED = "worker_died"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptError:
+    """What went wrong in an attempt, as text: never an object of the failing program."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One ended attempt that did not complete the entry."""
+
+    number: int
+    cause: Cause
+    error: AttemptError
+    worker: str
+    started_at: datetime
+    ended_at: datetime
+
+
+@dataclass(slots=True)
+class QueueEntry(Generic[T]):
+    """One entry of a queue, as it was when it was read.
+
+    ``attempts`` counts deliveries, the current one included, so it is 1 on the first. ``token`` names the
+    lease this entry was read under (0 if none); completing with an older token raises LeaseLost.
+    """
+
+    id: str
+    data: T
+    queue: str
+    status: EntryStatus
+    priority: int
+    created_at: datetime
+    updated_at: datetime
+    scheduled_for: datetime | None = None
+    expires_at: datetime | None = None
+    attempts: int = 0
+    max_attempts: int | None = None
+    errors: tuple[Attempt, ...] = ()
+    token: int = 0
+    worker: str | None = None
+    lease_deadline: datetime | None = None
+    lost: threading.Event | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether failing now would send the entry to the dead-letter queue."""
+        return self.max_attempts is not None and self.attempts >= self.max_attempts
+
+    @property
+    def error_message(self) -> str | None:
+        """The newest error's message, if any attempt failed."""
+        return self.errors[-1].error.message if self.errors else None
+
+    @property
+    def lease_lost(self) -> bool:
+        """Whether a worker has learned that this entry's lease is gone; its outcome will not count."""
+        return self.lost is not None and self.lost.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many entries a queue holds, by state."""
+
+    scheduled: int = 0
+    ready: int = 0
+    leased: int = 0
+    dead: int = 0
+
+    @property
+    def length(self) -> int:
+        """Entries that are still to be worked: scheduled, ready and leased."""
+        return self.scheduled + self.ready + self.leased
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Who paused a queue, when and why."""
+
+    at: datetime
+    who: str
+    reason: str

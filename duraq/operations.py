@@ -1,0 +1,144 @@
+"""The changes a queue can undergo. Everything durable is one of these, and a queue's state is their fold.
+
+Times are microseconds (wall clock since 1970; ``deadline`` since boot). An operation names what is to be
+true, not how it is stored: ``duraq.journal.record`` turns it into a line, ``duraq.state`` folds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from duraq.model import AttemptError, Cause
+
+
+@dataclass(slots=True)
+class Enqueue:
+    """A new entry: ready at once, or scheduled if ``ready_at`` is given."""
+
+    op: ClassVar[str] = "enqueue"
+    id: str
+    payload: bytes
+    priority: int = 0
+    ready_at: int | None = None
+    expires_at: int | None = None
+
+
+@dataclass(slots=True)
+class Lease:
+    """An entry is handed to a worker; ``attempt`` is counted from here on.
+
+    ``token`` rises with every delivery, counted or not, so an old holder is always told apart.
+    ``deadline`` is in microseconds since the boot named by ``boot``; ``deadline_at`` is the same in wall
+    time, for people. An empty ``worker`` is a lease without a process: only its deadline ends it.
+    """
+
+    op: ClassVar[str] = "lease"
+    id: str
+    token: int
+    attempt: int
+    worker: str
+    deadline: int
+    boot: str
+    deadline_at: int
+
+
+@dataclass(slots=True)
+class Extend:
+    """The lease ``token`` now ends later (or earlier)."""
+
+    op: ClassVar[str] = "extend"
+    id: str
+    token: int
+    deadline: int
+    boot: str
+    deadline_at: int
+
+
+@dataclass(slots=True)
+class Complete:
+    """The holder of ``token`` is done; the entry is over."""
+
+    op: ClassVar[str] = "complete"
+    id: str
+    token: int
+
+
+@dataclass(slots=True)
+class Fail:
+    """The attempt under ``token`` failed; the entry may be leased again from ``ready_at`` on."""
+
+    op: ClassVar[str] = "fail"
+    id: str
+    token: int
+    cause: Cause
+    error: AttemptError
+    ready_at: int
+
+
+@dataclass(slots=True)
+class Bury:
+    """The attempt under ``token`` failed and was the last: the entry becomes a dead letter."""
+
+    op: ClassVar[str] = "dead"
+    id: str
+    token: int
+    cause: Cause
+    error: AttemptError
+
+
+@dataclass(slots=True)
+class Release:
+    """The lease ``token`` is given back; its attempt does not count."""
+
+    op: ClassVar[str] = "release"
+    id: str
+    token: int
+    ready_at: int | None = None
+
+
+@dataclass(slots=True)
+class Expire:
+    """The entry's TTL passed before anyone completed it; it is over."""
+
+    op: ClassVar[str] = "expire"
+    id: str
+
+
+@dataclass(slots=True)
+class Requeue:
+    """A dead letter goes back to its queue, its history kept; ``keep_attempts`` keeps the count too."""
+
+    op: ClassVar[str] = "requeue"
+    id: str
+    keep_attempts: bool = False
+
+
+@dataclass(slots=True)
+class Remove:
+    """A dead letter is removed for good."""
+
+    op: ClassVar[str] = "remove"
+    id: str
+
+
+@dataclass(slots=True)
+class PauseQueue:
+    """Nothing is leased from the queue until it is resumed."""
+
+    op: ClassVar[str] = "pause"
+    who: str
+    reason: str
+
+
+@dataclass(slots=True)
+class ResumeQueue:
+    """The queue may be leased from again."""
+
+    op: ClassVar[str] = "resume"
+    who: str
+
+
+Operation = (
+    Enqueue | Lease | Extend | Complete | Fail | Bury | Release | Expire | Requeue | Remove | PauseQueue | ResumeQueue
+)

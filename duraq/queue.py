@@ -1,0 +1,437 @@
+"""A queue of typed entries: enqueue, lease, complete, fail."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar, overload
+
+import uuid_utils
+
+from duraq.clock import from_datetime, from_timedelta, to_datetime
+from duraq.errors import InvalidOption, PayloadUndecodable, QueueError
+from duraq.model import AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry, check_queue_name
+from duraq.operations import Bury, Complete, Enqueue, Extend, Fail, Operation, PauseQueue, Release, ResumeQueue
+from duraq.payload import PayloadCodec
+from duraq.retry import DEFAULT_POLICY, RetryPolicy
+from duraq.storage.base import Limits, Storage, StoredEntry
+
+T = TypeVar("T")
+
+log = logging.getLogger("duraq")
+
+ENTRY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
+PRIORITIES = range(-(2**31), 2**31)
+LONGEST = timedelta(days=3650)
+# A traceback is for a person to read; the beginning and the end of a longer one say what matters.
+TRACEBACK_BYTES = 16 * 1024
+MESSAGE_CHARACTERS = 4096
+
+
+class Queue(Generic[T]):
+    """One queue of a storage, its payloads of type ``T``.
+
+    Cheap to make and safe to share between threads. An entry that was dequeued here belongs to the storage
+    object it was dequeued through: when the process dies, its entries go back at once.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        storage: Storage,
+        payload_type: type[T] | Any = None,
+        *,
+        retry_policy: RetryPolicy | None = None,
+        lock_duration: timedelta | None = None,
+        max_size: int | None = None,
+    ) -> None:
+        self.name = check_queue_name(name)
+        self.retry_policy = retry_policy or DEFAULT_POLICY
+        self.max_size = max_size
+        self._storage = storage
+        self._codec: PayloadCodec[T] = PayloadCodec(payload_type, storage.max_payload_bytes)
+        self._lease_for = None if lock_duration is None else _duration("lock_duration", lock_duration)
+        self._limits = None
+        if max_size is not None:
+            if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
+                raise InvalidOption(f"max_size must be a whole number of at least 1, not {max_size!r}")
+            self._limits = Limits(max_size={name: max_size})
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name!r} of {self._storage!r}>"
+
+    # -- feeding ---------------------------------------------------------------------------------------
+
+    def enqueue(
+        self,
+        data: T,
+        *,
+        priority: int = 0,
+        delay: timedelta | None = None,
+        scheduled_for: datetime | None = None,
+        ttl: timedelta | None = None,
+        id: str | None = None,  # noqa: A002 - the word for it, everywhere
+    ) -> str:
+        """Add one entry and return its id; it is durable, as the storage's mode says, on return.
+
+        ``priority``: higher is delivered first. ``delay`` or ``scheduled_for`` (an aware datetime): not
+        before. ``ttl``: if nobody completed it by then, it expires. ``id``: the caller's own.
+
+        Raises InvalidPayload or InvalidOption, DuplicateEntry, QueueFull, NotEnqueued (certainly absent) or
+        OutcomeUnknown.
+        """
+        payload = self._codec.encode(data)
+        entry = Enqueue(str(uuid_utils.uuid7()) if id is None else _entry_id(id), payload)
+        if priority or delay is not None or scheduled_for is not None or ttl is not None:
+            entry.priority, entry.ready_at, entry.expires_at = self._options(priority, delay, scheduled_for, ttl)
+        self._storage.commit({self.name: (entry,)}, self._limits)
+        return entry.id
+
+    def enqueue_many(
+        self,
+        items: Iterable[T],
+        *,
+        priority: int = 0,
+        delay: timedelta | None = None,
+        scheduled_for: datetime | None = None,
+        ttl: timedelta | None = None,
+        ids: Iterable[str] | None = None,
+    ) -> list[str]:
+        """Add all of ``items`` or, on any error, none, with one sync; returns their ids in order.
+
+        The options hold for each. ``ids`` gives each its own id and must be as many as the items.
+        """
+        priority, ready_at, expires_at = self._options(priority, delay, scheduled_for, ttl)
+        encode = self._codec.encode
+        payloads = [encode(item) for item in items]
+        if ids is None:
+            uuid7 = uuid_utils.uuid7
+            names = [str(uuid7()) for _ in payloads]
+        else:
+            names = [_entry_id(name) for name in ids]
+            if len(names) != len(payloads):
+                raise InvalidOption(f"{len(names)} ids for {len(payloads)} items")
+        if payloads:
+            entries = [
+                Enqueue(name, payload, priority, ready_at, expires_at)
+                for name, payload in zip(names, payloads, strict=True)
+            ]
+            self._storage.commit({self.name: entries}, self._limits)
+        return names
+
+    # -- working ---------------------------------------------------------------------------------------
+
+    @overload
+    def dequeue(self, *, wait: timedelta | None = None) -> QueueEntry[T] | None: ...
+
+    @overload
+    def dequeue(self, *, wait: timedelta | None = None, limit: int) -> list[QueueEntry[T]]: ...
+
+    def dequeue(
+        self, *, wait: timedelta | None = None, limit: int | None = None
+    ) -> QueueEntry[T] | None | list[QueueEntry[T]]:
+        """Lease the next entry, or None; with ``limit``, a list of up to that many.
+
+        ``wait``: how long to block for one if there is none. The lease ends when the entry is completed,
+        failed or released, when this process dies, or after the lock duration. The attempt is counted
+        before this returns. An entry whose payload no longer decodes goes to the dead-letter queue.
+        """
+        count = 1 if limit is None else _positive("limit", limit)
+        until = None if wait is None else time.monotonic() + _duration("wait", wait, zero=True) / 1e6
+        while True:
+            found = self._claim(count)
+            if found:
+                return found[0] if limit is None else found
+            remaining = 0.0 if until is None else until - time.monotonic()
+            if remaining <= 0:
+                return None if limit is None else []
+            self._storage.wait(self.name, remaining)
+
+    def mark_completed(self, entry: QueueEntry[T] | str) -> None:
+        """The work is done: the entry is over, durably, and is never delivered again.
+
+        Give the entry itself where several threads share a storage: it carries its lease's token, while an
+        id stands for whatever lease this storage holds now. Raises LeaseLost, and changes nothing, if the
+        lease has ended (NotLeased if it was never held, or already ended, here).
+        """
+        entry_id, token, _ = self._lease_of(entry)
+        self._storage.commit({self.name: (Complete(entry_id, token),)})
+
+    def mark_failed(
+        self,
+        entry: QueueEntry[T] | str,
+        error: BaseException | AttemptError | str | None = None,
+        *,
+        retry_in: timedelta | None = None,
+        dead: bool = False,
+    ) -> EntryStatus:
+        """The attempt failed: the retry policy decides whether it is tried again, and when.
+
+        ``retry_in`` overrules the policy's delay, ``dead`` its verdict. Returns SCHEDULED (or READY, with
+        no delay) or DEAD. Raises LeaseLost, and changes nothing, if the lease has ended.
+        """
+        entry_id, token, attempts = self._lease_of(entry)
+        operation: Operation
+        if dead:
+            operation = Bury(entry_id, token, Cause.FAILED, _error_text(error))
+        elif retry_in is not None:
+            ready_at = self._storage.clock.now() + _duration("retry_in", retry_in, zero=True)
+            operation = Fail(entry_id, token, Cause.FAILED, _error_text(error), ready_at)
+        else:
+            operation = self._verdict(entry_id, token, attempts, Cause.FAILED, error)
+        self._storage.commit({self.name: (operation,)})
+        if isinstance(operation, Bury):
+            return EntryStatus.DEAD
+        return EntryStatus.SCHEDULED if operation.ready_at > self._storage.clock.now() else EntryStatus.READY
+
+    def release(self, entry: QueueEntry[T] | str, *, delay: timedelta | None = None) -> None:
+        """Give the entry back; the attempt does not count. Raises LeaseLost if the lease has ended."""
+        entry_id, token, _ = self._lease_of(entry)
+        ready_at = None
+        if delay is not None:
+            ready_at = self._storage.clock.now() + _duration("delay", delay, zero=True)
+        self._storage.commit({self.name: (Release(entry_id, token, ready_at),)})
+
+    def extend(self, entry: QueueEntry[T] | str, duration: timedelta | None = None) -> datetime:
+        """The lease now ends ``duration`` from now (default: the lock duration); returns that time.
+
+        Raises LeaseLost, and changes nothing, if the lease has ended.
+        """
+        entry_id, token, _ = self._lease_of(entry)
+        length = self._lease_for or self._storage.lock_duration
+        if duration is not None:
+            length = _duration("duration", duration)
+        clock = self._storage.clock
+        deadline_at = clock.now() + length
+        operation = Extend(entry_id, token, clock.uptime() + length, clock.boot_id, deadline_at)
+        self._storage.commit({self.name: (operation,)})
+        return to_datetime(deadline_at)
+
+    def process_next(
+        self, handler: Callable[[QueueEntry[T]], object], *, wait: timedelta | None = None
+    ) -> QueueEntry[T] | None:
+        """Dequeue one entry, call ``handler(entry)``, and complete it; returns the entry, or None if none.
+
+        If the handler raises an Exception the retry policy decides what becomes of the entry, and the
+        exception is raised again. On KeyboardInterrupt, SystemExit and their like the entry is released,
+        uncounted, before they go on.
+        """
+        entry = self.dequeue(wait=wait)
+        if entry is None:
+            return None
+        try:
+            handler(entry)
+        except Exception as error:
+            self.mark_failed(entry, error)
+            raise
+        except BaseException:
+            self.release(entry)
+            raise
+        self.mark_completed(entry)
+        return entry
+
+    # -- looking ---------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self.counts().length
+
+    def __bool__(self) -> bool:
+        # A queue object stands for the queue, empty or not.
+        return True
+
+    @property
+    def length(self) -> int:
+        """Entries still to be worked: scheduled, ready and leased."""
+        return self.counts().length
+
+    def counts(self) -> Counts:
+        """Entries by state."""
+        return self._storage.counts(self.name)
+
+    def peek(self, limit: int = 1) -> list[QueueEntry[T]]:
+        """The entries that would be delivered next; leases nothing."""
+        return self.entries(EntryStatus.READY, limit=limit)
+
+    def get(self, entry_id: str) -> QueueEntry[T]:
+        """One live or dead entry. Raises EntryNotFound."""
+        return self._entry(self._storage.get(self.name, entry_id))
+
+    def entries(
+        self, status: EntryStatus | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[QueueEntry[T]]:
+        """Entries in that state (default: every live or dead one); ready ones in order of delivery."""
+        if limit is not None:
+            _positive("limit", limit)
+        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
+            raise InvalidOption(f"offset must be a whole number of at least 0, not {offset!r}")
+        found = self._storage.entries(self.name, None if status is None else EntryStatus(status), limit, offset)
+        return [self._entry(stored) for stored in found]
+
+    # -- steering --------------------------------------------------------------------------------------
+
+    def pause(self, reason: str = "", *, who: str | None = None) -> None:
+        """Deliver nothing until resume; what is leased already goes on. Kept across restarts."""
+        self._storage.commit({self.name: (PauseQueue(who or getpass.getuser(), str(reason)),)})
+
+    def resume(self, *, who: str | None = None) -> None:
+        """Deliver again."""
+        self._storage.commit({self.name: (ResumeQueue(who or getpass.getuser()),)})
+
+    @property
+    def paused(self) -> Pause | None:
+        """Who paused the queue, when and why; None if it is not paused."""
+        return self._storage.paused(self.name)
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _claim(self, count: int) -> list[QueueEntry[T]]:
+        self._settle_lapsed()
+        entries = []
+        for stored in self._storage.claim(self.name, count, lease_for=self._lease_for):
+            try:
+                entries.append(self._entry(stored))
+            except PayloadUndecodable as error:
+                log.warning("queue %s: entry %s does not decode, to the dead letters", self.name, stored.id)
+                bury = Bury(stored.id, stored.token, Cause.FAILED, _error_text(error))
+                self._storage.commit({self.name: (bury,)})
+        return entries
+
+    def _settle_lapsed(self) -> None:
+        """End the leases of dead or late holders: attempt counted, cause kept, back at once or dead."""
+        for lease in self._storage.lapsed(self.name):
+            if lease.cause is Cause.WORKER_DIED:
+                error = AttemptError("WorkerDied", f"worker {lease.worker} died while it held the entry")
+            else:
+                error = AttemptError("LeaseTimedOut", f"worker {lease.worker} held the entry past its deadline")
+            operation = self._verdict(lease.id, lease.token, lease.attempts, lease.cause, error)
+            log.info("queue %s: entry %s came back (%s)", self.name, lease.id, lease.cause)
+            try:
+                self._storage.commit({self.name: (operation,)})
+            except QueueError:
+                # Another consumer, or the late holder itself, ended this lease first: nothing is left to do.
+                log.debug("queue %s: the lease of %s was ended by someone else", self.name, lease.id)
+
+    def _verdict(
+        self, entry_id: str, token: int, attempts: int, cause: Cause, error: BaseException | AttemptError | str | None
+    ) -> Fail | Bury:
+        text = _error_text(error)
+        try:
+            dead = self.retry_policy.should_move_to_dead_letter(attempts, error)
+            dead = dead or not self.retry_policy.should_retry(attempts, error)
+            delay = timedelta(0)
+            if not dead and cause is Cause.FAILED:
+                delay = self.retry_policy.get_retry_delay(attempts)
+                _duration("the policy's delay", delay, zero=True)
+        except Exception:
+            log.exception("queue %s: the retry policy failed; the default one decides", self.name)
+            dead = DEFAULT_POLICY.should_move_to_dead_letter(attempts)
+            delay = DEFAULT_POLICY.get_retry_delay(attempts)
+        if dead:
+            return Bury(entry_id, token, cause, text)
+        return Fail(entry_id, token, cause, text, self._storage.clock.now() + from_timedelta(delay))
+
+    def _lease_of(self, entry: QueueEntry[T] | str) -> tuple[str, int, int]:
+        if isinstance(entry, QueueEntry):
+            return entry.id, entry.token, entry.attempts
+        held = self._storage.held(self.name, entry)
+        return entry, held.token, held.attempts
+
+    def _options(
+        self, priority: int, delay: timedelta | None, scheduled_for: datetime | None, ttl: timedelta | None
+    ) -> tuple[int, int | None, int | None]:
+        if isinstance(priority, bool) or not isinstance(priority, int) or priority not in PRIORITIES:
+            raise InvalidOption(f"priority must be a whole number of 32 bits, not {priority!r}")
+        if delay is not None and scheduled_for is not None:
+            raise InvalidOption("give delay or scheduled_for, not both")
+        now = self._storage.clock.now()
+        ready_at = expires_at = None
+        if delay is not None:
+            length = _duration("delay", delay, zero=True)
+            ready_at = now + length if length else None
+        elif scheduled_for is not None:
+            ready_at = _moment("scheduled_for", scheduled_for, now)
+        if ttl is not None:
+            expires_at = now + _duration("ttl", ttl)
+        return priority, ready_at, expires_at
+
+    def _entry(self, stored: StoredEntry) -> QueueEntry[T]:
+        return QueueEntry(
+            id=stored.id,
+            data=self._codec.decode(stored.payload),
+            queue=self.name,
+            status=stored.status,
+            priority=stored.priority,
+            created_at=to_datetime(stored.created_at),
+            updated_at=to_datetime(stored.updated_at),
+            scheduled_for=None if stored.ready_at is None else to_datetime(stored.ready_at),
+            expires_at=None if stored.expires_at is None else to_datetime(stored.expires_at),
+            attempts=stored.attempts,
+            max_attempts=getattr(self.retry_policy, "max_attempts", None),
+            errors=stored.history,
+            token=stored.token,
+            worker=stored.worker,
+            lease_deadline=None if stored.deadline_at is None else to_datetime(stored.deadline_at),
+        )
+
+
+def _entry_id(name: str) -> str:
+    if not isinstance(name, str) or not ENTRY_ID.match(name):
+        raise InvalidOption(
+            f"id {name!r} is outside [A-Za-z0-9][A-Za-z0-9._:@/+=-]{{0,127}}: it must be safe to grep and to print"
+        )
+    return name
+
+
+def _duration(name: str, value: timedelta, *, zero: bool = False) -> int:
+    """Microseconds of a duration in range; else InvalidOption."""
+    if not isinstance(value, timedelta):
+        raise InvalidOption(f"{name} must be a timedelta, not {value!r}")
+    if value > LONGEST or value < timedelta(0) or (not value and not zero):
+        raise InvalidOption(f"{name} must be {'0' if zero else 'more than 0'} to {LONGEST.days} days, not {value}")
+    return from_timedelta(value)
+
+
+def _moment(name: str, value: datetime, now: int) -> int:
+    if not isinstance(value, datetime):
+        raise InvalidOption(f"{name} must be a datetime, not {value!r}")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise InvalidOption(f"{name} must say its time zone: {value!r} is naive")
+    moment = from_datetime(value)
+    if moment < 0 or moment - now > from_timedelta(LONGEST):
+        raise InvalidOption(f"{name} must be after 1970 and at most {LONGEST.days} days ahead, not {value}")
+    return moment
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidOption(f"{name} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def _error_text(error: BaseException | AttemptError | str | None) -> AttemptError:
+    """An error as text, cut to what a person reads."""
+    if isinstance(error, AttemptError):
+        return replace(error, message=_clip(error.message, MESSAGE_CHARACTERS), traceback=_clip(error.traceback, TRACEBACK_BYTES))
+    if isinstance(error, BaseException):
+        try:
+            message = str(error)
+        except Exception as broken:  # a __str__ that fails must not cost the record of the failure
+            message = f"<str() of the error failed: {type(broken).__name__}>"
+        lines = "".join(traceback.format_exception(error))
+        return AttemptError(type(error).__name__, _clip(message, MESSAGE_CHARACTERS), _clip(lines, TRACEBACK_BYTES))
+    return AttemptError("Error", _clip(str(error or ""), MESSAGE_CHARACTERS))
+
+
+def _clip(text: str, limit: int) -> str:
+    # Lone surrogates cannot be written as UTF-8; they are shown escaped.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n... {len(text) - limit} characters left out ...\n{text[-half:]}"

@@ -1,0 +1,1 @@
+"""Where queues live: the storage protocol and its backends."""

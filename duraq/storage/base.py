@@ -1,0 +1,118 @@
+"""What a storage is to the rest of DuraQ: a few atomic verbs over named queues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from duraq.clock import Clock
+from duraq.model import Attempt, Cause, Counts, EntryStatus, Pause
+from duraq.operations import Operation
+
+
+@dataclass(slots=True)
+class StoredEntry:
+    """An entry as a storage hands it out: its payload still bytes, its times microseconds."""
+
+    id: str
+    seq: int
+    payload: bytes
+    status: EntryStatus
+    priority: int
+    created_at: int
+    updated_at: int
+    ready_at: int | None
+    expires_at: int | None
+    attempts: int
+    token: int
+    worker: str | None = None
+    deadline_at: int | None = None
+    history: tuple[Attempt, ...] = ()
+
+
+@dataclass(slots=True)
+class Lapsed:
+    """A lease whose holder is gone or whose deadline has passed, and which nobody has ended yet."""
+
+    id: str
+    token: int
+    attempts: int
+    cause: Cause
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease this open storage holds: its token, and the attempts counted so far."""
+
+    token: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a commit must respect, checked at the moment of writing."""
+
+    max_size: Mapping[str, int] = field(default_factory=dict)
+
+
+class Storage(Protocol):
+    """The contract of a backend; ``tests/contract`` proves it for each.
+
+    Every method may be called from any thread. A method that changes something returns when the change is
+    as durable as the storage's ``durability`` says; if it raises NotWritten (NotEnqueued) nothing was
+    changed, and OutcomeUnknown means wholly or not at all. Queues come into being by the first commit.
+    """
+
+    clock: Clock
+    max_payload_bytes: int
+    lock_duration: int  # default lease length, microseconds
+
+    def commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None = None) -> None:
+        """Apply all operations, over any number of queues, or none.
+
+        Raises DuplicateEntry, EntryNotFound, LeaseLost or QueueFull, before anything is written.
+        """
+
+    def claim(
+        self, queue: str, limit: int = 1, *, lease_for: int | None = None, detached: bool = False
+    ) -> list[StoredEntry]:
+        """Lease up to ``limit`` ready entries, highest priority first, then in enqueue order.
+
+        Returns only entries that are already durable. Expired entries met on the way are ended. A paused
+        or unknown queue gives []. ``detached`` leases belong to no process: only their deadline ends them.
+        """
+
+    def lapsed(self, queue: str) -> list[Lapsed]:
+        """Leases that ended without their holder saying so; the caller decides retry or dead letter."""
+
+    def held(self, queue: str, entry_id: str) -> Held:
+        """The lease under which this open storage holds the entry. Raises NotLeased if it does not."""
+
+    def wait(self, queue: str, timeout: float | None) -> bool:
+        """Block until an entry may be claimable or a holder died, at most ``timeout`` seconds.
+
+        Returns False when the time passed. A True is a hint: claim may still find nothing. Never misses
+        what was committed before the call.
+        """
+
+    def get(self, queue: str, entry_id: str) -> StoredEntry:
+        """One live or dead entry. Raises QueueNotFound or EntryNotFound."""
+
+    def entries(
+        self, queue: str, status: EntryStatus | None = None, limit: int | None = None, offset: int = 0
+    ) -> list[StoredEntry]:
+        """Live and dead entries: ready ones in the order of delivery, others in enqueue order."""
+
+    def counts(self, queue: str) -> Counts:
+        """Entries by state, as of now. An unknown queue counts zero."""
+
+    def paused(self, queue: str) -> Pause | None:
+        """Who paused the queue, or None."""
+
+    def queues(self) -> list[str]:
+        """Names of the queues that exist, sorted."""
+
+    def close(self) -> None:
+        """Give back what is leased (uncounted), release locks and descriptors. Idempotent."""
