@@ -1,0 +1,86 @@
+"""DuraQ: a durable work queue for daemons on one host, with no server."""
+
+from duraq.dead_letters import DeadLetterQueue
+from duraq.errors import (
+    DuplicateEntry,
+    DuraqError,
+    EntryNotFound,
+    GroupTooLarge,
+    InvalidInput,
+    InvalidOption,
+    InvalidPayload,
+    InvalidQueueName,
+    LeaseLost,
+    NetworkFileSystem,
+    NotAStorage,
+    NotEnqueued,
+    NotLeased,
+    NotWritten,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    PayloadUndecodable,
+    QueueError,
+    QueueFull,
+    QueueNotFound,
+    StorageClosed,
+    StorageDamaged,
+    StorageError,
+    StorageFailed,
+    StorageForked,
+    StorageReadOnly,
+    UnsupportedVersion,
+)
+from duraq.manager import QueueManager
+from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry
+from duraq.queue import Queue
+from duraq.retry import ExponentialBackoff, FixedDelay, NoRetry, RetryPolicy
+from duraq.storage.file import FileStorage
+from duraq.storage.memory import MemoryStorage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attempt",
+    "AttemptError",
+    "Cause",
+    "Counts",
+    "DeadLetterQueue",
+    "DuplicateEntry",
+    "DuraqError",
+    "EntryNotFound",
+    "EntryStatus",
+    "ExponentialBackoff",
+    "FileStorage",
+    "FixedDelay",
+    "GroupTooLarge",
+    "InvalidInput",
+    "InvalidOption",
+    "InvalidPayload",
+    "InvalidQueueName",
+    "LeaseLost",
+    "MemoryStorage",
+    "NetworkFileSystem",
+    "NoRetry",
+    "NotAStorage",
+    "NotEnqueued",
+    "NotLeased",
+    "NotWritten",
+    "OutcomeUnknown",
+    "Pause",
+    "PayloadTooLarge",
+    "PayloadUndecodable",
+    "Queue",
+    "QueueEntry",
+    "QueueError",
+    "QueueFull",
+    "QueueManager",
+    "QueueNotFound",
+    "RetryPolicy",
+    "StorageClosed",
+    "StorageDamaged",
+    "StorageError",
+    "StorageFailed",
+    "StorageForked",
+    "StorageReadOnly",
+    "UnsupportedVersion",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
@@ -43,11 +44,11 @@ class _Counted:
         if self.max_attempts < 1:
             raise InvalidOption(f"max_attempts must be at least 1, not {self.max_attempts}")
 
-    def should_retry(self, attempts: int, error: object | None = None) -> bool:
+    def should_retry(self, attempts: int, error: object | None = None) -> bool:  # noqa: ARG002 - the protocol's
         """Whether another attempt follows this one."""
         return attempts < self.max_attempts
 
-    def should_move_to_dead_letter(self, attempts: int, error: object | None = None) -> bool:
+    def should_move_to_dead_letter(self, attempts: int, error: object | None = None) -> bool:  # noqa: ARG002 - the protocol's
         """Whether the entry is given up."""
         return attempts >= self.max_attempts
 
@@ -70,13 +71,15 @@ class ExponentialBackoff(_Counted):
     base_delay: timedelta = timedelta(seconds=1)
     max_delay: timedelta = timedelta(minutes=5)
     jitter: float = 0.1
-    _random: random.Random = field(default_factory=random.Random, repr=False, compare=False)
+    # The module's generator is seeded anew in a forked child; an own one would give all workers that were
+    # forked from one process the same delays.
+    _random: Callable[[], float] = field(default=random.random, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_delay("base_delay", self.base_delay)
         _check_delay("max_delay", self.max_delay)
-        if not 0 <= self.jitter <= 1:
+        if not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
             raise InvalidOption(f"jitter must be between 0 and 1, not {self.jitter!r}")
 
     def get_retry_delay(self, attempts: int) -> timedelta:
@@ -84,7 +87,7 @@ class ExponentialBackoff(_Counted):
         # Bounded exponent: the delay is capped anyway, and 2 ** 10000 would overflow on the way there.
         doubled = self.base_delay.total_seconds() * 2.0 ** min(max(attempts - 1, 0), 64)
         delay = min(doubled, self.max_delay.total_seconds())
-        return timedelta(seconds=delay * (1 - self.jitter * self._random.random()))
+        return timedelta(seconds=delay * (1 - self.jitter * self._random()))
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class FixedDelay(_Counted):
         super().__post_init__()
         _check_delay("delay", self.delay)
 
-    def get_retry_delay(self, attempts: int) -> timedelta:
+    def get_retry_delay(self, attempts: int) -> timedelta:  # noqa: ARG002 - the protocol's
         """How long after this attempt the next may begin."""
         return self.delay
 
@@ -106,9 +109,9 @@ class FixedDelay(_Counted):
 class NoRetry(_Counted):
     """One attempt, then the dead-letter queue."""
 
-    max_attempts: int = 1
+    max_attempts: int = field(default=1, init=False)
 
-    def get_retry_delay(self, attempts: int) -> timedelta:
+    def get_retry_delay(self, attempts: int) -> timedelta:  # noqa: ARG002 - the protocol's
         """Never asked for in practice: there is no second attempt."""
         return timedelta(0)
 

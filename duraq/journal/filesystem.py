@@ -11,9 +11,11 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
-from portalocker.exceptions import AlreadyLocked
+from portalocker.exceptions import AlreadyLocked, LockException
 from portalocker.portalocker import FlockLocker
 
 from duraq.errors import NotAStorage
@@ -21,19 +23,26 @@ from duraq.errors import NotAStorage
 DIRECTORY_MODE = 0o700
 # 0600: whoever can open a lock file, even read-only, can hold its lock.
 FILE_MODE = 0o600
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class FileSystem(Protocol):
     """What the engine may do to a disk. Descriptors are small integers; every call may raise OSError."""
 
     def open_root(self, path: str, *, create: bool = False) -> int:
-        """A descriptor of the directory at ``path`` (made first, parents too, if asked)."""
+        """A descriptor of the directory at ``path``; made first if asked, durably, and its parents too."""
 
     def open_dir(self, parent: int, name: str, *, create: bool = False) -> int:
         """A descriptor of the directory ``name`` in ``parent``; never follows a symbolic link."""
 
     def open_file(
-        self, directory: int, name: str, *, create: bool = False, exclusive: bool = False, writable: bool = True
+        self,
+        directory: int,
+        name: str,
+        *,
+        create: bool = False,
+        exclusive: bool = False,
+        writable: bool = True,
     ) -> int:
         """A descriptor of the regular file ``name``, ours and without a second link; never follows a link.
 
@@ -106,33 +115,47 @@ class RealFileSystem:
         self.unlock: Callable[[int], None] = self._locker.unlock
 
     def lock(self, fd: int) -> None:
-        self._locker.lock(fd, self._exclusive)  # type: ignore[arg-type]
+        try:
+            self._locker.lock(fd, self._exclusive)  # type: ignore[arg-type]
+        except LockException as error:
+            raise _os_error(error) from error
 
     def try_lock(self, fd: int) -> bool:
         try:
             self._locker.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type]
         except AlreadyLocked:
             return False
+        except LockException as error:
+            raise _os_error(error) from error
         return True
 
     def share_lock(self, fd: int) -> None:
-        self._locker.lock(fd, fcntl.LOCK_SH)  # type: ignore[arg-type]
+        try:
+            self._locker.lock(fd, fcntl.LOCK_SH)  # type: ignore[arg-type]
+        except LockException as error:
+            raise _os_error(error) from error
 
     def open_root(self, path: str, *, create: bool = False) -> int:
-        if create:
-            os.makedirs(path, DIRECTORY_MODE, exist_ok=True)
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = Path(path)
+        # An empty one too: whoever made it may have died before its name was synced.
+        if create and not (directory.is_dir() and any(directory.iterdir())):
+            _make_directory(directory)
+        return os.open(path, _OPEN_DIRECTORY)
 
     def open_dir(self, parent: int, name: str, *, create: bool = False) -> int:
         if create:
-            try:
+            with suppress(FileExistsError):
                 os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
-            except FileExistsError:
-                pass
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        return os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
 
     def open_file(
-        self, directory: int, name: str, *, create: bool = False, exclusive: bool = False, writable: bool = True
+        self,
+        directory: int,
+        name: str,
+        *,
+        create: bool = False,
+        exclusive: bool = False,
+        writable: bool = True,
     ) -> int:
         # O_NONBLOCK: opening a FIFO that somebody planted under this name must not hang.
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -145,7 +168,9 @@ class RealFileSystem:
         if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1 or about.st_uid not in {os.geteuid(), 0}:
             os.close(fd)
             raise NotAStorage(
-                "not a regular file of ours with a single link", path=name, hint="somebody put it there; look at it"
+                "not a regular file of ours with a single link",
+                path=name,
+                hint="somebody put it there; look at it",
             )
         return fd
 
@@ -157,7 +182,14 @@ class RealFileSystem:
         return about.st_dev, about.st_ino
 
     def names(self, directory: int) -> list[str]:
-        return sorted(os.listdir(directory))
+        # Reopened: the position in a directory belongs to the open file description, so two threads that list
+        # through one descriptor would each miss what the other has read.
+        own = os.open(".", _OPEN_DIRECTORY, dir_fd=directory)
+        try:
+            with os.scandir(own) as entries:
+                return sorted(entry.name for entry in entries)
+        finally:
+            os.close(own)
 
     def exists(self, directory: int, name: str) -> bool:
         try:
@@ -171,3 +203,23 @@ class RealFileSystem:
 
     def unlink(self, directory: int, name: str) -> None:
         os.unlink(name, dir_fd=directory)
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory, and its parents, so that a power cut does not take the names away."""
+    if not path.parent.is_dir():
+        _make_directory(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir(DIRECTORY_MODE)
+    # A parent that we may enter but not read cannot be opened, so not synced; only its owner can do that.
+    with suppress(PermissionError):
+        parent = os.open(path.parent, _OPEN_DIRECTORY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
+def _os_error(error: LockException) -> OSError:
+    """The system's own error (no locks left, say) inside portalocker's, which is not an OSError."""
+    return error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error))

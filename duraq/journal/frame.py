@@ -1,0 +1,102 @@
+"""A group of changes as the journal holds it: the frame.
+
+    frame   magic  epoch  position  synced  previous  length  crc  | body
+            4s     u32    u64       u64     u32       u32     u32  | `length` bytes
+    body    parts: name length, segment, offset, lines length      | queue name | lines
+                   u8           u64      u64     u32
+
+All numbers are little-endian. ``position`` is where the frame begins in the journal's endless numbering,
+``previous`` the crc of the frame before it, so a frame left over from an earlier round, or from behind a
+torn one, never passes for the next. ``synced`` is a position that was known to be durable when the frame
+was written: a frame that says so convicts a break before that position of being damage, not a torn end.
+The crc32 covers all other bytes of the frame. This module is pure: bytes in, frames out.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+MAGIC = b"DQf1"
+_HEAD = struct.Struct("<4sIQQII")
+_CRC = struct.Struct("<I")
+_PART = struct.Struct("<BQQI")
+HEAD_LENGTH = _HEAD.size + _CRC.size
+assert HEAD_LENGTH == 36  # FORMAT.md, "The frame"
+assert _PART.size == 21
+
+
+class Part(NamedTuple):
+    """Lines to be found in one segment of one queue, at this offset."""
+
+    queue: str
+    segment: int
+    offset: int
+    lines: bytes
+
+
+class Frame(NamedTuple):
+    """One frame as read."""
+
+    epoch: int
+    position: int
+    synced: int
+    previous: int
+    crc: int
+    length: int
+    body: bytes
+
+    @property
+    def end(self) -> int:
+        """The position behind the frame."""
+        return self.position + self.length
+
+    def parts(self) -> Iterator[Part]:
+        """What the frame wants written, in order."""
+        at, body = 0, self.body
+        while at < len(body):
+            name_length, segment, offset, lines_length = _PART.unpack_from(body, at)
+            at += _PART.size
+            name = body[at : at + name_length].decode("ascii")
+            at += name_length
+            yield Part(name, segment, offset, body[at : at + lines_length])
+            at += lines_length
+
+
+def encode(epoch: int, position: int, synced: int, previous: int, parts: Sequence[Part]) -> tuple[bytes, int]:
+    """The frame's bytes, and its crc for the next one."""
+    pieces = []
+    for queue, segment, offset, lines in parts:
+        name = queue.encode("ascii")
+        pieces += (_PART.pack(len(name), segment, offset, len(lines)), name, lines)
+    body = b"".join(pieces)
+    head = _HEAD.pack(MAGIC, epoch, position, synced, previous, len(body))
+    crc = crc32(body, crc32(head))
+    return b"%b%b%b" % (head, _CRC.pack(crc), body), crc
+
+
+def decode(buffer: bytes, start: int = 0) -> Frame | None:
+    """The frame that begins at ``start``, or None if no whole, undamaged frame does."""
+    if len(buffer) - start < HEAD_LENGTH:
+        return None
+    magic, epoch, position, synced, previous, length = _HEAD.unpack_from(buffer, start)
+    # The length is believed only as far as there are bytes: a damaged one must not cost memory.
+    if magic != MAGIC or length > len(buffer) - start - HEAD_LENGTH:
+        return None
+    (crc,) = _CRC.unpack_from(buffer, start + _HEAD.size)
+    body = buffer[start + HEAD_LENGTH : start + HEAD_LENGTH + length]
+    if crc32(body, crc32(memoryview(buffer)[start : start + _HEAD.size])) != crc:
+        return None
+    return Frame(epoch, position, synced, previous, crc, HEAD_LENGTH + length, body)
+
+
+def find(buffer: bytes, start: int) -> Iterator[Frame]:
+    """Every undamaged frame at or behind ``start``, wherever it lies."""
+    at = buffer.find(MAGIC, start)
+    while at >= 0:
+        frame = decode(buffer, at)
+        if frame is not None:
+            yield frame
+        at = buffer.find(MAGIC, at + (frame.length if frame else 1))

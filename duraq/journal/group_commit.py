@@ -1,0 +1,55 @@
+"""One sync for many: callers wait for a sync that began after their frame was written.
+
+Threads share a leader's sync. Processes do not wait for each other (one that is stopped in the middle would
+hold up all): each syncs for itself, the kernel merges what comes together, and the published position
+spares a process the sync that another has done for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class GroupCommit:
+    """Runs ``sync`` for whoever needs it, one at a time.
+
+    ``sync`` makes everything written so far durable and returns the position up to which that is.
+    """
+
+    def __init__(self, sync: Callable[[], int]) -> None:
+        self._sync = sync
+        self._turn = threading.Condition(threading.Lock())
+        self._running = False
+        self.synced = 0
+
+    def learn(self, position: int) -> None:
+        """Another process has synced up to here."""
+        # Without the lock: the worst that a lost race costs is a sync that was not needed.
+        if position > self.synced:
+            self.synced = position
+
+    def forget(self) -> None:
+        """A new journal, or one recovered: nothing is known to be durable."""
+        self.synced = 0
+
+    def wait_for(self, position: int) -> None:
+        """Return once everything before ``position`` is durable. Raises what the sync raised."""
+        with self._turn:
+            while True:
+                if self.synced >= position:
+                    return
+                if not self._running:
+                    break
+                # A sync that is running may have begun before our frame was written, so it does not count;
+                # the next one will be ours or that of somebody who waits with us.
+                self._turn.wait()
+            self._running = True
+        reached = 0
+        try:
+            reached = self._sync()
+        finally:
+            with self._turn:
+                self._running = False
+                self.synced = max(self.synced, reached)
+                self._turn.notify_all()

@@ -1,0 +1,228 @@
+"""The write-ahead journal of a storage: two preallocated files, overwritten in turn.
+
+Appending to a file and syncing it commits a new file size each time; overwriting space that is already
+there does not, and costs half the flushes. So this is where durability comes from, while the segments
+are written beside it without a sync.
+
+    0.journal, 1.journal    header (one block of 4096 bytes), then frames
+    header   magic  format  epoch  base  capacity  crc     the file of epoch E is number E % 2
+
+``base`` is the position of the file's first frame; the next epoch's base is base + capacity, so positions
+rise for ever. The other file is prepared ahead: what its old frames wanted is synced in the segments, then
+its header for the next epoch is written and synced. Only then may anyone go over to it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+from duraq.errors import StorageDamaged, UnsupportedVersion
+from duraq.journal import frame
+from duraq.journal.control import Control, Standing
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.frame import Frame, Part
+
+FORMAT = 1
+HEADER_BYTES = 4096
+_MAGIC = b"DURAQjnl"
+_HEADER = struct.Struct("<8sIIQQ")
+_CRC = struct.Struct("<I")
+_ZEROS = bytes(1 << 20)
+
+
+class Header(NamedTuple):
+    """What a journal file says of itself."""
+
+    epoch: int
+    base: int
+    capacity: int
+
+    def encode(self) -> bytes:
+        body = _HEADER.pack(_MAGIC, FORMAT, self.epoch, self.base, self.capacity)
+        return body + _CRC.pack(crc32(body))
+
+    @classmethod
+    def decode(cls, block: bytes) -> Header | None:
+        """The header, or None if it is torn or damaged. Raises UnsupportedVersion for a newer one."""
+        if len(block) < _HEADER.size + _CRC.size:
+            return None
+        magic, version, epoch, base, capacity = _HEADER.unpack_from(block)
+        (crc,) = _CRC.unpack_from(block, _HEADER.size)
+        if magic != _MAGIC or crc != crc32(block[: _HEADER.size]):
+            return None
+        if version > FORMAT:
+            raise UnsupportedVersion(f"the journal has format {version}; this version knows up to {FORMAT}")
+        return cls(epoch, base, capacity)
+
+
+class NeedsRoom(Exception):  # noqa: N818 - not an error: it asks the caller to make room and come back
+    """The frame does not fit; prepare the other file for this many bytes, without the lock, and retry."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"{length} bytes do not fit")
+        self.length = length
+
+
+def file_name(epoch: int) -> str:
+    """The journal file of an epoch."""
+    return f"{epoch % 2}.journal"
+
+
+def create(file_system: FileSystem, directory: int, capacity: int) -> None:
+    """Make the pair: epoch 1 to begin with, epoch 2 prepared. Durable on return, names included."""
+    for header in (Header(1, 0, capacity), Header(2, capacity, capacity)):
+        fd = file_system.open_file(directory, file_name(header.epoch), create=True)
+        try:
+            file_system.truncate(fd, 0)
+            fill(file_system, fd, HEADER_BYTES + capacity)
+            file_system.pwrite(fd, header.encode(), 0)
+            # The space itself is made durable here once, so that no later datasync commits a block map.
+            file_system.sync(fd)
+        finally:
+            file_system.close(fd)
+    # Without this the names, and so the whole journal, could be gone after a power cut.
+    file_system.sync(directory)
+
+
+def fill(file_system: FileSystem, fd: int, length: int) -> None:
+    """Extend the file to ``length`` with written zeros (a hole would be allocated, and committed, later)."""
+    at = file_system.size(fd)
+    while at < length:
+        written = file_system.pwrite(fd, _ZEROS[: length - at], at)
+        if written == 0:
+            raise OSError(28, "no space left for the journal")
+        at += written
+
+
+class Journal:
+    """The pair as one process sees it. The caller holds the storage's lock where a method says so."""
+
+    def __init__(self, file_system: FileSystem, directory: int, control: Control) -> None:
+        self._fs = file_system
+        self.directory = directory
+        self.control = control
+        self.files = tuple(file_system.open_file(directory, file_name(number)) for number in (0, 1))
+        self.standing = Standing(0, 0, 0, 0, 0, 0, 0, 0)
+        self.capacity = 0
+
+    def close(self) -> None:
+        for fd in self.files:
+            self._fs.close(fd)
+
+    # -- under the storage's lock ----------------------------------------------------------------------
+
+    def adopt(self, standing: Standing) -> None:
+        """Take over where others have brought the journal."""
+        if standing.epoch != self.standing.epoch:
+            self.capacity = self.header(standing.epoch).capacity
+        self.standing = standing
+
+    def append(self, parts: Sequence[Part], synced: int) -> Standing:
+        """Write one frame and make it the last one. Raises NeedsRoom before anything is written."""
+        now = self.standing
+        data, crc = frame.encode(now.epoch, now.end, synced, now.chain, parts)
+        if now.end - now.base + len(data) > self.capacity:
+            now = self._go_over(len(data))
+            data, crc = frame.encode(now.epoch, now.end, synced, now.chain, parts)
+        fd = self.files[now.epoch & 1]
+        # Not synced here: the caller does that after giving up the lock, together with others.
+        if self._fs.pwrite(fd, data, HEADER_BYTES + now.end - now.base) != len(data):
+            raise OSError(5, "short write into space that was preallocated")
+        after = Standing(now.epoch, crc, now.base, now.end, now.end + len(data), now.waiters, now.failed, synced)
+        # From here on the frame counts: whoever gets the lock next brings it to the segments if we die.
+        self.control.write(after)
+        self.standing = after
+        return after
+
+    def take_back(self, before: Standing) -> None:
+        """Undo the last append, durably, so that no later recovery finds the frame."""
+        now = self.standing
+        fd = self.files[now.epoch & 1]
+        self._fs.pwrite(fd, bytes(frame.HEAD_LENGTH), HEADER_BYTES + now.start - now.base)
+        # The frame may be on the disk already (others sync too); the caller is about to say it is not.
+        self._fs.datasync(fd)
+        restored = now._replace(chain=before.chain, start=before.start, end=now.start)
+        if now.epoch != before.epoch:
+            restored = restored._replace(start=now.base, end=now.base)
+        self.control.write(restored)
+        self.standing = restored
+
+    def _go_over(self, length: int) -> Standing:
+        now = self.standing
+        ahead = self.try_header(now.epoch + 1)
+        if ahead is None or ahead.capacity < length:
+            raise NeedsRoom(length)
+        self.capacity = ahead.capacity
+        self.standing = now._replace(epoch=ahead.epoch, base=ahead.base, start=ahead.base, end=ahead.base)
+        return self.standing
+
+    def go_over_now(self) -> None:
+        """Leave the current file for good; the other one must be prepared."""
+        self.control.write(self._go_over(0))
+
+    # -- with or without it ----------------------------------------------------------------------------
+
+    def header(self, epoch: int) -> Header:
+        """The header of that epoch's file. Raises StorageDamaged if it is not there."""
+        found = self.try_header(epoch)
+        if found is None:
+            raise StorageDamaged(
+                f"the header is not that of epoch {epoch}", path=f"journal/{file_name(epoch)}", byte=0
+            )
+        return found
+
+    def try_header(self, epoch: int) -> Header | None:
+        """The header of that epoch's file, or None while the file still belongs to another epoch."""
+        found = Header.decode(self._fs.pread(self.files[epoch & 1], HEADER_BYTES, 0))
+        return found if found is not None and found.epoch == epoch else None
+
+    def last_frame(self) -> Frame:
+        """The frame that the standing names as the last."""
+        now = self.standing
+        data = self._fs.pread(self.files[now.epoch & 1], now.end - now.start, HEADER_BYTES + now.start - now.base)
+        found = frame.decode(data)
+        if found is None or found.position != now.start:
+            raise StorageDamaged(
+                "the last frame is not what was written there",
+                path=f"journal/{file_name(now.epoch)}",
+                byte=HEADER_BYTES + now.start - now.base,
+            )
+        return found
+
+    def frames_of(self, epoch: int) -> list[Frame]:
+        """The whole frames in that epoch's file, in order, up to the first that is none."""
+        return scan(self._fs, self.files[epoch & 1], self.header(epoch))[0]
+
+    def datasync(self, standing: Standing) -> None:
+        """Make every frame before ``standing.end`` durable."""
+        if standing.synced < standing.base:
+            # The end of the file before: without it a durable frame here would stand behind a hole.
+            self._fs.datasync(self.files[(standing.epoch - 1) & 1])
+        self._fs.datasync(self.files[standing.epoch & 1])
+
+    def prepare(self, standing: Standing, capacity: int) -> None:
+        """Give the other file the next epoch. What its frames wanted must be durable in the segments."""
+        fd = self.files[(standing.epoch + 1) & 1]
+        fill(self._fs, fd, HEADER_BYTES + capacity)
+        base = standing.base + self.header(standing.epoch).capacity
+        self._fs.pwrite(fd, Header(standing.epoch + 1, base, capacity).encode(), 0)
+        # Durable before the first frame, so that a bad header in front of good frames is always damage.
+        self._fs.sync(fd)
+
+
+def scan(file_system: FileSystem, fd: int, header: Header) -> tuple[list[Frame], bytes]:
+    """The whole frames of a journal file in order, and the file's bytes."""
+    content = file_system.pread(fd, HEADER_BYTES + header.capacity, 0)
+    frames: list[Frame] = []
+    position, chain = header.base, None
+    while True:
+        found = frame.decode(content, HEADER_BYTES + position - header.base)
+        if found is None or found.epoch != header.epoch or found.position != position:
+            return frames, content
+        if chain is not None and found.previous != chain:
+            return frames, content
+        frames.append(found)
+        position, chain = found.end, found.crc

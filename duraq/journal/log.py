@@ -1,0 +1,457 @@
+"""The storage's log: every queue's segments and the journal before them, shared by many processes.
+
+The write path. One lock (a thread lock, then flock on ``journal/lock``) covers deciding and writing:
+
+    lock          read the control block; if others wrote, make sure their last frame reached its segments
+    (fold)        the caller catches up and decides
+    append        one pwrite of the frame, the control block, one pwrite per segment
+    unlock
+    settle        fdatasync of the journal, outside every lock, shared with whoever waits for it too
+
+No sync and nothing of the user's runs under the lock, so a process that is stopped holds nobody up for long
+in the ordinary case; the two exceptions, after a failed sync and when a journal file grows, say why.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
+
+from duraq.errors import (
+    NotAStorage,
+    OutcomeUnknown,
+    StorageClosed,
+    StorageError,
+    StorageFailed,
+    StorageForked,
+    UnsupportedVersion,
+)
+from duraq.journal import journal as pair
+from duraq.journal.control import Control, Standing
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.group_commit import GroupCommit
+from duraq.journal.journal import Journal, NeedsRoom
+from duraq.journal.recovery import Replay, read_journal
+from duraq.journal.segment import Group, Segments
+from duraq.model import QUEUE_NAME, RESERVED_NAMES
+
+log = logging.getLogger("duraq")
+
+FORMAT = 1
+MARKER = "duraq.json"
+POISON = "poison.json"
+
+
+class Sizes(NamedTuple):
+    """How large things may get, in bytes."""
+
+    journal: int = 4 << 20  # one file of the pair
+    segment: int = 1 << 20  # sealed when it has grown past this
+    group: int = 64 << 20  # one call's records
+
+
+class Log:
+    """An open storage's files. Every change goes through ``append`` under the lock, then ``settle``."""
+
+    def __init__(self, file_system: FileSystem, path: str, sizes: Sizes, *, create: bool = True) -> None:
+        self._fs = file_system
+        self.path = path
+        self.sizes = sizes
+        self.closed = self.forked = False
+        self._threads = threading.Lock()
+        self._recycling = threading.Lock()
+        self._prepared = 0  # epoch known to be ready to go over to
+        self.queues: dict[str, Segments] = {}
+        self.root = file_system.open_root(path, create=create)
+        self._open_or_create(create=create)
+        self._directory = file_system.open_dir(self.root, "journal")
+        self.control = Control(file_system, self._journal_file("lock"))
+        self._presence = self._journal_file("presence")
+        self._recycle_lock = self._journal_file("recycle")
+        self.journal = Journal(file_system, self._directory, self.control)
+        self.commits = GroupCommit(self._sync)
+        self._arrive()
+
+    def _journal_file(self, name: str) -> int:
+        # Lock files: made once, never removed, never truncated; two processes must mean the same inode.
+        return self._fs.open_file(self._directory, name, create=True)
+
+    # -- opening ---------------------------------------------------------------------------------------
+
+    def _open_or_create(self, *, create: bool) -> None:
+        if not self._fs.exists(self.root, MARKER):
+            if not create:
+                raise NotAStorage("not a DuraQ storage", path=self.path, hint="there is no duraq.json in it")
+            # Two processes may both find the directory empty; one makes the storage, the other finds it.
+            self._fs.lock(self.root)
+            try:
+                if not self._fs.exists(self.root, MARKER):
+                    self._create()
+            finally:
+                self._fs.unlock(self.root)
+        self._check_marker()
+
+    def _create(self) -> None:
+        # An interrupted creation has left some of these; anything else is somebody else's directory.
+        foreign = set(self._fs.names(self.root)) - {"journal", "leases", MARKER + ".tmp"}
+        if foreign:
+            raise NotAStorage(
+                f"not a DuraQ storage, and not empty ({', '.join(sorted(foreign)[:3])!r} ...)",
+                path=self.path,
+                hint="name an empty or a new directory",
+            )
+        directory = self._fs.open_dir(self.root, "journal", create=True)
+        try:
+            pair.create(self._fs, directory, self.sizes.journal)
+        finally:
+            self._fs.close(directory)
+        self._fs.close(self._fs.open_dir(self.root, "leases", create=True))
+        marker = orjson.dumps({"format": FORMAT, "made_by": "duraq"}) + b"\n"
+        write_durably(self._fs, self.root, MARKER, marker)
+
+    def _check_marker(self) -> None:
+        fd = self._fs.open_file(self.root, MARKER, writable=False)
+        try:
+            content = self._fs.pread(fd, 4096, 0)
+        finally:
+            self._fs.close(fd)
+        try:
+            version = orjson.loads(content)["format"]
+        except (ValueError, KeyError, TypeError):
+            raise NotAStorage("duraq.json is not DuraQ's", path=f"{self.path}/{MARKER}") from None
+        if not isinstance(version, int) or version > FORMAT:
+            raise UnsupportedVersion(
+                f"the storage has format {version!r}; this version knows up to {FORMAT}",
+                path=self.path,
+                hint="upgrade duraq; nothing was touched",
+            )
+
+    def _arrive(self) -> None:
+        """Be counted among those who have the storage open; the first one recovers it."""
+        while True:
+            if self._fs.try_lock(self._presence):
+                # Nobody else has it open: whatever the control block says is from another life.
+                self._recover()
+                # flock trades the exclusive lock for the shared one in two steps; another process may get
+                # in between and recover once more, which changes nothing.
+                self._fs.share_lock(self._presence)
+            else:
+                self._fs.share_lock(self._presence)
+            self._fs.lock(self.control.fd)
+            try:
+                standing = self.control.read()
+                if standing.epoch:
+                    self.journal.adopt(standing)
+                    return
+            finally:
+                self._fs.unlock(self.control.fd)
+            # Its first opener died while it was recovering: be the first ourselves.
+            self._fs.unlock(self._presence)
+
+    def _recover(self) -> None:
+        self._fs.lock(self.control.fd)
+        try:
+            # 0: whoever comes now must not believe the block before it is written anew.
+            self.control.write(Standing(0, 0, 0, 0, 0, 0, 0, 0))
+            self.control.publish_synced(0)
+            found = read_journal(self._fs, self.journal.files)
+            Replay(self._fs, self.root).run(found.frames)
+            self.journal.standing = Standing(0, 0, 0, 0, 0, 0, 0, 0)
+            self.journal.adopt(found.standing)
+            if self._poisoned() == found.standing.epoch:
+                # A sync of this file failed in another life: nothing may ever be promised from it again.
+                self._leave_file(found.standing)
+            else:
+                self.control.write(found.standing)
+        finally:
+            self._fs.unlock(self.control.fd)
+
+    def close(self) -> None:
+        """Give up every descriptor and lock."""
+        if self.closed:
+            return
+        self.closed = True
+        for queue in self.queues.values():
+            queue.close()
+        self.journal.close()
+        for fd in (self._presence, self._recycle_lock, self.control.fd, self._directory, self.root):
+            self._fs.close(fd)
+
+    def after_fork_in_child(self) -> None:
+        """The descriptors are the parent's: close them, unlock nothing (that would unlock the parent)."""
+        self.forked = True
+        # Locks may be held by threads that do not exist here.
+        self._threads = threading.Lock()
+        self.close()
+
+    def check_usable(self) -> None:
+        """Raise StorageForked or StorageClosed if it is not."""
+        if self.forked:
+            raise StorageForked(
+                "this storage was opened before a fork", path=self.path, hint="open a new one in the child process"
+            )
+        if self.closed:
+            raise StorageClosed("this storage is closed", path=self.path)
+
+    # -- the lock --------------------------------------------------------------------------------------
+
+    def lock(self) -> Standing:
+        """Hold the storage's lock; everything written by others is in the segments, to be caught up on."""
+        self._threads.acquire()
+        try:
+            if self.closed:
+                self.check_usable()
+            self._fs.lock(self.control.fd)
+        except BaseException:
+            self._threads.release()
+            raise
+        try:
+            standing = self.control.read()
+            mine = self.journal.standing
+            if standing.end != mine.end or standing.epoch != mine.epoch or standing.failed:
+                self._refresh(standing)
+            else:
+                self.journal.standing = standing
+            if standing.synced > self.commits.synced:
+                self.commits.learn(standing.synced)
+        except BaseException:
+            self.unlock()
+            raise
+        return standing
+
+    def unlock(self) -> None:
+        """Give the lock up."""
+        try:
+            self._fs.unlock(self.control.fd)
+        finally:
+            self._threads.release()
+
+    def _refresh(self, standing: Standing) -> None:
+        if standing.failed:
+            raise StorageFailed(
+                "an earlier sync failed and could not be made good",
+                path=self.path,
+                hint="close the storage in every process and open it again",
+            )
+        self.journal.adopt(standing)
+        if standing.synced < standing.end and standing.start < standing.end:
+            # Whoever wrote the last frame may have died before its lines reached the segments. (If it is
+            # synced, its writer lived long enough to write them first.)
+            frame = self.journal.last_frame()
+            for part in frame.parts():
+                queue = self.queues.get(part.queue)
+                if queue is None or not queue.reaches(part.segment, part.offset + len(part.lines)):
+                    Replay(self._fs, self.root).run([frame])
+                    break
+
+    # -- under the lock --------------------------------------------------------------------------------
+
+    def queue(self, name: str, *, create: bool = False) -> Segments | None:
+        """The queue's segments, or None if there is no such queue."""
+        found = self.queues.get(name)
+        if found is None:
+            if not self._fs.exists(self.root, name):
+                if not create:
+                    return None
+                # No sync: until a recycling syncs the names, the journal's frames bring them back.
+                home = self._fs.open_dir(self.root, name, create=True)
+                for part in ("segments", "waiters"):
+                    self._fs.close(self._fs.open_dir(home, part, create=True))
+                self._fs.close(home)
+            found = Segments(self._fs, self.root, name, writable=True, limit=self.sizes.segment)
+            self.queues[name] = found
+        return found
+
+    def append(self, groups: Sequence[tuple[Segments, Group]]) -> int:
+        """Write the groups as one frame and into their segments; returns the position to settle.
+
+        Raises NeedsRoom or OSError; then nothing is written.
+        """
+        before = self.journal.standing
+        parts = groups[0][1].parts if len(groups) == 1 else [part for _, group in groups for part in group.parts]
+        after = self.journal.append(parts, self.commits.synced)
+        try:
+            for queue, group in groups:
+                queue.write(group)
+        except OSError:
+            # Disk full: the frame must go, and go durably, before anyone is told that nothing was written.
+            for queue, group in groups:
+                queue.cut(group)
+            self.journal.take_back(before)
+            raise
+        for queue, group in groups:
+            queue.accept(group)
+        return after.end
+
+    def names(self) -> list[str]:
+        """The queues that exist."""
+        found = []
+        for name in self._fs.names(self.root):
+            if QUEUE_NAME.match(name) and name not in RESERVED_NAMES and name != MARKER:
+                found.append(name)
+        return found
+
+    def set_waiters(self, count: int) -> None:
+        """Note how many consumers wait; under the lock."""
+        standing = self.journal.standing._replace(waiters=count)
+        self.control.write(standing)
+        self.journal.standing = standing
+
+    # -- durability, outside the lock ------------------------------------------------------------------
+
+    def settle(self, position: int) -> None:
+        """Return once everything before ``position`` survives a power cut. Raises OutcomeUnknown."""
+        self.commits.wait_for(position)
+
+    def _sync(self) -> int:
+        standing = self.journal.standing._replace(synced=self.commits.synced)
+        try:
+            self.journal.datasync(standing)
+        except OSError as error:
+            return self._after_failed_sync(standing, error)
+        self.control.publish_synced(standing.end)
+        return standing.end
+
+    def _after_failed_sync(self, failed: Standing, error: OSError) -> int:
+        """The kernel reports a failed sync once and drops the data; never sync that file again for this.
+
+        The lines are in the segments as well. Those are synced instead, and everything goes on in the
+        other journal file. If that fails too, nobody can say what survives: OutcomeUnknown, for all.
+        """
+        log.error("syncing the journal failed (%s); leaving the file for the other one", error)
+        try:
+            self.lock()
+            try:
+                if self.journal.standing.epoch == failed.epoch:
+                    self._leave_file(self.journal.standing)
+                return self.journal.standing.base
+            except (OSError, StorageError):
+                self.control.write(self.journal.standing._replace(failed=1))
+                raise
+            finally:
+                self.unlock()
+        except (OSError, StorageError) as worse:
+            raise OutcomeUnknown(
+                f"the journal could not be synced ({error}), nor its lines elsewhere ({worse})",
+                path=self.path,
+                hint="the change is there wholly or not at all; close and reopen the storage to see",
+            ) from error
+
+    def _leave_file(self, standing: Standing) -> None:
+        """Make all frames durable through the segments and go over to the other file.
+
+        The one place that syncs under the lock: nothing may be added to a file that is being left, and
+        nobody may be told anything before this is done.
+        """
+        self._mark_poisoned(standing.epoch)
+        Replay(self._fs, self.root).sync(self._all_frames(standing.epoch))
+        if self.journal.try_header(standing.epoch + 1) is None:
+            self.journal.prepare(standing, self.sizes.journal)
+        self.journal.go_over_now()
+        self.control.publish_synced(self.journal.standing.base)
+
+    def _all_frames(self, epoch: int) -> list[pair.Frame]:
+        older = self.journal.frames_of(epoch - 1) if self.journal.try_header(epoch - 1) else []
+        return older + self.journal.frames_of(epoch)
+
+    def _poisoned(self) -> int:
+        if not self._fs.exists(self._directory, POISON):
+            return 0
+        fd = self._fs.open_file(self._directory, POISON, writable=False)
+        try:
+            return int(orjson.loads(self._fs.pread(fd, 4096, 0))["epoch"])
+        except (ValueError, KeyError, TypeError):
+            # Half written, so no promise was made after it either: the file it meant is the current one.
+            return self.journal.standing.epoch
+        finally:
+            self._fs.close(fd)
+
+    def _mark_poisoned(self, epoch: int) -> None:
+        # A process that opens the file later is told nothing by the kernel; this tells it.
+        write_durably(self._fs, self._directory, POISON, orjson.dumps({"epoch": epoch}) + b"\n")
+
+    # -- recycling -------------------------------------------------------------------------------------
+
+    def recycle_if_due(self) -> None:
+        """Prepare the other journal file once half of this one is used, if nobody is at it already."""
+        standing = self.journal.standing
+        if self._prepared > standing.epoch or (standing.end - standing.base) * 2 < self.journal.capacity:
+            return
+        if not self._recycling.acquire(blocking=False):
+            return
+        try:
+            if self._fs.try_lock(self._recycle_lock):
+                try:
+                    self._recycle(0)
+                finally:
+                    self._fs.unlock(self._recycle_lock)
+        finally:
+            self._recycling.release()
+
+    def make_room(self, length: int) -> None:
+        """Prepare the other journal file for a frame of this length; waits for whoever is at it."""
+        with self._recycling:
+            self._fs.lock(self._recycle_lock)
+            try:
+                self._recycle(length)
+            finally:
+                self._fs.unlock(self._recycle_lock)
+
+    def _recycle(self, length: int) -> None:
+        self.lock()
+        standing = self.journal.standing
+        self.unlock()
+        ahead = self.journal.try_header(standing.epoch + 1)
+        if ahead is None:
+            self._sync_segments(standing.epoch - 1)
+            self.journal.prepare(standing, max(self.sizes.journal, length))
+        elif ahead.capacity < length:
+            # Under the lock, for once: the file is ready to be gone over to, and must not be used as long
+            # as its header and its size disagree. Happens when a group is larger than ever before.
+            self.lock()
+            try:
+                if self.journal.standing.epoch == standing.epoch:
+                    self.journal.prepare(self.journal.standing, length)
+            finally:
+                self.unlock()
+        self._prepared = standing.epoch + 1
+
+    def _sync_segments(self, epoch: int) -> None:
+        """Make durable in the segments what that epoch's frames wrote, so that its file may be overwritten."""
+        if self.journal.try_header(epoch) is None:
+            return  # a crash tore the header after this had been done
+        frames = self.journal.frames_of(epoch)
+        replay = Replay(self._fs, self.root)
+        try:
+            replay.sync(frames)
+        except OSError as error:
+            # The kernel has dropped what it could not write; a second sync would lie. So dirty it again,
+            # from the journal (with what came later: it may have been dropped as well), and sync that.
+            log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
+            frames += self.journal.frames_of(epoch + 1)
+            replay = Replay(self._fs, self.root)
+            replay.rewrite(frames)
+            replay.sync(frames)
+
+
+def write_durably(file_system: FileSystem, directory: int, name: str, content: bytes) -> None:
+    """Replace the file by this content so that a crash leaves the old or the new one, never less."""
+    temporary = name + ".tmp"
+    fd = file_system.open_file(directory, temporary, create=True)
+    try:
+        file_system.truncate(fd, 0)
+        if file_system.pwrite(fd, content, 0) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        # Before the rename: otherwise the name could be durable and the bytes not.
+        file_system.sync(fd)
+    finally:
+        file_system.close(fd)
+    file_system.rename(directory, temporary, name)
+    # Without it the old name could come back after a power cut.
+    file_system.sync(directory)

@@ -1,0 +1,218 @@
+"""One operation, one line: the record.
+
+    {"op":"enqueue","seq":7,"at":"2026-11-24T13:26:00.123456Z","id":"...",...,"data":{...},"crc":"1f2e3d4c"}\\n
+    `-- body: fixed key order, `op` first ------------------------------------------'`- SUFFIX, 19 bytes --'
+
+The crc32 covers every byte left of the suffix. ``docs/FORMAT.md`` is the document of this; a test decodes
+the lines printed there. This module is pure: bytes in, operations out; no file, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar, NamedTuple
+from zlib import crc32
+
+import orjson
+
+from duraq.model import AttemptError, Cause
+from duraq.operations import (
+    Bury,
+    Complete,
+    Enqueue,
+    Expire,
+    Extend,
+    Fail,
+    Lease,
+    Operation,
+    PauseQueue,
+    Release,
+    Remove,
+    Requeue,
+    ResumeQueue,
+)
+
+SUFFIX_LENGTH = len(b',"crc":"00000000"}\n')
+assert SUFFIX_LENGTH == 19  # FORMAT.md, "The record"
+
+_DATA = b',"data":'
+
+
+@dataclass(slots=True)
+class Seal:
+    """The last record of a segment; the next one is named after sequence number ``next``."""
+
+    op: ClassVar[str] = "seal"
+    next: int
+
+
+class Record(NamedTuple):
+    """What a line says: which operation, its number in the queue, and when it was decided (microseconds)."""
+
+    operation: Operation | Seal
+    seq: int
+    at: int
+
+
+class BadRecord(ValueError):
+    """A line is not a whole, undamaged record."""
+
+
+class UnknownRecord(BadRecord):
+    """A line is undamaged, but of an operation this version does not know."""
+
+
+# -- times -------------------------------------------------------------------------------------------------
+
+_stamp = (-1, "")
+
+
+def rfc3339(at: int) -> str:
+    """UTC with microseconds, such as 2026-11-24T13:26:00.123456Z."""
+    global _stamp  # noqa: PLW0603 - the text of one second serves thousands of records
+    second, micro = divmod(at, 1_000_000)
+    # One tuple, read once and replaced whole: threads may race here.
+    known, prefix = _stamp
+    if second != known:
+        prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+        _stamp = (second, prefix)
+    return f"{prefix}{micro:06d}Z"
+
+
+def microseconds(text: str) -> int:
+    """The inverse of rfc3339."""
+    moment = datetime.fromisoformat(text)
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+# -- writing -----------------------------------------------------------------------------------------------
+
+
+def encode(operation: Operation | Seal, seq: int, at: str) -> bytes:
+    """The line of one operation; ``at`` is its time as rfc3339 gives it."""
+    if type(operation) is Enqueue:
+        extra = f',"priority":{operation.priority}'
+        if operation.ready_at is not None:
+            extra += f',"ready_at":"{rfc3339(operation.ready_at)}"'
+        if operation.expires_at is not None:
+            extra += f',"expires_at":"{rfc3339(operation.expires_at)}"'
+        head = f'{{"op":"enqueue","seq":{seq},"at":"{at}","id":"{operation.id}"{extra},"data":'
+        body = head.encode() + operation.payload
+    else:
+        fields = _ENCODE[type(operation)](operation)
+        body = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}"{fields}'.encode()
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+def _lease(o: Lease) -> str:
+    return (
+        f',"id":"{o.id}","token":{o.token},"attempt":{o.attempt},"worker":"{o.worker}"'
+        f',"deadline_at":"{rfc3339(o.deadline_at)}","deadline":{o.deadline},"boot":"{o.boot}"'
+    )
+
+
+def _extend(o: Extend) -> str:
+    return (
+        f',"id":"{o.id}","token":{o.token}'
+        f',"deadline_at":"{rfc3339(o.deadline_at)}","deadline":{o.deadline},"boot":"{o.boot}"'
+    )
+
+
+def _failure(o: Fail | Bury) -> str:
+    error = {"type": o.error.type, "message": o.error.message, "traceback": o.error.traceback}
+    ready = f',"ready_at":"{rfc3339(o.ready_at)}"' if isinstance(o, Fail) else ""
+    return f',"id":"{o.id}","token":{o.token},"cause":"{o.cause}"{ready},"error":{orjson.dumps(error).decode()}'
+
+
+def _release(o: Release) -> str:
+    ready = "" if o.ready_at is None else f',"ready_at":"{rfc3339(o.ready_at)}"'
+    return f',"id":"{o.id}","token":{o.token}{ready}'
+
+
+def _text(value: str) -> str:
+    return orjson.dumps(value).decode()
+
+
+_ENCODE: dict[type[Any], Callable[[Any], str]] = {
+    Lease: _lease,
+    Extend: _extend,
+    Complete: lambda o: f',"id":"{o.id}","token":{o.token}',
+    Fail: _failure,
+    Bury: _failure,
+    Release: _release,
+    Expire: lambda o: f',"id":"{o.id}"',
+    Requeue: lambda o: f',"id":"{o.id}","keep_attempts":{"true" if o.keep_attempts else "false"}',
+    Remove: lambda o: f',"id":"{o.id}"',
+    PauseQueue: lambda o: f',"who":{_text(o.who)},"reason":{_text(o.reason)}',
+    ResumeQueue: lambda o: f',"who":{_text(o.who)}',
+    Seal: lambda o: f',"next":{o.next}',
+}
+
+
+# -- reading -----------------------------------------------------------------------------------------------
+
+
+def decode(line: bytes) -> Record:
+    """The record of one whole line, newline included. Raises BadRecord; never a best effort.
+
+    The payload of an enqueue is left out (empty): the fold has no use for it. ``payload`` gets it.
+    """
+    check(line)
+    try:
+        fields = orjson.loads(line)
+        make = _DECODE.get(fields["op"])
+        if make is None:
+            raise UnknownRecord(f"operation {fields['op']!r} is not known to this version")
+        return Record(make(fields), fields["seq"], microseconds(fields["at"]))
+    except UnknownRecord:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadRecord(f"the checksum is right but the record is not ours: {error!r}") from None
+
+
+def check(line: bytes) -> None:
+    """Raise BadRecord unless the line is whole and its checksum right."""
+    if len(line) < SUFFIX_LENGTH or line[-SUFFIX_LENGTH:-11] != b',"crc":"' or line[-3:] != b'"}\n':
+        raise BadRecord("the line does not end in a checksum")
+    if line[-11:-3] != b"%08x" % crc32(memoryview(line)[:-SUFFIX_LENGTH]):
+        raise BadRecord("the checksum is wrong")
+
+
+def payload(line: bytes) -> bytes:
+    """The payload's bytes in the line of an enqueue, checksum verified."""
+    check(line)
+    start = line.find(_DATA)
+    if start < 0:
+        raise BadRecord("not the record of an enqueue")
+    return line[start + len(_DATA) : -SUFFIX_LENGTH]
+
+
+def _moment(fields: dict[str, Any], key: str) -> int | None:
+    text = fields.get(key)
+    return None if text is None else microseconds(text)
+
+
+def _error(fields: dict[str, Any]) -> AttemptError:
+    error = fields["error"]
+    return AttemptError(error["type"], error["message"], error["traceback"])
+
+
+_DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
+    "enqueue": lambda f: Enqueue(f["id"], b"", f["priority"], _moment(f, "ready_at"), _moment(f, "expires_at")),
+    "lease": lambda f: Lease(
+        f["id"], f["token"], f["attempt"], f["worker"], f["deadline"], f["boot"], microseconds(f["deadline_at"])
+    ),
+    "extend": lambda f: Extend(f["id"], f["token"], f["deadline"], f["boot"], microseconds(f["deadline_at"])),
+    "complete": lambda f: Complete(f["id"], f["token"]),
+    "fail": lambda f: Fail(f["id"], f["token"], Cause(f["cause"]), _error(f), microseconds(f["ready_at"])),
+    "dead": lambda f: Bury(f["id"], f["token"], Cause(f["cause"]), _error(f)),
+    "release": lambda f: Release(f["id"], f["token"], _moment(f, "ready_at")),
+    "expire": lambda f: Expire(f["id"]),
+    "requeue": lambda f: Requeue(f["id"], f["keep_attempts"]),
+    "remove": lambda f: Remove(f["id"]),
+    "pause": lambda f: PauseQueue(f["who"], f["reason"]),
+    "resume": lambda f: ResumeQueue(f["who"]),
+    "seal": lambda f: Seal(f["next"]),
+}

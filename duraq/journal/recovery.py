@@ -1,0 +1,191 @@
+"""Bring a storage to rest: what the journal says is written into the segments, and nothing else.
+
+Run by the first process to open a storage (nobody else has it open, so nothing moves), and in part by whoever
+finds that a process died between its frame and the segments. Every step may be interrupted and run again.
+
+    1. Read both headers. The older file's frames come first, then the newer's, if they follow on.
+    2. A frame that is torn, or of another epoch, ends the journal. A frame behind the break that knew the
+       break's position to be durable convicts it: damage, and the storage is refused.
+    3. Write every frame's lines at their offsets, where they are not there already.
+    4. Cut each segment behind the last of them, keeping a copy of what is cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from duraq.errors import StorageDamaged
+from duraq.journal import frame, journal, segment
+from duraq.journal.control import Standing
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.frame import Frame, Part
+from duraq.journal.journal import HEADER_BYTES, Header
+
+log = logging.getLogger("duraq")
+
+
+class Found(NamedTuple):
+    """What the journal holds: frames in order, and how it stands behind them."""
+
+    frames: list[Frame]
+    standing: Standing
+
+
+def read_journal(file_system: FileSystem, files: tuple[int, ...]) -> Found:
+    """Read the pair. Raises StorageDamaged if something that was durable is not there any more."""
+    headers = [Header.decode(file_system.pread(fd, HEADER_BYTES, 0)) for fd in files]
+    known = sorted((header for header in headers if header is not None), key=lambda header: header.epoch)
+    if not known:
+        raise StorageDamaged("neither journal file has a header", path="journal/0.journal", byte=0)
+    frames, content = journal.scan(file_system, files[known[0].epoch & 1], known[0])
+    _convict(frames, content, known[0], known[0].base)
+    current = known[0]
+    if len(known) == 1:
+        _check_torn_header(file_system, files, known[0])
+    else:
+        newer, content = journal.scan(file_system, files[known[1].epoch & 1], known[1])
+        _convict(newer, content, known[1], known[1].base)
+        if newer:
+            if frames and newer[0].previous == frames[-1].crc:
+                frames += newer
+                current = known[1]
+            else:
+                end = frames[-1].end if frames else known[0].base
+                _convict_gap(newer, known[0], end)
+    chain = frames[-1].crc if frames else 0
+    in_current = [found for found in frames[-1:] if found.epoch == current.epoch]
+    start = in_current[0].position if in_current else current.base
+    end = in_current[0].end if in_current else current.base
+    # Nothing is known to be durable: the page cache may hold more than the disk does.
+    return Found(frames, Standing(current.epoch, chain, current.base, start, end, 0, 0, 0))
+
+
+def _convict(frames: list[Frame], content: bytes, header: Header, base: int) -> None:
+    """Raise if a frame behind the break says that the break was durable."""
+    end = frames[-1].end if frames else base
+    break_at = HEADER_BYTES + end - header.base
+    for later in frame.find(content, break_at):
+        if later.epoch == header.epoch and later.synced > end:
+            raise StorageDamaged(
+                f"a frame is damaged that was durable: the one of position {later.position} says so",
+                path=f"journal/{journal.file_name(header.epoch)}",
+                byte=break_at,
+                hint="nothing was changed; restore the file, or take the segments for what is left",
+            )
+
+
+def _convict_gap(newer: list[Frame], older: Header, end: int) -> None:
+    for later in newer:
+        if later.synced > end:
+            raise StorageDamaged(
+                f"the journal ends too early: the frame of position {later.position} knew more to be durable",
+                path=f"journal/{journal.file_name(older.epoch)}",
+                byte=HEADER_BYTES + end - older.base,
+            )
+
+
+def _check_torn_header(file_system: FileSystem, files: tuple[int, ...], known: Header) -> None:
+    """A header may be torn by a crash only while its file holds no frame of its own epoch."""
+    other = files[(known.epoch + 1) & 1]
+    content = file_system.pread(other, file_system.size(other), 0)
+    if any(found.epoch > known.epoch for found in frame.find(content, HEADER_BYTES)):
+        raise StorageDamaged(
+            "the header is damaged, though frames follow it", path=f"journal/{journal.file_name(known.epoch + 1)}", byte=0
+        )
+
+
+class Replay:
+    """Writes frames into segments."""
+
+    def __init__(self, file_system: FileSystem, root: int) -> None:
+        self._fs = file_system
+        self._root = root
+        self._open: dict[tuple[str, int], int] = {}
+        self._ends: dict[tuple[str, int], int] = {}
+        self._directories: dict[str, int] = {}
+
+    def run(self, frames: list[Frame]) -> None:
+        """Write all lines that are missing, then cut what lies behind them."""
+        try:
+            for found in frames:
+                for part in found.parts():
+                    self._write(part)
+            for (queue, number), end in self._ends.items():
+                self._cut(queue, number, end)
+        finally:
+            for fd in (*self._open.values(), *self._directories.values()):
+                self._fs.close(fd)
+
+    def rewrite(self, frames: list[Frame]) -> None:
+        """Write all lines again, whatever is there, so that a coming sync has them to write."""
+        for found in frames:
+            for part in found.parts():
+                self._fs.pwrite(self._segment(part.queue, part.segment), part.lines, part.offset)
+
+    def sync(self, frames: list[Frame]) -> None:
+        """Make durable, in the segments, all that these frames wrote, names included."""
+        try:
+            for found in frames:
+                for queue, number, _, _ in found.parts():
+                    self._segment(queue, number)
+            for fd in self._open.values():
+                self._fs.datasync(fd)
+            # A segment, or a queue, may be new; its name must not be lost before its lines are needed.
+            for fd in (*self._directories.values(), self._root):
+                self._fs.sync(fd)
+        finally:
+            for fd in (*self._open.values(), *self._directories.values()):
+                self._fs.close(fd)
+            self._open, self._directories = {}, {}
+
+    def _segment(self, queue: str, number: int) -> int:
+        fd = self._open.get((queue, number))
+        if fd is None:
+            # Made if missing: after a power cut a new queue's name can be gone while its frames are there.
+            home = self._directory(queue, self._root, queue)
+            fd = self._fs.open_file(
+                self._directory(f"{queue}/segments", home, "segments"), segment.file_name(number), create=True
+            )
+            self._open[queue, number] = fd
+        return fd
+
+    def _directory(self, path: str, parent: int, name: str) -> int:
+        if path not in self._directories:
+            self._directories[path] = self._fs.open_dir(parent, name, create=True)
+        return self._directories[path]
+
+    def _write(self, part: Part) -> None:
+        key = (part.queue, part.segment)
+        fd = self._segment(*key)
+        if key not in self._ends and self._fs.size(fd) < part.offset:
+            raise StorageDamaged(
+                f"the segment ends at byte {self._fs.size(fd)}, but lines before byte {part.offset} were durable",
+                path=f"{part.queue}/segments/{segment.file_name(part.segment)}",
+                byte=self._fs.size(fd),
+            )
+        if self._fs.pread(fd, len(part.lines), part.offset) != part.lines:
+            if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
+                raise OSError(28, "no space left to write the journal's lines into the segment")
+        self._ends[key] = part.offset + len(part.lines)
+
+    def _cut(self, queue: str, number: int, end: int) -> None:
+        fd = self._open[queue, number]
+        length = self._fs.size(fd) - end
+        if length <= 0:
+            return
+        # Never acknowledged: the journal ends before it. Kept all the same, for whoever wants to know.
+        home = self._directories[queue]
+        quarantine = self._fs.open_dir(home, "quarantine", create=True)
+        try:
+            name = f"{segment.file_name(number)}.{end}.cut"
+            copy = self._fs.open_file(quarantine, name, create=True)
+            try:
+                self._fs.truncate(copy, 0)
+                self._fs.pwrite(copy, self._fs.pread(fd, length, end), 0)
+            finally:
+                self._fs.close(copy)
+        finally:
+            self._fs.close(quarantine)
+        self._fs.truncate(fd, end)
+        log.warning("queue %s: cut %d unacknowledged bytes off %s, kept in quarantine/", queue, length, name)

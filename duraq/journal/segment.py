@@ -1,0 +1,233 @@
+"""The segments of one queue: append-only files of records, each named after its first sequence number.
+
+    emails/segments/00000000000000000001.jsonl     sealed: its last record is a seal, which names the next
+                    00000000000000003042.jsonl     active: the next record goes to its end
+
+They are written beside the journal without a sync of their own; ``duraq.journal.log`` says when they become
+durable. Whoever decides from them holds the storage's lock; a reader without it sees whole lines, perhaps
+not yet the newest.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from duraq.errors import StorageDamaged
+from duraq.journal import record
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.frame import Part
+from duraq.journal.record import BadRecord, Record, Seal
+from duraq.operations import Operation
+
+SUFFIX = ".jsonl"
+OPEN_SEALED = 8  # descriptors kept for payloads in sealed segments
+
+
+class Where(NamedTuple):
+    """Where a record lies: in which segment, at which byte, how long with its newline."""
+
+    segment: int
+    offset: int
+    length: int
+
+
+class Group(NamedTuple):
+    """A queue's share of a frame: the lines and where they go, and how the queue stands afterwards."""
+
+    parts: list[Part]
+    places: list[Where]
+    first_seq: int
+    segment: int
+    size: int
+
+
+def file_name(segment: int) -> str:
+    """The segment's file."""
+    return f"{segment:020d}{SUFFIX}"
+
+
+def numbers(file_system: FileSystem, directory: int) -> list[int]:
+    """The segments in that directory, in order; foreign files are left alone."""
+    found = []
+    for name in file_system.names(directory):
+        stem = name.removesuffix(SUFFIX)
+        if name.endswith(SUFFIX) and len(stem) == 20 and stem.isascii() and stem.isdigit():
+            found.append(int(stem))
+    return found
+
+
+class Segments:
+    """One queue's segments as one process has read them so far."""
+
+    def __init__(self, file_system: FileSystem, root: int, queue: str, *, writable: bool, limit: int) -> None:
+        self._fs = file_system
+        self.queue = queue
+        self._writable = writable
+        self._limit = limit
+        self.home = file_system.open_dir(root, queue)
+        self.directory = file_system.open_dir(self.home, "segments")
+        self._sealed: OrderedDict[int, int] = OrderedDict()
+        existing = numbers(file_system, self.directory)
+        self.segment = existing[0] if existing else 1
+        # Made here if missing: a process may have died between the directory and its first segment.
+        self._fd = self._open(self.segment, create=not existing)
+        self.size = 0  # bytes of the active segment that were read
+        self.next_seq = self.segment
+        # The storage's position up to which this queue is known to have been read.
+        self.read_at = -1
+
+    def close(self) -> None:
+        for fd in (self._fd, *self._sealed.values(), self.directory, self.home):
+            self._fs.close(fd)
+
+    def _open(self, segment: int, *, create: bool = False) -> int:
+        return self._fs.open_file(
+            self.directory, file_name(segment), create=create and self._writable, writable=self._writable
+        )
+
+    def _path(self, segment: int) -> str:
+        return f"{self.queue}/segments/{file_name(segment)}"
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def catch_up(self) -> Iterator[tuple[Record, Where]]:
+        """Read what was appended since the last time, across segments.
+
+        Raises StorageDamaged at the first line that is not a record, or not the next one.
+        """
+        while True:
+            length = self._fs.size(self._fd) - self.size
+            if length <= 0:
+                return
+            sealed = yield from self._read(self._fs.pread(self._fd, length, self.size))
+            if sealed is None:
+                return
+            self._advance(sealed)
+
+    def _read(self, data: bytes) -> Iterator[tuple[Record, Where]]:
+        at = 0
+        while (newline := data.find(b"\n", at)) >= 0:
+            line = data[at : newline + 1]
+            try:
+                found = record.decode(line)
+            except BadRecord as error:
+                raise self._damaged(str(error)) from None
+            if found.seq != self.next_seq:
+                raise self._damaged(f"record {self.next_seq} was due here, this is record {found.seq}")
+            self.next_seq += 1
+            where = Where(self.segment, self.size, len(line))
+            self.size += len(line)
+            at = newline + 1
+            if isinstance(found.operation, Seal):
+                return found.operation.next
+            yield found, where
+        # What follows the last newline is a line in the making; the lock's holder never sees one.
+        return None
+
+    def _damaged(self, why: str) -> StorageDamaged:
+        line = self._fs.pread(self._fd, self.size, 0).count(b"\n") + 1
+        return StorageDamaged(
+            why,
+            path=self._path(self.segment),
+            line=line,
+            byte=self.size,
+            hint="other queues go on working; nothing of this one was changed",
+        )
+
+    def _advance(self, segment: int) -> None:
+        try:
+            fd = self._open(segment)
+        except FileNotFoundError:
+            raise StorageDamaged(
+                "the segment is missing, though the one before it names it", path=self._path(segment)
+            ) from None
+        self._keep_sealed(self.segment, self._fd)
+        self._fd, self.segment, self.size = fd, segment, 0
+
+    def line(self, where: Where) -> bytes:
+        """The bytes of one record."""
+        fd = self._fd if where.segment == self.segment else self._sealed_fd(where.segment)
+        return self._fs.pread(fd, where.length, where.offset)
+
+    def payload(self, where: Where) -> bytes:
+        """The payload in the record of an enqueue. Raises StorageDamaged if its bytes have changed."""
+        line = self.line(where)
+        try:
+            return record.payload(line)
+        except BadRecord as error:
+            raise StorageDamaged(str(error), path=self._path(where.segment), byte=where.offset) from None
+
+    def _sealed_fd(self, segment: int) -> int:
+        fd = self._sealed.get(segment)
+        if fd is None:
+            fd = self._open(segment)
+            self._keep_sealed(segment, fd)
+        return fd
+
+    def _keep_sealed(self, segment: int, fd: int) -> None:
+        self._sealed[segment] = fd
+        if len(self._sealed) > OPEN_SEALED:
+            _, oldest = self._sealed.popitem(last=False)
+            self._fs.close(oldest)
+
+    def reaches(self, segment: int, end: int) -> bool:
+        """Whether the active segment is this one and has bytes up to there."""
+        return segment == self.segment and self._fs.size(self._fd) >= end
+
+    # -- writing, under the storage's lock -------------------------------------------------------------
+
+    def compose(self, operations: Sequence[Operation], at: str) -> Group:
+        """The lines of these operations, numbered, and where they are to go. Writes nothing of them.
+
+        A full segment is sealed first; the new file is made here, empty, so that running out of
+        descriptors or inodes is known before anything is written.
+        """
+        seq, segment, size = self.next_seq, self.segment, self.size
+        parts = []
+        if size >= self._limit:
+            seal = record.encode(Seal(seq + 1), seq, at)
+            parts.append(Part(self.queue, segment, size, seal))
+            seq += 1
+            segment, size = seq, 0
+            self._keep_sealed(segment, self._open(segment, create=True))
+        first_seq = seq
+        encode = record.encode
+        lines = []
+        places = []
+        offset = size
+        for operation in operations:
+            line = encode(operation, seq, at)
+            seq += 1
+            lines.append(line)
+            places.append(Where(segment, offset, len(line)))
+            offset += len(line)
+        parts.append(Part(self.queue, segment, size, b"".join(lines)))
+        return Group(parts, places, first_seq, segment, offset)
+
+    def write(self, group: Group) -> None:
+        """Put the group's lines into the segments.
+
+        Raises OSError when the disk is full; whatever was written is cut off again by ``cut``.
+        """
+        for _, segment, offset, lines in group.parts:
+            fd = self._fd if segment == self.segment else self._sealed_fd(segment)
+            # No sync: the journal's frame is what makes these lines durable.
+            if self._fs.pwrite(fd, lines, offset) != len(lines):
+                raise OSError(28, "no space left for the segment")
+
+    def cut(self, group: Group) -> None:
+        """Undo ``write``."""
+        for _, segment, offset, _ in group.parts:
+            fd = self._fd if segment == self.segment else self._sealed_fd(segment)
+            self._fs.truncate(fd, offset)
+
+    def accept(self, group: Group) -> None:
+        """The group is written; go on from behind it."""
+        if group.segment != self.segment:
+            self._keep_sealed(self.segment, self._fd)
+            self._fd = self._sealed.pop(group.segment)
+            self.segment = group.segment
+        self.size = group.size
+        self.next_seq = group.first_seq + len(group.places)

@@ -1,0 +1,429 @@
+"""A queue is a fold over its operations; this is the fold.
+
+``QueueState`` knows nothing of files, locks or clocks: it checks an operation, applies it, and answers what
+may be delivered next. Two processes that folded the same operations hold the same state, which is all
+that keeps them in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+from duraq.clock import to_datetime
+from duraq.errors import DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
+from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
+from duraq.operations import (
+    Bury,
+    Complete,
+    Enqueue,
+    Expire,
+    Extend,
+    Fail,
+    Lease,
+    Operation,
+    PauseQueue,
+    Release,
+    Remove,
+    Requeue,
+    ResumeQueue,
+)
+
+SCHEDULED, READY, LEASED, DEAD = EntryStatus.SCHEDULED, EntryStatus.READY, EntryStatus.LEASED, EntryStatus.DEAD
+_WAITING = (READY, SCHEDULED)
+
+
+class Entry:
+    """What the fold keeps of a live or dead entry. ``where`` is the storage's own note of its payload."""
+
+    __slots__ = (
+        "attempts",
+        "boot",
+        "created_at",
+        "deadline",
+        "deadline_at",
+        "expires_at",
+        "history",
+        "id",
+        "leased_at",
+        "position",
+        "priority",
+        "queued",
+        "ready_at",
+        "seq",
+        "status",
+        "token",
+        "updated_at",
+        "where",
+        "worker",
+    )
+
+    def __init__(self, operation: Enqueue, seq: int, at: int, where: Any, position: int) -> None:
+        self.id = operation.id
+        self.seq = seq
+        self.priority = operation.priority
+        self.created_at = self.updated_at = at
+        self.ready_at = operation.ready_at
+        self.expires_at = operation.expires_at
+        self.where = where
+        # Up to where the journal must be synced before anybody may be given this entry.
+        self.position = position
+        self.status = READY
+        self.attempts = self.token = 0
+        self.worker = self.boot = ""
+        self.deadline = self.deadline_at = self.leased_at = 0
+        self.history: tuple[Attempt, ...] = ()
+        # Whether an item of the ready heap stands for this entry; there is never more than one.
+        self.queued = False
+
+    def __lt__(self, other: Entry) -> bool:
+        # Heap items of one entry can tie in all that stands before it.
+        return self.seq < other.seq
+
+
+class QueueState:
+    """The entries of one queue that are scheduled, ready, leased or dead."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pause: Pause | None = None
+        self.entries: dict[str, Entry] = {}
+        self.leased: dict[str, dict[str, Entry]] = {}  # by worker, then id
+        self._tally = dict.fromkeys((SCHEDULED, READY, LEASED, DEAD), 0)
+        # Heaps whose items may be stale: an item counts only if the entry still agrees with it.
+        self._ready: list[tuple[int, int, Entry]] = []
+        self._scheduled: list[tuple[int, int, Entry]] = []
+        self._expiring: list[tuple[int, int, Entry]] = []
+        self._deadlines: list[tuple[int, int, int, Entry]] = []
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    def check(self, operation: Operation) -> None:
+        """Raise the error that says why the operation cannot be applied now, if it cannot."""
+        if isinstance(operation, Enqueue):
+            if operation.id in self.entries:
+                raise DuplicateEntry(f"queue {self.name}: there is an entry {operation.id} already")
+        elif isinstance(operation, (Extend, Complete, Fail, Bury, Release)):
+            self._check_lease(operation.id, operation.token)
+        elif isinstance(operation, (Requeue, Remove)):
+            self._check_status(operation.id, DEAD)
+        elif isinstance(operation, Lease):
+            self._check_status(operation.id, READY)
+        elif isinstance(operation, Expire):
+            self._check_status(operation.id, READY, SCHEDULED)
+
+    def _check_lease(self, entry_id: str, token: int) -> None:
+        entry = self.entries.get(entry_id)
+        if entry is None:
+            raise LeaseLost(f"queue {self.name}: entry {entry_id} is over (completed, expired or removed)")
+        if entry.status is not LEASED:
+            raise LeaseLost(f"queue {self.name}: entry {entry_id} is not leased, it is {entry.status}")
+        if entry.token != token:
+            raise LeaseLost(
+                f"queue {self.name}: the lease {token} of entry {entry_id} has ended; "
+                f"it is leased again, as {entry.token}, to {entry.worker or 'no process'}"
+            )
+
+    def _check_status(self, entry_id: str, *allowed: EntryStatus) -> None:
+        entry = self.entries.get(entry_id)
+        if entry is None:
+            raise EntryNotFound(f"queue {self.name}: there is no entry {entry_id}")
+        if entry.status not in allowed:
+            raise EntryNotFound(f"queue {self.name}: entry {entry_id} is {entry.status}, not {' or '.join(allowed)}")
+
+    def counts(self, now: int) -> Counts:
+        """How many entries are in each state at this time; those past their TTL no longer count."""
+        self.advance(now)
+        tally = dict(self._tally)
+        for entry in self.expired(now):
+            tally[entry.status] -= 1
+        return Counts(tally[SCHEDULED], tally[READY], tally[LEASED], tally[DEAD])
+
+    @property
+    def size(self) -> int:
+        """Entries still to be worked: scheduled, ready and leased."""
+        return len(self.entries) - self._tally[DEAD]
+
+    def listing(self, status: EntryStatus | None, now: int) -> list[Entry]:
+        """Entries in that state (None: all): ready ones in the order of delivery, others in enqueue order."""
+        self.advance(now)
+        over = {entry.id for entry in self.expired(now)}
+        found = [entry for entry in self.entries.values() if status in {None, entry.status} and entry.id not in over]
+        found.sort(key=_delivery_order if status is READY else _enqueue_order)
+        return found
+
+    def next_event(self) -> int | None:
+        """The wall time at which the next scheduled entry is ready, if there is one."""
+        heap = self._scheduled
+        while heap and not (heap[0][2].status is SCHEDULED and heap[0][2].ready_at == heap[0][0]):
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def next_deadline(self) -> Entry | None:
+        """The leased entry whose deadline comes first."""
+        heap = self._deadlines
+        while heap:
+            deadline, _, token, entry = heap[0]
+            if entry.status is LEASED and entry.token == token and entry.deadline == deadline:
+                return entry
+            heappop(heap)
+        return None
+
+    def may_be_late(self, uptime: int) -> bool:
+        """Whether it is worth asking ``past_deadline``; changes nothing, so safe without a turn."""
+        heap = self._deadlines
+        return bool(heap) and heap[0][0] <= uptime
+
+    def past_deadline(self, uptime: int) -> list[Entry]:
+        """Leased entries whose deadline, in this boot's uptime, has passed."""
+        first = self.next_deadline()
+        if first is None or first.deadline > uptime:
+            return []
+        return [entry for held in self.leased.values() for entry in held.values() if entry.deadline <= uptime]
+
+    # -- choosing --------------------------------------------------------------------------------------
+
+    def advance(self, now: int) -> None:
+        """Scheduled entries whose time has come are ready. Derived from time, so not an operation."""
+        heap = self._scheduled
+        while heap and heap[0][0] <= now:
+            ready_at, _, entry = heappop(heap)
+            if entry.status is SCHEDULED and entry.ready_at == ready_at:
+                self._tally[SCHEDULED] -= 1
+                self._make_ready(entry)
+
+    def expired(self, now: int) -> list[Entry]:
+        """Entries whose TTL passed and that nobody holds."""
+        heap = self._expiring
+        if not heap or heap[0][0] > now:
+            return []
+        found, kept = [], []
+        while heap and heap[0][0] <= now:
+            item = heappop(heap)
+            entry = item[2]
+            if entry.status in _WAITING:
+                found.append(entry)
+            # One that is leased is looked at again when it comes back.
+            if entry.status in _WAITING or entry.status is LEASED:
+                kept.append(item)
+        for item in kept:
+            heappush(heap, item)
+        return found
+
+    def take(self, limit: int) -> list[Entry]:
+        """Up to ``limit`` ready entries, out of the heap; each must then be leased or put back."""
+        heap, taken = self._ready, []
+        while heap and len(taken) < limit:
+            entry = heappop(heap)[2]
+            entry.queued = False
+            if entry.status is READY:
+                taken.append(entry)
+        return taken
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """Undo ``take`` for entries that were not leased after all."""
+        for entry in entries:
+            if entry.status is READY:
+                self._queue(entry)
+
+    def has_ready(self, now: int) -> bool:
+        """Whether something could be leased now."""
+        self.advance(now)
+        return self._tally[READY] > 0 and self.pause is None
+
+    # -- folding ---------------------------------------------------------------------------------------
+
+    def apply(self, operation: Operation, seq: int, at: int, where: Any = None, position: int = 0) -> None:
+        """Fold one operation that was checked when it was written."""
+        _FOLD[type(operation)](self, operation, seq, at, where, position)
+
+    def _enqueue(self, operation: Enqueue, seq: int, at: int, where: Any, position: int) -> None:
+        entry = Entry(operation, seq, at, where, position)
+        self.entries[entry.id] = entry
+        if entry.expires_at is not None:
+            heappush(self._expiring, (entry.expires_at, seq, entry))
+            if len(self._expiring) > 64 + 2 * len(self.entries):
+                self._expiring = [item for item in self._expiring if item[2].status is not EntryStatus.COMPLETED]
+                heapify(self._expiring)
+        if entry.ready_at is None:
+            self._make_ready(entry)
+        else:
+            self._schedule(entry, entry.ready_at)
+
+    def _lease(self, operation: Lease, _seq: int, at: int, _where: Any, _position: int) -> None:
+        entry = self.entries[operation.id]
+        self._tally[entry.status] -= 1
+        self._tally[LEASED] += 1
+        entry.status = LEASED
+        entry.attempts, entry.token, entry.worker = operation.attempt, operation.token, operation.worker
+        entry.leased_at = entry.updated_at = at
+        self.leased.setdefault(entry.worker, {})[entry.id] = entry
+        self._set_deadline(entry, operation)
+
+    def _extend(self, operation: Extend, _seq: int, at: int, _where: Any, _position: int) -> None:
+        entry = self.entries[operation.id]
+        entry.updated_at = at
+        self._set_deadline(entry, operation)
+
+    def _complete(self, operation: Complete, _seq: int, _at: int, _where: Any, _position: int) -> None:
+        self._unlease(self.entries[operation.id])
+        self._drop(operation.id)
+
+    def _fail(self, operation: Fail, _seq: int, at: int, _where: Any, _position: int) -> None:
+        entry = self.entries[operation.id]
+        self._note(entry, operation.cause, operation.error, at)
+        self._unlease(entry)
+        self._return(entry, operation.ready_at if operation.ready_at > at else None)
+
+    def _bury(self, operation: Bury, _seq: int, at: int, _where: Any, _position: int) -> None:
+        entry = self.entries[operation.id]
+        self._note(entry, operation.cause, operation.error, at)
+        self._unlease(entry)
+        entry.status = DEAD
+        self._tally[DEAD] += 1
+
+    def _release(self, operation: Release, _seq: int, at: int, _where: Any, _position: int) -> None:
+        entry = self.entries[operation.id]
+        self._unlease(entry)
+        entry.attempts -= 1
+        entry.updated_at = at
+        self._return(entry, operation.ready_at)
+
+    def _expire(self, operation: Expire, _seq: int, _at: int, _where: Any, _position: int) -> None:
+        self._tally[self.entries[operation.id].status] -= 1
+        self._drop(operation.id)
+
+    def _requeue(self, operation: Requeue, _seq: int, at: int, _where: Any, _position: int) -> None:
+        entry = self.entries[operation.id]
+        self._tally[DEAD] -= 1
+        entry.updated_at = at
+        if not operation.keep_attempts:
+            entry.attempts = 0
+        # A person wants it tried, so its TTL, which may have passed while it lay dead, no longer holds.
+        entry.expires_at = None
+        self._return(entry, None)
+
+    def _remove(self, operation: Remove, _seq: int, _at: int, _where: Any, _position: int) -> None:
+        self._tally[DEAD] -= 1
+        self._drop(operation.id)
+
+    def _pause(self, operation: PauseQueue, _seq: int, at: int, _where: Any, _position: int) -> None:
+        self.pause = Pause(to_datetime(at), operation.who, operation.reason)
+
+    def _resume(self, _operation: ResumeQueue, _seq: int, _at: int, _where: Any, _position: int) -> None:
+        self.pause = None
+
+    # -- pieces of the fold ----------------------------------------------------------------------------
+
+    def _make_ready(self, entry: Entry) -> None:
+        entry.status = READY
+        self._tally[READY] += 1
+        self._queue(entry)
+
+    def _queue(self, entry: Entry) -> None:
+        # An item left in the heap by a lease that another process took serves again: its key never changes.
+        if not entry.queued:
+            entry.queued = True
+            heappush(self._ready, (-entry.priority, entry.seq, entry))
+            if len(self._ready) > 64 + 2 * self._tally[READY]:
+                self._prune_ready()
+
+    def _prune_ready(self) -> None:
+        """Drop stale items: a process that only enqueues would otherwise keep every entry it ever saw."""
+        fresh = []
+        for item in self._ready:
+            if item[2].status is READY:
+                fresh.append(item)
+            else:
+                item[2].queued = False
+        heapify(fresh)
+        self._ready = fresh
+
+    def _schedule(self, entry: Entry, ready_at: int) -> None:
+        entry.status = SCHEDULED
+        entry.ready_at = ready_at
+        self._tally[SCHEDULED] += 1
+        heappush(self._scheduled, (ready_at, entry.seq, entry))
+        if len(self._scheduled) > 64 + 2 * self._tally[SCHEDULED]:
+            fresh = [i for i in self._scheduled if i[2].status is SCHEDULED and i[2].ready_at == i[0]]
+            heapify(fresh)
+            self._scheduled = fresh
+
+    def _return(self, entry: Entry, ready_at: int | None) -> None:
+        if ready_at is None:
+            self._make_ready(entry)
+        else:
+            self._schedule(entry, ready_at)
+
+    def _set_deadline(self, entry: Entry, operation: Lease | Extend) -> None:
+        entry.deadline, entry.boot, entry.deadline_at = operation.deadline, operation.boot, operation.deadline_at
+        heappush(self._deadlines, (entry.deadline, entry.seq, entry.token, entry))
+        if len(self._deadlines) > 64 + 4 * self._tally[LEASED]:
+            # Leases end before their deadlines as a rule, so most items are stale long before they surface.
+            self._deadlines = [(e.deadline, e.seq, e.token, e) for held in self.leased.values() for e in held.values()]
+            self._deadlines.sort(key=lambda item: item[:3])
+
+    def _unlease(self, entry: Entry) -> None:
+        self._tally[LEASED] -= 1
+        held = self.leased[entry.worker]
+        del held[entry.id]
+        if not held:
+            del self.leased[entry.worker]
+        # The lease is over in every sense; nothing may mistake the entry for a leased one.
+        entry.status = SCHEDULED
+
+    def _note(self, entry: Entry, cause: Cause, error: AttemptError, at: int) -> None:
+        attempt = Attempt(
+            entry.attempts, cause, error, entry.worker, to_datetime(entry.leased_at), to_datetime(at)
+        )
+        entry.history = (*entry.history, attempt)
+        entry.updated_at = at
+
+    def _drop(self, entry_id: str) -> None:
+        entry = self.entries.pop(entry_id)
+        # Heap items may still point here; this makes them stale.
+        entry.status = EntryStatus.COMPLETED
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries.values())
+
+
+def _delivery_order(entry: Entry) -> tuple[int, int]:
+    return (-entry.priority, entry.seq)
+
+
+def _enqueue_order(entry: Entry) -> int:
+    return entry.seq
+
+
+def check_group(state: QueueState, operations: list[Operation] | tuple[Operation, ...], max_size: int | None) -> None:
+    """Check operations that are to be applied together; each may concern an entry of its own only."""
+    for operation in operations:
+        state.check(operation)
+    if len(operations) > 1:
+        ids = [operation.id for operation in operations if not isinstance(operation, (PauseQueue, ResumeQueue))]
+        if len(set(ids)) != len(ids):
+            twice = next(entry_id for entry_id in ids if ids.count(entry_id) > 1)
+            raise DuplicateEntry(f"queue {state.name}: entry {twice} occurs twice in one group")
+    if max_size is not None:
+        added = sum(1 for operation in operations if isinstance(operation, Enqueue))
+        if added and state.size + added > max_size:
+            raise QueueFull(f"queue {state.name} is full: {state.size} of {max_size} entries, {added} more refused")
+
+
+_Fold = Callable[[QueueState, Any, int, int, Any, int], None]
+_FOLD: dict[type[Any], _Fold] = {
+    Enqueue: QueueState._enqueue,  # noqa: SLF001 - the table is part of the class
+    Lease: QueueState._lease,  # noqa: SLF001
+    Extend: QueueState._extend,  # noqa: SLF001
+    Complete: QueueState._complete,  # noqa: SLF001
+    Fail: QueueState._fail,  # noqa: SLF001
+    Bury: QueueState._bury,  # noqa: SLF001
+    Release: QueueState._release,  # noqa: SLF001
+    Expire: QueueState._expire,  # noqa: SLF001
+    Requeue: QueueState._requeue,  # noqa: SLF001
+    Remove: QueueState._remove,  # noqa: SLF001
+    PauseQueue: QueueState._pause,  # noqa: SLF001
+    ResumeQueue: QueueState._resume,  # noqa: SLF001
+}

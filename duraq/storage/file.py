@@ -1,0 +1,370 @@
+"""Queues in files: the fold, and the journal and segments that it is the fold of."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Literal
+
+from duraq.clock import Clock, SystemClock, from_timedelta
+from duraq.errors import (
+    GroupTooLarge,
+    InvalidOption,
+    NetworkFileSystem,
+    NotEnqueued,
+    NotWritten,
+    StorageDamaged,
+    StorageError,
+    StorageReadOnly,
+)
+from duraq.journal import forks
+from duraq.journal.filesystem import FileSystem, RealFileSystem
+from duraq.journal.journal import NeedsRoom
+from duraq.journal.lease import WorkerPresence
+from duraq.journal.log import Log, Sizes
+from duraq.journal.mounts import file_system_type, is_network
+from duraq.journal.record import rfc3339
+from duraq.journal.segment import Segments
+from duraq.journal.waiters import Waiters
+from duraq.operations import Enqueue, Operation, Release
+from duraq.state import Entry, QueueState
+from duraq.storage.fold import FoldStorage, TryAgain
+
+log = logging.getLogger("duraq")
+
+Durability = Literal["power", "batched", "process"]
+# A blocked consumer looks for itself this often, in seconds: for the waiter that was woken and then died.
+SWEEP_INTERVAL = 0.5
+LARGEST_PAYLOAD = 16 << 20
+
+
+class _Queue:
+    """What this process knows of one queue."""
+
+    __slots__ = ("segments", "state", "waiters")
+
+    def __init__(self, segments: Segments, waiters: Waiters) -> None:
+        self.segments = segments
+        self.state = QueueState(segments.queue)
+        self.waiters = waiters
+
+
+class FileStorage(FoldStorage):
+    """A directory of queues, shared by any number of processes on one host.
+
+    ``durability``: "power" (the default) returns when a change survives a power cut; "batched" returns at
+    once and syncs within ``batch_window``, so a power cut may take the changes of that window; "process"
+    never syncs for a caller: changes survive the death of any process, and a power cut may take the last
+    ones. What is taken is always the end of the journal, never something in between.
+
+    ``lock_duration``: how long a lease lasts unless it is extended. ``max_payload_bytes``: up to 16 MiB.
+    ``sizes``: of the journal (when it is created), of a segment, of the largest group.
+    ``allow_network``: open a storage on a network or FUSE file system, where nothing is promised.
+
+    Raises NotAStorage, UnsupportedVersion, NetworkFileSystem, StorageReadOnly or StorageDamaged.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "power",
+        batch_window: timedelta = timedelta(milliseconds=20),
+        lock_duration: timedelta = timedelta(minutes=5),
+        max_payload_bytes: int = 1 << 20,
+        sizes: Sizes | None = None,
+        create: bool = True,
+        allow_network: bool = False,
+        clock: Clock | None = None,
+        file_system: FileSystem | None = None,
+    ) -> None:
+        _check_options(durability, batch_window, lock_duration, max_payload_bytes)
+        super().__init__(clock or SystemClock(), from_timedelta(lock_duration), max_payload_bytes)
+        self.path = os.path.abspath(path)
+        self.durability = durability
+        self._window = batch_window.total_seconds()
+        self._need = 0
+        self._queues: dict[str, _Queue] = {}
+        self._closing = False
+        self._flusher: _Flusher | None = None
+        if not allow_network and is_network(kind := file_system_type(self.path)):
+            raise NetworkFileSystem(
+                f"{kind} is a network or user-space file system; locks and syncs promise nothing there",
+                path=self.path,
+                hint="use a local disk, or allow_network=True at your own risk",
+            )
+        # For leases and waiters the real one whatever is given: they are about processes, not about a disk.
+        self._fs = file_system or RealFileSystem()
+        try:
+            self._log = Log(self._fs, self.path, sizes or Sizes(), create=create)
+            self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
+        except OSError as error:
+            raise _storage_error(error, self.path, StorageError) from error
+        self._presence = WorkerPresence(self._leases, self.clock)
+        forks.register(self)
+
+    def __repr__(self) -> str:
+        return f"<FileStorage {self.path!r}>"
+
+    # -- turns -----------------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        self._log.lock()
+
+    def _leave(self) -> None:
+        self._log.unlock()
+
+    def _state(self, queue: str, *, create: bool = False) -> QueueState | None:
+        known = self._queues.get(queue)
+        if known is None:
+            segments = self._log.queue(queue, create=create)
+            if segments is None:
+                return None
+            known = _Queue(segments, Waiters(self._fs.open_dir(segments.home, "waiters", create=True)))
+            self._queues[queue] = known
+        segments = known.segments
+        end = self._log.journal.standing.end
+        if segments.read_at != end:
+            self._catch_up(known, end)
+            segments.read_at = end
+        return known.state
+
+    def _catch_up(self, known: _Queue, end: int) -> None:
+        apply = known.state.apply
+        try:
+            for (operation, seq, at), where in known.segments.catch_up():
+                apply(operation, seq, at, where, end)
+        except KeyError as error:
+            raise StorageDamaged(
+                f"a record speaks of entry {error}, which is not there", path=f"{self.path}/{known.state.name}"
+            ) from None
+
+    def _known_state(self, queue: str) -> QueueState | None:
+        known = self._queues.get(queue)
+        return None if known is None else known.state
+
+    def _write(self, changes: Mapping[str, Sequence[Operation]]) -> int:
+        at = self.clock.now()
+        stamp = rfc3339(at)
+        try:
+            groups = []
+            for queue, operations in changes.items():
+                segments = self._queues[queue].segments
+                groups.append((segments, segments.compose(operations, stamp)))
+            if len(changes) > 1 or len(operations) > 1:
+                self._check_size(sum(len(part.lines) for _, group in groups for part in group.parts))
+            end = self._log.append(groups)
+        except NeedsRoom as need:
+            self._need = need.length
+            raise TryAgain from None
+        except OSError as error:
+            enqueuing = any(isinstance(operations[0], Enqueue) for operations in changes.values())
+            raise _storage_error(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
+        for (segments, group), (queue, operations) in zip(groups, changes.items(), strict=True):
+            segments.read_at = end
+            apply = self._queues[queue].state.apply
+            seq = group.first_seq
+            for operation, where in zip(operations, group.places, strict=True):
+                apply(operation, seq, at, where, end)
+                seq += 1
+        return end
+
+    def _check_size(self, length: int) -> None:
+        limit = self._log.sizes.group
+        if length > limit:
+            raise GroupTooLarge(
+                f"the records of this call take {length} bytes, the limit is {limit}",
+                path=self.path,
+                hint="enqueue in smaller batches, or open the storage with a larger sizes.group",
+            )
+
+    def _make_room(self) -> None:
+        try:
+            self._log.make_room(self._need)
+        except OSError as error:
+            raise _storage_error(error, self.path, NotWritten) from error
+
+    def _settle(self, position: int) -> None:
+        if self.durability == "power":
+            self._log.settle(position)
+        elif self.durability == "batched":
+            self._flush_soon(position)
+        self._log.recycle_if_due()
+
+    def _settle_to_read(self, position: int) -> None:
+        if self.durability == "power" and position > self._log.commits.synced:
+            self._log.settle(position)
+        self._log.recycle_if_due()
+
+    def _flush_soon(self, position: int) -> None:
+        if self._flusher is None:
+            self._flusher = _Flusher(self._log, self._window)
+        self._flusher.note(position)
+
+    def _payload(self, queue: str, entry: Entry) -> bytes:
+        return self._queues[queue].segments.payload(entry.where)
+
+    # -- leases and waiting ----------------------------------------------------------------------------
+
+    def _worker(self) -> str:
+        return self._presence.worker
+
+    def _is_alive(self, worker: str) -> bool:
+        return self._presence.is_alive(worker)
+
+    def _notify(self, queue: str, count: int) -> None:
+        waiting = self._log.journal.standing.waiters
+        if waiting:
+            self._queues[queue].waiters.wake(min(count, waiting))
+
+    def wait(self, queue: str, timeout: float | None) -> bool:
+        """Block until an entry may be claimable or a holder died; see Storage."""
+        self._enter()
+        try:
+            self._state(queue, create=True)
+            known = self._queues[queue]
+        finally:
+            self._leave()
+        mine = self._worker()
+        # Registered before looking: what is committed after the look finds the waiter there.
+        with known.waiters.register() as waiter:
+            self._count_waiters(1)
+            try:
+                self._enter()
+                try:
+                    state = self._state(queue)
+                    assert state is not None
+                    if state.has_ready(self.clock.now()):
+                        return True
+                    holders = [worker for worker in state.leased if worker not in {mine, ""}]
+                    seconds = self._seconds_to_next_event(state, timeout)
+                finally:
+                    self._leave()
+                watches = [self._presence.watch(worker) for worker in holders]
+                self._next_liveness_check = 0.0
+                if None in watches:
+                    return True
+                seconds = SWEEP_INTERVAL if seconds is None else min(seconds, SWEEP_INTERVAL)
+                woken = waiter.wait(seconds, [watch for watch in watches if watch is not None])
+                # A pause for looking again, or a due time, is as good as being woken; the caller looks.
+                return bool(woken) or timeout is None or seconds < timeout
+            finally:
+                self._count_waiters(-1)
+
+    def _count_waiters(self, change: int) -> None:
+        self._log.lock()
+        try:
+            self._log.set_waiters(max(0, self._log.journal.standing.waiters + change))
+        finally:
+            self._log.unlock()
+
+    # -- the rest --------------------------------------------------------------------------------------
+
+    def queues(self) -> list[str]:
+        """Names of the queues that exist, sorted; see Storage."""
+        self._log.check_usable()
+        return self._log.names()
+
+    def close(self) -> None:
+        """Give back what is leased, uncounted, and release every lock and descriptor. Idempotent."""
+        if self._log.closed or self._closing:
+            return
+        self._closing = True
+        try:
+            self._give_back()
+        except StorageError as error:
+            # The leases end all the same, when the locks go; only their attempts then count.
+            log.warning("closing %s: could not give back what was leased: %s", self.path, error)
+        if self._flusher is not None:
+            self._flusher.stop()
+        for known in self._queues.values():
+            known.waiters.close()
+            self._fs.close(known.waiters.directory)
+        self._presence.close()
+        self._fs.close(self._leases)
+        self._log.close()
+
+    def _give_back(self) -> None:
+        if not any(known.state.leased for known in self._queues.values()):
+            return
+        mine = self._worker()
+        for queue, known in list(self._queues.items()):
+            held = list(known.state.leased.get(mine, {}).values())
+            if held:
+                self.commit({queue: [Release(entry.id, entry.token) for entry in held]})
+
+    def after_fork_in_child(self) -> None:
+        """The child closes the parent's descriptors and may not use this object; see StorageForked."""
+        if self._log.closed:
+            return
+        self._log.after_fork_in_child()
+        for known in self._queues.values():
+            self._fs.close(known.waiters.directory)
+        self._fs.close(self._leases)
+
+
+class _Flusher:
+    """Syncs within a window of the first change that nobody synced ("batched" durability)."""
+
+    def __init__(self, journal: Log, window: float) -> None:
+        self._log = journal
+        self._window = window
+        self._position = 0
+        self._due = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="duraq-flusher", daemon=True)
+        self._thread.start()
+
+    def note(self, position: int) -> None:
+        self._position = max(self._position, position)
+        self._due.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._due.wait()
+            # More changes gather in the window; the stop ends it early.
+            self._stop.wait(self._window)
+            self._due.clear()
+            try:
+                self._log.settle(self._position)
+            except StorageError:
+                # The control block says so to everyone: the next call raises StorageFailed.
+                log.exception("the journal could not be synced")
+                return
+
+    def stop(self) -> None:
+        """Sync what is left and end."""
+        self._stop.set()
+        self._due.set()
+        self._thread.join()
+
+
+def _check_options(
+    durability: str, batch_window: timedelta, lock_duration: timedelta, max_payload_bytes: int
+) -> None:
+    if durability not in {"power", "batched", "process"}:
+        raise InvalidOption(f"durability must be 'power', 'batched' or 'process', not {durability!r}")
+    if not timedelta(0) < batch_window <= timedelta(minutes=1):
+        raise InvalidOption(f"batch_window must be more than 0 and at most a minute, not {batch_window}")
+    if not timedelta(milliseconds=1) <= lock_duration <= timedelta(days=3650):
+        raise InvalidOption(f"lock_duration must be between 1 ms and 3650 days, not {lock_duration}")
+    if not 1 <= max_payload_bytes <= LARGEST_PAYLOAD:
+        raise InvalidOption(f"max_payload_bytes must be between 1 and {LARGEST_PAYLOAD}, not {max_payload_bytes}")
+
+
+def _storage_error(error: OSError, path: str, kind: type[StorageError]) -> StorageError:
+    """The error that says in our words what the system refused, and the way out."""
+    reason = f"{os.strerror(error.errno)} (errno {errno.errorcode.get(error.errno, error.errno)})" if error.errno else str(error)
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} and not issubclass(kind, NotWritten):
+        return StorageReadOnly(reason, path=path, hint="the directory must be writable by this user")
+    hints = {
+        errno.ENOSPC: "the disk is full; nothing was written; free some space and try again",
+        errno.EDQUOT: "the quota is used up; nothing was written; free some space and try again",
+        errno.EMFILE: "this process has no file descriptors left; nothing was written; raise `ulimit -n`",
+        errno.ENFILE: "the machine has no file descriptors left; nothing was written",
+    }
+    return kind(reason, path=path, hint=hints.get(error.errno or 0))

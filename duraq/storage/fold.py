@@ -1,0 +1,326 @@
+"""Everything that storages built on the fold share: deciding. How a decision is written is the subclass's.
+
+A turn is the exclusive right to decide, with the state caught up: ``_enter`` begins it, ``_leave`` ends it. What is
+decided in a turn is written with ``_write``, which also folds it; ``_settle`` then waits, outside the
+turn, until it is durable.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from duraq.clock import Clock
+from duraq.errors import EntryNotFound, NotLeased, QueueNotFound
+from duraq.model import Cause, Counts, EntryStatus, Pause
+from duraq.operations import (
+    Enqueue,
+    Expire,
+    Fail,
+    Lease,
+    Operation,
+    PauseQueue,
+    Release,
+    Requeue,
+    ResumeQueue,
+)
+from duraq.state import Entry, QueueState, check_group
+from duraq.storage.base import Held, Lapsed, Limits, StoredEntry
+
+# Operations after which somebody who waits may find something.
+_FEEDING = (Enqueue, Fail, Release, Requeue, ResumeQueue)
+# How often a busy consumer asks whether the holders of other leases live, in seconds. One that waits is told.
+LIVENESS_INTERVAL = 0.02
+
+
+class TryAgain(Exception):  # noqa: N818 - not an error: the turn is over, room is being made
+    """Raised by ``_write``: nothing was written; call ``_make_room`` outside the turn and decide again."""
+
+
+class FoldStorage(ABC):
+    """The verbs of ``Storage``, over a fold that the subclass keeps."""
+
+    def __init__(self, clock: Clock, lock_duration: int, max_payload_bytes: int) -> None:
+        self.clock = clock
+        self.lock_duration = lock_duration
+        self.max_payload_bytes = max_payload_bytes
+        self._next_liveness_check = 0.0
+
+    # -- what a subclass supplies ----------------------------------------------------------------------
+
+    @abstractmethod
+    def _enter(self) -> None: ...
+
+    @abstractmethod
+    def _leave(self) -> None: ...
+
+    @abstractmethod
+    def _state(self, queue: str, *, create: bool = False) -> QueueState | None:
+        """The queue's state, caught up; only in a turn."""
+
+    @abstractmethod
+    def _known_state(self, queue: str) -> QueueState | None:
+        """The queue's state as last seen; without a turn, so only good for hints."""
+
+    @abstractmethod
+    def _write(self, changes: Mapping[str, Sequence[Operation]]) -> int:
+        """Write and fold operations that were checked; returns the position to settle. Or TryAgain."""
+
+    @abstractmethod
+    def _make_room(self) -> None: ...
+
+    @abstractmethod
+    def _settle(self, position: int) -> None:
+        """Return when everything up to the position is as durable as the storage's mode says."""
+
+    @abstractmethod
+    def _settle_to_read(self, position: int) -> None:
+        """The same, for an entry that is about to be handed out."""
+
+    @abstractmethod
+    def _payload(self, queue: str, entry: Entry) -> bytes: ...
+
+    @abstractmethod
+    def _worker(self) -> str:
+        """The name under which this open storage holds leases."""
+
+    @abstractmethod
+    def _is_alive(self, worker: str) -> bool: ...
+
+    @abstractmethod
+    def _notify(self, queue: str, count: int) -> None:
+        """Wake up to that many consumers that wait for this queue."""
+
+    @abstractmethod
+    def queues(self) -> list[str]: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    # -- changing --------------------------------------------------------------------------------------
+
+    def commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None = None) -> None:
+        """Apply all operations, or none; see Storage."""
+        while True:
+            self._enter()
+            try:
+                for queue, operations in changes.items():
+                    max_size = None if limits is None else limits.max_size.get(queue)
+                    check_group(self._state_for(queue, operations), operations, max_size)
+                position = self._write(changes)
+                break
+            except TryAgain:
+                pass
+            finally:
+                self._leave()
+            self._make_room()
+        self._settle(position)
+        for queue, operations in changes.items():
+            if isinstance(operations[0], _FEEDING):
+                self._notify(queue, len(operations))
+
+    def _state_for(self, queue: str, operations: Sequence[Operation]) -> QueueState:
+        # Only feeding or pausing brings a queue into being; anything else speaks of entries it must hold.
+        state = self._state(queue, create=isinstance(operations[0], (Enqueue, PauseQueue)))
+        if state is None:
+            raise QueueNotFound(f"there is no queue {queue!r}")
+        return state
+
+    def claim(
+        self, queue: str, limit: int = 1, *, lease_for: int | None = None, detached: bool = False
+    ) -> list[StoredEntry]:
+        """Lease ready entries; see Storage."""
+        length = lease_for or self.lock_duration
+        worker = "" if detached else self._worker()
+        while True:
+            self._enter()
+            try:
+                state = self._state(queue)
+                if state is None or state.pause is not None:
+                    return []
+                claimed = self._claim(state, limit, worker, length)
+                break
+            except TryAgain:
+                pass
+            finally:
+                self._leave()
+            self._make_room()
+        if claimed:
+            # Never hand out what a power cut could still take back. (Their leases need no sync: after a
+            # power cut there is nobody left to hold them.)
+            self._settle_to_read(max(entry.position for entry, _, _ in claimed))
+        return [stored for _, stored, _ in claimed]
+
+    def _claim(
+        self, state: QueueState, limit: int, worker: str, length: int
+    ) -> list[tuple[Entry, StoredEntry, Lease]]:
+        now = self.clock.now()
+        state.advance(now)
+        over = state.expired(now)
+        operations: list[Operation] = [Expire(entry.id) for entry in over]
+        taken = state.take(limit)
+        if over:
+            taken = self._without(state, taken, {entry.id for entry in over}, limit)
+        if not taken and not over:
+            return []
+        deadline, deadline_at, boot = self.clock.uptime() + length, now + length, self.clock.boot_id
+        try:
+            claimed = []
+            for entry in taken:
+                # Read before the lease is written: damage then costs no attempt.
+                payload = self._payload(state.name, entry)
+                lease = Lease(entry.id, entry.token + 1, entry.attempts + 1, worker, deadline, boot, deadline_at)
+                operations.append(lease)
+                claimed.append((entry, payload, lease))
+            self._write({state.name: operations})
+        except BaseException:
+            state.put_back(taken)
+            raise
+        return [(entry, _stored(entry, payload), lease) for entry, payload, lease in claimed]
+
+    def _without(self, state: QueueState, taken: list[Entry], over: set[str], limit: int) -> list[Entry]:
+        kept = [entry for entry in taken if entry.id not in over]
+        dropped = [entry for entry in taken if entry.id in over]
+        while len(kept) < limit and (more := state.take(limit - len(kept))):
+            kept += [entry for entry in more if entry.id not in over]
+            dropped += [entry for entry in more if entry.id in over]
+        # Their expiry is about to be written; should that fail they must still be found.
+        state.put_back(dropped)
+        return kept
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    def lapsed(self, queue: str) -> list[Lapsed]:
+        """Leases whose holder died or whose deadline passed; see Storage."""
+        state = self._known_state(queue)
+        if state is None or not state.leased:
+            return []
+        mine = self._worker()
+        others = [worker for worker in list(state.leased) if worker != mine]
+        now = time.monotonic()
+        look = bool(others) and now >= self._next_liveness_check
+        late = state.may_be_late(self.clock.uptime())
+        if not look and not late:
+            return []
+        self._next_liveness_check = now + LIVENESS_INTERVAL
+        dead = {worker for worker in others if worker and not self._is_alive(worker)} if look else set()
+        if not dead and not late and "" not in others:
+            return []
+        self._enter()
+        try:
+            fresh = self._state(queue)
+            return [] if fresh is None else self._lapsed(fresh, dead)
+        finally:
+            self._leave()
+
+    def _lapsed(self, state: QueueState, dead: set[str]) -> list[Lapsed]:
+        found = {}
+        for worker in dead:
+            for entry in state.leased.get(worker, {}).values():
+                found[entry.id] = Lapsed(entry.id, entry.token, entry.attempts, Cause.WORKER_DIED, worker)
+        boot = self.clock.boot_id
+        late = state.past_deadline(self.clock.uptime())
+        late += [entry for entry in state.leased.get("", {}).values() if entry.boot != boot]
+        for entry in late:
+            if entry.boot == boot or not entry.worker:
+                lapse = Lapsed(entry.id, entry.token, entry.attempts, Cause.TIMED_OUT, entry.worker)
+                found.setdefault(entry.id, lapse)
+        return list(found.values())
+
+    def held(self, queue: str, entry_id: str) -> Held:
+        """The lease this open storage holds on the entry; see Storage."""
+        state = self._known_state(queue)
+        entry = None if state is None else state.entries.get(entry_id)
+        if entry is None or entry.status is not EntryStatus.LEASED or entry.worker != self._worker():
+            raise NotLeased(
+                f"queue {queue}: entry {entry_id} is not leased through this storage:"
+                " it was never dequeued here, or its lease has ended"
+            )
+        return Held(entry.token, entry.attempts)
+
+    def get(self, queue: str, entry_id: str) -> StoredEntry:
+        """One live or dead entry; see Storage."""
+        self._enter()
+        try:
+            state = self._state(queue)
+            if state is None:
+                raise QueueNotFound(f"there is no queue {queue!r}")
+            state.advance(self.clock.now())
+            entry = state.entries.get(entry_id)
+            if entry is None:
+                raise EntryNotFound(f"queue {queue}: there is no entry {entry_id}")
+            return _stored(entry, self._payload(queue, entry))
+        finally:
+            self._leave()
+
+    def entries(
+        self, queue: str, status: EntryStatus | None = None, limit: int | None = None, offset: int = 0
+    ) -> list[StoredEntry]:
+        """Live and dead entries; see Storage."""
+        self._enter()
+        try:
+            state = self._state(queue)
+            if state is None:
+                return []
+            found = state.listing(status, self.clock.now())
+            chosen = found[offset : None if limit is None else offset + limit]
+            return [_stored(entry, self._payload(queue, entry)) for entry in chosen]
+        finally:
+            self._leave()
+
+    def counts(self, queue: str) -> Counts:
+        """Entries by state; see Storage."""
+        self._enter()
+        try:
+            state = self._state(queue)
+            return Counts() if state is None else state.counts(self.clock.now())
+        finally:
+            self._leave()
+
+    def paused(self, queue: str) -> Pause | None:
+        """Who paused the queue, or None; see Storage."""
+        self._enter()
+        try:
+            state = self._state(queue)
+            return None if state is None else state.pause
+        finally:
+            self._leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _seconds_to_next_event(self, state: QueueState, timeout: float | None) -> float | None:
+        """How long a consumer may sleep before something becomes due by time alone."""
+        bounds: list[float] = [] if timeout is None else [timeout]
+        due = state.next_event()
+        if due is not None:
+            bounds.append((due - self.clock.now()) / 1e6)
+        late: Any = state.next_deadline()
+        if late is not None and late.boot == self.clock.boot_id:
+            bounds.append((late.deadline - self.clock.uptime()) / 1e6)
+        return max(0.0, min(bounds)) if bounds else None
+
+
+def _stored(entry: Entry, payload: bytes) -> StoredEntry:
+    leased = entry.status is EntryStatus.LEASED
+    return StoredEntry(
+        entry.id,
+        entry.seq,
+        payload,
+        entry.status,
+        entry.priority,
+        entry.created_at,
+        entry.updated_at,
+        entry.ready_at,
+        entry.expires_at,
+        entry.attempts,
+        entry.token,
+        entry.worker if leased else None,
+        entry.deadline_at if leased else None,
+        entry.history,
+    )

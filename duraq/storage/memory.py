@@ -1,0 +1,116 @@
+"""Queues in memory: the fold alone. For tests, and for work that may be lost with its process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from duraq.clock import Clock, SystemClock, from_timedelta
+from duraq.errors import StorageClosed
+from duraq.operations import Enqueue, Operation
+from duraq.state import Entry, QueueState
+from duraq.storage.fold import FoldStorage
+
+
+class MemoryStorage(FoldStorage):
+    """Keeps everything in this process, with the same semantics as FileStorage but no durability."""
+
+    def __init__(
+        self,
+        *,
+        lock_duration: timedelta = timedelta(minutes=5),
+        max_payload_bytes: int = 1 << 20,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(clock or SystemClock(), from_timedelta(lock_duration), max_payload_bytes)
+        self._turn = threading.RLock()
+        self._changed = threading.Condition(self._turn)
+        self._states: dict[str, QueueState] = {}
+        self._seq: dict[str, int] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return "<MemoryStorage>"
+
+    def _enter(self) -> None:
+        self._turn.acquire()
+        if self._closed:
+            self._turn.release()
+            raise StorageClosed("this storage is closed")
+
+    def _leave(self) -> None:
+        self._turn.release()
+
+    def _state(self, queue: str, *, create: bool = False) -> QueueState | None:
+        if create and queue not in self._states:
+            self._states[queue] = QueueState(queue)
+        return self._states.get(queue)
+
+    def _known_state(self, queue: str) -> QueueState | None:
+        return self._states.get(queue)
+
+    def _write(self, changes: Mapping[str, Sequence[Operation]]) -> int:
+        now = self.clock.now()
+        for queue, operations in changes.items():
+            state = self._states[queue]
+            for operation in operations:
+                seq = self._seq.get(queue, 0) + 1
+                self._seq[queue] = seq
+                payload = operation.payload if isinstance(operation, Enqueue) else None
+                state.apply(operation, seq, now, payload)
+        return 0
+
+    def _make_room(self) -> None:
+        """Memory has no journal to make room in."""
+
+    def _settle(self, position: int) -> None:
+        """Nothing here is durable."""
+
+    def _settle_to_read(self, position: int) -> None:
+        """Nothing here is durable."""
+
+    def _payload(self, queue: str, entry: Entry) -> bytes:
+        payload: bytes = entry.where
+        return payload
+
+    def _worker(self) -> str:
+        return "memory"
+
+    def _is_alive(self, worker: str) -> bool:
+        return True
+
+    def _notify(self, queue: str, count: int) -> None:
+        with self._turn:
+            # All of them: they may be waiting for different queues.
+            self._changed.notify_all()
+
+    def wait(self, queue: str, timeout: float | None) -> bool:
+        """Block until an entry may be claimable; see Storage."""
+        until = None if timeout is None else time.monotonic() + timeout
+        self._enter()
+        try:
+            while True:
+                state = self._states.get(queue)
+                if state is not None and (state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime())):
+                    return True
+                remaining = None if until is None else until - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    return False
+                if state is not None:
+                    remaining = self._seconds_to_next_event(state, remaining)
+                self._changed.wait(remaining)
+        finally:
+            self._leave()
+
+    def queues(self) -> list[str]:
+        """Names of the queues that exist, sorted; see Storage."""
+        with self._turn:
+            return sorted(self._states)
+
+    def close(self) -> None:
+        """Forget everything."""
+        with self._turn:
+            self._closed = True
+            self._changed.notify_all()
