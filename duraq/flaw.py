@@ -79,14 +79,14 @@ def _difference(back: Any, value: Any, path: str) -> tuple[str, str] | None:
         return None
     if type(back) is not kind:
         return f"{kind.__name__} would come back as {type(back).__name__}", path
+    parts, parts_back = _parts(value), dict(_parts(back))
     # Objects without an __eq__ are equal to nothing but themselves; they are compared part by part.
     equality: Any = kind.__eq__
-    forgiven = equality is object.__eq__
+    forgiven = equality is object.__eq__ and bool(parts)
     if isinstance(value, datetime) and value.tzinfo and back.tzinfo:
         # In the hour that a zone repeats, == between zones is False by rule, even for the same instant.
         forgiven = back.astimezone(UTC) == value.astimezone(UTC)
-    parts_back = dict(_parts(back))
-    for step, part in _parts(value):
+    for step, part in parts:
         if step not in parts_back:
             return "would be lost", path + step
         if parts_back[step] != part:
@@ -112,6 +112,8 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
 
 
 def _step(key: Any) -> str:
+    if type(key) is int and not _scalar_flaw(key):
+        return f"[{key}]"
     if not isinstance(key, str):
         return f"[{type(key).__name__}]"
     if key.isidentifier() and len(key) <= _KEY_LIMIT:
@@ -127,8 +129,7 @@ def reason(error: Exception) -> tuple[str, str]:
         if callable(errors := getattr(error, "errors", None)):
             # Pydantic's own text shows the input.
             first = errors(include_url=False, include_context=False, include_input=False)[0]
-            steps = (_step(step) if isinstance(step, str) else f"[{step}]" for step in first["loc"])
-            text = f"{first['msg']} - at `${''.join(steps)}`"
+            text = f"{first['msg']} - at `${''.join(map(_step, first['loc']))}`"
         else:
             text = str(error) if isinstance(error, ValueError | TypeError) else f"{text}: {error}"
     message, *places = text.split(" - at `")
