@@ -95,7 +95,8 @@ class Inode(Generic[Content, Step]):
     def __init__(self, number: int, content: Content) -> None:
         self.number = number
         self.settled = content
-        self.cache = copy(content)
+        # The same object until the first change: most files of most power cuts are only read.
+        self.cache = content
         self.log: list[Step] = []
         self.has_name = False
         self.opened: set[Description] = set()
@@ -106,6 +107,8 @@ class Inode(Generic[Content, Step]):
 
     def change(self, change: Step) -> None:
         """Make a change that everybody sees and no power cut need keep."""
+        if self.cache is self.settled:
+            self.cache = copy(self.settled)
         change.apply(self.cache)
         self.log.append(change)
 
@@ -137,18 +140,37 @@ class Inode(Generic[Content, Step]):
 
 
 class File(Inode[bytearray, Write | Resize]):
-    """A regular file. ``allocated`` has a 1 for each byte that owns space, a 0 for each in a hole."""
+    """A regular file. ``allocated`` has a 1 for each byte that owns space, a 0 for each in a hole.
+
+    It is None as long as the file has no hole.
+    """
 
     def __init__(
-        self, number: int, content: bytes | bytearray = b"", allocated: bytearray | None = None
+        self, number: int, content: bytearray | None = None, allocated: bytearray | None = None
     ) -> None:
-        super().__init__(number, bytearray(content))
-        self.allocated = bytearray(b"\1" * len(content)) if allocated is None else allocated
+        super().__init__(number, bytearray() if content is None else content)
+        self.allocated = allocated
+
+    def space(self, start: int = 0) -> int:
+        """How many of the bytes from ``start`` on own space."""
+        if self.allocated is None:
+            return max(0, len(self.cache) - start)
+        return self.allocated.count(1, start)
 
     def new_space(self, offset: int, length: int) -> int:
         """How many of these bytes own no space yet."""
-        beyond = min(length, max(0, offset + length - len(self.allocated)))
-        return self.allocated.count(0, offset, offset + length) + beyond
+        beyond = min(length, max(0, offset + length - len(self.cache)))
+        return beyond + (0 if self.allocated is None else self.allocated.count(0, offset, offset + length))
+
+    def allocate(self, change: Write | Resize) -> None:
+        """Keep the books of a change about to be made: what a write fills, what an extension skips."""
+        start = change.offset if isinstance(change, Write) else change.length
+        if self.allocated is None and start > len(self.cache):
+            self.allocated = bytearray(b"\1" * len(self.cache))
+        if self.allocated is not None:
+            if isinstance(change, Write):
+                change = Write(start, b"\1" * len(change.data))
+            change.apply(self.allocated)
 
     def evict(self) -> None:
         """Read again what the disk has: the length stays, lost writes turn into what was there before."""
@@ -207,8 +229,9 @@ class Disk:
         self.root.has_name = True
         self.inode_numbers = count(3)
         self.process_numbers = count(1)
-        # Descriptors are never given out twice, so that using a closed one fails and hits no other file.
-        self.descriptors = count(3)
+        # Never given out twice, and far from the machine's own: a closed descriptor, or one that is handed to
+        # the machine by mistake, fails and hits no other file.
+        self.descriptors = count(10_000_000)
 
     def write(self, file: File, data: bytes, offset: int) -> int:
         """Write what there is space for; says how many bytes that was."""
@@ -217,15 +240,17 @@ class Disk:
             length = _fitting(file, offset, length, max(0, self.capacity - self.used))
         if length:
             self.used += file.new_space(offset, length)
-            Write(offset, b"\1" * length).apply(file.allocated)
-            file.change(Write(offset, data[:length]))
+            self._change(file, Write(offset, data[:length]))
         return length
 
     def resize(self, file: File, length: int) -> None:
         """Cut a file, which gives space back, or extend it by a hole, which takes none."""
-        self.used -= file.allocated.count(1, length)
-        Resize(length).apply(file.allocated)
-        file.change(Resize(length))
+        self.used -= file.space(length)
+        self._change(file, Resize(length))
+
+    def _change(self, file: File, change: Write | Resize) -> None:
+        file.allocate(change)
+        file.change(change)
 
     def add(self, directory: Directory, name: str, kind: type[N]) -> N:
         """Make an empty file or directory under a name that is free."""
@@ -246,7 +271,7 @@ class Disk:
     def release(self, node: Node) -> None:
         """Give back the space of a file that has neither a name nor a descriptor."""
         if isinstance(node, File) and not node.has_name and not node.opened:
-            self.used -= node.allocated.count(1)
+            self.used -= node.space()
 
     def files(self) -> Iterable[tuple[str, File]]:
         """Every file that has a name, with its path from the top of the disk."""

@@ -13,7 +13,7 @@ SYNCS = frozenset({"datasync", "sync"})
 MUTATING = SYNCS | {"pwrite", "truncate", "rename", "unlink", "open_file", "open_dir", "open_root"}
 READING = frozenset({"pread", "size", "identity", "names", "exists"})
 LOCKING = frozenset({"lock", "unlock", "try_lock", "share_lock"})
-CALLS = MUTATING | READING | LOCKING | {"close"}
+CALLS = MUTATING | READING | LOCKING | {"close", "start_writing"}
 
 
 class Crashed(BaseException):

@@ -83,16 +83,19 @@ class MemoryFileSystem(FaultyProcess):
     # Names
 
     def open_root(self, path: str, *, create: bool = False) -> int:
-        self._begin("open_root", path)
+        self._check_alive()
         directory = self._disk.root
-        for name in [part for part in path.split("/") if part not in {"", "."}]:
-            node = directory.cache.get(name)
-            if node is None and create:
-                self._begin("open_root", path, changes=True)
-                node = self._disk.add(directory, name, Directory)
-                # As the contract has it: the caller has no descriptor of the parent to sync.
-                directory.sync()
+        missing = [part for part in path.split("/") if part not in {"", "."}]
+        while missing and (node := directory.cache.get(missing[0])) is not None:
             directory = _existing_directory(node, path)
+            del missing[0]
+        self._begin("open_root", path, changes=create and bool(missing))
+        if missing and not create:
+            raise os_error(errno.ENOENT, path)
+        for name in missing:
+            parent, directory = directory, self._disk.add(directory, name, Directory)
+            # As the contract has it: the caller has no descriptor of the parent to sync.
+            parent.sync()
         return self._open(directory, ".")
 
     def open_dir(self, parent: int, name: str, *, create: bool = False) -> int:
@@ -200,6 +203,11 @@ class MemoryFileSystem(FaultyProcess):
         if not written and data[:short]:
             raise os_error(errno.ENOSPC, description.path)
         return written
+
+    def start_writing(self, fd: int, offset: int, length: int) -> None:  # noqa: ARG002 - the protocol's
+        # Nothing to do: what is not synced may reach the disk at any time anyway.
+        _, description = self._file(fd)
+        self._begin("start_writing", description.path)
 
     def truncate(self, fd: int, length: int) -> None:
         file, description = self._file(fd)

@@ -35,7 +35,7 @@ class Everything:
     """The best case: all of the cache had reached the disk, and so had what a failed sync gave up."""
 
     def content(self, file: File) -> bytearray:
-        return file.cache
+        return file.cache.copy()
 
     def entries(self, directory: Directory) -> Mapping[str, Node]:
         return directory.cache
@@ -79,7 +79,8 @@ class Chance:
         kind = rng.choice(("bytes", "sectors", "growth"))
         if kind == "bytes":
             start, end = sorted(rng.randint(write.offset, write.end) for _ in range(2))
-            _apply_part(write, rng.choice((write.offset, start)), end, content)
+            # Half the time the run begins where the write does, half the time it ends there.
+            _apply_part(write, rng.choice((write.offset, start)), rng.choice((end, write.end)), content)
         elif kind == "sectors":
             share = rng.random()
             for start in range(write.offset - write.offset % SECTOR, write.end, SECTOR):
@@ -111,7 +112,12 @@ def _copy_entries(source: Directory, target: Directory, survivor: Disk, outcome:
             _copy_entries(node, copy, survivor, outcome)
         else:
             content = outcome.content(node)
-            copy = File(node.number, content, node.allocated[: len(content)].ljust(len(content), b"\1"))
-            survivor.used += copy.allocated.count(1)
+            copy = File(node.number, content, _holes(node, len(content)))
+            survivor.used += copy.space()
         copy.has_name = True
         target.settled[name] = target.cache[name] = copy
+
+
+def _holes(file: File, length: int) -> bytearray | None:
+    """Which bytes of the surviving file own space; what was not known to be a hole does."""
+    return None if file.allocated is None else file.allocated[:length].ljust(length, b"\1")

@@ -1,0 +1,322 @@
+"""The machine's own file system: modes, planted things, and a process that kills itself."""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from duraq.errors import NotAStorage
+from duraq.journal.filesystem import RealFileSystem
+from duraq.testing import KillingFileSystem
+
+
+@pytest.fixture
+def fs():
+    return RealFileSystem()
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def root(fs, place):
+    return fs.open_root(str(place), create=True)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def listed(path):
+    return sorted(each.name for each in Path(path).iterdir())
+
+
+# Modes and descriptors
+
+
+@pytest.mark.parametrize("umask", [0, 0o022])
+def test_only_the_owner_gets_in(fs, tmp_path, umask):
+    """Directories, a root's parents included, are made 0700 and files 0600, whatever the umask is."""
+    before = os.umask(umask)
+    try:
+        root = fs.open_root(str(tmp_path / "parent" / "root"), create=True)
+        inner = fs.open_dir(root, "inner", create=True)
+        fs.open_file(inner, "created", create=True)
+        fs.open_file(inner, "exclusive", exclusive=True)
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "parent") == mode(tmp_path / "parent/root") == 0o700
+    assert mode(tmp_path / "parent/root/inner") == 0o700
+    assert mode(tmp_path / "parent/root/inner/created") == 0o600
+    assert mode(tmp_path / "parent/root/inner/exclusive") == 0o600
+
+
+def test_descriptors_do_not_outlive_an_exec(fs, root):
+    """Every descriptor is close-on-exec, so that no program the user starts holds our locks."""
+    for fd in (root, fs.open_dir(root, "inner", create=True), fs.open_file(root, "file", create=True)):
+        assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+
+
+def test_names_of_a_new_root_are_synced(fs, tmp_path, monkeypatch):
+    """Making a root syncs the directory of each new name; opening one that is in use syncs nothing."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    root = fs.open_root(str(tmp_path / "a" / "b"), create=True)
+    assert synced == [str(tmp_path), str(tmp_path / "a")]
+    synced.clear()
+    fs.open_root(str(tmp_path / "a" / "b"), create=True)
+    assert synced == [str(tmp_path / "a")], "whoever made an empty one may not have lived to sync its name"
+    fs.open_file(root, "file", create=True)
+    synced.clear()
+    fs.open_root(str(tmp_path / "a" / "b"), create=True)
+    assert synced == []
+
+
+def test_no_descriptor_is_left_over(fs, root, place):
+    """Refused files, listings and new roots close what they opened."""
+    fs.open_file(root, "file", create=True)
+    (place / "link").hardlink_to(place / "file")
+    before = listed("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(NotAStorage):
+            fs.open_file(root, "file")
+        fs.names(root)
+        fs.close(fs.open_root(str(place / "x" / "y"), create=True))
+    assert listed("/proc/self/fd") == before
+
+
+# What somebody planted
+
+
+def test_a_planted_link_to_a_file_is_not_followed(fs, root, place, tmp_path):
+    """A symbolic link in place of a file is refused, and what it points to is neither made nor changed."""
+    (tmp_path / "victim").write_bytes(b"precious")
+    (place / "file").symlink_to(tmp_path / "victim")
+    (place / "dangling").symlink_to(tmp_path / "made")
+    for options in ({}, {"writable": False}, {"create": True}, {"exclusive": True}):
+        for name in ("file", "dangling"):
+            with pytest.raises(OSError, match=name) as refused:
+                fs.open_file(root, name, **options)
+            assert refused.value.errno in {errno.ELOOP, errno.EEXIST}
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_planted_link_to_a_directory_is_not_followed(fs, root, place, tmp_path):
+    """A symbolic link in place of a directory is refused, whether or not it may be made."""
+    (tmp_path / "elsewhere").mkdir()
+    (place / "inner").symlink_to(tmp_path / "elsewhere")
+    for create in (False, True):
+        with pytest.raises(NotADirectoryError):
+            fs.open_dir(root, "inner", create=create)
+    assert listed(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize("create", [True, False])
+def test_a_planted_fifo_is_refused_at_once(fs, root, place, writable, create):
+    """A FIFO in place of a file is refused without waiting for its other end."""
+    os.mkfifo(place / "file")
+    with pytest.raises(NotAStorage, match="file"):
+        fs.open_file(root, "file", writable=writable, create=create)
+
+
+def test_a_planted_socket_is_refused(fs, root, place, monkeypatch):
+    """A socket in place of a file cannot be opened."""
+    monkeypatch.chdir(place)
+    with socket.socket(socket.AF_UNIX) as planted:
+        planted.bind("file")
+        with pytest.raises(OSError, match="file") as refused:
+            fs.open_file(root, "file")
+    assert refused.value.errno == errno.ENXIO
+
+
+def test_a_second_link_is_refused(fs, root, place, tmp_path):
+    """A file that has another name somewhere is refused: writing to it would write to that one."""
+    (tmp_path / "victim").write_bytes(b"precious")
+    (place / "file").hardlink_to(tmp_path / "victim")
+    for options in ({}, {"writable": False}, {"create": True}):
+        with pytest.raises(NotAStorage, match="single link"):
+            fs.open_file(root, "file", **options)
+
+
+def test_a_planted_directory_is_refused(fs, root, place):
+    """A directory in place of a file is refused."""
+    (place / "file").mkdir()
+    with pytest.raises(IsADirectoryError):
+        fs.open_file(root, "file", create=True)
+    with pytest.raises(NotAStorage):
+        fs.open_file(root, "file", writable=False)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_somebody_elses_file_is_refused(fs, root, place):
+    """A file that belongs to neither us nor root is refused."""
+    (place / "file").touch(0o600)
+    os.chown(place / "file", 65534, 65534)
+    with pytest.raises(NotAStorage):
+        fs.open_file(root, "file")
+
+
+def test_a_planted_link_exists_and_is_not_looked_through(fs, root, place):
+    """A dangling link counts as an existing name."""
+    (place / "file").symlink_to(place / "nothing")
+    assert fs.exists(root, "file")
+
+
+# Threads and locks
+
+
+def test_threads_list_a_directory_through_one_descriptor(fs, root, place):
+    """Threads that list the same directory at once all see every name, once."""
+    names = [f"{n:03}" for n in range(200)]
+    for name in names:
+        (place / name).touch()
+    wrong = []
+
+    def listing():
+        wrong.extend(found for found in (fs.names(root) for _ in range(100)) if found != names)
+
+    threads = [threading.Thread(target=listing) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_lock_that_the_system_refuses_is_an_os_error(fs, root, monkeypatch):
+    """When the kernel has no locks left, the caller is told its own error."""
+
+    def refuse(fd, flags):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("portalocker.portalocker.FlockLocker._locker", staticmethod(refuse))
+    for call in (fs.lock, fs.try_lock, fs.share_lock):
+        with pytest.raises(OSError, match="No locks") as refused:
+            call(root)
+        assert refused.value.errno == errno.ENOLCK
+
+
+@pytest.mark.timeout(20)
+def test_lock_waits_for_its_holder(fs, root):
+    """A waiting lock is had as soon as the other descriptor gives it up."""
+    holder, waiter = (fs.open_file(root, "file", create=True) for _ in range(2))
+    fs.lock(holder)
+    taken = threading.Event()
+
+    def wait():
+        fs.lock(waiter)
+        taken.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert not taken.wait(0.05)
+    fs.unlock(holder)
+    assert taken.wait(10)
+    thread.join()
+
+
+# A process that kills itself
+
+PROGRAM = """
+import sys
+from duraq.testing import KillingFileSystem
+
+path, n, at, tear = sys.argv[1:]
+options = {"at": set(at.split(","))} if at else {}
+fs = KillingFileSystem(int(n) or None, tear=bool(tear), **options)
+root = fs.open_root(path, create=True)
+directory = fs.open_dir(root, "directory", create=True)
+fd = fs.open_file(directory, "file", create=True)
+fs.lock(fd)
+fs.pwrite(fd, b"12345678", 0)
+fs.pread(fd, 8, 0)
+fs.truncate(fd, 6)
+fs.datasync(fd)
+fs.unlock(fd)
+fs.sync(directory)
+fs.rename(directory, old="file", new="new")
+fs.open_file(directory, "new", create=True)
+fs.unlink(directory, "new")
+print(fs.calls, ",".join(fs.trace))
+"""
+EVERY_CALL = [
+    "open_root",
+    "open_dir",
+    "open_file",
+    "lock",
+    "pwrite",
+    "pread",
+    "truncate",
+    "datasync",
+    "unlock",
+    "sync",
+    "rename",
+    "unlink",
+]
+
+
+def run(path, n=0, at="", tear=""):
+    """Run the program over ``path``; gives its return code and what it printed."""
+    command = [sys.executable, "-c", PROGRAM, str(path), str(n), at, tear]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.stderr == ""
+    return ended.returncode, ended.stdout.strip()
+
+
+def test_without_a_number_it_only_counts(place):
+    """A first run tells how many places there are to be killed at, and which."""
+    assert run(place) == (0, f"{len(EVERY_CALL)} {','.join(EVERY_CALL)}")
+
+
+@pytest.mark.parametrize(
+    ("n", "left"),
+    [(1, None), (3, []), (4, [("file", b"")]), (5, [("file", b"")]), (6, [("file", b"12345678")])],
+)
+def test_it_kills_before_the_call(place, n, left):
+    """A process killed at its n-th call has done the calls before it, and not that one."""
+    assert run(place, n) == (-signal.SIGKILL, "")
+    assert place.exists() is (left is not None)
+    if left is not None:
+        assert [(each.name, each.read_bytes()) for each in (place / "directory").iterdir()] == left
+
+
+def test_it_kills_at_the_last_call_and_not_after(place):
+    """The last number kills at the last call; the one after it lets the process end."""
+    assert run(place, len(EVERY_CALL)) == (-signal.SIGKILL, "")
+    assert listed(place / "directory") == ["new"]
+    assert run(place.with_name("other"), len(EVERY_CALL) + 1)[0] == 0
+
+
+def test_it_kills_in_the_middle_of_a_write(place):
+    """With tear, the process dies when half of its write is in the file."""
+    assert run(place, 5, tear="yes") == (-signal.SIGKILL, "")
+    assert (place / "directory/file").read_bytes() == b"1234"
+
+
+def test_it_counts_only_the_chosen_calls(place):
+    """A sweep over some calls counts no others."""
+    assert run(place, at="datasync,sync") == (0, "2 datasync,sync")
+    assert run(place.with_name("other"), 2, at="datasync,sync") == (-signal.SIGKILL, "")
+    assert (place.with_name("other") / "directory/file").read_bytes() == b"123456"
+
+
+def test_a_sweep_that_can_never_kill_is_refused():
+    """A number below one, or a call that is not counted, is a mistake in the harness."""
+    with pytest.raises(ValueError, match="1st"):
+        KillingFileSystem(0)
+    with pytest.raises(ValueError, match="1st"):
+        KillingFileSystem(1, at={"size"})
