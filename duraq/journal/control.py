@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from duraq.journal.filesystem import FileSystem
 
-#        epoch chain base start end waiters failed | synced
-_BLOCK = struct.Struct("<IIQQQII")
+#        epoch chain base start end waiters failed synced
+_BLOCK = struct.Struct("<IIQQQIIQ")
 _SYNCED = struct.Struct("<Q")
-_LENGTH = _BLOCK.size + _SYNCED.size
-assert _LENGTH == 48
+_SYNCED_AT = 40
+assert _BLOCK.size == 48
 
 
 class Standing(NamedTuple):
@@ -33,28 +33,39 @@ class Standing(NamedTuple):
     synced: int  # everything before this position is durable; may lag behind the truth, never runs ahead
 
 
+NOTHING = Standing(0, 0, 0, 0, 0, 0, 0, 0)
+
+
 class Control:
     """Reads and writes the control block through one descriptor, which is also the storage's lock."""
 
     def __init__(self, file_system: FileSystem, fd: int) -> None:
         self._fs = file_system
         self.fd = fd
+        # The block as last seen, as bytes and decoded: most of the time nobody else has written since.
+        self._block = _BLOCK.pack(*NOTHING)
+        self._standing = NOTHING
 
     def read(self) -> Standing:
-        """What stands there now. Exact under the storage's lock; a hint without it."""
-        block = self._fs.pread(self.fd, _LENGTH, 0)
-        if len(block) < _LENGTH:
-            return Standing(0, 0, 0, 0, 0, 0, 0, 0)
-        return Standing._make(_BLOCK.unpack_from(block) + _SYNCED.unpack_from(block, _BLOCK.size))
+        """What stands there now. Only under the storage's lock."""
+        block = self._fs.pread(self.fd, 48, 0)
+        if block != self._block:
+            if len(block) < _BLOCK.size:
+                return NOTHING
+            self._standing = Standing._make(_BLOCK.unpack(block))
+            self._block = block
+        return self._standing
 
     def write(self, standing: Standing) -> None:
-        """Write all but ``synced``. Only under the storage's lock."""
-        self._fs.pwrite(self.fd, _BLOCK.pack(*standing[:-1]), 0)
+        """Replace it. Only under the storage's lock."""
+        self._block = block = _BLOCK.pack(*standing)
+        self._standing = standing
+        self._fs.pwrite(self.fd, block, 0)
 
     def publish_synced(self, position: int) -> None:
-        """Tell the others what is durable.
+        """Tell the others, at once, what is durable.
 
         Without a lock: a slower process may set it back to what it knew, which costs an extra sync and
         no entry.
         """
-        self._fs.pwrite(self.fd, _SYNCED.pack(position), _BLOCK.size)
+        self._fs.pwrite(self.fd, _SYNCED.pack(position), _SYNCED_AT)

@@ -58,6 +58,9 @@ class FileSystem(Protocol):
     def pwrite(self, fd: int, data: bytes, offset: int, /) -> int:
         """Write at ``offset``; returns how many bytes were written, which a full disk makes fewer."""
 
+    def start_writing(self, fd: int, offset: int, length: int, /) -> None:
+        """Begin to write those bytes to the disk, without waiting. A hint: nothing is durable by it."""
+
     def truncate(self, fd: int, length: int, /) -> None:
         """Cut (or extend with zeros) to ``length``."""
 
@@ -173,6 +176,10 @@ class RealFileSystem:
                 hint="somebody put it there; look at it",
             )
         return fd
+
+    def start_writing(self, fd: int, offset: int, length: int) -> None:
+        # Dirty pages of the range are sent off at once; what is clean may leave the cache, and is not needed.
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size

@@ -100,3 +100,21 @@ def find(buffer: bytes, start: int) -> Iterator[Frame]:
         if frame is not None:
             yield frame
         at = buffer.find(MAGIC, at + (frame.length if frame else 1))
+
+
+def touched(buffer: bytes, start: int, epoch: int) -> set[tuple[str, int]]:
+    """The (queue, segment) pairs of the chain of frames of that epoch, from their heads alone."""
+    pairs: set[tuple[bytes, int]] = set()
+    at = start
+    while at + HEAD_LENGTH <= len(buffer):
+        magic, found_epoch, _, _, _, length = _HEAD.unpack_from(buffer, at)
+        at += HEAD_LENGTH
+        if magic != MAGIC or found_epoch != epoch or at + length > len(buffer):
+            break
+        end = at + length
+        while at < end:
+            name_length, segment, _, lines_length = _PART.unpack_from(buffer, at)
+            at += _PART.size
+            pairs.add((buffer[at : at + name_length], segment))
+            at += name_length + lines_length
+    return {(name.decode("ascii"), segment) for name, segment in pairs}

@@ -19,7 +19,9 @@ class GroupCommit:
 
     def __init__(self, sync: Callable[[], int]) -> None:
         self._sync = sync
-        self._turn = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._turn = threading.Condition(self._lock)
+        self._waiting = 0
         self._running = False
         self.synced = 0
 
@@ -35,21 +37,27 @@ class GroupCommit:
 
     def wait_for(self, position: int) -> None:
         """Return once everything before ``position`` is durable. Raises what the sync raised."""
-        with self._turn:
+        with self._lock:
             while True:
                 if self.synced >= position:
                     return
                 if not self._running:
+                    self._running = True
                     break
                 # A sync that is running may have begun before our frame was written, so it does not count;
                 # the next one will be ours or that of somebody who waits with us.
-                self._turn.wait()
-            self._running = True
+                self._waiting += 1
+                try:
+                    self._turn.wait()
+                finally:
+                    self._waiting -= 1
         reached = 0
         try:
             reached = self._sync()
         finally:
-            with self._turn:
+            with self._lock:
                 self._running = False
-                self.synced = max(self.synced, reached)
-                self._turn.notify_all()
+                if reached > self.synced:
+                    self.synced = reached
+                if self._waiting:
+                    self._turn.notify_all()

@@ -21,7 +21,7 @@ from zlib import crc32
 
 from duraq.errors import StorageDamaged, UnsupportedVersion
 from duraq.journal import frame
-from duraq.journal.control import Control, Standing
+from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.frame import Frame, Part
 
@@ -105,7 +105,7 @@ class Journal:
         self.directory = directory
         self.control = control
         self.files = tuple(file_system.open_file(directory, file_name(number)) for number in (0, 1))
-        self.standing = Standing(0, 0, 0, 0, 0, 0, 0, 0)
+        self.standing = NOTHING
         self.capacity = 0
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class Journal:
             self.capacity = self.header(standing.epoch).capacity
         self.standing = standing
 
-    def append(self, parts: Sequence[Part], synced: int) -> Standing:
+    def append(self, parts: Sequence[Part], synced: int, *, start_writing: bool = False) -> Standing:
         """Write one frame and make it the last one. Raises NeedsRoom before anything is written."""
         now = self.standing
         data, crc = frame.encode(now.epoch, now.end, synced, now.chain, parts)
@@ -131,6 +131,9 @@ class Journal:
         # Not synced here: the caller does that after giving up the lock, together with others.
         if self._fs.pwrite(fd, data, HEADER_BYTES + now.end - now.base) != len(data):
             raise OSError(5, "short write into space that was preallocated")
+        if start_writing:
+            # The disk works on the frame while we go on; the sync that comes then has less left to wait for.
+            self._fs.start_writing(fd, HEADER_BYTES + now.end - now.base, len(data))
         after = Standing(now.epoch, crc, now.base, now.end, now.end + len(data), now.waiters, now.failed, synced)
         # From here on the frame counts: whoever gets the lock next brings it to the segments if we die.
         self.control.write(after)
@@ -161,7 +164,8 @@ class Journal:
 
     def go_over_now(self) -> None:
         """Leave the current file for good; the other one must be prepared."""
-        self.control.write(self._go_over(0))
+        self.standing = self._go_over(0)._replace(synced=self.standing.base)
+        self.control.write(self.standing)
 
     # -- with or without it ----------------------------------------------------------------------------
 
@@ -191,6 +195,16 @@ class Journal:
                 byte=HEADER_BYTES + now.start - now.base,
             )
         return found
+
+    def touched(self, epoch: int) -> set[tuple[str, int]]:
+        """The (queue, segment) pairs that the frames in that epoch's file wrote to.
+
+        Only heads are read, not checked: every frame but the last few is long durable, and one pair too many
+        costs a sync that has nothing to do.
+        """
+        header = self.header(epoch)
+        content = self._fs.pread(self.files[epoch & 1], HEADER_BYTES + header.capacity, 0)
+        return frame.touched(content, HEADER_BYTES, epoch)
 
     def frames_of(self, epoch: int) -> list[Frame]:
         """The whole frames in that epoch's file, in order, up to the first that is none."""

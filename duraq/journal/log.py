@@ -33,7 +33,7 @@ from duraq.errors import (
     UnsupportedVersion,
 )
 from duraq.journal import journal as pair
-from duraq.journal.control import Control, Standing
+from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.group_commit import GroupCommit
 from duraq.journal.journal import Journal, NeedsRoom
@@ -59,13 +59,19 @@ class Sizes(NamedTuple):
 class Log:
     """An open storage's files. Every change goes through ``append`` under the lock, then ``settle``."""
 
-    def __init__(self, file_system: FileSystem, path: str, sizes: Sizes, *, create: bool = True) -> None:
+    def __init__(
+        self, file_system: FileSystem, path: str, sizes: Sizes, *, create: bool = True, eager: bool = True
+    ) -> None:
         self._fs = file_system
         self.path = path
+        # Whether a frame is likely to be synced at once, so that its writing may as well begin.
+        self.eager = eager
         self.sizes = sizes
         self.closed = self.forked = False
         self._threads = threading.Lock()
         self._recycling = threading.Lock()
+        self._recycler: threading.Thread | None = None
+        self.shared = False  # whether others wrote between the last two turns of this process
         self._prepared = 0  # epoch known to be ready to go over to
         self.queues: dict[str, Segments] = {}
         self.root = file_system.open_root(path, create=create)
@@ -158,11 +164,10 @@ class Log:
         self._fs.lock(self.control.fd)
         try:
             # 0: whoever comes now must not believe the block before it is written anew.
-            self.control.write(Standing(0, 0, 0, 0, 0, 0, 0, 0))
-            self.control.publish_synced(0)
+            self.control.write(NOTHING)
             found = read_journal(self._fs, self.journal.files)
             Replay(self._fs, self.root).run(found.frames)
-            self.journal.standing = Standing(0, 0, 0, 0, 0, 0, 0, 0)
+            self.journal.standing = NOTHING
             self.journal.adopt(found.standing)
             if self._poisoned() == found.standing.epoch:
                 # A sync of this file failed in another life: nothing may ever be promised from it again.
@@ -176,6 +181,8 @@ class Log:
         """Give up every descriptor and lock."""
         if self.closed:
             return
+        if self._recycler is not None and not self.forked:
+            self._recycler.join()
         self.closed = True
         for queue in self.queues.values():
             queue.close()
@@ -214,12 +221,8 @@ class Log:
         try:
             standing = self.control.read()
             mine = self.journal.standing
-            if standing.end != mine.end or standing.epoch != mine.epoch or standing.failed:
-                self._refresh(standing)
-            else:
-                self.journal.standing = standing
-            if standing.synced > self.commits.synced:
-                self.commits.learn(standing.synced)
+            if standing is not mine:
+                self._refresh(standing, mine)
         except BaseException:
             self.unlock()
             raise
@@ -232,7 +235,9 @@ class Log:
         finally:
             self._threads.release()
 
-    def _refresh(self, standing: Standing) -> None:
+    def _refresh(self, standing: Standing, mine: Standing) -> None:
+        """Others, or other threads, have been here since."""
+        self.commits.learn(standing.synced)
         if standing.failed:
             raise StorageFailed(
                 "an earlier sync failed and could not be made good",
@@ -240,7 +245,8 @@ class Log:
                 hint="close the storage in every process and open it again",
             )
         self.journal.adopt(standing)
-        if standing.synced < standing.end and standing.start < standing.end:
+        self.shared = moved = standing.end != mine.end or standing.epoch != mine.epoch
+        if moved and standing.synced < standing.end and standing.start < standing.end:
             # Whoever wrote the last frame may have died before its lines reached the segments. (If it is
             # synced, its writer lived long enough to write them first.)
             frame = self.journal.last_frame()
@@ -275,7 +281,7 @@ class Log:
         """
         before = self.journal.standing
         parts = groups[0][1].parts if len(groups) == 1 else [part for _, group in groups for part in group.parts]
-        after = self.journal.append(parts, self.commits.synced)
+        after = self.journal.append(parts, self.commits.synced, start_writing=self.eager)
         try:
             for queue, group in groups:
                 queue.write(group)
@@ -315,7 +321,9 @@ class Log:
             self.journal.datasync(standing)
         except OSError as error:
             return self._after_failed_sync(standing, error)
-        self.control.publish_synced(standing.end)
+        if self.shared or standing.waiters:
+            # Whoever reads these frames next need not sync for itself. Alone, the next write says it as well.
+            self.control.publish_synced(standing.end)
         return standing.end
 
     def _after_failed_sync(self, failed: Standing, error: OSError) -> int:
@@ -350,15 +358,10 @@ class Log:
         nobody may be told anything before this is done.
         """
         self._mark_poisoned(standing.epoch)
-        Replay(self._fs, self.root).sync(self._all_frames(standing.epoch))
+        Replay(self._fs, self.root).sync(self._touched(standing.epoch - 1) | self._touched(standing.epoch))
         if self.journal.try_header(standing.epoch + 1) is None:
             self.journal.prepare(standing, self.sizes.journal)
-        self.journal.go_over_now()
-        self.control.publish_synced(self.journal.standing.base)
-
-    def _all_frames(self, epoch: int) -> list[pair.Frame]:
-        older = self.journal.frames_of(epoch - 1) if self.journal.try_header(epoch - 1) else []
-        return older + self.journal.frames_of(epoch)
+        self.journal.go_over_now()  # and with it, that all before is durable
 
     def _poisoned(self) -> int:
         if not self._fs.exists(self._directory, POISON):
@@ -379,24 +382,26 @@ class Log:
     # -- recycling -------------------------------------------------------------------------------------
 
     def recycle_if_due(self) -> None:
-        """Prepare the other journal file once half of this one is used, if nobody is at it already."""
+        """Once half of the current journal file is used, prepare the other one in the background."""
         standing = self.journal.standing
         if self._prepared > standing.epoch or (standing.end - standing.base) * 2 < self.journal.capacity:
             return
-        if not self._recycling.acquire(blocking=False):
-            return
+        # A thread, for its syncs take many times as long as the operation that happens to come by.
+        if self._recycler is None or not self._recycler.is_alive():
+            self._recycler = threading.Thread(target=self._recycle_quietly, name="duraq-recycler", daemon=True)
+            self._recycler.start()
+
+    def _recycle_quietly(self) -> None:
         try:
-            if self._fs.try_lock(self._recycle_lock):
-                try:
-                    self._recycle(0)
-                finally:
-                    self._fs.unlock(self._recycle_lock)
-        finally:
-            self._recycling.release()
+            self.make_room(0)
+        except (OSError, StorageError) as error:
+            # Whoever needs the room will try for itself, and be told.
+            log.warning("%s: preparing the other journal file failed: %s", self.path, error)
 
     def make_room(self, length: int) -> None:
         """Prepare the other journal file for a frame of this length; waits for whoever is at it."""
         with self._recycling:
+            self.check_usable()
             self._fs.lock(self._recycle_lock)
             try:
                 self._recycle(length)
@@ -424,20 +429,19 @@ class Log:
 
     def _sync_segments(self, epoch: int) -> None:
         """Make durable in the segments what that epoch's frames wrote, so that its file may be overwritten."""
-        if self.journal.try_header(epoch) is None:
-            return  # a crash tore the header after this had been done
-        frames = self.journal.frames_of(epoch)
-        replay = Replay(self._fs, self.root)
         try:
-            replay.sync(frames)
+            Replay(self._fs, self.root).sync(self._touched(epoch))
         except OSError as error:
             # The kernel has dropped what it could not write; a second sync would lie. So dirty it again,
             # from the journal (with what came later: it may have been dropped as well), and sync that.
             log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
-            frames += self.journal.frames_of(epoch + 1)
             replay = Replay(self._fs, self.root)
-            replay.rewrite(frames)
-            replay.sync(frames)
+            replay.rewrite(self.journal.frames_of(epoch) + self.journal.frames_of(epoch + 1))
+            replay.sync(self._touched(epoch))
+
+    def _touched(self, epoch: int) -> set[tuple[str, int]]:
+        # No header of that epoch: a crash tore it after its frames had been made durable, or never was one.
+        return self.journal.touched(epoch) if self.journal.try_header(epoch) else set()
 
 
 def write_durably(file_system: FileSystem, directory: int, name: str, content: bytes) -> None:

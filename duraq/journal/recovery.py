@@ -13,6 +13,7 @@ finds that a process died between its frame and the segments. Every step may be 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from duraq.errors import StorageDamaged
@@ -123,14 +124,11 @@ class Replay:
             for part in found.parts():
                 self._fs.pwrite(self._segment(part.queue, part.segment), part.lines, part.offset)
 
-    def sync(self, frames: list[Frame]) -> None:
-        """Make durable, in the segments, all that these frames wrote, names included."""
+    def sync(self, touched: Iterable[tuple[str, int]]) -> None:
+        """Make these segments durable, their names included."""
         try:
-            for found in frames:
-                for queue, number, _, _ in found.parts():
-                    self._segment(queue, number)
-            for fd in self._open.values():
-                self._fs.datasync(fd)
+            for queue, number in touched:
+                self._fs.datasync(self._segment(queue, number))
             # A segment, or a queue, may be new; its name must not be lost before its lines are needed.
             for fd in (*self._directories.values(), self._root):
                 self._fs.sync(fd)

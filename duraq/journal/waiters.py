@@ -34,7 +34,7 @@ from duraq.journal.lease import Watch
 
 _NAME = re.compile(r"\d{20}-(?P<pid>[1-9]\d*)-\d+\.(new|fifo)")
 _LONGEST_WAIT = 24 * 60 * 60  # seconds; poll() takes milliseconds in an int, which overflows after 24 days
-_NO_WAITER = {errno.ENOENT, errno.ELOOP, errno.EACCES}  # gone; a symbolic link; somebody else's
+_NO_WAITER = {errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.EACCES}  # gone, a link, a directory, not ours
 _counter = itertools.count()
 _files = RealFileSystem()
 

@@ -100,7 +100,7 @@ class FileStorage(FoldStorage):
         # For leases and waiters the real one whatever is given: they are about processes, not about a disk.
         self._fs = file_system or RealFileSystem()
         try:
-            self._log = Log(self._fs, self.path, sizes or Sizes(), create=create)
+            self._log = Log(self._fs, self.path, sizes or Sizes(), create=create, eager=durability == "power")
             self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
         except OSError as error:
             raise _storage_error(error, self.path, StorageError) from error
