@@ -1,32 +1,32 @@
 """Every error DuraQ raises, as a tree.
 
-    DuraqError
-      InvalidInput (also ValueError)       nothing was written; mend the call
-        InvalidQueueName
-        InvalidPayload                     names the path to the value, such as $.items[3]
-          PayloadTooLarge
-        InvalidOption                      a delay, TTL, priority, limit ... out of range
-      QueueError                           the call is well formed, the queue says no; nothing was written
-        QueueNotFound
-        QueueFull
-        DuplicateEntry
-        EntryNotFound
-        LeaseLost                          the lease ended: completing, failing or extending changed nothing
-          NotLeased                        this storage never held that lease, or has already ended it
-      StorageError                         carries path, byte and a hint
-        NotAStorage
-        UnsupportedVersion
-        NetworkFileSystem
-        StorageClosed
-        StorageForked
-        StorageReadOnly
-        StorageFailed                      an earlier sync failed; nothing is accepted until it is reopened
-        StorageDamaged                     names file, line and byte, and the way out
-        GroupTooLarge
-        NotWritten                         certainly absent, now and after any crash
-          NotEnqueued
-        OutcomeUnknown                     a sync failed: wholly there or wholly not
-      PayloadUndecodable                   a stored payload is no longer of the queue's type
+DuraqError
+  InvalidInput (also ValueError)       nothing was written; mend the call
+    InvalidQueueName
+    InvalidPayload                     names the path to the value, such as $.items[3]
+      PayloadTooLarge
+    InvalidOption                      a delay, TTL, priority, limit ... out of range
+  QueueError                           the call is well formed, the queue says no; nothing was written
+    QueueNotFound
+    QueueFull
+    DuplicateEntry
+    EntryNotFound
+    LeaseLost                          the lease ended: completing, failing or extending changed nothing
+      NotLeased                        this storage never held that lease, or has already ended it
+  StorageError                         carries path, byte and a hint
+    NotAStorage
+    UnsupportedVersion
+    NetworkFileSystem
+    StorageClosed
+    StorageForked
+    StorageReadOnly
+    StorageFailed                      an earlier sync failed; nothing is accepted until it is reopened
+    StorageDamaged                     names file, line and byte, and the way out
+    GroupTooLarge
+    NotWritten                         certainly absent, now and after any crash
+      NotEnqueued
+    OutcomeUnknown                     a sync failed: wholly there or wholly not
+  PayloadUndecodable                   a stored payload is no longer of the queue's type
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class LeaseLost(QueueError):
 
 
 class NotLeased(LeaseLost):
-    """This storage does not hold a lease on the entry: never had it, or has already ended it."""
+    """The entry is not leased through this storage: it never was, or that lease has been ended."""
 
 
 class StorageError(DuraqError):

@@ -76,7 +76,9 @@ class QueueEntry(Generic[T]):
     """One entry of a queue, as it was when it was read.
 
     ``attempts`` counts deliveries, the current one included, so it is 1 on the first. ``token`` names the
-    lease this entry was read under (0 if none); completing with an older token raises LeaseLost.
+    lease this entry was read under (0 if none); completing with an older token raises LeaseLost. An entry
+    that is only looked at may have a payload that no longer decodes: ``decode_error`` then says why, and
+    ``data`` is its JSON value.
     """
 
     id: str
@@ -94,6 +96,7 @@ class QueueEntry(Generic[T]):
     token: int = 0
     worker: str | None = None
     lease_deadline: datetime | None = None
+    decode_error: str | None = None
     lost: threading.Event | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -140,5 +140,16 @@ class ResumeQueue:
 
 
 Operation = (
-    Enqueue | Lease | Extend | Complete | Fail | Bury | Release | Expire | Requeue | Remove | PauseQueue | ResumeQueue
+    Enqueue
+    | Lease
+    | Extend
+    | Complete
+    | Fail
+    | Bury
+    | Release
+    | Expire
+    | Requeue
+    | Remove
+    | PauseQueue
+    | ResumeQueue
 )

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import getpass
 import logging
-import re
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
+import orjson
 import uuid_utils
 
-from duraq.clock import from_datetime, from_timedelta, to_datetime
-from duraq.errors import InvalidOption, PayloadUndecodable, QueueError
+from duraq import failure, options
+from duraq.clock import to_datetime
+from duraq.errors import DuraqError, InvalidOption, InvalidPayload, NotLeased, PayloadUndecodable, QueueError
 from duraq.model import AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry, check_queue_name
-from duraq.operations import Bury, Complete, Enqueue, Extend, Fail, Operation, PauseQueue, Release, ResumeQueue
+from duraq.operations import (
+    Bury,
+    Complete,
+    Enqueue,
+    Extend,
+    Fail,
+    Operation,
+    PauseQueue,
+    Release,
+    ResumeQueue,
+)
 from duraq.payload import PayloadCodec
 from duraq.retry import DEFAULT_POLICY, RetryPolicy
 from duraq.storage.base import Limits, Storage, StoredEntry
@@ -25,13 +35,6 @@ from duraq.storage.base import Limits, Storage, StoredEntry
 T = TypeVar("T")
 
 log = logging.getLogger("duraq")
-
-ENTRY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
-PRIORITIES = range(-(2**31), 2**31)
-LONGEST = timedelta(days=3650)
-# A traceback is for a person to read; the beginning and the end of a longer one say what matters.
-TRACEBACK_BYTES = 16 * 1024
-MESSAGE_CHARACTERS = 4096
 
 
 class Queue(Generic[T]):
@@ -52,15 +55,14 @@ class Queue(Generic[T]):
         max_size: int | None = None,
     ) -> None:
         self.name = check_queue_name(name)
-        self.retry_policy = retry_policy or DEFAULT_POLICY
+        self.retry_policy = DEFAULT_POLICY if retry_policy is None else retry_policy
         self.max_size = max_size
         self._storage = storage
         self._codec: PayloadCodec[T] = PayloadCodec(payload_type, storage.max_payload_bytes)
-        self._lease_for = None if lock_duration is None else _duration("lock_duration", lock_duration)
+        self._lease_for = None if lock_duration is None else options.duration("lock_duration", lock_duration)
         self._limits = None
         if max_size is not None:
-            if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
-                raise InvalidOption(f"max_size must be a whole number of at least 1, not {max_size!r}")
+            options.positive("max_size", max_size)
             self._limits = Limits(max_size={name: max_size})
 
     def __repr__(self) -> str:
@@ -87,9 +89,11 @@ class Queue(Generic[T]):
         OutcomeUnknown.
         """
         payload = self._codec.encode(data)
-        entry = Enqueue(str(uuid_utils.uuid7()) if id is None else _entry_id(id), payload)
+        entry = Enqueue(str(uuid_utils.uuid7()) if id is None else options.entry_id(id), payload)
         if priority or delay is not None or scheduled_for is not None or ttl is not None:
-            entry.priority, entry.ready_at, entry.expires_at = self._options(priority, delay, scheduled_for, ttl)
+            entry.priority, entry.ready_at, entry.expires_at = self._options(
+                priority, delay, scheduled_for, ttl
+            )
         self._storage.commit({self.name: (entry,)}, self._limits)
         return entry.id
 
@@ -109,12 +113,17 @@ class Queue(Generic[T]):
         """
         priority, ready_at, expires_at = self._options(priority, delay, scheduled_for, ttl)
         encode = self._codec.encode
-        payloads = [encode(item) for item in items]
+        payloads: list[bytes] = []
+        try:
+            payloads.extend(map(encode, items))
+        except InvalidPayload as error:
+            error.add_note(f"in item {len(payloads)} of enqueue_many; none was enqueued")
+            raise
         if ids is None:
             uuid7 = uuid_utils.uuid7
             names = [str(uuid7()) for _ in payloads]
         else:
-            names = [_entry_id(name) for name in ids]
+            names = [options.entry_id(name) for name in ids]
             if len(names) != len(payloads):
                 raise InvalidOption(f"{len(names)} ids for {len(payloads)} items")
         if payloads:
@@ -135,15 +144,15 @@ class Queue(Generic[T]):
 
     def dequeue(
         self, *, wait: timedelta | None = None, limit: int | None = None
-    ) -> QueueEntry[T] | None | list[QueueEntry[T]]:
+    ) -> QueueEntry[T] | list[QueueEntry[T]] | None:
         """Lease the next entry, or None; with ``limit``, a list of up to that many.
 
         ``wait``: how long to block for one if there is none. The lease ends when the entry is completed,
         failed or released, when this process dies, or after the lock duration. The attempt is counted
         before this returns. An entry whose payload no longer decodes goes to the dead-letter queue.
         """
-        count = 1 if limit is None else _positive("limit", limit)
-        until = None if wait is None else time.monotonic() + _duration("wait", wait, zero=True) / 1e6
+        count = 1 if limit is None else options.positive("limit", limit)
+        until = None if wait is None else time.monotonic() + options.duration("wait", wait, zero=True) / 1e6
         while True:
             found = self._claim(count)
             if found:
@@ -179,10 +188,10 @@ class Queue(Generic[T]):
         entry_id, token, attempts = self._lease_of(entry)
         operation: Operation
         if dead:
-            operation = Bury(entry_id, token, Cause.FAILED, _error_text(error))
+            operation = Bury(entry_id, token, Cause.FAILED, failure.as_text(error))
         elif retry_in is not None:
-            ready_at = self._storage.clock.now() + _duration("retry_in", retry_in, zero=True)
-            operation = Fail(entry_id, token, Cause.FAILED, _error_text(error), ready_at)
+            ready_at = self._storage.clock.now() + options.duration("retry_in", retry_in, zero=True)
+            operation = Fail(entry_id, token, Cause.FAILED, failure.as_text(error), ready_at)
         else:
             operation = self._verdict(entry_id, token, attempts, Cause.FAILED, error)
         self._storage.commit({self.name: (operation,)})
@@ -195,7 +204,7 @@ class Queue(Generic[T]):
         entry_id, token, _ = self._lease_of(entry)
         ready_at = None
         if delay is not None:
-            ready_at = self._storage.clock.now() + _duration("delay", delay, zero=True)
+            ready_at = self._storage.clock.now() + options.duration("delay", delay, zero=True)
         self._storage.commit({self.name: (Release(entry_id, token, ready_at),)})
 
     def extend(self, entry: QueueEntry[T] | str, duration: timedelta | None = None) -> datetime:
@@ -206,7 +215,7 @@ class Queue(Generic[T]):
         entry_id, token, _ = self._lease_of(entry)
         length = self._lease_for or self._storage.lock_duration
         if duration is not None:
-            length = _duration("duration", duration)
+            length = options.duration("duration", duration)
         clock = self._storage.clock
         deadline_at = clock.now() + length
         operation = Extend(entry_id, token, clock.uptime() + length, clock.boot_id, deadline_at)
@@ -260,18 +269,19 @@ class Queue(Generic[T]):
 
     def get(self, entry_id: str) -> QueueEntry[T]:
         """One live or dead entry. Raises EntryNotFound."""
-        return self._entry(self._storage.get(self.name, entry_id))
+        return self._seen(self._storage.get(self.name, entry_id))
 
     def entries(
         self, status: EntryStatus | None = None, *, limit: int | None = None, offset: int = 0
     ) -> list[QueueEntry[T]]:
         """Entries in that state (default: every live or dead one); ready ones in order of delivery."""
         if limit is not None:
-            _positive("limit", limit)
-        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
-            raise InvalidOption(f"offset must be a whole number of at least 0, not {offset!r}")
-        found = self._storage.entries(self.name, None if status is None else EntryStatus(status), limit, offset)
-        return [self._entry(stored) for stored in found]
+            options.positive("limit", limit)
+        options.offset(offset)
+        found = self._storage.entries(
+            self.name, None if status is None else EntryStatus(status), limit, offset
+        )
+        return [self._seen(stored) for stored in found]
 
     # -- steering --------------------------------------------------------------------------------------
 
@@ -292,15 +302,26 @@ class Queue(Generic[T]):
 
     def _claim(self, count: int) -> list[QueueEntry[T]]:
         self._settle_lapsed()
-        entries = []
-        for stored in self._storage.claim(self.name, count, lease_for=self._lease_for):
-            try:
-                entries.append(self._entry(stored))
-            except PayloadUndecodable as error:
-                log.warning("queue %s: entry %s does not decode, to the dead letters", self.name, stored.id)
-                bury = Bury(stored.id, stored.token, Cause.FAILED, _error_text(error))
-                self._storage.commit({self.name: (bury,)})
-        return entries
+        while True:
+            claimed = self._storage.claim(self.name, count, lease_for=self._lease_for)
+            entries = []
+            for stored in claimed:
+                try:
+                    entries.append(self._entry(stored, self._codec.decode(stored.payload)))
+                except PayloadUndecodable as error:
+                    self._bury_undecodable(stored, error)
+            # If none of them decoded there may be more behind them.
+            if entries or not claimed:
+                return entries
+
+    def _bury_undecodable(self, stored: StoredEntry, error: PayloadUndecodable) -> None:
+        log.warning("queue %s: entry %s does not decode, to the dead letters", self.name, stored.id)
+        try:
+            bury = Bury(stored.id, stored.token, Cause.FAILED, failure.as_text(error))
+            self._storage.commit({self.name: (bury,)})
+        except DuraqError:
+            # Its lease ends at the deadline and it is looked at again; those claimed with it must go on now.
+            log.exception("queue %s: entry %s could not be moved", self.name, stored.id)
 
     def _settle_lapsed(self) -> None:
         """End the leases of dead or late holders: attempt counted, cause kept, back at once or dead."""
@@ -308,7 +329,9 @@ class Queue(Generic[T]):
             if lease.cause is Cause.WORKER_DIED:
                 error = AttemptError("WorkerDied", f"worker {lease.worker} died while it held the entry")
             else:
-                error = AttemptError("LeaseTimedOut", f"worker {lease.worker} held the entry past its deadline")
+                error = AttemptError(
+                    "LeaseTimedOut", f"worker {lease.worker} held the entry past its deadline"
+                )
             operation = self._verdict(lease.id, lease.token, lease.attempts, lease.cause, error)
             log.info("queue %s: entry %s came back (%s)", self.name, lease.id, lease.cause)
             try:
@@ -318,26 +341,23 @@ class Queue(Generic[T]):
                 log.debug("queue %s: the lease of %s was ended by someone else", self.name, lease.id)
 
     def _verdict(
-        self, entry_id: str, token: int, attempts: int, cause: Cause, error: BaseException | AttemptError | str | None
+        self,
+        entry_id: str,
+        token: int,
+        attempts: int,
+        cause: Cause,
+        error: BaseException | AttemptError | str | None,
     ) -> Fail | Bury:
-        text = _error_text(error)
-        try:
-            dead = self.retry_policy.should_move_to_dead_letter(attempts, error)
-            dead = dead or not self.retry_policy.should_retry(attempts, error)
-            delay = timedelta(0)
-            if not dead and cause is Cause.FAILED:
-                delay = self.retry_policy.get_retry_delay(attempts)
-                _duration("the policy's delay", delay, zero=True)
-        except Exception:
-            log.exception("queue %s: the retry policy failed; the default one decides", self.name)
-            dead = DEFAULT_POLICY.should_move_to_dead_letter(attempts)
-            delay = DEFAULT_POLICY.get_retry_delay(attempts)
-        if dead:
+        delay = failure.verdict(self.retry_policy, attempts, cause, error)
+        text = failure.as_text(error)
+        if delay is None:
             return Bury(entry_id, token, cause, text)
-        return Fail(entry_id, token, cause, text, self._storage.clock.now() + from_timedelta(delay))
+        return Fail(entry_id, token, cause, text, self._storage.clock.now() + delay)
 
     def _lease_of(self, entry: QueueEntry[T] | str) -> tuple[str, int, int]:
         if isinstance(entry, QueueEntry):
+            if not entry.token:
+                raise NotLeased(f"queue {self.name}: entry {entry.id} was looked at, not dequeued")
             return entry.id, entry.token, entry.attempts
         held = self._storage.held(self.name, entry)
         return entry, held.token, held.attempts
@@ -345,25 +365,32 @@ class Queue(Generic[T]):
     def _options(
         self, priority: int, delay: timedelta | None, scheduled_for: datetime | None, ttl: timedelta | None
     ) -> tuple[int, int | None, int | None]:
-        if isinstance(priority, bool) or not isinstance(priority, int) or priority not in PRIORITIES:
-            raise InvalidOption(f"priority must be a whole number of 32 bits, not {priority!r}")
+        options.priority(priority)
         if delay is not None and scheduled_for is not None:
             raise InvalidOption("give delay or scheduled_for, not both")
         now = self._storage.clock.now()
         ready_at = expires_at = None
         if delay is not None:
-            length = _duration("delay", delay, zero=True)
+            length = options.duration("delay", delay, zero=True)
             ready_at = now + length if length else None
         elif scheduled_for is not None:
-            ready_at = _moment("scheduled_for", scheduled_for, now)
+            ready_at = options.moment("scheduled_for", scheduled_for, now)
         if ttl is not None:
-            expires_at = now + _duration("ttl", ttl)
+            expires_at = now + options.duration("ttl", ttl)
         return priority, ready_at, expires_at
 
-    def _entry(self, stored: StoredEntry) -> QueueEntry[T]:
+    def _seen(self, stored: StoredEntry) -> QueueEntry[T]:
+        """An entry to be looked at: one that does not decode must not hide the others."""
+        try:
+            return self._entry(stored, self._codec.decode(stored.payload))
+        except PayloadUndecodable as error:
+            raw = cast("T", orjson.loads(stored.payload))
+            return replace(self._entry(stored, raw), decode_error=str(error))
+
+    def _entry(self, stored: StoredEntry, data: T) -> QueueEntry[T]:
         return QueueEntry(
             id=stored.id,
-            data=self._codec.decode(stored.payload),
+            data=data,
             queue=self.name,
             status=stored.status,
             priority=stored.priority,
@@ -378,60 +405,3 @@ class Queue(Generic[T]):
             worker=stored.worker,
             lease_deadline=None if stored.deadline_at is None else to_datetime(stored.deadline_at),
         )
-
-
-def _entry_id(name: str) -> str:
-    if not isinstance(name, str) or not ENTRY_ID.match(name):
-        raise InvalidOption(
-            f"id {name!r} is outside [A-Za-z0-9][A-Za-z0-9._:@/+=-]{{0,127}}: it must be safe to grep and to print"
-        )
-    return name
-
-
-def _duration(name: str, value: timedelta, *, zero: bool = False) -> int:
-    """Microseconds of a duration in range; else InvalidOption."""
-    if not isinstance(value, timedelta):
-        raise InvalidOption(f"{name} must be a timedelta, not {value!r}")
-    if value > LONGEST or value < timedelta(0) or (not value and not zero):
-        raise InvalidOption(f"{name} must be {'0' if zero else 'more than 0'} to {LONGEST.days} days, not {value}")
-    return from_timedelta(value)
-
-
-def _moment(name: str, value: datetime, now: int) -> int:
-    if not isinstance(value, datetime):
-        raise InvalidOption(f"{name} must be a datetime, not {value!r}")
-    if value.tzinfo is None or value.utcoffset() is None:
-        raise InvalidOption(f"{name} must say its time zone: {value!r} is naive")
-    moment = from_datetime(value)
-    if moment < 0 or moment - now > from_timedelta(LONGEST):
-        raise InvalidOption(f"{name} must be after 1970 and at most {LONGEST.days} days ahead, not {value}")
-    return moment
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidOption(f"{name} must be a whole number of at least 1, not {value!r}")
-    return value
-
-
-def _error_text(error: BaseException | AttemptError | str | None) -> AttemptError:
-    """An error as text, cut to what a person reads."""
-    if isinstance(error, AttemptError):
-        return replace(error, message=_clip(error.message, MESSAGE_CHARACTERS), traceback=_clip(error.traceback, TRACEBACK_BYTES))
-    if isinstance(error, BaseException):
-        try:
-            message = str(error)
-        except Exception as broken:  # a __str__ that fails must not cost the record of the failure
-            message = f"<str() of the error failed: {type(broken).__name__}>"
-        lines = "".join(traceback.format_exception(error))
-        return AttemptError(type(error).__name__, _clip(message, MESSAGE_CHARACTERS), _clip(lines, TRACEBACK_BYTES))
-    return AttemptError("Error", _clip(str(error or ""), MESSAGE_CHARACTERS))
-
-
-def _clip(text: str, limit: int) -> str:
-    # Lone surrogates cannot be written as UTF-8; they are shown escaped.
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n... {len(text) - limit} characters left out ...\n{text[-half:]}"

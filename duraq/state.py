@@ -7,7 +7,7 @@ that keeps them in step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -30,7 +30,12 @@ from duraq.operations import (
     ResumeQueue,
 )
 
-SCHEDULED, READY, LEASED, DEAD = EntryStatus.SCHEDULED, EntryStatus.READY, EntryStatus.LEASED, EntryStatus.DEAD
+SCHEDULED, READY, LEASED, DEAD = (
+    EntryStatus.SCHEDULED,
+    EntryStatus.READY,
+    EntryStatus.LEASED,
+    EntryStatus.DEAD,
+)
 _WAITING = (READY, SCHEDULED)
 
 
@@ -130,7 +135,9 @@ class QueueState:
         if entry is None:
             raise EntryNotFound(f"queue {self.name}: there is no entry {entry_id}")
         if entry.status not in allowed:
-            raise EntryNotFound(f"queue {self.name}: entry {entry_id} is {entry.status}, not {' or '.join(allowed)}")
+            raise EntryNotFound(
+                f"queue {self.name}: entry {entry_id} is {entry.status}, not {' or '.join(allowed)}"
+            )
 
     def counts(self, now: int) -> Counts:
         """How many entries are in each state at this time; those past their TTL no longer count."""
@@ -149,7 +156,11 @@ class QueueState:
         """Entries in that state (None: all): ready ones in the order of delivery, others in enqueue order."""
         self.advance(now)
         over = {entry.id for entry in self.expired(now)}
-        found = [entry for entry in self.entries.values() if status in {None, entry.status} and entry.id not in over]
+        found = [
+            entry
+            for entry in self.entries.values()
+            if status in {None, entry.status} and entry.id not in over
+        ]
         found.sort(key=_delivery_order if status is READY else _enqueue_order)
         return found
 
@@ -213,7 +224,8 @@ class QueueState:
 
     def take(self, limit: int) -> list[Entry]:
         """Up to ``limit`` ready entries, out of the heap; each must then be leased or put back."""
-        heap, taken = self._ready, []
+        heap = self._ready
+        taken: list[Entry] = []
         while heap and len(taken) < limit:
             entry = heappop(heap)[2]
             entry.queued = False
@@ -244,7 +256,9 @@ class QueueState:
         if entry.expires_at is not None:
             heappush(self._expiring, (entry.expires_at, seq, entry))
             if len(self._expiring) > 64 + 2 * len(self.entries):
-                self._expiring = [item for item in self._expiring if item[2].status is not EntryStatus.COMPLETED]
+                self._expiring = [
+                    item for item in self._expiring if item[2].status is not EntryStatus.COMPLETED
+                ]
                 heapify(self._expiring)
         if entry.ready_at is None:
             self._make_ready(entry)
@@ -357,11 +371,17 @@ class QueueState:
             self._schedule(entry, ready_at)
 
     def _set_deadline(self, entry: Entry, operation: Lease | Extend) -> None:
-        entry.deadline, entry.boot, entry.deadline_at = operation.deadline, operation.boot, operation.deadline_at
+        entry.deadline, entry.boot, entry.deadline_at = (
+            operation.deadline,
+            operation.boot,
+            operation.deadline_at,
+        )
         heappush(self._deadlines, (entry.deadline, entry.seq, entry.token, entry))
         if len(self._deadlines) > 64 + 4 * self._tally[LEASED]:
             # Leases end before their deadlines as a rule, so most items are stale long before they surface.
-            self._deadlines = [(e.deadline, e.seq, e.token, e) for held in self.leased.values() for e in held.values()]
+            self._deadlines = [
+                (e.deadline, e.seq, e.token, e) for held in self.leased.values() for e in held.values()
+            ]
             self._deadlines.sort(key=lambda item: item[:3])
 
     def _unlease(self, entry: Entry) -> None:
@@ -397,19 +417,23 @@ def _enqueue_order(entry: Entry) -> int:
     return entry.seq
 
 
-def check_group(state: QueueState, operations: list[Operation] | tuple[Operation, ...], max_size: int | None) -> None:
+def check_group(state: QueueState, operations: Sequence[Operation], max_size: int | None) -> None:
     """Check operations that are to be applied together; each may concern an entry of its own only."""
     for operation in operations:
         state.check(operation)
     if len(operations) > 1:
-        ids = [operation.id for operation in operations if not isinstance(operation, (PauseQueue, ResumeQueue))]
+        ids = [
+            operation.id for operation in operations if not isinstance(operation, (PauseQueue, ResumeQueue))
+        ]
         if len(set(ids)) != len(ids):
             twice = next(entry_id for entry_id in ids if ids.count(entry_id) > 1)
             raise DuplicateEntry(f"queue {state.name}: entry {twice} occurs twice in one group")
     if max_size is not None:
         added = sum(1 for operation in operations if isinstance(operation, Enqueue))
         if added and state.size + added > max_size:
-            raise QueueFull(f"queue {state.name} is full: {state.size} of {max_size} entries, {added} more refused")
+            raise QueueFull(
+                f"queue {state.name} is full: {state.size} of {max_size} entries, {added} more refused"
+            )
 
 
 _Fold = Callable[[QueueState, Any, int, int, Any, int], None]

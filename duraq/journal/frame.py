@@ -67,7 +67,7 @@ class Frame(NamedTuple):
 
 def encode(epoch: int, position: int, synced: int, previous: int, parts: Sequence[Part]) -> tuple[bytes, int]:
     """The frame's bytes, and its crc for the next one."""
-    pieces = []
+    pieces: list[bytes] = []
     for queue, segment, offset, lines in parts:
         name = queue.encode("ascii")
         pieces += (_PART.pack(len(name), segment, offset, len(lines)), name, lines)

@@ -28,8 +28,7 @@ class GroupCommit:
     def learn(self, position: int) -> None:
         """Another process has synced up to here."""
         # Without the lock: the worst that a lost race costs is a sync that was not needed.
-        if position > self.synced:
-            self.synced = position
+        self.synced = max(self.synced, position)
 
     def forget(self) -> None:
         """A new journal, or one recovered: nothing is known to be durable."""
@@ -57,7 +56,6 @@ class GroupCommit:
         finally:
             with self._lock:
                 self._running = False
-                if reached > self.synced:
-                    self.synced = reached
+                self.synced = max(self.synced, reached)
                 if self._waiting:
                     self._turn.notify_all()

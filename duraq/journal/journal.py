@@ -58,7 +58,7 @@ class Header(NamedTuple):
         return cls(epoch, base, capacity)
 
 
-class NeedsRoom(Exception):  # noqa: N818 - not an error: it asks the caller to make room and come back
+class NeedsRoom(Exception):
     """The frame does not fit; prepare the other file for this many bytes, without the lock, and retry."""
 
     def __init__(self, length: int) -> None:
@@ -134,7 +134,9 @@ class Journal:
         if start_writing:
             # The disk works on the frame while we go on; the sync that comes then has less left to wait for.
             self._fs.start_writing(fd, HEADER_BYTES + now.end - now.base, len(data))
-        after = Standing(now.epoch, crc, now.base, now.end, now.end + len(data), now.waiters, now.failed, synced)
+        after = Standing(
+            now.epoch, crc, now.base, now.end, now.end + len(data), now.waiters, now.failed, synced
+        )
         # From here on the frame counts: whoever gets the lock next brings it to the segments if we die.
         self.control.write(after)
         self.standing = after
@@ -186,7 +188,9 @@ class Journal:
     def last_frame(self) -> Frame:
         """The frame that the standing names as the last."""
         now = self.standing
-        data = self._fs.pread(self.files[now.epoch & 1], now.end - now.start, HEADER_BYTES + now.start - now.base)
+        data = self._fs.pread(
+            self.files[now.epoch & 1], now.end - now.start, HEADER_BYTES + now.start - now.base
+        )
         found = frame.decode(data)
         if found is None or found.position != now.start:
             raise StorageDamaged(

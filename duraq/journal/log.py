@@ -14,9 +14,7 @@ in the ordinary case; the two exceptions, after a failed sync and when a journal
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,27 +22,23 @@ from typing import NamedTuple
 import orjson
 
 from duraq.errors import (
-    NotAStorage,
     OutcomeUnknown,
     StorageClosed,
     StorageError,
     StorageFailed,
     StorageForked,
-    UnsupportedVersion,
 )
-from duraq.journal import journal as pair
+from duraq.journal import opening
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.group_commit import GroupCommit
-from duraq.journal.journal import Journal, NeedsRoom
+from duraq.journal.journal import Journal
 from duraq.journal.recovery import Replay, read_journal
 from duraq.journal.segment import Group, Segments
 from duraq.model import QUEUE_NAME, RESERVED_NAMES
 
 log = logging.getLogger("duraq")
 
-FORMAT = 1
-MARKER = "duraq.json"
 POISON = "poison.json"
 
 
@@ -75,7 +69,7 @@ class Log:
         self._prepared = 0  # epoch known to be ready to go over to
         self.queues: dict[str, Segments] = {}
         self.root = file_system.open_root(path, create=create)
-        self._open_or_create(create=create)
+        opening.make_or_check(file_system, self.root, path, sizes.journal, create=create)
         self._directory = file_system.open_dir(self.root, "journal")
         self.control = Control(file_system, self._journal_file("lock"))
         self._presence = self._journal_file("presence")
@@ -89,54 +83,6 @@ class Log:
         return self._fs.open_file(self._directory, name, create=True)
 
     # -- opening ---------------------------------------------------------------------------------------
-
-    def _open_or_create(self, *, create: bool) -> None:
-        if not self._fs.exists(self.root, MARKER):
-            if not create:
-                raise NotAStorage("not a DuraQ storage", path=self.path, hint="there is no duraq.json in it")
-            # Two processes may both find the directory empty; one makes the storage, the other finds it.
-            self._fs.lock(self.root)
-            try:
-                if not self._fs.exists(self.root, MARKER):
-                    self._create()
-            finally:
-                self._fs.unlock(self.root)
-        self._check_marker()
-
-    def _create(self) -> None:
-        # An interrupted creation has left some of these; anything else is somebody else's directory.
-        foreign = set(self._fs.names(self.root)) - {"journal", "leases", MARKER + ".tmp"}
-        if foreign:
-            raise NotAStorage(
-                f"not a DuraQ storage, and not empty ({', '.join(sorted(foreign)[:3])!r} ...)",
-                path=self.path,
-                hint="name an empty or a new directory",
-            )
-        directory = self._fs.open_dir(self.root, "journal", create=True)
-        try:
-            pair.create(self._fs, directory, self.sizes.journal)
-        finally:
-            self._fs.close(directory)
-        self._fs.close(self._fs.open_dir(self.root, "leases", create=True))
-        marker = orjson.dumps({"format": FORMAT, "made_by": "duraq"}) + b"\n"
-        write_durably(self._fs, self.root, MARKER, marker)
-
-    def _check_marker(self) -> None:
-        fd = self._fs.open_file(self.root, MARKER, writable=False)
-        try:
-            content = self._fs.pread(fd, 4096, 0)
-        finally:
-            self._fs.close(fd)
-        try:
-            version = orjson.loads(content)["format"]
-        except (ValueError, KeyError, TypeError):
-            raise NotAStorage("duraq.json is not DuraQ's", path=f"{self.path}/{MARKER}") from None
-        if not isinstance(version, int) or version > FORMAT:
-            raise UnsupportedVersion(
-                f"the storage has format {version!r}; this version knows up to {FORMAT}",
-                path=self.path,
-                hint="upgrade duraq; nothing was touched",
-            )
 
     def _arrive(self) -> None:
         """Be counted among those who have the storage open; the first one recovers it."""
@@ -201,7 +147,9 @@ class Log:
         """Raise StorageForked or StorageClosed if it is not."""
         if self.forked:
             raise StorageForked(
-                "this storage was opened before a fork", path=self.path, hint="open a new one in the child process"
+                "this storage was opened before a fork",
+                path=self.path,
+                hint="open a new one in the child process",
             )
         if self.closed:
             raise StorageClosed("this storage is closed", path=self.path)
@@ -280,7 +228,9 @@ class Log:
         Raises NeedsRoom or OSError; then nothing is written.
         """
         before = self.journal.standing
-        parts = groups[0][1].parts if len(groups) == 1 else [part for _, group in groups for part in group.parts]
+        parts = (
+            groups[0][1].parts if len(groups) == 1 else [part for _, group in groups for part in group.parts]
+        )
         after = self.journal.append(parts, self.commits.synced, start_writing=self.eager)
         try:
             for queue, group in groups:
@@ -297,11 +247,8 @@ class Log:
 
     def names(self) -> list[str]:
         """The queues that exist."""
-        found = []
-        for name in self._fs.names(self.root):
-            if QUEUE_NAME.match(name) and name not in RESERVED_NAMES and name != MARKER:
-                found.append(name)
-        return found
+        others = RESERVED_NAMES | {opening.MARKER}
+        return [name for name in self._fs.names(self.root) if QUEUE_NAME.match(name) and name not in others]
 
     def set_waiters(self, count: int) -> None:
         """Note how many consumers wait; under the lock."""
@@ -377,7 +324,7 @@ class Log:
 
     def _mark_poisoned(self, epoch: int) -> None:
         # A process that opens the file later is told nothing by the kernel; this tells it.
-        write_durably(self._fs, self._directory, POISON, orjson.dumps({"epoch": epoch}) + b"\n")
+        opening.write_durably(self._fs, self._directory, POISON, orjson.dumps({"epoch": epoch}) + b"\n")
 
     # -- recycling -------------------------------------------------------------------------------------
 
@@ -388,7 +335,9 @@ class Log:
             return
         # A thread, for its syncs take many times as long as the operation that happens to come by.
         if self._recycler is None or not self._recycler.is_alive():
-            self._recycler = threading.Thread(target=self._recycle_quietly, name="duraq-recycler", daemon=True)
+            self._recycler = threading.Thread(
+                target=self._recycle_quietly, name="duraq-recycler", daemon=True
+            )
             self._recycler.start()
 
     def _recycle_quietly(self) -> None:
@@ -432,8 +381,8 @@ class Log:
         try:
             Replay(self._fs, self.root).sync(self._touched(epoch))
         except OSError as error:
-            # The kernel has dropped what it could not write; a second sync would lie. So dirty it again,
-            # from the journal (with what came later: it may have been dropped as well), and sync that.
+            # The kernel has dropped what it could not write; a second sync would lie. So dirty it again, from
+            # the journal (with what came later: it may have been dropped as well), and sync that.
             log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
             replay = Replay(self._fs, self.root)
             replay.rewrite(self.journal.frames_of(epoch) + self.journal.frames_of(epoch + 1))
@@ -442,20 +391,3 @@ class Log:
     def _touched(self, epoch: int) -> set[tuple[str, int]]:
         # No header of that epoch: a crash tore it after its frames had been made durable, or never was one.
         return self.journal.touched(epoch) if self.journal.try_header(epoch) else set()
-
-
-def write_durably(file_system: FileSystem, directory: int, name: str, content: bytes) -> None:
-    """Replace the file by this content so that a crash leaves the old or the new one, never less."""
-    temporary = name + ".tmp"
-    fd = file_system.open_file(directory, temporary, create=True)
-    try:
-        file_system.truncate(fd, 0)
-        if file_system.pwrite(fd, content, 0) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
-        # Before the rename: otherwise the name could be durable and the bytes not.
-        file_system.sync(fd)
-    finally:
-        file_system.close(fd)
-    file_system.rename(directory, temporary, name)
-    # Without it the old name could come back after a power cut.
-    file_system.sync(directory)

@@ -7,8 +7,21 @@ import re
 from pathlib import Path
 
 _NETWORK = frozenset(
-    "9p acfs afs beegfs ceph cifs coda davfs glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 ocfs2 orangefs panfs pvfs2"
-    " smb2 smb3 smbfs vboxsf virtiofs".split()
+    {"9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "glusterfs", "gpfs", "lustre", "ncpfs"}
+    | {
+        "nfs",
+        "nfs3",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "panfs",
+        "pvfs2",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "vboxsf",
+        "virtiofs",
+    }
 )
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -19,7 +32,9 @@ def file_system_type(path: str, mountinfo: str | None = None) -> str:
     ``mountinfo`` is that file's text, to be given where it is not to be read.
     """
     real = os.path.realpath(path)
-    text = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape") if mountinfo is None else mountinfo
+    text = (
+        Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape") if mountinfo is None else mountinfo
+    )
     best, found = -1, ""
     for line in text.splitlines():
         left, separator, right = line.partition(" - ")

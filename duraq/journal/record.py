@@ -1,6 +1,6 @@
-"""One operation, one line: the record.
+r"""One operation, one line: the record.
 
-    {"op":"enqueue","seq":7,"at":"2026-11-24T13:26:00.123456Z","id":"...",...,"data":{...},"crc":"1f2e3d4c"}\\n
+    {"op":"enqueue","seq":7,"at":"2026-11-24T13:26:00.123456Z","id":"...",...,"data":{...},"crc":"1f2e3d4c"}\n
     `-- body: fixed key order, `op` first ------------------------------------------'`- SUFFIX, 19 bytes --'
 
 The crc32 covers every byte left of the suffix. ``docs/FORMAT.md`` is the document of this; a test decodes
@@ -123,7 +123,9 @@ def _extend(o: Extend) -> str:
 def _failure(o: Fail | Bury) -> str:
     error = {"type": o.error.type, "message": o.error.message, "traceback": o.error.traceback}
     ready = f',"ready_at":"{rfc3339(o.ready_at)}"' if isinstance(o, Fail) else ""
-    return f',"id":"{o.id}","token":{o.token},"cause":"{o.cause}"{ready},"error":{orjson.dumps(error).decode()}'
+    return (
+        f',"id":"{o.id}","token":{o.token},"cause":"{o.cause}"{ready},"error":{orjson.dumps(error).decode()}'
+    )
 
 
 def _release(o: Release) -> str:
@@ -162,14 +164,16 @@ def decode(line: bytes) -> Record:
     check(line)
     try:
         fields = orjson.loads(line)
-        make = _DECODE.get(fields["op"])
-        if make is None:
-            raise UnknownRecord(f"operation {fields['op']!r} is not known to this version")
+        make = _DECODE.get(fields["op"], _unknown)
         return Record(make(fields), fields["seq"], microseconds(fields["at"]))
     except UnknownRecord:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadRecord(f"the checksum is right but the record is not ours: {error!r}") from None
+
+
+def _unknown(fields: dict[str, Any]) -> Operation:
+    raise UnknownRecord(f"operation {fields['op']!r} is not known to this version")
 
 
 def check(line: bytes) -> None:
@@ -200,9 +204,17 @@ def _error(fields: dict[str, Any]) -> AttemptError:
 
 
 _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
-    "enqueue": lambda f: Enqueue(f["id"], b"", f["priority"], _moment(f, "ready_at"), _moment(f, "expires_at")),
+    "enqueue": lambda f: Enqueue(
+        f["id"], b"", f["priority"], _moment(f, "ready_at"), _moment(f, "expires_at")
+    ),
     "lease": lambda f: Lease(
-        f["id"], f["token"], f["attempt"], f["worker"], f["deadline"], f["boot"], microseconds(f["deadline_at"])
+        f["id"],
+        f["token"],
+        f["attempt"],
+        f["worker"],
+        f["deadline"],
+        f["boot"],
+        microseconds(f["deadline_at"]),
     ),
     "extend": lambda f: Extend(f["id"], f["token"], f["deadline"], f["boot"], microseconds(f["deadline_at"])),
     "complete": lambda f: Complete(f["id"], f["token"]),

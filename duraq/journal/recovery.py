@@ -12,6 +12,7 @@ finds that a process died between its frame and the segments. Every step may be 
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -92,7 +93,9 @@ def _check_torn_header(file_system: FileSystem, files: tuple[int, ...], known: H
     content = file_system.pread(other, file_system.size(other), 0)
     if any(found.epoch > known.epoch for found in frame.find(content, HEADER_BYTES)):
         raise StorageDamaged(
-            "the header is damaged, though frames follow it", path=f"journal/{journal.file_name(known.epoch + 1)}", byte=0
+            "the header is damaged, though frames follow it",
+            path=f"journal/{journal.file_name(known.epoch + 1)}",
+            byte=0,
         )
 
 
@@ -162,9 +165,9 @@ class Replay:
                 path=f"{part.queue}/segments/{segment.file_name(part.segment)}",
                 byte=self._fs.size(fd),
             )
-        if self._fs.pread(fd, len(part.lines), part.offset) != part.lines:
-            if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
-                raise OSError(28, "no space left to write the journal's lines into the segment")
+        there = self._fs.pread(fd, len(part.lines), part.offset) == part.lines
+        if not there and self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
+            raise OSError(errno.ENOSPC, "no space left to write the journal's lines into the segment")
         self._ends[key] = part.offset + len(part.lines)
 
     def _cut(self, queue: str, number: int, end: int) -> None:
@@ -186,4 +189,10 @@ class Replay:
         finally:
             self._fs.close(quarantine)
         self._fs.truncate(fd, end)
-        log.warning("queue %s: cut %d unacknowledged bytes off %s, kept in quarantine/", queue, length, name)
+        log.warning(
+            "queue %s: cut %d unacknowledged bytes off %s, kept in quarantine/%s",
+            queue,
+            length,
+            segment.file_name(number),
+            name,
+        )

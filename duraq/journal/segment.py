@@ -11,7 +11,7 @@ not yet the newest.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 from duraq.errors import StorageDamaged
@@ -67,11 +67,11 @@ class Segments:
         self._writable = writable
         self._limit = limit
         self.home = file_system.open_dir(root, queue)
-        self.directory = file_system.open_dir(self.home, "segments")
+        # Made if missing, as the first segment is: a power cut may have kept no more than the queue's name.
+        self.directory = file_system.open_dir(self.home, "segments", create=writable)
         self._sealed: OrderedDict[int, int] = OrderedDict()
         existing = numbers(file_system, self.directory)
         self.segment = existing[0] if existing else 1
-        # Made here if missing: a process may have died between the directory and its first segment.
         self._fd = self._open(self.segment, create=not existing)
         self.size = 0  # bytes of the active segment that were read
         self.next_seq = self.segment
@@ -106,7 +106,7 @@ class Segments:
                 return
             self._advance(sealed)
 
-    def _read(self, data: bytes) -> Iterator[tuple[Record, Where]]:
+    def _read(self, data: bytes) -> Generator[tuple[Record, Where], None, int | None]:
         at = 0
         while (newline := data.find(b"\n", at)) >= 0:
             line = data[at : newline + 1]

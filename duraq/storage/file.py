@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal
 
 from duraq.clock import Clock, SystemClock, from_timedelta
@@ -84,7 +85,8 @@ class FileStorage(FoldStorage):
     ) -> None:
         _check_options(durability, batch_window, lock_duration, max_payload_bytes)
         super().__init__(clock or SystemClock(), from_timedelta(lock_duration), max_payload_bytes)
-        self.path = os.path.abspath(path)
+        # Not resolved: messages speak of the path that was given, even if it is a link today.
+        self.path = str(Path(path).absolute())
         self.durability = durability
         self._window = batch_window.total_seconds()
         self._need = 0
@@ -137,10 +139,11 @@ class FileStorage(FoldStorage):
         apply = known.state.apply
         try:
             for (operation, seq, at), where in known.segments.catch_up():
-                apply(operation, seq, at, where, end)
+                apply(operation, seq, at, where, end)  # type: ignore[arg-type] # seals are not yielded
         except KeyError as error:
             raise StorageDamaged(
-                f"a record speaks of entry {error}, which is not there", path=f"{self.path}/{known.state.name}"
+                f"a record speaks of entry {error}, which is not there",
+                path=f"{self.path}/{known.state.name}",
             ) from None
 
     def _known_state(self, queue: str) -> QueueState | None:
@@ -353,12 +356,18 @@ def _check_options(
     if not timedelta(milliseconds=1) <= lock_duration <= timedelta(days=3650):
         raise InvalidOption(f"lock_duration must be between 1 ms and 3650 days, not {lock_duration}")
     if not 1 <= max_payload_bytes <= LARGEST_PAYLOAD:
-        raise InvalidOption(f"max_payload_bytes must be between 1 and {LARGEST_PAYLOAD}, not {max_payload_bytes}")
+        raise InvalidOption(
+            f"max_payload_bytes must be between 1 and {LARGEST_PAYLOAD}, not {max_payload_bytes}"
+        )
 
 
 def _storage_error(error: OSError, path: str, kind: type[StorageError]) -> StorageError:
     """The error that says in our words what the system refused, and the way out."""
-    reason = f"{os.strerror(error.errno)} (errno {errno.errorcode.get(error.errno, error.errno)})" if error.errno else str(error)
+    reason = (
+        f"{os.strerror(error.errno)} (errno {errno.errorcode.get(error.errno, error.errno)})"
+        if error.errno
+        else str(error)
+    )
     if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} and not issubclass(kind, NotWritten):
         return StorageReadOnly(reason, path=path, hint="the directory must be writable by this user")
     hints = {

@@ -1,8 +1,8 @@
 """Everything that storages built on the fold share: deciding. How a decision is written is the subclass's.
 
-A turn is the exclusive right to decide, with the state caught up: ``_enter`` begins it, ``_leave`` ends it. What is
-decided in a turn is written with ``_write``, which also folds it; ``_settle`` then waits, outside the
-turn, until it is durable.
+A turn is the exclusive right to decide, with the state caught up: ``_enter`` begins it, ``_leave`` ends it.
+What is decided in a turn is written with ``_write``, which also folds it; ``_settle`` then waits, outside
+the turn, until it is durable.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FEEDING = (Enqueue, Fail, Release, Requeue, ResumeQueue)
 LIVENESS_INTERVAL = 0.02
 
 
-class TryAgain(Exception):  # noqa: N818 - not an error: the turn is over, room is being made
+class TryAgain(Exception):
     """Raised by ``_write``: nothing was written; call ``_make_room`` outside the turn and decide again."""
 
 
@@ -171,7 +171,9 @@ class FoldStorage(ABC):
             for entry in taken:
                 # Read before the lease is written: damage then costs no attempt.
                 payload = self._payload(state.name, entry)
-                lease = Lease(entry.id, entry.token + 1, entry.attempts + 1, worker, deadline, boot, deadline_at)
+                lease = Lease(
+                    entry.id, entry.token + 1, entry.attempts + 1, worker, deadline, boot, deadline_at
+                )
                 operations.append(lease)
                 claimed.append((entry, payload, lease))
             self._write({state.name: operations})

@@ -71,7 +71,7 @@ class MemoryStorage(FoldStorage):
     def _settle_to_read(self, position: int) -> None:
         """Nothing here is durable."""
 
-    def _payload(self, queue: str, entry: Entry) -> bytes:
+    def _payload(self, queue: str, entry: Entry) -> bytes:  # noqa: ARG002 - a file needs the queue
         payload: bytes = entry.where
         return payload
 
@@ -81,7 +81,7 @@ class MemoryStorage(FoldStorage):
     def _is_alive(self, worker: str) -> bool:
         return True
 
-    def _notify(self, queue: str, count: int) -> None:
+    def _notify(self, queue: str, count: int) -> None:  # noqa: ARG002 - all are woken, see below
         with self._turn:
             # All of them: they may be waiting for different queues.
             self._changed.notify_all()
@@ -93,7 +93,9 @@ class MemoryStorage(FoldStorage):
         try:
             while True:
                 state = self._states.get(queue)
-                if state is not None and (state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime())):
+                if state is not None and (
+                    state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime())
+                ):
                     return True
                 remaining = None if until is None else until - time.monotonic()
                 if remaining is not None and remaining <= 0:

@@ -1,0 +1,88 @@
+"""Making a storage's directory, and knowing one: its marker, its version, and whose it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import orjson
+
+from duraq.errors import NotAStorage, UnsupportedVersion
+from duraq.journal import journal
+from duraq.journal.filesystem import FileSystem
+
+FORMAT = 1
+MARKER = "duraq.json"
+
+
+def make_or_check(fs: FileSystem, root: int, path: str, capacity: int, *, create: bool) -> None:
+    """Make the storage if the directory is empty, then see that this version may use it.
+
+    Raises NotAStorage or UnsupportedVersion, and then has touched nothing.
+    """
+    if not fs.exists(root, MARKER):
+        if not create:
+            raise NotAStorage("not a DuraQ storage", path=path, hint="there is no duraq.json in it")
+        # Two processes may both find the directory empty; one makes the storage, the other finds it.
+        fs.lock(root)
+        try:
+            if not fs.exists(root, MARKER):
+                _make(fs, root, path, capacity)
+        finally:
+            fs.unlock(root)
+    check_marker(fs, root, path)
+
+
+def _make(fs: FileSystem, root: int, path: str, capacity: int) -> None:
+    # An interrupted creation has left some of these; anything else is somebody else's directory.
+    foreign = sorted(set(fs.names(root)) - {"journal", "leases", MARKER + ".tmp"})
+    if foreign:
+        raise NotAStorage(
+            f"not a DuraQ storage, and not empty (there is {foreign[0]!r})",
+            path=path,
+            hint="name an empty or a new directory",
+        )
+    directory = fs.open_dir(root, "journal", create=True)
+    try:
+        journal.create(fs, directory, capacity)
+    finally:
+        fs.close(directory)
+    fs.close(fs.open_dir(root, "leases", create=True))
+    # Last, and durable with everything before it: a directory with a marker is a whole storage.
+    write_durably(fs, root, MARKER, orjson.dumps({"format": FORMAT, "made_by": "duraq"}) + b"\n")
+
+
+def check_marker(fs: FileSystem, root: int, path: str) -> None:
+    """Raise unless the marker is there and of a version that this one knows."""
+    fd = fs.open_file(root, MARKER, writable=False)
+    try:
+        content = fs.pread(fd, 4096, 0)
+    finally:
+        fs.close(fd)
+    try:
+        version = orjson.loads(content)["format"]
+    except (ValueError, KeyError, TypeError):
+        raise NotAStorage("duraq.json is not DuraQ's", path=f"{path}/{MARKER}") from None
+    if not isinstance(version, int) or version > FORMAT:
+        raise UnsupportedVersion(
+            f"the storage has format {version!r}; this version knows up to {FORMAT}",
+            path=path,
+            hint="upgrade duraq; nothing was touched",
+        )
+
+
+def write_durably(fs: FileSystem, directory: int, name: str, content: bytes) -> None:
+    """Replace the file by this content so that a crash leaves the old or the new one, never less."""
+    temporary = name + ".tmp"
+    fd = fs.open_file(directory, temporary, create=True)
+    try:
+        fs.truncate(fd, 0)
+        if fs.pwrite(fd, content, 0) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        # Before the rename: otherwise the name could be durable and the bytes not.
+        fs.sync(fd)
+    finally:
+        fs.close(fd)
+    fs.rename(directory, temporary, name)
+    # Without it the old name could come back after a power cut.
+    fs.sync(directory)

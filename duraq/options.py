@@ -1,0 +1,64 @@
+"""What a caller may ask for: ids, priorities, durations and moments, checked before anything is written."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+from duraq.clock import from_datetime, from_timedelta
+from duraq.errors import InvalidOption
+
+ENTRY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
+LONGEST = timedelta(days=3650)
+_PRIORITIES = range(-(2**31), 2**31)
+
+
+def entry_id(name: str) -> str:
+    if not isinstance(name, str) or not ENTRY_ID.match(name):
+        raise InvalidOption(
+            f"id {name!r} is outside [A-Za-z0-9][A-Za-z0-9._:@/+=-]{{0,127}}:"
+            " it must be safe to grep and to print"
+        )
+    return name
+
+
+def duration(name: str, value: timedelta, *, zero: bool = False) -> int:
+    """Microseconds of a duration in range; else InvalidOption."""
+    if not isinstance(value, timedelta):
+        raise InvalidOption(f"{name} must be a timedelta, not {value!r}")
+    if value > LONGEST or value < timedelta(0) or (not value and not zero):
+        raise InvalidOption(
+            f"{name} must be {'0' if zero else 'more than 0'} to {LONGEST.days} days, not {value}"
+        )
+    return from_timedelta(value)
+
+
+def moment(name: str, value: datetime, now: int) -> int:
+    if not isinstance(value, datetime):
+        raise InvalidOption(f"{name} must be a datetime, not {value!r}")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise InvalidOption(f"{name} must say its time zone: {value!r} is naive")
+    moment = from_datetime(value)
+    if moment < 0 or moment - now > from_timedelta(LONGEST):
+        raise InvalidOption(f"{name} must be after 1970 and at most {LONGEST.days} days ahead, not {value}")
+    return moment
+
+
+def positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidOption(f"{name} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def priority(value: int) -> int:
+    """A whole number of 32 bits; else InvalidOption."""
+    if isinstance(value, bool) or not isinstance(value, int) or value not in _PRIORITIES:
+        raise InvalidOption(f"priority must be a whole number of 32 bits, not {value!r}")
+    return value
+
+
+def offset(value: int) -> int:
+    """A whole number of 0 or more; else InvalidOption."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidOption(f"offset must be a whole number of at least 0, not {value!r}")
+    return value
