@@ -49,7 +49,7 @@ def as_text(error: BaseException | AttemptError | str | None) -> AttemptError:
     if isinstance(error, BaseException):
         try:
             message = str(error)
-        except Exception as broken:  # a __str__ that fails must not cost the record of the failure
+        except Exception as broken:  # noqa: BLE001 - a __str__ that fails must not cost the record of the failure
             message = f"<str() of the error failed: {type(broken).__name__}>"
         lines = "".join(traceback.format_exception(error))
         return AttemptError(

@@ -102,9 +102,9 @@ def find(buffer: bytes, start: int) -> Iterator[Frame]:
         at = buffer.find(MAGIC, at + (frame.length if frame else 1))
 
 
-def touched(buffer: bytes, start: int, epoch: int) -> set[tuple[str, int]]:
-    """The (queue, segment) pairs of the chain of frames of that epoch, from their heads alone."""
-    pairs: set[tuple[bytes, int]] = set()
+def touched(buffer: bytes, start: int, epoch: int) -> dict[tuple[str, int], int]:
+    """Where the chain of frames of that epoch leaves each (queue, segment), from their heads alone."""
+    ends: dict[tuple[bytes, int], int] = {}
     at = start
     while at + HEAD_LENGTH <= len(buffer):
         magic, found_epoch, _, _, _, length = _HEAD.unpack_from(buffer, at)
@@ -113,8 +113,8 @@ def touched(buffer: bytes, start: int, epoch: int) -> set[tuple[str, int]]:
             break
         end = at + length
         while at < end:
-            name_length, segment, _, lines_length = _PART.unpack_from(buffer, at)
+            name_length, segment, offset, lines_length = _PART.unpack_from(buffer, at)
             at += _PART.size
-            pairs.add((buffer[at : at + name_length], segment))
+            ends[buffer[at : at + name_length], segment] = offset + lines_length
             at += name_length + lines_length
-    return {(name.decode("ascii"), segment) for name, segment in pairs}
+    return {(name.decode("ascii"), segment): end for (name, segment), end in ends.items()}

@@ -121,7 +121,10 @@ class Journal:
         self.standing = standing
 
     def append(self, parts: Sequence[Part], synced: int, *, start_writing: bool = False) -> Standing:
-        """Write one frame and make it the last one. Raises NeedsRoom before anything is written."""
+        """Write one frame and make it the last one; ``accept`` follows once its lines are in place.
+
+        Raises NeedsRoom before anything is written.
+        """
         now = self.standing
         data, crc = frame.encode(now.epoch, now.end, synced, now.chain, parts)
         if now.end - now.base + len(data) > self.capacity:
@@ -139,19 +142,22 @@ class Journal:
         )
         # From here on the frame counts: whoever gets the lock next brings it to the segments if we die.
         self.control.write(after)
-        self.standing = after
         return after
 
-    def take_back(self, before: Standing) -> None:
-        """Undo the last append, durably, so that no later recovery finds the frame."""
-        now = self.standing
+    def accept(self, after: Standing) -> None:
+        """Go on from behind the frame; a sync that begins now may speak for it."""
+        # Not before: a position that another thread had synced, and that were then taken back, would be
+        # used again for a frame that nobody has synced.
+        self.standing = after
+
+    def take_back(self, before: Standing, now: Standing) -> None:
+        """Undo the append that led from ``before`` to ``now``, durably: no later recovery finds the frame."""
         fd = self.files[now.epoch & 1]
         self._fs.pwrite(fd, bytes(frame.HEAD_LENGTH), HEADER_BYTES + now.start - now.base)
         # The frame may be on the disk already (others sync too); the caller is about to say it is not.
         self._fs.datasync(fd)
-        restored = now._replace(chain=before.chain, start=before.start, end=now.start)
-        if now.epoch != before.epoch:
-            restored = restored._replace(start=now.base, end=now.base)
+        start = before.start if now.epoch == before.epoch else now.base
+        restored = now._replace(chain=before.chain, start=start, end=now.start)
         self.control.write(restored)
         self.standing = restored
 
@@ -200,11 +206,10 @@ class Journal:
             )
         return found
 
-    def touched(self, epoch: int) -> set[tuple[str, int]]:
-        """The (queue, segment) pairs that the frames in that epoch's file wrote to.
+    def touched(self, epoch: int) -> dict[tuple[str, int], int]:
+        """Where the frames in that epoch's file left each (queue, segment).
 
-        Only heads are read, not checked: every frame but the last few is long durable, and one pair too many
-        costs a sync that has nothing to do.
+        Only heads are read, not checked: all but the last few frames are long durable.
         """
         header = self.header(epoch)
         content = self._fs.pread(self.files[epoch & 1], HEADER_BYTES + header.capacity, 0)

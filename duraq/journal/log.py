@@ -28,14 +28,13 @@ from duraq.errors import (
     StorageFailed,
     StorageForked,
 )
-from duraq.journal import opening
+from duraq.journal import ends, opening
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.group_commit import GroupCommit
 from duraq.journal.journal import Journal
 from duraq.journal.recovery import Replay, read_journal
 from duraq.journal.segment import Group, Segments
-from duraq.model import QUEUE_NAME, RESERVED_NAMES
 
 log = logging.getLogger("duraq")
 
@@ -112,7 +111,9 @@ class Log:
             # 0: whoever comes now must not believe the block before it is written anew.
             self.control.write(NOTHING)
             found = read_journal(self._fs, self.journal.files)
-            Replay(self._fs, self.root).run(found.frames)
+            # The first recycling prepares epoch 3; before that there may be nothing to note.
+            known = ends.load(self._fs, self._directory, required=found.newest > 2)
+            Replay(self._fs, self.root).recover(found.frames, known, self.names())
             self.journal.standing = NOTHING
             self.journal.adopt(found.standing)
             if self._poisoned() == found.standing.epoch:
@@ -239,22 +240,24 @@ class Log:
             # Disk full: the frame must go, and go durably, before anyone is told that nothing was written.
             for queue, group in groups:
                 queue.cut(group)
-            self.journal.take_back(before)
+            self.journal.take_back(before, after)
             raise
+        self.journal.accept(after)
         for queue, group in groups:
             queue.accept(group)
         return after.end
 
     def names(self) -> list[str]:
         """The queues that exist."""
-        others = RESERVED_NAMES | {opening.MARKER}
-        return [name for name in self._fs.names(self.root) if QUEUE_NAME.match(name) and name not in others]
+        return opening.queue_names(self._fs, self.root)
 
-    def set_waiters(self, count: int) -> None:
-        """Note how many consumers wait; under the lock."""
-        standing = self.journal.standing._replace(waiters=count)
-        self.control.write(standing)
-        self.journal.standing = standing
+    def note_waiters(self, *, some: bool) -> None:
+        """Note whether anybody may be waiting; under the lock."""
+        standing = self.journal.standing
+        if bool(standing.waiters) is not some:
+            standing = standing._replace(waiters=int(some))
+            self.control.write(standing)
+            self.journal.standing = standing
 
     # -- durability, outside the lock ------------------------------------------------------------------
 
@@ -305,7 +308,7 @@ class Log:
         nobody may be told anything before this is done.
         """
         self._mark_poisoned(standing.epoch)
-        Replay(self._fs, self.root).sync(self._touched(standing.epoch - 1) | self._touched(standing.epoch))
+        self._make_durable(self._touched(standing.epoch - 1) | self._touched(standing.epoch))
         if self.journal.try_header(standing.epoch + 1) is None:
             self.journal.prepare(standing, self.sizes.journal)
         self.journal.go_over_now()  # and with it, that all before is durable
@@ -378,16 +381,25 @@ class Log:
 
     def _sync_segments(self, epoch: int) -> None:
         """Make durable in the segments what that epoch's frames wrote, so that its file may be overwritten."""
+        touched = self._touched(epoch)
         try:
-            Replay(self._fs, self.root).sync(self._touched(epoch))
+            self._make_durable(touched)
         except OSError as error:
-            # The kernel has dropped what it could not write; a second sync would lie. So dirty it again, from
-            # the journal (with what came later: it may have been dropped as well), and sync that.
+            # The kernel has dropped what it could not write; a second sync would lie. So make it dirty again,
+            # from the journal (with what came later: it may have been dropped as well), and sync that.
             log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
-            replay = Replay(self._fs, self.root)
-            replay.rewrite(self.journal.frames_of(epoch) + self.journal.frames_of(epoch + 1))
-            replay.sync(self._touched(epoch))
+            frames = self.journal.frames_of(epoch) + self.journal.frames_of(epoch + 1)
+            Replay(self._fs, self.root).rewrite(frames)
+            self._make_durable(touched)
 
-    def _touched(self, epoch: int) -> set[tuple[str, int]]:
+    def _make_durable(self, touched: dict[tuple[str, int], int]) -> None:
+        """Sync these segments, then note how far their queues are durable without the journal."""
+        if touched:
+            Replay(self._fs, self.root).sync(touched)
+            known = ends.load(self._fs, self._directory, required=False)
+            ends.merge(known, touched)
+            ends.save(self._fs, self._directory, known)
+
+    def _touched(self, epoch: int) -> dict[tuple[str, int], int]:
         # No header of that epoch: a crash tore it after its frames had been made durable, or never was one.
-        return self.journal.touched(epoch) if self.journal.try_header(epoch) else set()
+        return self.journal.touched(epoch) if self.journal.try_header(epoch) else {}

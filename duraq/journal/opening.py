@@ -10,6 +10,7 @@ import orjson
 from duraq.errors import NotAStorage, UnsupportedVersion
 from duraq.journal import journal
 from duraq.journal.filesystem import FileSystem
+from duraq.model import QUEUE_NAME, RESERVED_NAMES
 
 FORMAT = 1
 MARKER = "duraq.json"
@@ -69,6 +70,24 @@ def check_marker(fs: FileSystem, root: int, path: str) -> None:
             path=path,
             hint="upgrade duraq; nothing was touched",
         )
+
+
+def queue_names(fs: FileSystem, root: int) -> list[str]:
+    """Directories of that name that have segments; whatever else lies there is left alone."""
+    found = []
+    for name in fs.names(root):
+        if not QUEUE_NAME.match(name) or name in RESERVED_NAMES:
+            continue
+        try:
+            home = fs.open_dir(root, name)
+        except NotADirectoryError:
+            continue
+        try:
+            if fs.exists(home, "segments"):
+                found.append(name)
+        finally:
+            fs.close(home)
+    return found
 
 
 def write_durably(fs: FileSystem, directory: int, name: str, content: bytes) -> None:

@@ -7,7 +7,8 @@ finds that a process died between its frame and the segments. Every step may be 
     2. A frame that is torn, or of another epoch, ends the journal. A frame behind the break that knew the
        break's position to be durable convicts it: damage, and the storage is refused.
     3. Write every frame's lines at their offsets, where they are not there already.
-    4. Cut each segment behind the last of them, keeping a copy of what is cut.
+    4. Cut each segment behind the last of them, keeping a copy of what is cut. A queue without a frame ends
+       where ``journal/ends.jsonl`` says; one that is not there either has no record that was promised.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import NamedTuple
 from duraq.errors import StorageDamaged
 from duraq.journal import frame, journal, segment
 from duraq.journal.control import Standing
+from duraq.journal.ends import End, merge
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.frame import Frame, Part
 from duraq.journal.journal import HEADER_BYTES, Header
@@ -32,6 +34,7 @@ class Found(NamedTuple):
 
     frames: list[Frame]
     standing: Standing
+    newest: int  # the highest epoch that a header names
 
 
 def read_journal(file_system: FileSystem, files: tuple[int, ...]) -> Found:
@@ -60,7 +63,8 @@ def read_journal(file_system: FileSystem, files: tuple[int, ...]) -> Found:
     start = in_current[0].position if in_current else current.base
     end = in_current[0].end if in_current else current.base
     # Nothing is known to be durable: the page cache may hold more than the disk does.
-    return Found(frames, Standing(current.epoch, chain, current.base, start, end, 0, 0, 0))
+    standing = Standing(current.epoch, chain, current.base, start, end, 0, 0, 0)
+    return Found(frames, standing, known[-1].epoch)
 
 
 def _convict(frames: list[Frame], content: bytes, header: Header, base: int) -> None:
@@ -110,22 +114,43 @@ class Replay:
         self._directories: dict[str, int] = {}
 
     def run(self, frames: list[Frame]) -> None:
-        """Write all lines that are missing, then cut what lies behind them."""
+        """Write all lines that are missing, and cut what lies behind them."""
+        self.recover(frames, {}, [])
+
+    def recover(self, frames: list[Frame], known: dict[str, End], queues: list[str]) -> None:
+        """The same, and bring every other queue back to where it is known to end."""
         try:
             for found in frames:
                 for part in found.parts():
                     self._write(part)
             for (queue, number), end in self._ends.items():
                 self._cut(queue, number, end)
+            merge(known, self._ends)
+            for queue in queues:
+                self._end(queue, known.get(queue, End(0, 0)))
         finally:
-            for fd in (*self._open.values(), *self._directories.values()):
-                self._fs.close(fd)
+            self._close()
+
+    def _end(self, queue: str, end: End) -> None:
+        """Cut the queue's segments behind the byte where it ends."""
+        home = self._directory(queue, self._root, queue)
+        for number in segment.numbers(self._fs, self._directory(f"{queue}/segments", home, "segments")):
+            if number < end.segment:
+                continue
+            size = self._fs.size(self._segment(queue, number))
+            wanted = end.size if number == end.segment else 0
+            if size < wanted:
+                raise _too_short(queue, number, size, wanted)
+            self._cut(queue, number, wanted)
 
     def rewrite(self, frames: list[Frame]) -> None:
         """Write all lines again, whatever is there, so that a coming sync has them to write."""
-        for found in frames:
-            for part in found.parts():
-                self._fs.pwrite(self._segment(part.queue, part.segment), part.lines, part.offset)
+        try:
+            for found in frames:
+                for part in found.parts():
+                    self._fs.pwrite(self._segment(part.queue, part.segment), part.lines, part.offset)
+        finally:
+            self._close()
 
     def sync(self, touched: Iterable[tuple[str, int]]) -> None:
         """Make these segments durable, their names included."""
@@ -136,9 +161,12 @@ class Replay:
             for fd in (*self._directories.values(), self._root):
                 self._fs.sync(fd)
         finally:
-            for fd in (*self._open.values(), *self._directories.values()):
-                self._fs.close(fd)
-            self._open, self._directories = {}, {}
+            self._close()
+
+    def _close(self) -> None:
+        for fd in (*self._open.values(), *self._directories.values()):
+            self._fs.close(fd)
+        self._open, self._directories = {}, {}
 
     def _segment(self, queue: str, number: int) -> int:
         fd = self._open.get((queue, number))
@@ -159,12 +187,8 @@ class Replay:
     def _write(self, part: Part) -> None:
         key = (part.queue, part.segment)
         fd = self._segment(*key)
-        if key not in self._ends and self._fs.size(fd) < part.offset:
-            raise StorageDamaged(
-                f"the segment ends at byte {self._fs.size(fd)}, but lines before byte {part.offset} were durable",
-                path=f"{part.queue}/segments/{segment.file_name(part.segment)}",
-                byte=self._fs.size(fd),
-            )
+        if key not in self._ends and (size := self._fs.size(fd)) < part.offset:
+            raise _too_short(part.queue, part.segment, size, part.offset)
         there = self._fs.pread(fd, len(part.lines), part.offset) == part.lines
         if not there and self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
             raise OSError(errno.ENOSPC, "no space left to write the journal's lines into the segment")
@@ -196,3 +220,12 @@ class Replay:
             segment.file_name(number),
             name,
         )
+
+
+def _too_short(queue: str, number: int, size: int, wanted: int) -> StorageDamaged:
+    return StorageDamaged(
+        f"the segment ends at byte {size}, but lines up to byte {wanted} were durable",
+        path=f"{queue}/segments/{segment.file_name(number)}",
+        byte=size,
+        hint="nothing was changed; restore the file",
+    )

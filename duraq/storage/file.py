@@ -220,9 +220,28 @@ class FileStorage(FoldStorage):
         return self._presence.is_alive(worker)
 
     def _notify(self, queue: str, count: int) -> None:
-        waiting = self._log.journal.standing.waiters
-        if waiting:
-            self._queues[queue].waiters.wake(min(count, waiting))
+        if self._log.journal.standing.waiters and not self._queues[queue].waiters.wake(count):
+            self._forget_waiters()
+
+    def _forget_waiters(self) -> None:
+        """Nobody waited for that queue; if nobody waits for any, spare the next ones the look."""
+        self._enter()
+        try:
+            # In a turn: whoever comes to wait makes a FIFO first, then notes in a turn that somebody waits.
+            if not any(self._someone_waits(name) for name in self._log.names()):
+                self._log.note_waiters(some=False)
+        finally:
+            self._leave()
+
+    def _someone_waits(self, queue: str) -> bool:
+        home = self._fs.open_dir(self._log.root, queue)
+        directory = self._fs.open_dir(home, "waiters", create=True)
+        try:
+            Waiters(directory).sweep()
+            return bool(self._fs.names(directory))
+        finally:
+            self._fs.close(directory)
+            self._fs.close(home)
 
     def wait(self, queue: str, timeout: float | None) -> bool:
         """Block until an entry may be claimable or a holder died; see Storage."""
@@ -235,35 +254,25 @@ class FileStorage(FoldStorage):
         mine = self._worker()
         # Registered before looking: what is committed after the look finds the waiter there.
         with known.waiters.register() as waiter:
-            self._count_waiters(1)
+            self._enter()
             try:
-                self._enter()
-                try:
-                    state = self._state(queue)
-                    assert state is not None
-                    if state.has_ready(self.clock.now()):
-                        return True
-                    holders = [worker for worker in state.leased if worker not in {mine, ""}]
-                    seconds = self._seconds_to_next_event(state, timeout)
-                finally:
-                    self._leave()
-                watches = [self._presence.watch(worker) for worker in holders]
-                self._next_liveness_check = 0.0
-                if None in watches:
+                self._log.note_waiters(some=True)
+                state = self._state(queue)
+                assert state is not None
+                if state.has_ready(self.clock.now()):
                     return True
-                seconds = SWEEP_INTERVAL if seconds is None else min(seconds, SWEEP_INTERVAL)
-                woken = waiter.wait(seconds, [watch for watch in watches if watch is not None])
-                # A pause for looking again, or a due time, is as good as being woken; the caller looks.
-                return bool(woken) or timeout is None or seconds < timeout
+                holders = [worker for worker in state.leased if worker not in {mine, ""}]
+                seconds = self._seconds_to_next_event(state, timeout)
             finally:
-                self._count_waiters(-1)
-
-    def _count_waiters(self, change: int) -> None:
-        self._log.lock()
-        try:
-            self._log.set_waiters(max(0, self._log.journal.standing.waiters + change))
-        finally:
-            self._log.unlock()
+                self._leave()
+            watches = [self._presence.watch(worker) for worker in holders]
+            self._next_liveness_check = 0.0
+            if None in watches:
+                return True
+            seconds = SWEEP_INTERVAL if seconds is None else min(seconds, SWEEP_INTERVAL)
+            woken = waiter.wait(seconds, [watch for watch in watches if watch is not None])
+            # A pause for looking again, or a due time, is as good as being woken; the caller looks.
+            return bool(woken) or timeout is None or seconds < timeout
 
     # -- the rest --------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ class MemoryStorage(FoldStorage):
     def _worker(self) -> str:
         return "memory"
 
-    def _is_alive(self, worker: str) -> bool:
+    def _is_alive(self, worker: str) -> bool:  # noqa: ARG002 - there is but one, this process
         return True
 
     def _notify(self, queue: str, count: int) -> None:  # noqa: ARG002 - all are woken, see below

@@ -1,0 +1,67 @@
+"""How far each queue was durable when the journal was last recycled: ``journal/ends.jsonl``.
+
+The journal covers what was written lately. A queue that was quiet for longer has no frame there, and yet a
+power cut may have left bytes at its end that no frame vouches for (their own frame was torn). This file
+says where its records ended, so that recovery knows what to cut. One line, with a record's checksum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+from zlib import crc32
+
+import orjson
+
+from duraq.errors import StorageDamaged
+from duraq.journal import record
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.opening import write_durably
+
+NAME = "ends.jsonl"
+
+
+class End(NamedTuple):
+    """The active segment of a queue, and its length in bytes."""
+
+    segment: int
+    size: int
+
+
+def load(file_system: FileSystem, directory: int, *, required: bool) -> dict[str, End]:
+    """What the file says; nothing if it does not exist and is not ``required`` to.
+
+    Raises StorageDamaged if it is not readable: without it, acknowledged bytes could not be told from torn
+    ones.
+    """
+    if not file_system.exists(directory, NAME) and not required:
+        return {}
+    try:
+        fd = file_system.open_file(directory, NAME, writable=False)
+        try:
+            line = file_system.pread(fd, file_system.size(fd), 0)
+        finally:
+            file_system.close(fd)
+        record.check(line)
+        return {queue: End(*end) for queue, end in orjson.loads(line)["queues"].items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageDamaged(
+            f"the ends of the queues cannot be read ({error})",
+            path=f"journal/{NAME}",
+            byte=0,
+            hint="restore the file; the segments themselves were not touched",
+        ) from None
+
+
+def save(file_system: FileSystem, directory: int, ends: Mapping[str, End]) -> None:
+    """Replace the file, durably."""
+    body = orjson.dumps({"op": "ends", "queues": {queue: list(end) for queue, end in sorted(ends.items())}})[
+        :-1
+    ]
+    write_durably(file_system, directory, NAME, b'%b,"crc":"%08x"}\n' % (body, crc32(body)))
+
+
+def merge(ends: dict[str, End], touched: Mapping[tuple[str, int], int]) -> None:
+    """Move the ends on to where frames left the segments."""
+    for (queue, segment), size in touched.items():
+        ends[queue] = max(ends.get(queue, End(0, 0)), End(segment, size))
