@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, report
-from benchmarks.contender import PAYLOAD_BYTES, Factory, Lost
+from benchmarks.contender import PAYLOAD_BYTES, Factory
 from benchmarks.floors import RecordBytes
 from benchmarks.peers import record_bytes
 from benchmarks.report import Run
@@ -26,7 +26,7 @@ ROUNDS = 5
 QUICK_ROUNDS = 2
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     chosen = [workload for workload in WORKLOADS if not options.only or workload.name in options.only]
     with tempfile.TemporaryDirectory(prefix="duraq-benchmark-", dir=options.dir) as name:
@@ -42,14 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     found = list(_rounds(workload, stages, options))
                 _print_workload(workload, found, stages)
                 runs += found
-        except Lost as lost:
-            print(f"lost: {lost}", file=sys.stderr)
-            return 1
-    print()
-    print("\n".join(report.budget_lines(runs)))
-    if options.json:
-        _write_json(options.json, where, size, runs, options)
-    return 0
+        finally:
+            # Whatever ends the run early, what was measured by then stands.
+            print("\n" + "\n".join(report.budget_lines(runs)), flush=True)
+            if options.json:
+                _write_json(options.json, where, size, runs, options)
 
 
 def _parse(arguments: Sequence[str] | None) -> Any:
@@ -146,4 +143,4 @@ def _write_json(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -71,7 +71,10 @@ class _Consumer:
     def _receive(self) -> object:
         if not self._pipe.poll(PATIENCE_SECONDS):
             raise Lost(f"a consumer said nothing for {PATIENCE_SECONDS:.0f} s")
-        return self._pipe.recv()
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            raise Lost("a consumer died of the error that it printed") from None
 
 
 def _consume(opener: partial[WaitingContender], pipe: Connection) -> None:
