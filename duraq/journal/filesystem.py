@@ -112,16 +112,12 @@ class RealFileSystem:
         self.datasync: Callable[[int], None] = os.fdatasync
         self.sync: Callable[[int], None] = os.fsync
         self.close: Callable[[int], None] = os.close
-        # The locker class, on descriptors kept open: portalocker.Lock would reopen the file and poll.
+        # The locker class, on descriptors kept open: portalocker.Lock would reopen the file and poll. For the
+        # two calls that every operation makes, the primitive that it pins: half of the time, and OSError.
         self._locker = FlockLocker()
-        self._exclusive = fcntl.LOCK_EX
-        self.unlock: Callable[[int], None] = self._locker.unlock
-
-    def lock(self, fd: int) -> None:
-        try:
-            self._locker.lock(fd, self._exclusive)  # type: ignore[arg-type]
-        except LockException as error:
-            raise _os_error(error) from error
+        flock, exclusive, nothing = self._locker.locker, fcntl.LOCK_EX, fcntl.LOCK_UN
+        self.lock: Callable[[int], None] = lambda fd: flock(fd, exclusive)
+        self.unlock: Callable[[int], None] = lambda fd: flock(fd, nothing)
 
     def try_lock(self, fd: int) -> bool:
         try:

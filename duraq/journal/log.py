@@ -52,13 +52,9 @@ class Sizes(NamedTuple):
 class Log:
     """An open storage's files. Every change goes through ``append`` under the lock, then ``settle``."""
 
-    def __init__(
-        self, file_system: FileSystem, path: str, sizes: Sizes, *, create: bool = True, eager: bool = True
-    ) -> None:
+    def __init__(self, file_system: FileSystem, path: str, sizes: Sizes, *, create: bool = True) -> None:
         self._fs = file_system
         self.path = path
-        # Whether a frame is likely to be synced at once, so that its writing may as well begin.
-        self.eager = eager
         self.sizes = sizes
         self.closed = self.forked = False
         self._threads = threading.Lock()
@@ -223,16 +219,17 @@ class Log:
             self.queues[name] = found
         return found
 
-    def append(self, groups: Sequence[tuple[Segments, Group]]) -> int:
+    def append(self, groups: Sequence[tuple[Segments, Group]], *, soon: bool = True) -> int:
         """Write the groups as one frame and into their segments; returns the position to settle.
 
+        ``soon``: the caller is about to settle it, so the disk may as well begin.
         Raises NeedsRoom or OSError; then nothing is written.
         """
         before = self.journal.standing
         parts = (
             groups[0][1].parts if len(groups) == 1 else [part for _, group in groups for part in group.parts]
         )
-        after = self.journal.append(parts, self.commits.synced, start_writing=self.eager)
+        after = self.journal.append(parts, self.commits.synced, start_writing=soon)
         try:
             for queue, group in groups:
                 queue.write(group)
@@ -334,7 +331,7 @@ class Log:
     def recycle_if_due(self) -> None:
         """Once half of the current journal file is used, prepare the other one in the background."""
         standing = self.journal.standing
-        if self._prepared > standing.epoch or (standing.end - standing.base) * 2 < self.journal.capacity:
+        if (standing.end - standing.base) * 2 < self.journal.capacity or self._prepared > standing.epoch:
             return
         # A thread, for its syncs take many times as long as the operation that happens to come by.
         if self._recycler is None or not self._recycler.is_alive():
@@ -380,13 +377,13 @@ class Log:
         self._prepared = standing.epoch + 1
 
     def _sync_segments(self, epoch: int) -> None:
-        """Make durable in the segments what that epoch's frames wrote, so that its file may be overwritten."""
+        """Make durable in the segments what that epoch's frames wrote; its file may then be overwritten."""
         touched = self._touched(epoch)
         try:
             self._make_durable(touched)
         except OSError as error:
-            # The kernel has dropped what it could not write; a second sync would lie. So make it dirty again,
-            # from the journal (with what came later: it may have been dropped as well), and sync that.
+            # The kernel has dropped what it could not write; a second sync would lie. So make it dirty
+            # again, from the journal (with what came later: it may have been dropped as well), and sync that.
             log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
             frames = self.journal.frames_of(epoch) + self.journal.frames_of(epoch + 1)
             Replay(self._fs, self.root).rewrite(frames)

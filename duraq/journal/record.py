@@ -38,6 +38,7 @@ SUFFIX_LENGTH = len(b',"crc":"00000000"}\n')
 assert SUFFIX_LENGTH == 19  # FORMAT.md, "The record"
 
 _DATA = b',"data":'
+_PREFIXES = 64  # seconds whose text is kept
 
 
 @dataclass(slots=True)
@@ -66,19 +67,19 @@ class UnknownRecord(BadRecord):
 
 # -- times -------------------------------------------------------------------------------------------------
 
-_stamp = (-1, "")
+_prefixes: dict[int, str] = {}
 
 
 def rfc3339(at: int) -> str:
     """UTC with microseconds, such as 2026-11-24T13:26:00.123456Z."""
-    global _stamp  # noqa: PLW0603 - the text of one second serves thousands of records
-    second, micro = divmod(at, 1_000_000)
-    # One tuple, read once and replaced whole: threads may race here.
-    known, prefix = _stamp
-    if second != known:
-        prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-        _stamp = (second, prefix)
-    return f"{prefix}{micro:06d}Z"
+    second = at // 1_000_000
+    # The text of one second serves thousands of records. Single dict operations, so threads may share it.
+    prefix = _prefixes.get(second)
+    if prefix is None:
+        if len(_prefixes) > _PREFIXES:
+            _prefixes.clear()
+        prefix = _prefixes[second] = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+    return f"{prefix}{at % 1_000_000:06d}Z"
 
 
 def microseconds(text: str) -> int:

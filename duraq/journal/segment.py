@@ -41,6 +41,7 @@ class Group(NamedTuple):
     first_seq: int
     segment: int
     size: int
+    bytes: int  # of all its lines
 
 
 def file_name(segment: int) -> str:
@@ -204,7 +205,7 @@ class Segments:
             places.append(Where(segment, offset, len(line)))
             offset += len(line)
         parts.append(Part(self.queue, segment, size, b"".join(lines)))
-        return Group(parts, places, first_seq, segment, offset)
+        return Group(parts, places, first_seq, segment, offset, offset - size)
 
     def write(self, group: Group) -> None:
         """Put the group's lines into the segments.

@@ -29,7 +29,7 @@ from duraq.journal.lease import WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.record import rfc3339
-from duraq.journal.segment import Segments
+from duraq.journal.segment import Group, Segments
 from duraq.journal.waiters import Waiters
 from duraq.operations import Enqueue, Operation, Release
 from duraq.state import Entry, QueueState
@@ -88,6 +88,7 @@ class FileStorage(FoldStorage):
         # Not resolved: messages speak of the path that was given, even if it is a link today.
         self.path = str(Path(path).absolute())
         self.durability = durability
+        self._power = durability == "power"
         self._window = batch_window.total_seconds()
         self._need = 0
         self._queues: dict[str, _Queue] = {}
@@ -102,7 +103,7 @@ class FileStorage(FoldStorage):
         # For leases and waiters the real one whatever is given: they are about processes, not about a disk.
         self._fs = file_system or RealFileSystem()
         try:
-            self._log = Log(self._fs, self.path, sizes or Sizes(), create=create, eager=durability == "power")
+            self._log = Log(self._fs, self.path, sizes or Sizes(), create=create)
             self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
         except OSError as error:
             raise _storage_error(error, self.path, StorageError) from error
@@ -150,33 +151,34 @@ class FileStorage(FoldStorage):
         known = self._queues.get(queue)
         return None if known is None else known.state
 
-    def _write(self, changes: Mapping[str, Sequence[Operation]]) -> int:
+    def _write(self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False) -> int:
         at = self.clock.now()
         stamp = rfc3339(at)
         try:
-            groups = []
+            shares = []
             for queue, operations in changes.items():
-                segments = self._queues[queue].segments
-                groups.append((segments, segments.compose(operations, stamp)))
-            if len(changes) > 1 or len(operations) > 1:
-                self._check_size(sum(len(part.lines) for _, group in groups for part in group.parts))
-            end = self._log.append(groups)
+                known = self._queues[queue]
+                shares.append((known, operations, known.segments.compose(operations, stamp)))
+            groups = [(known.segments, group) for known, _, group in shares]
+            self._check_size(groups)
+            end = self._log.append(groups, soon=soon and self._power)
         except NeedsRoom as need:
             self._need = need.length
             raise TryAgain from None
         except OSError as error:
             enqueuing = any(isinstance(operations[0], Enqueue) for operations in changes.values())
             raise _storage_error(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
-        for (segments, group), (queue, operations) in zip(groups, changes.items(), strict=True):
-            segments.read_at = end
-            apply = self._queues[queue].state.apply
-            seq = group.first_seq
-            for operation, where in zip(operations, group.places, strict=True):
-                apply(operation, seq, at, where, end)
-                seq += 1
+        for known, operations, group in shares:
+            known.segments.read_at = end
+            apply, seq, places = known.state.apply, group.first_seq, group.places
+            for number, operation in enumerate(operations):
+                apply(operation, seq + number, at, places[number], end)
         return end
 
-    def _check_size(self, length: int) -> None:
+    def _check_size(self, groups: Sequence[tuple[Segments, Group]]) -> None:
+        length = 0
+        for _, group in groups:
+            length += group.bytes
         limit = self._log.sizes.group
         if length > limit:
             raise GroupTooLarge(
@@ -192,14 +194,14 @@ class FileStorage(FoldStorage):
             raise _storage_error(error, self.path, NotWritten) from error
 
     def _settle(self, position: int) -> None:
-        if self.durability == "power":
+        if self._power:
             self._log.settle(position)
         elif self.durability == "batched":
             self._flush_soon(position)
         self._log.recycle_if_due()
 
     def _settle_to_read(self, position: int) -> None:
-        if self.durability == "power" and position > self._log.commits.synced:
+        if self._power and position > self._log.commits.synced:
             self._log.settle(position)
         self._log.recycle_if_due()
 

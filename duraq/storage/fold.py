@@ -65,8 +65,11 @@ class FoldStorage(ABC):
         """The queue's state as last seen; without a turn, so only good for hints."""
 
     @abstractmethod
-    def _write(self, changes: Mapping[str, Sequence[Operation]]) -> int:
-        """Write and fold operations that were checked; returns the position to settle. Or TryAgain."""
+    def _write(self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False) -> int:
+        """Write and fold operations that were checked; returns the position to settle. Or TryAgain.
+
+        ``soon``: it will be settled at once.
+        """
 
     @abstractmethod
     def _make_room(self) -> None: ...
@@ -109,7 +112,7 @@ class FoldStorage(ABC):
                 for queue, operations in changes.items():
                     max_size = None if limits is None else limits.max_size.get(queue)
                     check_group(self._state_for(queue, operations), operations, max_size)
-                position = self._write(changes)
+                position = self._write(changes, soon=True)
                 break
             except TryAgain:
                 pass

@@ -51,7 +51,7 @@ class MemoryStorage(FoldStorage):
     def _known_state(self, queue: str) -> QueueState | None:
         return self._states.get(queue)
 
-    def _write(self, changes: Mapping[str, Sequence[Operation]]) -> int:
+    def _write(self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False) -> int:  # noqa: ARG002
         now = self.clock.now()
         for queue, operations in changes.items():
             state = self._states[queue]
