@@ -15,7 +15,7 @@ Payload = dict[str, Any]
 PAYLOAD_BYTES = 200
 
 
-class Lost(Exception):  # noqa: N818 - the name says what happened
+class Lost(Exception):
     """A contender does not hold, or did not deliver, what it accepted."""
 
 

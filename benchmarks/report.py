@@ -47,7 +47,7 @@ class Budget:
     percentile: int = 50
 
     def __str__(self) -> str:
-        what = "median" if self.percentile == 50 else f"p{self.percentile}"  # noqa: PLR2004 - it is the median
+        what = "median" if self.percentile == 50 else f"p{self.percentile}"
         relation = "≥" if self.at_least else "≤"
         return f"{self.workload}, {what} {relation} {format_figure(self.limit)} {self.unit}"
 
@@ -100,7 +100,7 @@ def measured(budget: Budget, runs: Sequence[Run]) -> float | None:
         values = values_of(runs, budget.workload, "duraq")
     if not values:
         return None
-    if budget.percentile == 50:  # noqa: PLR2004 - it is the median
+    if budget.percentile == 50:
         return statistics.median(values)
     return percentile(values, budget.percentile)
 
