@@ -28,6 +28,10 @@ assert HEAD_LENGTH == 36  # FORMAT.md, "The frame"
 assert _PART.size == 21
 
 
+# What a writer gives: (queue, segment, offset, lines). A plain tuple, for one is made at every operation.
+Share = tuple[str, int, int, bytes]
+
+
 class Part(NamedTuple):
     """Lines to be found in one segment of one queue, at this offset."""
 
@@ -65,16 +69,21 @@ class Frame(NamedTuple):
             at += lines_length
 
 
-def encode(epoch: int, position: int, synced: int, previous: int, parts: Sequence[Part]) -> tuple[bytes, int]:
+def encode(
+    epoch: int, position: int, synced: int, previous: int, parts: Sequence[Share]
+) -> tuple[bytes, int]:
     """The frame's bytes, and its crc for the next one."""
     pieces: list[bytes] = []
+    length = 0
     for queue, segment, offset, lines in parts:
         name = queue.encode("ascii")
         pieces += (_PART.pack(len(name), segment, offset, len(lines)), name, lines)
-    body = b"".join(pieces)
-    head = _HEAD.pack(MAGIC, epoch, position, synced, previous, len(body))
-    crc = crc32(body, crc32(head))
-    return b"%b%b%b" % (head, _CRC.pack(crc), body), crc
+        length += _PART.size + len(name) + len(lines)
+    head = _HEAD.pack(MAGIC, epoch, position, synced, previous, length)
+    crc = crc32(head)
+    for piece in pieces:
+        crc = crc32(piece, crc)
+    return b"".join((head, _CRC.pack(crc), *pieces)), crc
 
 
 def decode(buffer: bytes, start: int = 0) -> Frame | None:

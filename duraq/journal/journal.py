@@ -23,7 +23,7 @@ from duraq.errors import StorageDamaged, UnsupportedVersion
 from duraq.journal import frame
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem
-from duraq.journal.frame import Frame, Part
+from duraq.journal.frame import Frame, Share
 
 FORMAT = 1
 HEADER_BYTES = 4096
@@ -120,7 +120,7 @@ class Journal:
             self.capacity = self.header(standing.epoch).capacity
         self.standing = standing
 
-    def append(self, parts: Sequence[Part], synced: int, *, start_writing: bool = False) -> Standing:
+    def append(self, parts: Sequence[Share], synced: int, *, start_writing: bool = False) -> Standing:
         """Write one frame and make it the last one; ``accept`` follows once its lines are in place.
 
         Raises NeedsRoom before anything is written.
@@ -219,9 +219,9 @@ class Journal:
         """The whole frames in that epoch's file, in order, up to the first that is none."""
         return scan(self._fs, self.files[epoch & 1], self.header(epoch))[0]
 
-    def datasync(self, standing: Standing) -> None:
-        """Make every frame before ``standing.end`` durable."""
-        if standing.synced < standing.base:
+    def datasync(self, standing: Standing, synced: int) -> None:
+        """Make every frame before ``standing.end`` durable, given that those before ``synced`` are."""
+        if synced < standing.base:
             # The end of the file before: without it a durable frame here would stand behind a hole.
             self._fs.datasync(self.files[(standing.epoch - 1) & 1])
         self._fs.datasync(self.files[standing.epoch & 1])

@@ -263,9 +263,9 @@ class Log:
         self.commits.wait_for(position)
 
     def _sync(self) -> int:
-        standing = self.journal.standing._replace(synced=self.commits.synced)
+        standing = self.journal.standing
         try:
-            self.journal.datasync(standing)
+            self.journal.datasync(standing, self.commits.synced)
         except OSError as error:
             return self._after_failed_sync(standing, error)
         if self.shared or standing.waiters:

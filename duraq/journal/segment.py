@@ -17,7 +17,7 @@ from typing import NamedTuple
 from duraq.errors import StorageDamaged
 from duraq.journal import record
 from duraq.journal.filesystem import FileSystem
-from duraq.journal.frame import Part
+from duraq.journal.frame import Share
 from duraq.journal.record import BadRecord, Record, Seal
 from duraq.operations import Operation
 
@@ -25,18 +25,15 @@ SUFFIX = ".jsonl"
 OPEN_SEALED = 8  # descriptors kept for payloads in sealed segments
 
 
-class Where(NamedTuple):
-    """Where a record lies: in which segment, at which byte, how long with its newline."""
-
-    segment: int
-    offset: int
-    length: int
+# Where a record lies: in which segment, at which byte, how long with its newline. A plain tuple, for there is
+# one for every entry: the garbage collector stops looking at plain tuples of numbers.
+Where = tuple[int, int, int]
 
 
 class Group(NamedTuple):
     """A queue's share of a frame: the lines and where they go, and how the queue stands afterwards."""
 
-    parts: list[Part]
+    parts: list[Share]
     places: list[Where]
     first_seq: int
     segment: int
@@ -118,7 +115,7 @@ class Segments:
             if found.seq != self.next_seq:
                 raise self._damaged(f"record {self.next_seq} was due here, this is record {found.seq}")
             self.next_seq += 1
-            where = Where(self.segment, self.size, len(line))
+            where = (self.segment, self.size, len(line))
             self.size += len(line)
             at = newline + 1
             if isinstance(found.operation, Seal):
@@ -149,8 +146,9 @@ class Segments:
 
     def line(self, where: Where) -> bytes:
         """The bytes of one record."""
-        fd = self._fd if where.segment == self.segment else self._sealed_fd(where.segment)
-        return self._fs.pread(fd, where.length, where.offset)
+        segment, offset, length = where
+        fd = self._fd if segment == self.segment else self._sealed_fd(segment)
+        return self._fs.pread(fd, length, offset)
 
     def payload(self, where: Where) -> bytes:
         """The payload in the record of an enqueue. Raises StorageDamaged if its bytes have changed."""
@@ -158,7 +156,8 @@ class Segments:
         try:
             return record.payload(line)
         except BadRecord as error:
-            raise StorageDamaged(str(error), path=self._path(where.segment), byte=where.offset) from None
+            segment, offset, _ = where
+            raise StorageDamaged(str(error), path=self._path(segment), byte=offset) from None
 
     def _sealed_fd(self, segment: int) -> int:
         fd = self._sealed.get(segment)
@@ -186,25 +185,25 @@ class Segments:
         descriptors or inodes is known before anything is written.
         """
         seq, segment, size = self.next_seq, self.segment, self.size
-        parts = []
+        parts: list[Share] = []
         if size >= self._limit:
             seal = record.encode(Seal(seq + 1), seq, at)
-            parts.append(Part(self.queue, segment, size, seal))
+            parts.append((self.queue, segment, size, seal))
             seq += 1
             segment, size = seq, 0
             self._keep_sealed(segment, self._open(segment, create=True))
         first_seq = seq
         encode = record.encode
-        lines = []
-        places = []
+        lines: list[bytes] = []
+        places: list[Where] = []
         offset = size
         for operation in operations:
             line = encode(operation, seq, at)
             seq += 1
             lines.append(line)
-            places.append(Where(segment, offset, len(line)))
+            places.append((segment, offset, len(line)))
             offset += len(line)
-        parts.append(Part(self.queue, segment, size, b"".join(lines)))
+        parts.append((self.queue, segment, size, b"".join(lines)))
         return Group(parts, places, first_seq, segment, offset, offset - size)
 
     def write(self, group: Group) -> None:

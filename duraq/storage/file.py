@@ -221,8 +221,12 @@ class FileStorage(FoldStorage):
     def _is_alive(self, worker: str) -> bool:
         return self._presence.is_alive(worker)
 
+    @property
+    def _someone_waits(self) -> bool:
+        return self._log.journal.standing.waiters != 0
+
     def _notify(self, queue: str, count: int) -> None:
-        if self._log.journal.standing.waiters and not self._queues[queue].waiters.wake(count):
+        if not self._queues[queue].waiters.wake(count):
             self._forget_waiters()
 
     def _forget_waiters(self) -> None:
@@ -230,12 +234,12 @@ class FileStorage(FoldStorage):
         self._enter()
         try:
             # In a turn: whoever comes to wait makes a FIFO first, then notes in a turn that somebody waits.
-            if not any(self._someone_waits(name) for name in self._log.names()):
+            if not any(self._anyone_waits_for(name) for name in self._log.names()):
                 self._log.note_waiters(some=False)
         finally:
             self._leave()
 
-    def _someone_waits(self, queue: str) -> bool:
+    def _anyone_waits_for(self, queue: str) -> bool:
         home = self._fs.open_dir(self._log.root, queue)
         directory = self._fs.open_dir(home, "waiters", create=True)
         try:

@@ -92,6 +92,11 @@ class FoldStorage(ABC):
     @abstractmethod
     def _is_alive(self, worker: str) -> bool: ...
 
+    @property
+    @abstractmethod
+    def _someone_waits(self) -> bool:
+        """Whether a consumer may be waiting, for any queue."""
+
     @abstractmethod
     def _notify(self, queue: str, count: int) -> None:
         """Wake up to that many consumers that wait for this queue."""
@@ -120,9 +125,10 @@ class FoldStorage(ABC):
                 self._leave()
             self._make_room()
         self._settle(position)
-        for queue, operations in changes.items():
-            if isinstance(operations[0], _FEEDING):
-                self._notify(queue, len(operations))
+        if self._someone_waits:
+            for queue, operations in changes.items():
+                if isinstance(operations[0], _FEEDING):
+                    self._notify(queue, len(operations))
 
     def _state_for(self, queue: str, operations: Sequence[Operation]) -> QueueState:
         # Only feeding or pausing brings a queue into being; anything else speaks of entries it must hold.

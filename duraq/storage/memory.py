@@ -81,6 +81,10 @@ class MemoryStorage(FoldStorage):
     def _is_alive(self, worker: str) -> bool:  # noqa: ARG002 - there is but one, this process
         return True
 
+    @property
+    def _someone_waits(self) -> bool:
+        return True
+
     def _notify(self, queue: str, count: int) -> None:  # noqa: ARG002 - all are woken, see below
         with self._turn:
             # All of them: they may be waiting for different queues.
