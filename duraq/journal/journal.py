@@ -30,7 +30,7 @@ HEADER_BYTES = 4096
 _MAGIC = b"DURAQjnl"
 _HEADER = struct.Struct("<8sIIQQ")
 _CRC = struct.Struct("<I")
-_ZEROS = bytes(1 << 20)
+_ZEROS = bytes(16 << 10)
 
 
 class Header(NamedTuple):
