@@ -30,6 +30,8 @@ HEADER_BYTES = 4096
 _MAGIC = b"DURAQjnl"
 _HEADER = struct.Struct("<8sIIQQ")
 _CRC = struct.Struct("<I")
+# Filled in small pieces: a page cache that was filled in large ones keeps them together, and then takes
+# longer over each small write into them (measured: 0.5 against 1.1 million writes a second).
 _ZEROS = bytes(16 << 10)
 
 
