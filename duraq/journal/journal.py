@@ -102,17 +102,12 @@ def fill(file_system: FileSystem, fd: int, length: int) -> None:
 class Journal:
     """The pair as one process sees it. The caller holds the storage's lock where a method says so."""
 
-    def __init__(self, file_system: FileSystem, directory: int, control: Control) -> None:
+    def __init__(self, file_system: FileSystem, files: tuple[int, int], control: Control) -> None:
         self._fs = file_system
-        self.directory = directory
+        self.files = files
         self.control = control
-        self.files = tuple(file_system.open_file(directory, file_name(number)) for number in (0, 1))
         self.standing = NOTHING
         self.capacity = 0
-
-    def close(self) -> None:
-        for fd in self.files:
-            self._fs.close(fd)
 
     # -- under the storage's lock ----------------------------------------------------------------------
 

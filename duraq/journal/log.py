@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import orjson
@@ -63,19 +64,30 @@ class Log:
         self.shared = False  # whether others wrote between the last two turns of this process
         self._prepared = 0  # epoch known to be ready to go over to
         self.queues: dict[str, Segments] = {}
-        self.root = file_system.open_root(path, create=create)
-        opening.make_or_check(file_system, self.root, path, sizes.journal, create=create)
-        self._directory = file_system.open_dir(self.root, "journal")
-        self.control = Control(file_system, self._journal_file("lock"))
-        self._presence = self._journal_file("presence")
-        self._recycle_lock = self._journal_file("recycle")
-        self.journal = Journal(file_system, self._directory, self.control)
-        self.commits = GroupCommit(self._sync)
-        self._arrive()
+        self._opened = ExitStack()
+        try:
+            self.root = self._keep(file_system.open_root(path, create=create))
+            opening.make_or_check(file_system, self.root, path, sizes.journal, create=create)
+            self._directory = self._keep(file_system.open_dir(self.root, "journal"))
+            self.control = Control(file_system, self._journal_file("lock"))
+            self._presence = self._journal_file("presence")
+            self._recycle_lock = self._journal_file("recycle")
+            files = (self._journal_file("0.journal"), self._journal_file("1.journal"))
+            self.journal = Journal(file_system, files, self.control)
+            self.commits = GroupCommit(self._sync)
+            self._arrive()
+        except BaseException:
+            self._opened.close()
+            raise
+
+    def _keep(self, fd: int) -> int:
+        self._opened.callback(self._fs.close, fd)
+        return fd
 
     def _journal_file(self, name: str) -> int:
-        # Lock files: made once, never removed, never truncated; two processes must mean the same inode.
-        return self._fs.open_file(self._directory, name, create=True)
+        # Lock files are made here if missing, never removed and never truncated: two processes must mean the
+        # same inode. The journal's files exist; one that does not is found empty, and so damaged.
+        return self._keep(self._fs.open_file(self._directory, name, create=True))
 
     # -- opening ---------------------------------------------------------------------------------------
 
@@ -129,9 +141,7 @@ class Log:
         self.closed = True
         for queue in self.queues.values():
             queue.close()
-        self.journal.close()
-        for fd in (self._presence, self._recycle_lock, self.control.fd, self._directory, self.root):
-            self._fs.close(fd)
+        self._opened.close()
 
     def after_fork_in_child(self) -> None:
         """The descriptors are the parent's: close them, unlock nothing (that would unlock the parent)."""
@@ -212,9 +222,11 @@ class Log:
                     return None
                 # No sync: until a recycling syncs the names, the journal's frames bring them back.
                 home = self._fs.open_dir(self.root, name, create=True)
-                for part in ("segments", "waiters"):
-                    self._fs.close(self._fs.open_dir(home, part, create=True))
-                self._fs.close(home)
+                try:
+                    for part in ("segments", "waiters"):
+                        self._fs.close(self._fs.open_dir(home, part, create=True))
+                finally:
+                    self._fs.close(home)
             found = Segments(self._fs, self.root, name, writable=True, limit=self.sizes.segment)
             self.queues[name] = found
         return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from duraq.errors import StorageDamaged
@@ -64,13 +65,17 @@ class Segments:
         self.queue = queue
         self._writable = writable
         self._limit = limit
-        self.home = file_system.open_dir(root, queue)
-        # Made if missing, as the first segment is: a power cut may have kept no more than the queue's name.
-        self.directory = file_system.open_dir(self.home, "segments", create=writable)
+        with ExitStack() as undo:
+            self.home = file_system.open_dir(root, queue)
+            undo.callback(file_system.close, self.home)
+            # Made if missing, as the first segment is: a power cut may have kept the name and no more.
+            self.directory = file_system.open_dir(self.home, "segments", create=writable)
+            undo.callback(file_system.close, self.directory)
+            existing = numbers(file_system, self.directory)
+            self.segment = existing[0] if existing else 1
+            self._fd = self._open(self.segment, create=not existing)
+            undo.pop_all()
         self._sealed: OrderedDict[int, int] = OrderedDict()
-        existing = numbers(file_system, self.directory)
-        self.segment = existing[0] if existing else 1
-        self._fd = self._open(self.segment, create=not existing)
         self.size = 0  # bytes of the active segment that were read
         self.next_seq = self.segment
         # The storage's position up to which this queue is known to have been read.
@@ -191,7 +196,8 @@ class Segments:
             parts.append((self.queue, segment, size, seal))
             seq += 1
             segment, size = seq, 0
-            self._keep_sealed(segment, self._open(segment, create=True))
+            if segment not in self._sealed:  # else an earlier group that was not written made it
+                self._keep_sealed(segment, self._open(segment, create=True))
         first_seq = seq
         encode = record.encode
         lines: list[bytes] = []

@@ -116,24 +116,29 @@ class FileStorage(FoldStorage):
     # -- turns -----------------------------------------------------------------------------------------
 
     def _enter(self) -> None:
-        self._log.lock()
+        try:
+            self._log.lock()
+        except OSError as error:
+            raise _storage_error(error, self.path, NotWritten) from error
 
     def _leave(self) -> None:
         self._log.unlock()
 
     def _state(self, queue: str, *, create: bool = False) -> QueueState | None:
-        known = self._queues.get(queue)
-        if known is None:
-            segments = self._log.queue(queue, create=create)
-            if segments is None:
-                return None
-            known = _Queue(segments, Waiters(self._fs.open_dir(segments.home, "waiters", create=True)))
-            self._queues[queue] = known
-        segments = known.segments
-        end = self._log.journal.standing.end
-        if segments.read_at != end:
-            self._catch_up(known, end)
-            segments.read_at = end
+        try:
+            known = self._queues.get(queue)
+            if known is None:
+                segments = self._log.queue(queue, create=create)
+                if segments is None:
+                    return None
+                known = _Queue(segments, Waiters(self._fs.open_dir(segments.home, "waiters", create=True)))
+                self._queues[queue] = known
+            end = self._log.journal.standing.end
+            if known.segments.read_at != end:
+                self._catch_up(known, end)
+                known.segments.read_at = end
+        except OSError as error:
+            raise _storage_error(error, f"{self.path}/{queue}", NotWritten) from error
         return known.state
 
     def _catch_up(self, known: _Queue, end: int) -> None:
@@ -211,7 +216,10 @@ class FileStorage(FoldStorage):
         self._flusher.note(position)
 
     def _payload(self, queue: str, entry: Entry) -> bytes:
-        return self._queues[queue].segments.payload(entry.where)
+        try:
+            return self._queues[queue].segments.payload(entry.where)
+        except OSError as error:
+            raise _storage_error(error, f"{self.path}/{queue}", StorageError) from error
 
     # -- leases and waiting ----------------------------------------------------------------------------
 
