@@ -6,6 +6,7 @@ import getpass
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast, overload
@@ -30,7 +31,7 @@ from duraq.operations import (
 )
 from duraq.payload import PayloadCodec
 from duraq.retry import DEFAULT_POLICY, RetryPolicy
-from duraq.storage.base import Limits, Storage, StoredEntry
+from duraq.storage.base import Lapsed, Limits, Storage, StoredEntry
 
 T = TypeVar("T")
 
@@ -325,20 +326,21 @@ class Queue(Generic[T]):
 
     def _settle_lapsed(self) -> None:
         """End the leases of dead or late holders: attempt counted, cause kept, back at once or dead."""
-        for lease in self._storage.lapsed(self.name):
-            if lease.cause is Cause.WORKER_DIED:
-                error = AttemptError("WorkerDied", f"worker {lease.worker} died while it held the entry")
-            else:
-                error = AttemptError(
-                    "LeaseTimedOut", f"worker {lease.worker} held the entry past its deadline"
-                )
-            operation = self._verdict(lease.id, lease.token, lease.attempts, lease.cause, error)
+        lapsed = self._storage.lapsed(self.name)
+        if not lapsed:
+            return
+        verdicts = [
+            self._verdict(lease.id, lease.token, lease.attempts, lease.cause, _why(lease)) for lease in lapsed
+        ]
+        for lease in lapsed:
             log.info("queue %s: entry %s came back (%s)", self.name, lease.id, lease.cause)
-            try:
-                self._storage.commit({self.name: (operation,)})
-            except QueueError:
-                # Another consumer, or the late holder itself, ended this lease first: nothing is left to do.
-                log.debug("queue %s: the lease of %s was ended by someone else", self.name, lease.id)
+        try:
+            self._storage.commit({self.name: verdicts})
+        except QueueError:
+            # Another consumer, or a late holder itself, has ended one of them meanwhile; the others remain.
+            for verdict in verdicts:
+                with suppress(QueueError):
+                    self._storage.commit({self.name: (verdict,)})
 
     def _verdict(
         self,
@@ -405,3 +407,10 @@ class Queue(Generic[T]):
             worker=stored.worker,
             lease_deadline=None if stored.deadline_at is None else to_datetime(stored.deadline_at),
         )
+
+
+def _why(lease: Lapsed) -> AttemptError:
+    if lease.cause is Cause.WORKER_DIED:
+        return AttemptError("WorkerDied", f"worker {lease.worker} died while it held the entry")
+    holder = f"worker {lease.worker}" if lease.worker else "whoever took it"
+    return AttemptError("LeaseTimedOut", f"{holder} held the entry past its deadline")

@@ -12,6 +12,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from duraq.clock import to_datetime
+from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order, enqueue_order
 from duraq.errors import DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
 from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
@@ -30,61 +31,7 @@ from duraq.operations import (
     ResumeQueue,
 )
 
-SCHEDULED, READY, LEASED, DEAD = (
-    EntryStatus.SCHEDULED,
-    EntryStatus.READY,
-    EntryStatus.LEASED,
-    EntryStatus.DEAD,
-)
 _WAITING = (READY, SCHEDULED)
-
-
-class Entry:
-    """What the fold keeps of a live or dead entry. ``where`` is the storage's own note of its payload."""
-
-    __slots__ = (
-        "attempts",
-        "boot",
-        "created_at",
-        "deadline",
-        "deadline_at",
-        "expires_at",
-        "history",
-        "id",
-        "leased_at",
-        "position",
-        "priority",
-        "queued",
-        "ready_at",
-        "seq",
-        "status",
-        "token",
-        "updated_at",
-        "where",
-        "worker",
-    )
-
-    def __init__(self, operation: Enqueue, seq: int, at: int, where: Any, position: int) -> None:
-        self.id = operation.id
-        self.seq = seq
-        self.priority = operation.priority
-        self.created_at = self.updated_at = at
-        self.ready_at = operation.ready_at
-        self.expires_at = operation.expires_at
-        self.where = where
-        # Up to where the journal must be synced before anybody may be given this entry.
-        self.position = position
-        self.status = READY
-        self.attempts = self.token = 0
-        self.worker = self.boot = ""
-        self.deadline = self.deadline_at = self.leased_at = 0
-        self.history: tuple[Attempt, ...] = ()
-        # Whether an item of the ready heap stands for this entry; there is never more than one.
-        self.queued = False
-
-    def __lt__(self, other: Entry) -> bool:
-        # Heap items of one entry can tie in all that stands before it.
-        return self.seq < other.seq
 
 
 class QueueState:
@@ -161,7 +108,7 @@ class QueueState:
             for entry in self.entries.values()
             if status in {None, entry.status} and entry.id not in over
         ]
-        found.sort(key=_delivery_order if status is READY else _enqueue_order)
+        found.sort(key=delivery_order if status is READY else enqueue_order)
         return found
 
     def next_event(self) -> int | None:
@@ -407,14 +354,6 @@ class QueueState:
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries.values())
-
-
-def _delivery_order(entry: Entry) -> tuple[int, int]:
-    return (-entry.priority, entry.seq)
-
-
-def _enqueue_order(entry: Entry) -> int:
-    return entry.seq
 
 
 def check_group(state: QueueState, operations: Sequence[Operation], max_size: int | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from duraq.clock import Clock, SystemClock, from_timedelta
+from duraq.entry import Entry
 from duraq.errors import (
     GroupTooLarge,
     InvalidOption,
@@ -32,7 +33,7 @@ from duraq.journal.record import rfc3339
 from duraq.journal.segment import Group, Segments
 from duraq.journal.waiters import Waiters
 from duraq.operations import Enqueue, Operation, Release
-from duraq.state import Entry, QueueState
+from duraq.state import QueueState
 from duraq.storage.fold import FoldStorage, TryAgain
 
 log = logging.getLogger("duraq")

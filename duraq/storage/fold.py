@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from duraq.clock import Clock
+from duraq.entry import Entry
 from duraq.errors import EntryNotFound, NotLeased, QueueNotFound
 from duraq.model import Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
@@ -26,7 +27,7 @@ from duraq.operations import (
     Requeue,
     ResumeQueue,
 )
-from duraq.state import Entry, QueueState, check_group
+from duraq.state import QueueState, check_group
 from duraq.storage.base import Held, Lapsed, Limits, StoredEntry
 
 # Operations after which somebody who waits may find something.

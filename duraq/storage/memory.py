@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from duraq.clock import Clock, SystemClock, from_timedelta
+from duraq.entry import Entry
 from duraq.errors import StorageClosed
 from duraq.operations import Enqueue, Operation
-from duraq.state import Entry, QueueState
+from duraq.state import QueueState
 from duraq.storage.fold import FoldStorage
 
 

@@ -1,0 +1,71 @@
+"""What the fold keeps of one live or dead entry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from duraq.model import Attempt, EntryStatus
+from duraq.operations import Enqueue
+
+SCHEDULED, READY, LEASED, DEAD = (
+    EntryStatus.SCHEDULED,
+    EntryStatus.READY,
+    EntryStatus.LEASED,
+    EntryStatus.DEAD,
+)
+
+
+class Entry:
+    """A live or dead entry. ``where`` is the storage's own note of where its payload is."""
+
+    __slots__ = (
+        "attempts",
+        "boot",
+        "created_at",
+        "deadline",
+        "deadline_at",
+        "expires_at",
+        "history",
+        "id",
+        "leased_at",
+        "position",
+        "priority",
+        "queued",
+        "ready_at",
+        "seq",
+        "status",
+        "token",
+        "updated_at",
+        "where",
+        "worker",
+    )
+
+    def __init__(self, operation: Enqueue, seq: int, at: int, where: Any, position: int) -> None:
+        self.id = operation.id
+        self.seq = seq
+        self.priority = operation.priority
+        self.created_at = self.updated_at = at
+        self.ready_at = operation.ready_at
+        self.expires_at = operation.expires_at
+        self.where = where
+        # Up to where the journal must be synced before anybody may be given this entry.
+        self.position = position
+        self.status = READY
+        self.attempts = self.token = 0
+        self.worker = self.boot = ""
+        self.deadline = self.deadline_at = self.leased_at = 0
+        self.history: tuple[Attempt, ...] = ()
+        # Whether an item of the ready heap stands for this entry; there is never more than one.
+        self.queued = False
+
+    def __lt__(self, other: Entry) -> bool:
+        # Heap items of one entry can tie in all that stands before it.
+        return self.seq < other.seq
+
+
+def delivery_order(entry: Entry) -> tuple[int, int]:
+    return (-entry.priority, entry.seq)
+
+
+def enqueue_order(entry: Entry) -> int:
+    return entry.seq
