@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from duraq.errors import (
 from duraq.journal import forks
 from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.journal import NeedsRoom
-from duraq.journal.lease import WorkerPresence
+from duraq.journal.lease import Watch, WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.record import rfc3339
@@ -34,6 +34,7 @@ from duraq.journal.segment import Group, Segments
 from duraq.journal.waiters import Waiters
 from duraq.operations import Enqueue, Operation, Release
 from duraq.state import QueueState
+from duraq.storage.flusher import Flusher
 from duraq.storage.fold import FoldStorage, TryAgain
 
 log = logging.getLogger("duraq")
@@ -94,7 +95,7 @@ class FileStorage(FoldStorage):
         self._need = 0
         self._queues: dict[str, _Queue] = {}
         self._closing = False
-        self._flusher: _Flusher | None = None
+        self._flusher: Flusher | None = None
         if not allow_network and is_network(kind := file_system_type(self.path)):
             raise NetworkFileSystem(
                 f"{kind} is a network or user-space file system; locks and syncs promise nothing there",
@@ -213,7 +214,7 @@ class FileStorage(FoldStorage):
 
     def _flush_soon(self, position: int) -> None:
         if self._flusher is None:
-            self._flusher = _Flusher(self._log, self._window)
+            self._flusher = Flusher(self._log, self._window)
         self._flusher.note(position)
 
     def _payload(self, queue: str, entry: Entry) -> bytes:
@@ -260,34 +261,46 @@ class FileStorage(FoldStorage):
 
     def wait(self, queue: str, timeout: float | None) -> bool:
         """Block until an entry may be claimable or a holder died; see Storage."""
+        until = None if timeout is None else time.monotonic() + timeout
         self._enter()
         try:
             self._state(queue, create=True)
-            known = self._queues[queue]
+            waiters = self._queues[queue].waiters
         finally:
             self._leave()
-        mine = self._worker()
-        # Registered before looking: what is committed after the look finds the waiter there.
-        with known.waiters.register() as waiter:
-            self._enter()
-            try:
-                self._log.note_waiters(some=True)
-                state = self._state(queue)
-                assert state is not None
-                if state.has_ready(self.clock.now()):
+        # Registered before looking: what is committed after a look finds the waiter there.
+        with waiters.register() as waiter:
+            while True:
+                remaining = None if until is None else until - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    return False
+                found = self._look(queue, remaining)
+                if found is None or waiter.wait(*found):
+                    # The next dequeue is to see for itself who is alive, however lately that was asked.
+                    self._next_liveness_check = 0.0
                     return True
-                holders = [worker for worker in state.leased if worker not in {mine, ""}]
-                seconds = self._seconds_to_next_event(state, timeout)
-            finally:
-                self._leave()
-            watches = [self._presence.watch(worker) for worker in holders]
-            self._next_liveness_check = 0.0
-            if None in watches:
-                return True
-            seconds = SWEEP_INTERVAL if seconds is None else min(seconds, SWEEP_INTERVAL)
-            woken = waiter.wait(seconds, [watch for watch in watches if watch is not None])
-            # A pause for looking again, or a due time, is as good as being woken; the caller looks.
-            return bool(woken) or timeout is None or seconds < timeout
+
+    def _look(self, queue: str, timeout: float | None) -> tuple[float, list[Watch]] | None:
+        """None if there is something to do for a consumer; else how long to sleep, and what else ends it."""
+        mine = self._worker()
+        self._enter()
+        try:
+            self._log.note_waiters(some=True)
+            state = self._state(queue)
+            assert state is not None
+            if state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime()):
+                return None
+            holders = [worker for worker in state.leased if worker not in {mine, ""}]
+            seconds = self._seconds_to_next_event(state, timeout)
+        finally:
+            self._leave()
+        watches = []
+        for worker in holders:
+            watch = self._presence.watch(worker)
+            if watch is None:
+                return None
+            watches.append(watch)
+        return SWEEP_INTERVAL if seconds is None else min(seconds, SWEEP_INTERVAL), watches
 
     # -- the rest --------------------------------------------------------------------------------------
 
@@ -332,42 +345,6 @@ class FileStorage(FoldStorage):
         for known in self._queues.values():
             self._fs.close(known.waiters.directory)
         self._fs.close(self._leases)
-
-
-class _Flusher:
-    """Syncs within a window of the first change that nobody synced ("batched" durability)."""
-
-    def __init__(self, journal: Log, window: float) -> None:
-        self._log = journal
-        self._window = window
-        self._position = 0
-        self._due = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="duraq-flusher", daemon=True)
-        self._thread.start()
-
-    def note(self, position: int) -> None:
-        self._position = max(self._position, position)
-        self._due.set()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self._due.wait()
-            # More changes gather in the window; the stop ends it early.
-            self._stop.wait(self._window)
-            self._due.clear()
-            try:
-                self._log.settle(self._position)
-            except StorageError:
-                # The control block says so to everyone: the next call raises StorageFailed.
-                log.exception("the journal could not be synced")
-                return
-
-    def stop(self) -> None:
-        """Sync what is left and end."""
-        self._stop.set()
-        self._due.set()
-        self._thread.join()
 
 
 def _check_options(

@@ -1,0 +1,48 @@
+"""The thread behind durability="batched": a sync within a window of the first change that nobody synced."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from duraq.errors import StorageError
+from duraq.journal.log import Log
+
+log = logging.getLogger("duraq")
+
+
+class Flusher:
+    """Syncs the journal ``window`` seconds after it was told of a change, for all that came until then."""
+
+    def __init__(self, journal: Log, window: float) -> None:
+        self._log = journal
+        self._window = window
+        self._position = 0
+        self._due = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="duraq-flusher", daemon=True)
+        self._thread.start()
+
+    def note(self, position: int) -> None:
+        """There is a change up to this position."""
+        self._position = max(self._position, position)
+        self._due.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._due.wait()
+            # More changes gather in the window; the stop ends it early.
+            self._stop.wait(self._window)
+            self._due.clear()
+            try:
+                self._log.settle(self._position)
+            except StorageError:
+                # The control block says so to everyone: the next call raises StorageFailed.
+                log.exception("the journal could not be synced")
+                return
+
+    def stop(self) -> None:
+        """Sync what is left and end."""
+        self._stop.set()
+        self._due.set()
+        self._thread.join()
