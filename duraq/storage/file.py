@@ -91,11 +91,9 @@ class FileStorage(FoldStorage):
         self.path = str(Path(path).absolute())
         self.durability = durability
         self._power = durability == "power"
-        self._window = batch_window.total_seconds()
         self._need = 0
         self._queues: dict[str, _Queue] = {}
         self._closing = False
-        self._flusher: Flusher | None = None
         if not allow_network and is_network(kind := file_system_type(self.path)):
             raise NetworkFileSystem(
                 f"{kind} is a network or user-space file system; locks and syncs promise nothing there",
@@ -110,6 +108,8 @@ class FileStorage(FoldStorage):
         except OSError as error:
             raise _storage_error(error, self.path, StorageError) from error
         self._presence = WorkerPresence(self._leases, self.clock)
+        batched = durability == "batched"
+        self._flusher = Flusher(self._log, batch_window.total_seconds()) if batched else None
         forks.register(self)
 
     def __repr__(self) -> str:
@@ -203,19 +203,14 @@ class FileStorage(FoldStorage):
     def _settle(self, position: int) -> None:
         if self._power:
             self._log.settle(position)
-        elif self.durability == "batched":
-            self._flush_soon(position)
+        elif self._flusher is not None:
+            self._flusher.note()
         self._log.recycle_if_due()
 
     def _settle_to_read(self, position: int) -> None:
         if self._power and position > self._log.commits.synced:
             self._log.settle(position)
         self._log.recycle_if_due()
-
-    def _flush_soon(self, position: int) -> None:
-        if self._flusher is None:
-            self._flusher = Flusher(self._log, self._window)
-        self._flusher.note(position)
 
     def _payload(self, queue: str, entry: Entry) -> bytes:
         try:

@@ -17,15 +17,13 @@ class Flusher:
     def __init__(self, journal: Log, window: float) -> None:
         self._log = journal
         self._window = window
-        self._position = 0
         self._due = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="duraq-flusher", daemon=True)
         self._thread.start()
 
-    def note(self, position: int) -> None:
-        """There is a change up to this position."""
-        self._position = max(self._position, position)
+    def note(self) -> None:
+        """There is a change."""
         self._due.set()
 
     def _run(self) -> None:
@@ -35,7 +33,7 @@ class Flusher:
             self._stop.wait(self._window)
             self._due.clear()
             try:
-                self._log.settle(self._position)
+                self._log.settle(self._log.journal.standing.end)
             except StorageError:
                 # The control block says so to everyone: the next call raises StorageFailed.
                 log.exception("the journal could not be synced")
