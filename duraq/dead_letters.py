@@ -73,6 +73,13 @@ class DeadLetterQueue(Generic[T]):
         """Remove one for good. Raises EntryNotFound if it is not among the dead letters."""
         self._commit([Remove(entry_id)])
 
+    def remove_many(self, entry_ids: Iterable[str]) -> int:
+        """Remove these for good, in batches that are each whole or not at all; returns how many.
+
+        Raises EntryNotFound, with the batches before it done, if one is not among the dead letters.
+        """
+        return self._in_batches(Remove(entry_id) for entry_id in entry_ids)
+
     def purge_older_than(self, age: timedelta) -> int:
         """Remove for good what died longer ago than ``age``; returns how many."""
         if not isinstance(age, timedelta) or age < timedelta(0):

@@ -302,7 +302,7 @@ class Queue(Generic[T]):
     # -- inside ----------------------------------------------------------------------------------------
 
     def _claim(self, count: int) -> list[QueueEntry[T]]:
-        self._settle_lapsed()
+        self.settle_lapsed()
         while True:
             claimed = self._storage.claim(self.name, count, lease_for=self._lease_for)
             entries = []
@@ -324,8 +324,11 @@ class Queue(Generic[T]):
             # Its lease ends at the deadline and it is looked at again; those claimed with it must go on now.
             log.exception("queue %s: entry %s could not be moved", self.name, stored.id)
 
-    def _settle_lapsed(self) -> None:
-        """End the leases of dead or late holders: attempt counted, cause kept, back at once or dead."""
+    def settle_lapsed(self) -> None:
+        """End the leases of dead or late holders: attempt counted, cause kept, back at once or dead.
+
+        ``dequeue`` does this by itself.
+        """
         lapsed = self._storage.lapsed(self.name)
         if not lapsed:
             return

@@ -1,0 +1,86 @@
+"""The ``duraq`` command.
+
+Commands are imported when they are called: ``duraq --help`` knows each by a line that stands here, and so
+starts fast. stdout is data, stderr is talk; exit codes are those of ``duraq.cli.failing``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from duraq.cli.options import common
+from duraq.cli.stage import run_safely
+
+# name: (module, what help says)
+COMMANDS = {
+    "put": ("feed", "Add an entry, or one for each line of JSON from stdin."),
+    "get": ("work", "Lease entries and print them with their tokens."),
+    "ack": ("work", "Complete what was got."),
+    "nack": ("work", "Say that what was got failed."),
+    "extend": ("work", "Hold what was got for longer."),
+    "run": ("run", "Work a queue with any program."),
+    "stats": ("look", "One line for each queue, those that need attention first."),
+    "ls": ("look", "The queues, or the entries of one."),
+    "show": ("look", "One entry: payload, attempts, life."),
+    "peek": ("look", "The entries that are next; leases nothing."),
+    "tail": ("look", "The newest records; -f goes on."),
+    "pause": ("feed", "Deliver nothing from a queue until it is resumed."),
+    "resume": ("feed", "Deliver again."),
+    "dlq": ("dead_letters", "Dead letters: ls, show, retry, rm, purge."),
+    "demo": ("demo", "A real job on real files, with a worker killed on the way."),
+}
+
+EXAMPLES = """\b
+Examples:
+  duraq put emails '{"to": "ann@example.com"}'
+  duraq run emails -j 4 -- ./send-email
+  duraq stats
+"""
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module only when that command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"duraq.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches  # noqa: PLC0415 - only after a slip of the pen
+
+            near = get_close_matches(args[0], COMMANDS, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else " See duraq --help."
+            ctx.fail(f"there is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_LazyGroup, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="duraq", prog_name="duraq")
+@common
+def cli() -> None:
+    """A durable work queue for daemons on one host: no server, only files.
+
+    The storage is the directory given by --root, by $DURAQ_ROOT, ./.duraq if it is there, or
+    ~/.local/state/duraq.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run_safely(cli, sys.argv[1:]))

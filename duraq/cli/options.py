@@ -1,0 +1,130 @@
+"""Options that every command takes, before or after its name, and the types of their values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+FORMATS = ("table", "json", "jsonl", "csv", "tsv", "ids")
+
+
+@dataclass
+class Settings:
+    """What the common options say. One for each call of the command line, kept in click's context."""
+
+    root: str | None = None
+    output: str | None = None
+    fields: str | None = None
+    color: str = "auto"
+    time: str = "relative"
+    header: bool = True
+    quiet: bool = False
+    verbose: int = 0
+    no_input: bool = False
+
+    def storage(self) -> Path:
+        """The storage's directory: flag, $DURAQ_ROOT, ./.duraq if it is there, ~/.local/state/duraq."""
+        if self.root:
+            return Path(self.root)
+        if os.environ.get("DURAQ_ROOT"):
+            return Path(os.environ["DURAQ_ROOT"])
+        here = Path(".duraq")
+        return here if here.is_dir() else Path.home() / ".local" / "state" / "duraq"
+
+    def say(self, text: str) -> None:
+        """Talk to a person, on stderr, unless asked to be quiet."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+
+def settings() -> Settings:
+    """The settings of the running command."""
+    return click.get_current_context().ensure_object(Settings)
+
+
+def _store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    # What is not given leaves what stood before the command's name.
+    if value is not None and not (parameter.name == "verbose" and value == 0):
+        name = "output" if parameter.name in {"json", "jsonl"} else str(parameter.name)
+        setattr(context.ensure_object(Settings), name, parameter.name if name != parameter.name else value)
+
+
+class _Option:
+    """A decorator that knows the names of its option."""
+
+    def __init__(self, *names: str, **attributes: Any) -> None:
+        self.names = names
+        self._attributes = attributes
+
+    def __call__(self, command: F) -> F:
+        decorate = click.option(
+            *self.names, expose_value=False, callback=_store, is_eager=True, **self._attributes
+        )
+        return decorate(command)
+
+
+def common(command: F, *, without: str = "") -> F:
+    """Give a command the common options (but for one, if it has another of that name)."""
+    for option in reversed(
+        [
+            _Option("-C", "--root", metavar="DIR", help="The storage."),
+            _Option("-o", "--output", type=click.Choice(FORMATS), help="Default: table, or tsv in a pipe."),
+            _Option("--json", is_flag=True, default=None, help="Short for -o json."),
+            _Option("--jsonl", is_flag=True, default=None, help="Short for -o jsonl."),
+            _Option("--fields", metavar="A,B", help="Which columns, in which order."),
+            _Option("--color", type=click.Choice(["auto", "always", "never"]), help="When to use colour."),
+            _Option(
+                "--time", type=click.Choice(["relative", "local", "utc", "unix"]), help="How times look."
+            ),
+            _Option("--no-header", "header", flag_value=False, default=None, help="No line of column names."),
+            _Option("-q", "--quiet", is_flag=True, default=None, help="No talk on stderr."),
+            _Option("-v", "--verbose", count=True, help="More talk on stderr."),
+            _Option("--no-input", is_flag=True, default=None, help="Never ask."),
+        ]
+    ):
+        if without not in option.names:
+            command = option(command)
+    return command
+
+
+class Duration(click.ParamType[timedelta]):
+    """30s, 1h30m, 250ms; 0."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        import durationpy  # noqa: PLC0415 - only who gives a duration pays for it
+
+        try:
+            return timedelta(0) if value == "0" else durationpy.from_str(value)
+        except (durationpy.DurationError, OverflowError):
+            self.fail(f"{value!r} is not a duration such as 30s, 1h30m or 250ms", param, ctx)
+
+
+class Moment(click.ParamType[datetime]):
+    """2026-11-24T10:00 (local time), the same with an offset, or @UNIX."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            if value.startswith("@"):
+                return datetime.fromtimestamp(float(value[1:]), UTC)
+            return datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError, OSError):
+            self.fail(f"{value!r} is not a time such as 2026-11-24T10:00 or @1795514400", param, ctx)
+
+
+DURATION = Duration()
+MOMENT = Moment()
