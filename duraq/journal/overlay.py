@@ -14,13 +14,14 @@ from duraq.journal.filesystem import FileSystem
 
 
 class _Open:
-    """What a descriptor stands for; ``below`` is its own one below, None if the name is not there."""
+    """What a descriptor stands for; ``below`` is the one below, None if the name is not there."""
 
-    __slots__ = ("below", "path")
+    __slots__ = ("below", "owned", "path")
 
-    def __init__(self, path: str, below: int | None) -> None:
+    def __init__(self, path: str, below: int | None, *, owned: bool = True) -> None:
         self.path = path
         self.below = below
+        self.owned = owned
 
 
 class Overlay:
@@ -40,6 +41,12 @@ class Overlay:
         return bool(self._content or self._directories)
 
     # -- opening ---------------------------------------------------------------------------------------
+
+    def adopt(self, directory: int) -> int:
+        """A descriptor here of a directory that is open below, where it remains its owner's to close."""
+        fd = next(self._numbers)
+        self._open[fd] = _Open("", directory, owned=False)
+        return fd
 
     def open_root(self, path: str, *, create: bool = False) -> int:
         if create:
@@ -90,9 +97,9 @@ class Overlay:
         return fd
 
     def close(self, fd: int) -> None:
-        below = self._open.pop(fd).below
-        if below is not None:
-            self._below.close(below)
+        at = self._open.pop(fd)
+        if at.below is not None and at.owned:
+            self._below.close(at.below)
 
     # -- bytes -----------------------------------------------------------------------------------------
 

@@ -1,0 +1,345 @@
+"""Looking at a storage from outside: for commands, dashboards and checks, never in anybody's way.
+
+An inspector takes no lock that a writer waits for, makes no file and writes none, so it works on a read-only
+mount, on a copy and on a backup. It sees what the storage's next opener would see; the newest records a
+moment late while others write.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Self
+
+from duraq.clock import Clock, SystemClock, to_datetime
+from duraq.entry import Entry
+from duraq.errors import EntryNotFound, QueueError, StorageError
+from duraq.journal import reading, record
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.lease import WorkerPresence
+from duraq.journal.lines import Follower, Line, Lines
+from duraq.journal.reading import ReaderFileSystem
+from duraq.journal.record import Record, Seal
+from duraq.model import Counts, EntryStatus, Pause
+from duraq.operations import Complete, Enqueue, Expire, Remove
+from duraq.options import ENTRY_ID
+from duraq.reader import Reader
+from duraq.state import QueueState
+from duraq.views import EntryView, LeaseView, Place, QueueView, RecordView, entry_view
+
+log = logging.getLogger("duraq")
+
+# How often a follower looks for itself, in seconds; a hint from the system only makes it look sooner.
+SWEEP_INTERVAL = 0.5
+
+
+class Inspector:
+    """The queues of one storage as of the last ``refresh``. For one thread; make one for each.
+
+    Raises NotAStorage, UnsupportedVersion, PermissionError, or StorageDamaged if it is the journal that is
+    damaged; a damaged queue keeps only itself from being read.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Clock | None = None,
+        file_system: FileSystem | None = None,
+    ) -> None:
+        self._reader = Reader(os.fspath(path), file_system or ReaderFileSystem())
+        self.path = self._reader.path
+        self._clock = clock or SystemClock()
+        self._leases = -1
+        self._presence: WorkerPresence | None = None
+        try:
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Inspector {self.path!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up every descriptor. Idempotent."""
+        self._reader.close()
+        self._leave_leases()
+
+    def refresh(self) -> None:
+        """Look again: from here on, everything is told as of now."""
+        if self._reader.refresh():
+            self._leave_leases()
+            with suppress(FileNotFoundError):
+                self._leases = self._reader.fs.open_dir(self._reader.root, "leases")
+                self._presence = WorkerPresence(self._leases, self._clock)
+
+    def _leave_leases(self) -> None:
+        if self._presence is not None:
+            self._presence.close()
+            self._reader.fs.close(self._leases)
+            self._presence = None
+
+    # -- queues ----------------------------------------------------------------------------------------
+
+    def queues(self) -> list[str]:
+        """Names of the queues that exist, sorted."""
+        return self._reader.queues()
+
+    def counts(self, queue: str) -> Counts:
+        """Entries by state. Raises QueueNotFound, StorageDamaged."""
+        return self._reader.state(queue).counts(self._clock.now())
+
+    def paused(self, queue: str) -> Pause | None:
+        """Who paused the queue, when and why; None if it is not paused."""
+        return self._reader.state(queue).pause
+
+    def overview(self, queue: str) -> QueueView:
+        """All that can be said of one queue at once, damaged or not. Raises QueueNotFound."""
+        folded = self._reader.fold(queue)
+        state = folded.state
+        now = self._clock.now()
+        counts = state.counts(now)
+        oldest: int | None = None
+        died = []
+        for entry in state:
+            if entry.status is EntryStatus.DEAD:
+                died.append(to_datetime(entry.updated_at))
+            elif entry.status is EntryStatus.READY and (entry.expires_at is None or entry.expires_at > now):
+                since = max(entry.updated_at, entry.ready_at or 0)
+                oldest = since if oldest is None else min(oldest, since)
+        return QueueView(
+            queue,
+            counts,
+            state.pause,
+            None if oldest is None else to_datetime(oldest),
+            tuple(died),
+            tuple(self._leases_of(state)),
+            self._waiting(queue),
+            folded.problem,
+        )
+
+    def leases(self, queue: str | None = None) -> list[LeaseView]:
+        """Who holds what: of that queue, or of all that can be read; the next deadline first."""
+        names = self.queues() if queue is None else [queue]
+        found = [lease for name in names for lease in self._leases_of(self._reader.fold(name).state)]
+        return sorted(found, key=lambda lease: lease.deadline_at)
+
+    def is_alive(self, worker: str) -> bool | None:
+        """Whether a worker lives; None if this reader may not know."""
+        if self._presence is None:
+            return False
+        try:
+            return self._presence.is_alive(worker)
+        except (StorageError, OSError):
+            # Its files are another user's.
+            return None
+        except ValueError:
+            return False
+
+    def _leases_of(self, state: QueueState) -> Iterator[LeaseView]:
+        boot, uptime = self._clock.boot_id, self._clock.uptime()
+        for worker, held in state.leased.items():
+            alive = self.is_alive(worker) if worker else None
+            for entry in held.values():
+                yield LeaseView(
+                    queue=state.name,
+                    id=entry.id,
+                    token=entry.token,
+                    attempt=entry.attempts,
+                    worker=worker,
+                    alive=alive,
+                    late=entry.boot != boot or entry.deadline <= uptime,
+                    leased_at=to_datetime(entry.leased_at),
+                    deadline_at=to_datetime(entry.deadline_at),
+                )
+
+    def _waiting(self, queue: str) -> int:
+        """Consumers that block on the queue. A dead one's FIFO stays until somebody meets it."""
+        fs, root = self._reader.view.fs, self._reader.view.root
+        with ExitStack() as opened, suppress(OSError):
+            home = fs.open_dir(root, queue)
+            opened.callback(fs.close, home)
+            directory = fs.open_dir(home, "waiters")
+            opened.callback(fs.close, directory)
+            names = [name for name in fs.names(directory) if name.endswith(".fifo")]
+            return sum(Path("/proc", name.split("-")[1]).exists() for name in names)
+        return 0
+
+    # -- entries ---------------------------------------------------------------------------------------
+
+    def entries(
+        self, queue: str, status: EntryStatus | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[EntryView]:
+        """Entries in that state (default: every live or dead one); ready ones in order of delivery."""
+        found = self._reader.state(queue).listing(status, self._clock.now())
+        chosen = found[offset : None if limit is None else offset + limit]
+        return [self._entry(queue, entry) for entry in chosen]
+
+    def get(self, entry_id: str, queue: str | None = None) -> EntryView:
+        """One entry, of that queue or wherever it is; one that is over too, while its records are there.
+
+        Raises EntryNotFound, or QueueError if several queues have an entry of this id.
+        """
+        names = self.queues() if queue is None else [queue]
+        live = []
+        for name in names:
+            # Damage in one queue must not hide an entry of another.
+            state = self._reader.fold(name).state if queue is None else self._reader.state(name)
+            state.advance(self._clock.now())
+            if entry_id in state.entries:
+                live.append(self._entry(name, state.entries[entry_id]))
+        over = [] if live else [view for name in names if (view := self._over(name, entry_id)) is not None]
+        if len(live) > 1:
+            where = ", ".join(view.queue for view in live)
+            raise QueueError(f"several queues have an entry {entry_id}: {where}; say which")
+        if not live and not over:
+            raise EntryNotFound(f"there is no entry {entry_id}" + (f" in queue {queue}" if queue else ""))
+        return max(live or over, key=lambda view: view.updated_at)
+
+    def life(self, entry_id: str, queue: str | None = None) -> list[RecordView]:
+        """Every record that concerns the entry, oldest first, each with its file, line and byte."""
+        found = []
+        for name in self.queues() if queue is None else [queue]:
+            found += [_record(name, *each) for each in self._records_of(name, entry_id)]
+        return _in_time(found)
+
+    def where_is(self, entry_id: str, queue: str | None = None) -> list[Place]:
+        """File, line and byte of each record of the entry, oldest first."""
+        return [view.place for view in self.life(entry_id, queue)]
+
+    def _entry(self, queue: str, entry: Entry) -> EntryView:
+        segments = self._reader.fold(queue).segments
+        assert segments is not None
+        return entry_view(queue, entry, segments.payload(entry.where))
+
+    def _records_of(self, queue: str, entry_id: str) -> list[tuple[Line, Record]]:
+        if not ENTRY_ID.match(entry_id):
+            return []
+        try:
+            with closing(self._reader.lines(queue)) as lines:
+                return list(lines.of_entry(entry_id))
+        except OSError:
+            # Not ours to read, or only just coming into being: in either case nothing is known of it here.
+            return []
+
+    def _over(self, queue: str, entry_id: str) -> EntryView | None:
+        """An entry that is no longer in the queue, as its records tell it; a removed one is gone."""
+        state = QueueState(queue)
+        entry: Entry | None = None
+        payload = b""
+        for line, (operation, seq, at) in self._records_of(queue, entry_id):
+            assert not isinstance(operation, Seal)
+            if isinstance(operation, Enqueue):
+                payload = record.payload(line.text)
+            # The beginning of its life may have been dropped already.
+            with suppress(KeyError):
+                entry = state.entries.get(entry_id, entry)
+                state.apply(operation, seq, at)
+                entry = state.entries.get(entry_id, entry)
+            if isinstance(operation, Remove):
+                entry = None
+            elif entry is not None and isinstance(operation, Complete | Expire):
+                entry.updated_at = at
+                entry.status = EntryStatus.EXPIRED if isinstance(operation, Expire) else EntryStatus.COMPLETED
+        return None if entry is None else entry_view(queue, entry, payload)
+
+    # -- records ---------------------------------------------------------------------------------------
+
+    def records(self, queues: Iterable[str] | None = None, *, last: int = 10) -> list[RecordView]:
+        """The newest records of these queues, or of all, oldest first."""
+        return _newest(self._last(queues, last), last)
+
+    def follow(
+        self, queues: Iterable[str] | None = None, *, last: int = 0, stop: threading.Event | None = None
+    ) -> Iterator[RecordView]:
+        """The newest records, then each new one as it is written, until ``stop`` is set.
+
+        Of these queues, or of all; then also of those that come into being. Goes its own way: it needs no
+        ``refresh`` and notices none.
+        """
+        chosen = None if queues is None else list(queues)
+        fs, root = self._reader.fs, self._reader.root
+        seen = self._last(chosen, max(last, 1))
+        with ExitStack() as opened:
+            followed = {}
+            for name, lines in seen.items():
+                followed[name] = _follow(fs, root, name, lines[-1][0] if lines else None, opened)
+            yield from _newest(seen, last)
+            for _ in _looks(self.path, stop or threading.Event()):
+                for name in reading.queue_names(fs, root) if chosen is None else ():
+                    if name not in followed:
+                        followed[name] = _follow(fs, root, name, None, opened)
+                found = [_record(name, *new) for name, tail in followed.items() for new in tail.new()]
+                yield from _in_time(found)
+
+    def _last(self, queues: Iterable[str] | None, count: int) -> dict[str, list[tuple[Line, Record]]]:
+        """The newest records of each of these queues."""
+        found = {}
+        for name in self.queues() if queues is None else queues:
+            with closing(self._reader.lines(name)) as lines:
+                found[name] = lines.last(count)
+        return found
+
+
+def _follow(fs: FileSystem, root: int, queue: str, after: Line | None, opened: ExitStack) -> Follower:
+    lines = Lines(fs, root, queue)
+    opened.callback(lines.close)
+    return Follower(lines, after)
+
+
+def _newest(found: dict[str, list[tuple[Line, Record]]], last: int) -> list[RecordView]:
+    views = [_record(queue, *each) for queue, records in found.items() for each in records]
+    return _in_time(views)[-last:] if last > 0 else []
+
+
+def _in_time(views: list[RecordView]) -> list[RecordView]:
+    # Stable: the records of one queue keep their order even if somebody set the clock back between them.
+    return sorted(views, key=lambda view: view.at)
+
+
+def _record(queue: str, line: Line, found: Record) -> RecordView:
+    return RecordView(
+        queue=queue,
+        op=found.operation.op,
+        seq=found.seq,
+        at=to_datetime(found.at),
+        id=getattr(found.operation, "id", None),
+        place=Place(Lines.path(queue, line.segment), line.number, line.offset, len(line.text)),
+        text=line.text,
+    )
+
+
+def _looks(path: str, stop: threading.Event) -> Iterator[None]:
+    """When to look: now, every SWEEP_INTERVAL, and as soon as the system hints that something changed."""
+    yield
+    try:
+        import watchfiles  # noqa: PLC0415 - 40 ms that only a follower pays
+
+        hints = watchfiles.watch(
+            path,
+            watch_filter=None,
+            step=20,
+            debounce=100,
+            rust_timeout=int(SWEEP_INTERVAL * 1000),
+            yield_on_timeout=True,
+            force_polling=False,
+            stop_event=stop,
+        )
+        for _ in hints:
+            yield
+    except (OSError, RuntimeError) as error:
+        # No inotify instance left, or a directory went away. The sweep is enough.
+        log.debug("cannot watch %s (%s); looking every %s s", path, error, SWEEP_INTERVAL)
+    while not stop.wait(SWEEP_INTERVAL):
+        yield

@@ -1,0 +1,162 @@
+"""The segments of one queue as plain lines, for finding and following records without folding them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from duraq.errors import StorageDamaged
+from duraq.journal import record, segment
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.record import BadRecord, Record, Seal
+
+
+class Line(NamedTuple):
+    """A whole line, newline included: in which segment, the how manieth from 1, at which byte."""
+
+    segment: int
+    number: int
+    offset: int
+    text: bytes
+
+
+class Lines:
+    """One queue's lines, as they are in the files at each call; holds two descriptors of directories."""
+
+    def __init__(self, fs: FileSystem, root: int, queue: str) -> None:
+        self._fs = fs
+        self.queue = queue
+        self._home = fs.open_dir(root, queue)
+        try:
+            self._directory = fs.open_dir(self._home, "segments")
+        except BaseException:
+            fs.close(self._home)
+            raise
+
+    def close(self) -> None:
+        self._fs.close(self._directory)
+        self._fs.close(self._home)
+
+    @staticmethod
+    def path(queue: str, number: int) -> str:
+        """The segment's file, relative to the storage."""
+        return f"{queue}/segments/{segment.file_name(number)}"
+
+    def segments(self) -> list[int]:
+        return segment.numbers(self._fs, self._directory)
+
+    def read(self, number: int, offset: int = 0) -> bytes:
+        """The segment's bytes from there on. Raises FileNotFoundError."""
+        fd = self._fs.open_file(self._directory, segment.file_name(number), writable=False)
+        try:
+            return self._fs.pread(fd, max(0, self._fs.size(fd) - offset), offset)
+        finally:
+            self._fs.close(fd)
+
+    def last(self, count: int) -> list[tuple[Line, Record]]:
+        """The newest records, oldest first, as far as there are so many. Raises StorageDamaged."""
+        found: list[tuple[Line, Record]] = []
+        for number in reversed(self.segments()):
+            missing = count - len(found)
+            if missing <= 0:
+                break
+            # One more, for a sealed segment ends in its seal.
+            newest = deque(split(self.read(number), number), missing + 1)
+            records = [(line, self.decode(line)) for line in newest]
+            found[:0] = [each for each in records if not isinstance(each[1].operation, Seal)][-missing:]
+        return found
+
+    def decode(self, line: Line) -> Record:
+        """The record of a line. Raises StorageDamaged."""
+        try:
+            return record.decode(line.text)
+        except BadRecord as error:
+            raise StorageDamaged(
+                str(error), path=self.path(self.queue, line.segment), line=line.number, byte=line.offset
+            ) from None
+
+    def of_entry(self, entry_id: str) -> Iterator[tuple[Line, Record]]:
+        """Every undamaged record that concerns the entry, oldest first."""
+        mention = f'"id":"{entry_id}"'.encode()
+        for number in self.segments():
+            data = self.read(number)
+            line, counted = 1, 0
+            at = data.find(mention)
+            while at >= 0:
+                start = data.rfind(b"\n", 0, at) + 1
+                end = data.find(b"\n", at) + 1
+                if not end:
+                    break
+                line += data.count(b"\n", counted, start)
+                counted = start
+                text = data[start:end]
+                # A payload may say the same words.
+                found = _decoded(text)
+                if found is not None and getattr(found.operation, "id", None) == entry_id:
+                    yield Line(number, line, start, text), found
+                at = data.find(mention, end)
+
+
+def split(data: bytes, number: int, offset: int = 0, first: int = 1) -> Iterator[Line]:
+    """The whole lines of a segment's bytes, which begin at that offset with that line."""
+    at = 0
+    while (newline := data.find(b"\n", at)) >= 0:
+        yield Line(number, first, offset + at, data[at : newline + 1])
+        first += 1
+        at = newline + 1
+
+
+def _decoded(text: bytes) -> Record | None:
+    try:
+        return record.decode(text)
+    except BadRecord:
+        return None
+
+
+class Follower:
+    """Reads what is appended to one queue, from a place on, from segment to segment."""
+
+    def __init__(self, lines: Lines, after: Line | None) -> None:
+        self._lines = lines
+        self._segment = after.segment if after else 0
+        self._offset = after.offset + len(after.text) if after else 0
+        self._number = after.number + 1 if after else 1
+        self._doubted = -1
+
+    def new(self) -> Iterator[tuple[Line, Record]]:
+        """What was appended since the last call.
+
+        A line that does not check is held back once, for it may be just being mended; if it is still there
+        at the next call, StorageDamaged is raised.
+        """
+        while True:
+            try:
+                data = self._lines.read(self._segment, self._offset)
+            except FileNotFoundError:
+                if not self._go_on():
+                    return
+                continue
+            sealed = False
+            for line in split(data, self._segment, self._offset, self._number):
+                try:
+                    found = self._lines.decode(line)
+                except StorageDamaged:
+                    if self._doubted == line.offset:
+                        raise
+                    self._doubted = line.offset
+                    return
+                self._offset = line.offset + len(line.text)
+                self._number = line.number + 1
+                sealed = isinstance(found.operation, Seal)
+                if not sealed:
+                    yield line, found
+            if not (sealed and self._go_on()):
+                return
+
+    def _go_on(self) -> bool:
+        """Go over to the next segment there is."""
+        following = [number for number in self._lines.segments() if number > self._segment]
+        if following:
+            self._segment, self._offset, self._number = following[0], 0, 1
+        return bool(following)

@@ -1,0 +1,197 @@
+"""Opening a storage to look at it: no lock, no lease, nothing made, nothing written.
+
+Two things stand between a reader and the truth. After a power cut, until somebody opens the storage, the
+segments may lack what the journal holds, and hold what it lacks; so the reader runs the recovery in memory.
+And while others write, what was read first may be older than what was read next. Hence the order here:
+how long the segments are, then the journal, then the ends. Every line that a segment had by then has its
+frame in what is read next, or its end in what is read last; what has neither is a power cut's leftover.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from duraq.errors import NotAStorage, StorageDamaged
+from duraq.journal import ends, journal, segment
+from duraq.journal.ends import End
+from duraq.journal.filesystem import FileSystem, RealFileSystem
+from duraq.journal.frame import Frame, Part
+from duraq.journal.overlay import Overlay
+from duraq.journal.recovery import Replay, read_journal
+from duraq.model import QUEUE_NAME, RESERVED_NAMES
+
+# Only these two may still have grown at the end of a queue: the one that is being sealed and the next.
+_GROWING = 2
+_ATTEMPTS = 5
+_PAUSE = 0.01  # seconds
+
+
+class ReaderFileSystem(RealFileSystem):
+    """The machine's file system for those who only look.
+
+    Files of other users and hard links are read as well: a backup may consist of them, and nothing that
+    is read here is ever believed without its checksum.
+    """
+
+    def open_file(
+        self,
+        directory: int,
+        name: str,
+        *,
+        create: bool = False,
+        exclusive: bool = False,
+        writable: bool = True,
+    ) -> int:
+        assert not create
+        assert not exclusive
+        assert not writable
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = os.open(name, flags, dir_fd=directory)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise NotAStorage("not a regular file", path=name, hint="somebody put it there; look at it")
+        return fd
+
+
+class View(NamedTuple):
+    """A storage to read from: a file system, and the storage's directory in it.
+
+    ``settled``: the segments hold what the journal says, so they alone may be followed from here on. If
+    not, the view is good for one look, and ``damaged`` has the queues that could not be brought to rest.
+    """
+
+    fs: FileSystem
+    root: int
+    settled: bool
+    damaged: dict[str, StorageDamaged]
+
+
+def look(fs: FileSystem, root: int) -> View:
+    """The storage as its next opener would find it. ``root`` remains the caller's to close."""
+    overlay = Overlay(fs)
+    top = overlay.adopt(root)
+    replay = _InMemory(overlay, top, _lengths(overlay, top))
+    frames, known = _read_journal(overlay, top)
+    replay.recover(frames, known, queue_names(overlay, top))
+    if overlay.changed or replay.damaged:
+        return View(overlay, top, settled=False, damaged=replay.damaged)
+    return View(fs, root, settled=True, damaged={})
+
+
+def queue_names(fs: FileSystem, root: int) -> list[str]:
+    """The queues in a storage's directory, sorted."""
+    return [name for name in fs.names(root) if QUEUE_NAME.match(name) and is_queue(fs, root, name)]
+
+
+def is_queue(fs: FileSystem, root: int, name: str) -> bool:
+    """Whether a name that could be a queue's is one's."""
+    if name in RESERVED_NAMES:
+        return False
+    try:
+        home = fs.open_dir(root, name)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        # Nobody knows what is in it, but it is there, and that should be seen.
+        return True
+    try:
+        return fs.exists(home, "segments")
+    finally:
+        fs.close(home)
+
+
+def _lengths(fs: FileSystem, root: int) -> dict[tuple[str, int], int]:
+    """How long the segments are now, of those that may be growing."""
+    found = {}
+    for queue in queue_names(fs, root):
+        try:
+            home = fs.open_dir(root, queue)
+        except OSError:
+            continue
+        try:
+            directory = fs.open_dir(home, "segments")
+            try:
+                for number in segment.numbers(fs, directory)[-_GROWING:]:
+                    fd = fs.open_file(directory, segment.file_name(number), writable=False)
+                    found[queue, number] = fs.size(fd)
+                    fs.close(fd)
+            finally:
+                fs.close(directory)
+        except OSError:
+            continue
+        finally:
+            fs.close(home)
+    return found
+
+
+def _read_journal(fs: FileSystem, root: int) -> tuple[list[Frame], dict[str, End]]:
+    """The journal's frames, and where queues end that have none."""
+    try:
+        directory = fs.open_dir(root, "journal")
+    except FileNotFoundError:
+        raise StorageDamaged("the journal is missing", path="journal") from None
+    files: list[int] = []
+    try:
+        files.extend(fs.open_file(directory, journal.file_name(epoch), writable=False) for epoch in (0, 1))
+        for _ in range(_ATTEMPTS - 1):
+            # A file that is written or recycled between two reads of it can look like a damaged one.
+            with suppress(StorageDamaged):
+                return _read(fs, directory, tuple(files))
+            time.sleep(_PAUSE)
+        return _read(fs, directory, tuple(files))
+    except FileNotFoundError as error:
+        raise StorageDamaged("a file of the journal is missing", path=error.filename) from None
+    finally:
+        for fd in (*files, directory):
+            fs.close(fd)
+
+
+def _read(fs: FileSystem, directory: int, files: tuple[int, ...]) -> tuple[list[Frame], dict[str, End]]:
+    found = read_journal(fs, files)
+    return found.frames, ends.load(fs, directory, required=found.newest > 2)
+
+
+class _InMemory(Replay):
+    """The recovery over an overlay; a queue that it cannot mend does not keep the others from it."""
+
+    def __init__(self, fs: FileSystem, root: int, lengths: dict[tuple[str, int], int]) -> None:
+        super().__init__(fs, root)
+        self._lengths = lengths
+        self.damaged: dict[str, StorageDamaged] = {}
+
+    def _write(self, part: Part) -> None:
+        if part.queue not in self.damaged:
+            with self._blaming(part.queue):
+                super()._write(part)
+
+    def _end(self, queue: str, end: End) -> None:
+        if queue not in self.damaged:
+            with self._blaming(queue):
+                super()._end(queue, end)
+
+    def _cut(self, queue: str, number: int, end: int) -> None:
+        if queue in self.damaged:
+            return
+        fd = self._open[queue, number]
+        length = self._lengths.get((queue, number))
+        if length is None:
+            # Made since, so it is growing; or long sealed, so it is not.
+            newest = max((other for name, other in self._lengths if name == queue), default=0)
+            length = 0 if number > newest else self._fs.size(fd)
+        if length > end:
+            self._fs.truncate(fd, end)
+
+    @contextmanager
+    def _blaming(self, queue: str) -> Iterator[None]:
+        try:
+            yield
+        except StorageDamaged as error:
+            self.damaged[queue] = error
+        except PermissionError:
+            # Whoever folds this queue is told.
+            return

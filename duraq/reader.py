@@ -1,0 +1,173 @@
+"""The queues of a storage, folded by somebody who may only read. What an Inspector stands on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged
+from duraq.journal import opening, reading
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.lines import Lines
+from duraq.journal.reading import View
+from duraq.journal.record import Seal
+from duraq.journal.segment import Segments
+from duraq.model import QUEUE_NAME
+from duraq.state import QueueState
+
+# A queue that changes while it is read can look damaged; damage that is real stays.
+_ATTEMPTS = 3
+_PAUSE = 0.02  # seconds
+
+
+class Folded:
+    """One queue as far as it could be read, and what ended the reading if that was not its end."""
+
+    def __init__(self, queue: str) -> None:
+        self.segments: Segments | None = None
+        self.state = QueueState(queue)
+        self.problem: StorageDamaged | OSError | None = None
+
+    def close(self) -> None:
+        if self.segments is not None:
+            self.segments.close()
+
+
+class Reader:
+    """Keeps what was read, reads what was added since ``refresh``, and begins anew where it must."""
+
+    def __init__(self, path: str, file_system: FileSystem) -> None:
+        self.path = str(Path(path).absolute())
+        self.fs = file_system
+        self.root = -1
+        self._view: View | None = None
+        self._folded: dict[str, Folded] = {}
+        self._fresh: set[str] = set()
+
+    def close(self) -> None:
+        """Give up every descriptor. Idempotent."""
+        self._forget()
+        if self.root >= 0:
+            self.fs.close(self.root)
+            self.root = -1
+
+    def refresh(self) -> bool:
+        """Look again; returns whether it is another directory than before."""
+        moved = self._find_root()
+        self._fresh.clear()
+        if self._view is None or not self._view.settled:
+            self._forget()
+            self._view = reading.look(self.fs, self.root)
+        return moved
+
+    def _find_root(self) -> bool:
+        try:
+            root = self.fs.open_root(self.path)
+        except FileNotFoundError:
+            raise NotAStorage("there is no such directory", path=self.path) from None
+        except NotADirectoryError:
+            raise NotAStorage("not a directory", path=self.path) from None
+        if self.root >= 0 and self.fs.identity(root) == self.fs.identity(self.root):
+            self.fs.close(root)
+            return False
+        self.close()
+        self.root = root
+        if not self.fs.exists(root, opening.MARKER):
+            raise NotAStorage("not a DuraQ storage", path=self.path, hint="there is no duraq.json in it")
+        opening.check_marker(self.fs, root, self.path)
+        return True
+
+    def _forget(self) -> None:
+        for folded in self._folded.values():
+            folded.close()
+        self._folded.clear()
+        self._view = None
+
+    @property
+    def view(self) -> View:
+        """The storage as it was brought to rest at the last refresh."""
+        if self._view is None:
+            raise StorageClosed("this inspector is closed", path=self.path)
+        return self._view
+
+    def queues(self) -> list[str]:
+        return reading.queue_names(self.view.fs, self.view.root)
+
+    def check_queue(self, queue: str) -> None:
+        """Raise QueueNotFound unless there is one."""
+        if not QUEUE_NAME.match(queue) or not reading.is_queue(self.view.fs, self.view.root, queue):
+            raise QueueNotFound(f"there is no queue {queue!r}")
+
+    def lines(self, queue: str) -> Lines:
+        """The queue's lines; the caller closes them."""
+        self.check_queue(queue)
+        return Lines(self.view.fs, self.view.root, queue)
+
+    def state(self, queue: str) -> QueueState:
+        """The queue's state. Raises what keeps it from being read."""
+        folded = self.fold(queue)
+        if folded.problem is not None:
+            raise folded.problem
+        return folded.state
+
+    def fold(self, queue: str) -> Folded:
+        """The queue, read up to its end as of the last refresh or later."""
+        folded = self._folded.get(queue)
+        if folded is not None and queue in self._fresh:
+            return folded
+        self.check_queue(queue)
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_PAUSE)
+            if folded is None or folded.problem is not None or self._was_replaced(folded):
+                if folded is not None:
+                    folded.close()
+                folded = self._folded[queue] = Folded(queue)
+            self._catch_up(folded)
+            if not isinstance(folded.problem, StorageDamaged):
+                break
+        assert folded is not None
+        self._fresh.add(queue)
+        return folded
+
+    def _was_replaced(self, folded: Folded) -> bool:
+        """Whether the queue's directory was removed and made again."""
+        if folded.segments is None:
+            return True
+        fs, root = self.view.fs, self.view.root
+        home = fs.open_dir(root, folded.state.name)
+        try:
+            return fs.identity(home) != fs.identity(folded.segments.home)
+        finally:
+            fs.close(home)
+
+    def _catch_up(self, folded: Folded) -> None:
+        state = folded.state
+        try:
+            if folded.segments is None:
+                folded.segments = self._open(state.name)
+            if folded.segments is not None:
+                for (operation, seq, at), where in folded.segments.catch_up():
+                    assert not isinstance(operation, Seal)
+                    state.apply(operation, seq, at, where)
+        except (StorageDamaged, OSError) as error:
+            folded.problem = error
+        except KeyError as error:
+            folded.problem = StorageDamaged(
+                f"a record speaks of entry {error}, which is not there", path=state.name
+            )
+        if folded.problem is None:
+            folded.problem = self.view.damaged.get(state.name)
+
+    def _open(self, queue: str) -> Segments | None:
+        """The queue's segments; None if its maker has got no further than its directory."""
+        try:
+            lines = self.lines(queue)
+        except FileNotFoundError:
+            return None
+        try:
+            if not lines.segments():
+                return None
+        finally:
+            lines.close()
+        return Segments(self.view.fs, self.view.root, queue, writable=False, limit=0)
