@@ -21,12 +21,22 @@ class Attention(StrEnum):
     LEASE = "LEASE!"
     DLQ = "DLQ+"
     PAUSED = "PAUSED"
-    OK = "ok"
+    DEAD = "DEAD"
+    OK = "OK"
 
     @property
-    def rank(self) -> int:
-        """0 is the worst."""
-        return list(Attention).index(self)
+    def role(self) -> str:
+        """How loud it is: crit, warn, note or plain."""
+        return _ROLES.get(self, "crit")
+
+
+_ROLES = {
+    Attention.LEASE: "warn",
+    Attention.DLQ: "warn",
+    Attention.PAUSED: "note",
+    Attention.DEAD: "note",
+    Attention.OK: "plain",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,7 @@ def judge(queue: QueueView, now: datetime, limits: Thresholds = DEFAULT) -> Verd
         or _overdue(queue, now, limits)
         or _dying(queue, now, limits)
         or _paused(queue)
+        or _has_dead(queue)
         or Verdict(Attention.OK, "")
     )
 
@@ -114,6 +125,12 @@ def _paused(queue: QueueView) -> Verdict | None:
         return None
     reason = f": {queue.pause.reason}" if queue.pause.reason else ""
     return Verdict(Attention.PAUSED, f"by {queue.pause.who} at {queue.pause.at:%Y-%m-%d %H:%M:%SZ}{reason}")
+
+
+def _has_dead(queue: QueueView) -> Verdict | None:
+    if not queue.counts.dead:
+        return None
+    return Verdict(Attention.DEAD, f"{queue.counts.dead} to be decided on, see duraq dlq ls {queue.name}")
 
 
 def _whole(duration: timedelta) -> str:

@@ -182,9 +182,15 @@ class Inspector:
         self, queue: str, status: EntryStatus | None = None, *, limit: int | None = None, offset: int = 0
     ) -> list[EntryView]:
         """Entries in that state (default: every live or dead one); ready ones in order of delivery."""
+        return list(self.each_entry(queue, status, limit=limit, offset=offset))
+
+    def each_entry(
+        self, queue: str, status: EntryStatus | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> Iterator[EntryView]:
+        """The same, one by one: only the payload of the one at hand is in memory."""
         found = self._reader.state(queue).listing(status, self._clock.now())
         chosen = found[offset : None if limit is None else offset + limit]
-        return [self._entry(queue, entry) for entry in chosen]
+        return (self._entry(queue, entry) for entry in chosen)
 
     def get(self, entry_id: str, queue: str | None = None) -> EntryView:
         """One entry, of that queue or wherever it is; one that is over too, while its records are there.

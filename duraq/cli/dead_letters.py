@@ -1,27 +1,58 @@
-"""dlq: the entries that were given up."""
+"""dlq: the entries that were given up.
+
+What is to be acted on is found first and frozen: the number that is shown is the number that is meant, and
+what dies later is not touched.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple
 
 import click
 
-from duraq import DeadLetterQueue, EntryNotFound, FileStorage
+from duraq import options
 from duraq.cli.failing import Code, CommandError
-from duraq.cli.look import ENTRY_COLUMNS, describe, entry_row, inspecting
-from duraq.cli.options import DURATION, Settings, common, settings
-from duraq.cli.output import show_one, show_rows
-from duraq.dead_letters import BATCH
+from duraq.cli.input import STDIN, words
+from duraq.cli.look import find_entries, inspecting, missed, show_entries
+from duraq.cli.options import DURATION, F, Settings, common, settings
+from duraq.cli.output import Row, conclude, show_rows
+from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, entry_row
+from duraq.dead_letters import BATCH, DeadLetterQueue
+from duraq.errors import EntryNotFound
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
+from duraq.safe_text import safe_text
 from duraq.views import EntryView
 
-_Act = Callable[[DeadLetterQueue[object], list[str]], int]
+_Act = Callable[[DeadLetterQueue[Any], list[str]], object]
+TOP = 3  # error types that a question names
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Consent(NamedTuple):
+    """What was said about going on."""
+
+    dry_run: bool
+    yes: bool
+    expect: int | None
+
+
+def _asking(command: F) -> F:
+    """Give a command the options of everything that changes many entries at once."""
+    for option in (
+        click.option("--expect", type=click.IntRange(0), metavar="N", help="Refuse unless it is that many."),
+        click.option("-y", "--yes", is_flag=True, help="Do not ask."),
+        click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(no_args_is_help=True)
+@common
 def dlq() -> None:
     """Dead letters: entries that failed too often, kept until somebody decides."""
 
@@ -35,39 +66,38 @@ def dlq_ls(queues: tuple[str, ...], limit: int | None, offset: int) -> None:
     """The dead letters of QUEUES, or of all."""
     said = settings()
     with inspecting(said) as inspector:
-        rows = [
+        rows = (
             entry_row(view)
             for name in queues or inspector.queues()
-            for view in inspector.entries(name, EntryStatus.DEAD, limit=limit, offset=offset)
-        ]
-    show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, rows)
+            for view in inspector.each_entry(name, EntryStatus.DEAD, limit=limit, offset=offset)
+        )
+        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, rows, more=ENTRY_MORE)
 
 
 @dlq.command("show")
 @click.argument("ids", nargs=-1, required=True)
+@click.option("--queue", metavar="QUEUE", help="If several queues have an entry of this id.")
 @common
-def dlq_show(ids: tuple[str, ...]) -> None:
+def dlq_show(ids: tuple[str, ...], queue: str | None) -> int:
     """Dead letters in full, with every attempt's error."""
     said = settings()
     with inspecting(said) as inspector:
-        for view in _dead(inspector, ids, None):
-            life = inspector.life(view.id, view.queue)
-            show_one(said, "duraq.entry/1", entry_row(view), describe(said, view, life))
+        found, problems = _dead(inspector, words(ids, "IDS"), queue)
+        show_entries(said, inspector, found)
+    return missed(problems, partly=bool(found))
 
 
 @dlq.command("retry")
 @click.argument("ids", nargs=-1)
-@click.option("--all", "queue", metavar="QUEUE", help="Everything that is dead in that queue now.")
-@click.option("--queue", "only", metavar="QUEUE", help="If several queues have an entry of this id.")
+@click.option("--all", "everything", is_flag=True, help="Everything that is dead now; see --queue.")
+@click.option("--queue", metavar="QUEUE", help="Only of this queue.")
 @click.option("--keep-attempts", is_flag=True, help="Count on from where they died.")
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--expect", type=int, metavar="N", help="Refuse unless it is that many.")
+@_asking
 @common
 def retry(
     ids: tuple[str, ...],
+    everything: bool,
     queue: str | None,
-    only: str | None,
     keep_attempts: bool,
     dry_run: bool,
     yes: bool,
@@ -75,111 +105,164 @@ def retry(
 ) -> int:
     """Put dead letters back into their queues; - reads IDS from stdin."""
     said = settings()
-    chosen = _choose(said, ids, queue, only)
-    if not _agreed(said, "retry", chosen, dry_run=dry_run, sure=yes or queue is None, expect=expect):
-        return Code.DONE
-    return _act(
-        said, chosen, "retried", lambda dead, each: dead.retry_many(each, keep_attempts=keep_attempts)
+    if bool(ids) == everything:
+        raise CommandError(Code.USAGE, "name IDS, or - for those on stdin, or --all")
+    with inspecting(said) as inspector:
+        if everything:
+            names = inspector.queues() if queue is None else [queue]
+            chosen = [view for name in names for view in inspector.entries(name, EntryStatus.DEAD)]
+            problems: list[EntryNotFound] = []
+        else:
+            chosen, problems = _dead(inspector, words(ids, "IDS"), queue)
+    # Nothing is lost by a retry, so those that were named one by one need no second thought.
+    named = not everything and STDIN not in ids
+    consent = _Consent(dry_run, yes or named, expect)
+    return _carry_out(
+        said, "retry", chosen, problems, consent, partial(_retry, keep_attempts=keep_attempts), "ready"
     )
+
+
+def _retry(dead: DeadLetterQueue[Any], ids: list[str], *, keep_attempts: bool) -> None:
+    dead.retry_many(ids, keep_attempts=keep_attempts)
 
 
 @dlq.command("rm")
 @click.argument("ids", nargs=-1, required=True)
-@click.option("--queue", "only", metavar="QUEUE", help="If several queues have an entry of this id.")
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--expect", type=int, metavar="N", help="Refuse unless it is that many.")
+@click.option("--queue", metavar="QUEUE", help="Only of this queue.")
+@_asking
 @common
-def rm(ids: tuple[str, ...], only: str | None, dry_run: bool, yes: bool, expect: int | None) -> int:
+def rm(ids: tuple[str, ...], queue: str | None, dry_run: bool, yes: bool, expect: int | None) -> int:
     """Remove dead letters for good; - reads IDS from stdin."""
     said = settings()
-    chosen = _choose(said, ids, None, only)
-    if not _agreed(said, "remove", chosen, dry_run=dry_run, sure=yes, expect=expect):
-        return Code.DONE
-    return _act(said, chosen, "removed", lambda dead, each: dead.remove_many(each))
+    with inspecting(said) as inspector:
+        chosen, problems = _dead(inspector, words(ids, "IDS"), queue)
+    consent = _Consent(dry_run, yes, expect)
+    return _carry_out(said, "remove", chosen, problems, consent, DeadLetterQueue.remove_many, "removed")
 
 
 @dlq.command("purge")
 @click.argument("queue")
-@click.option("--older-than", type=DURATION, default=timedelta(0), help="Only what died longer ago.")
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--expect", type=int, metavar="N", help="Refuse unless it is that many.")
+@click.option("--older-than", type=DURATION, help="Only what died longer ago.")
+@_asking
 @common
-def purge(queue: str, older_than: timedelta, dry_run: bool, yes: bool, expect: int | None) -> int:
-    """Remove the dead letters of QUEUE for good, all or the older ones."""
+def purge(queue: str, older_than: timedelta | None, dry_run: bool, yes: bool, expect: int | None) -> int:
+    """Remove the dead letters of QUEUE for good, all or the older ones.
+
+    Asks for the queue's name to be typed. Without a terminal: --yes, and --expect N if it is all of them.
+    """
     said = settings()
-    before = datetime.now(UTC) - older_than
+    before = datetime.now(UTC)
+    if older_than is not None:
+        options.duration("--older-than", older_than, zero=True)
+        before -= older_than
     with inspecting(said) as inspector:
         chosen = [view for view in inspector.entries(queue, EntryStatus.DEAD) if view.updated_at <= before]
-    if not _agreed(said, "remove", chosen, dry_run=dry_run, sure=yes, expect=expect):
-        return Code.DONE
-    return _act(said, chosen, "removed", lambda dead, each: dead.remove_many(each))
+    if yes and older_than is None and expect is None and not dry_run:
+        raise CommandError(
+            Code.USAGE, f"all {len(chosen)} dead letters of {queue}: say --expect {len(chosen)} as well"
+        )
+    consent = _Consent(dry_run, yes, expect)
+    return _carry_out(
+        said, "purge", chosen, [], consent, DeadLetterQueue.remove_many, "removed", to_type=queue
+    )
 
 
-def _choose(said: Settings, ids: Iterable[str], queue: str | None, only: str | None) -> list[EntryView]:
-    names: list[str] = []
-    for name in ids:
-        names += sys.stdin.read().split() if name == "-" else [name]
-    if bool(names) == bool(queue):
-        raise CommandError(Code.USAGE, "give IDS (or - for stdin), or --all QUEUE")
-    with inspecting(said) as inspector:
-        if queue is not None:
-            return inspector.entries(queue, EntryStatus.DEAD)
-        return _dead(inspector, names, only)
+def _dead(
+    inspector: Inspector, ids: list[str], queue: str | None
+) -> tuple[list[EntryView], list[EntryNotFound]]:
+    """Those of them that are dead, and what is the matter with the others."""
+    found, problems = find_entries(inspector, ids, queue)
+    dead = [view for view in found if view.status is EntryStatus.DEAD]
+    problems += [
+        EntryNotFound(f"queue {view.queue}: entry {view.id} is {view.status}, not dead")
+        for view in found
+        if view.status is not EntryStatus.DEAD
+    ]
+    return dead, problems
 
 
-def _dead(inspector: Inspector, ids: Iterable[str], queue: str | None) -> list[EntryView]:
-    found = [inspector.get(entry_id, queue) for entry_id in ids]
-    for view in found:
-        if view.status is not EntryStatus.DEAD:
-            raise EntryNotFound(f"queue {view.queue}: entry {view.id} is {view.status}, not dead")
-    return found
-
-
-def _agreed(
-    said: Settings, verb: str, chosen: list[EntryView], *, dry_run: bool, sure: bool, expect: int | None
-) -> bool:
-    """Whether to go on: the exact number is shown, and asked for where it cannot be taken back."""
-    count = len(chosen)
-    if expect is not None and count != expect:
-        raise CommandError(Code.CONFLICT, f"{count} would be meant, not {expect}; nothing was done")
-    if dry_run:
-        said.say(f"would {verb} {count}")
-        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, map(entry_row, chosen))
-        return False
-    if not count:
-        said.say("none")
-        return False
-    if sure:
-        return True
-    if said.no_input or not sys.stdin.isatty():
-        raise CommandError(Code.USAGE, f"this would {verb} {count}; say --yes to mean it")
-    return click.confirm(f"{verb.capitalize()} {count} dead letters?", default=False, err=True)
-
-
-def _act(said: Settings, chosen: list[EntryView], done: str, act: _Act) -> int:
-    """Do it, queue by queue, in batches; what somebody else was quicker with keeps nothing else back."""
-    count, problems = 0, []
+def _carry_out(
+    said: Settings,
+    verb: str,
+    chosen: Sequence[EntryView],
+    problems: list[EntryNotFound],
+    consent: _Consent,
+    act: _Act,
+    outcome: str,
+    *,
+    to_type: str | None = None,
+) -> int:
+    """Ask if need be, then do it, queue by queue; what somebody else was quicker with holds up nothing."""
+    if consent.expect is not None and consent.expect != len(chosen):
+        raise CommandError(
+            Code.CONFLICT, f"{len(chosen)} are meant by this, not {consent.expect}; nothing was done"
+        )
+    if consent.dry_run:
+        said.say(f"would {verb} {_summary(chosen)}")
+        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, map(entry_row, chosen), more=ENTRY_MORE)
+        return missed(problems, partly=bool(chosen))
+    if not chosen:
+        said.say(f"nothing to {verb}")
+        return missed(problems, partly=False)
+    if not consent.yes:
+        _ask(said, verb, chosen, to_type)
+    rows: list[Row] = [{"id": None, "queue": None, "status": None, "error": str(each)} for each in problems]
     by_queue: dict[str, list[str]] = {}
     for view in chosen:
         by_queue.setdefault(view.queue, []).append(view.id)
-    with FileStorage(said.storage(), create=False) as storage:
+    with said.open() as storage:
         for name, ids in by_queue.items():
-            dead: DeadLetterQueue[object] = DeadLetterQueue(name, None, storage)
+            dead: DeadLetterQueue[Any] = DeadLetterQueue(name, None, storage)
             for start in range(0, len(ids), BATCH):
-                batch = ids[start : start + BATCH]
-                try:
-                    count += act(dead, batch)
-                except EntryNotFound:
-                    for entry_id in batch:
-                        try:
-                            count += act(dead, [entry_id])
-                        except EntryNotFound as error:
-                            problems.append(error)
-    said.say(f"{done} {count}")
-    for problem in problems:
-        said.say(f"duraq: {problem}")
-    if problems:
-        return Code.PARTLY if count else Code.NOT_FOUND
-    return Code.DONE
+                for entry_id, error in _one_batch(dead, ids[start : start + BATCH], act):
+                    status = outcome if error is None else None
+                    text = None if error is None else str(error)
+                    rows.append({"id": entry_id, "queue": name, "status": status, "error": text})
+                    problems += [] if error is None else [error]
+    return conclude(said, f"duraq.dlq.{verb}/1", rows, problems)
+
+
+def _one_batch(
+    dead: DeadLetterQueue[Any], ids: list[str], act: _Act
+) -> list[tuple[str, EntryNotFound | None]]:
+    try:
+        act(dead, ids)
+    except EntryNotFound as error:
+        if len(ids) == 1:
+            return [(ids[0], error)]
+        # The batch is whole or not at all, and one of them is gone: one by one, then.
+        return [result for entry_id in ids for result in _one_batch(dead, [entry_id], act)]
+    return [(entry_id, None) for entry_id in ids]
+
+
+def _ask(said: Settings, verb: str, chosen: Sequence[EntryView], to_type: str | None) -> None:
+    """Return if a person agrees. Raises CommandError if not, or if there is nobody to ask."""
+    if not said.can_ask:
+        raise CommandError(
+            Code.USAGE, f"this would {verb} {_summary(chosen)}; there is no terminal to ask at", "say --yes"
+        )
+    question = safe_text(f"{verb.capitalize()} {_summary(chosen)}")
+    if to_type is None:
+        agreed = click.confirm(f"{question}?", default=False, err=True)
+    else:
+        typed = click.prompt(
+            f"{question}. Type the queue's name to go on", default="", show_default=False, err=True
+        )
+        agreed = typed == to_type
+    if not agreed:
+        raise CommandError(Code.USAGE, "nothing was done")
+
+
+def _summary(chosen: Sequence[EntryView]) -> str:
+    """The exact number, where they are, and what they died of."""
+    queues = Counter(view.queue for view in chosen)
+    errors = Counter(view.history[-1].error.type for view in chosen if view.history)
+    noun = "dead letter" if len(chosen) == 1 else "dead letters"
+    text = f"{len(chosen)} {noun}"
+    if queues:
+        text += f" in {', '.join(f'{name} ({count})' for name, count in queues.items())}"
+    if errors:
+        text += f", died of {', '.join(f'{kind} ({count})' for kind, count in errors.most_common(TOP))}"
+        if len(errors) > TOP:
+            text += f" and {len(errors) - TOP} more"
+    return text

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 from duraq import errors
@@ -44,6 +45,7 @@ _CODES: list[tuple[type[BaseException], Code]] = [
     (errors.NotAStorage, Code.NOT_FOUND),
     (errors.QueueError, Code.CONFLICT),
     (errors.StorageDamaged, Code.DAMAGED),
+    (errors.PayloadUndecodable, Code.DAMAGED),
     (errors.StorageReadOnly, Code.NOT_PERMITTED),
     (PermissionError, Code.NOT_PERMITTED),
 ]
@@ -53,4 +55,6 @@ def code_of(error: BaseException) -> Code:
     """The exit code that an error ends a command with."""
     if isinstance(error, CommandError):
         return error.code
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return Code.NOT_PERMITTED
     return next((code for kind, code in _CODES if isinstance(error, kind)), Code.UNEXPECTED)

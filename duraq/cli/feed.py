@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
-from duraq import FileStorage, InvalidPayload, Queue, QueueManager
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.input import STDIN, from_stdin, json_lines, parse_json
 from duraq.cli.options import DURATION, MOMENT, common, settings
+from duraq.errors import QueueNotFound
+from duraq.model import check_queue_name
+from duraq.queue import Queue
 from duraq.safe_text import ascii_json
+
+if TYPE_CHECKING:
+    from duraq.storage.file import FileStorage
 
 INPUT_LIMIT = 16 << 20
 
@@ -46,50 +50,39 @@ def put(
     PAYLOAD is one JSON value, @FILE that holds one, or - for stdin (the default in a pipe).
     """
     said = settings()
-    if lines and (entry_id or payload not in {None, "-"}):
+    if lines and (entry_id or payload not in {None, STDIN}):
         raise CommandError(
             Code.USAGE, "--jsonl reads entries from stdin; it goes with neither PAYLOAD nor --id"
         )
     # Read and understood before the storage is opened: bad input leaves nothing behind.
     raw = _read(payload)
-    values = _json_lines(raw) if lines else [raw.decode("utf-8", "surrogateescape") if text else _json(raw)]
     options: dict[str, Any] = {"priority": priority, "delay": delay, "scheduled_for": at, "ttl": ttl}
-    with FileStorage(said.storage(), max_payload_bytes=INPUT_LIMIT) as storage:
-        target: Queue[Any] = QueueManager(storage).queue(queue)
+    if lines:
+        values = json_lines(raw)
+    else:
+        values = [raw.decode("utf-8", "surrogateescape") if text else parse_json(raw)]
+    check_queue_name(queue)
+    with said.open(create=True, max_payload_bytes=INPUT_LIMIT) as storage:
+        target: Queue[Any] = Queue(queue, storage)
         if lines:
             ids = target.enqueue_many(values, **options)
         else:
             ids = [target.enqueue(values[0], id=entry_id, **options)]
-    if said.output in {"json", "jsonl"}:
+    if said.is_json:
         click.echo(ascii_json({"schema": "duraq.put/1", "queue": queue, "ids": ids}))
     else:
-        for name in ids:
-            click.echo(name)
+        click.echo("".join(f"{name}\n" for name in ids), nl=False)
 
 
 def _read(payload: str | None) -> bytes:
-    if payload is not None and payload.startswith("@"):
-        content = Path(payload[1:]).read_bytes()
-    elif payload in {None, "-"}:
-        if sys.stdin.isatty():
-            raise CommandError(Code.USAGE, "no PAYLOAD, and stdin is a terminal", "duraq put --help")
-        content = sys.stdin.buffer.read()
-    else:
-        content = str(payload).encode("utf-8", "surrogateescape")
-    return content
-
-
-def _json(raw: bytes, where: str = "the payload") -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidPayload(f"{where} is not JSON: {error}") from None
-
-
-def _json_lines(raw: bytes) -> list[Any]:
-    return [
-        _json(line, f"line {number}") for number, line in enumerate(raw.splitlines(), start=1) if line.strip()
-    ]
+    if payload is None or payload == STDIN:
+        return from_stdin("PAYLOAD")
+    if payload.startswith("@"):
+        try:
+            return Path(payload[1:]).read_bytes()
+        except OSError as error:
+            raise CommandError(Code.USAGE, f"{payload}: {error.strerror}") from None
+    return payload.encode("utf-8", "surrogateescape")
 
 
 @click.command()
@@ -99,9 +92,9 @@ def _json_lines(raw: bytes) -> list[Any]:
 def pause(queues: tuple[str, ...], reason: str) -> None:
     """Deliver nothing from QUEUES until they are resumed; what is leased goes on."""
     said = settings()
-    with FileStorage(said.storage(), create=False) as storage:
+    with said.open() as storage:
         for name in _existing(storage, queues):
-            QueueManager(storage).queue(name).pause(reason)
+            Queue[Any](name, storage).pause(reason)
             said.say(f"{name} is paused")
 
 
@@ -111,9 +104,9 @@ def pause(queues: tuple[str, ...], reason: str) -> None:
 def resume(queues: tuple[str, ...]) -> None:
     """Deliver from QUEUES again."""
     said = settings()
-    with FileStorage(said.storage(), create=False) as storage:
+    with said.open() as storage:
         for name in _existing(storage, queues):
-            QueueManager(storage).queue(name).resume()
+            Queue[Any](name, storage).resume()
             said.say(f"{name} is resumed")
 
 
@@ -121,5 +114,5 @@ def _existing(storage: FileStorage, names: tuple[str, ...]) -> tuple[str, ...]:
     known = set(storage.queues())
     for name in names:
         if name not in known:
-            raise CommandError(Code.NOT_FOUND, f"there is no queue {name!r}")
+            raise QueueNotFound(f"there is no queue {name!r}")
     return names

@@ -3,46 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from duraq.attention import Attention, judge
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.input import words
 from duraq.cli.options import Settings, common, settings
-from duraq.cli.output import show_one, show_rows, span, when
+from duraq.cli.output import Stream, show_one, show_rows
+from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, describe, entry_row, record_row
+from duraq.errors import EntryNotFound
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
-from duraq.safe_text import ascii_json, safe_lines, safe_text
-from duraq.views import EntryView, QueueView, RecordView
+from duraq.safe_text import ascii_json, safe_text
+from duraq.views import EntryView, QueueView
 
-QUEUE_COLUMNS = ("queue", "status", "ready", "scheduled", "leased", "dead", "oldest_ready", "workers", "why")
-ENTRY_COLUMNS = (
-    "id",
-    "status",
-    "attempts",
-    "priority",
-    "created_at",
-    "ready_at",
-    "error",
-    "payload",
-    "queue",
-)
+QUEUE_COLUMNS = ("status", "queue", "ready", "scheduled", "leased", "dead", "oldest_ready", "workers", "why")
 RECORD_COLUMNS = ("at", "queue", "op", "id", "what", "place")
-# Ready for longer than this with nobody there: no consumer, and not just one that is between two entries.
-PATIENCE = timedelta(seconds=10)
+RECORD_WIDTHS = (8, 12, 8, 36, 40, 10)
 STATES = [
     state.value for state in (EntryStatus.SCHEDULED, EntryStatus.READY, EntryStatus.LEASED, EntryStatus.DEAD)
 ]
 
 
-@contextmanager
-def inspecting(said: Settings) -> Iterator[Inspector]:
+def inspecting(said: Settings) -> Inspector:
     """An inspector of the storage that the settings name."""
-    with Inspector(said.storage()) as inspector:
-        yield inspector
+    return Inspector(said.storage())
 
 
 # -- queues ------------------------------------------------------------------------------------------------
@@ -54,66 +42,61 @@ def inspecting(said: Settings) -> Iterator[Inspector]:
 def stats(queues: tuple[str, ...]) -> int:
     """One line for each queue, those that need attention first."""
     said = settings()
+    now = datetime.now(UTC)
     with inspecting(said) as inspector:
-        rows = [_queue_row(inspector.overview(name)) for name in queues or inspector.queues()]
-    rows.sort(key=lambda row: (row["rank"], row["queue"]))
-    for row in rows:
-        del row["rank"]
-    show_rows(said, "duraq.stats/1", QUEUE_COLUMNS, rows)
-    return Code.DAMAGED if any(row["status"] == "DAMAGED" for row in rows) else Code.DONE
+        names = queues or inspector.queues()
+        rows = [_queue_row(inspector.overview(name), now) for name in names]
+    rows.sort(
+        key=lambda row: (list(Attention).index(row["status"]), row["oldest_ready"] or now, row["queue"])
+    )
+    if not rows and said.style == "table":
+        said.say('No queues here yet. Make one:  duraq put emails \'{"to": "ann@example.org"}\'')
+        return Code.DONE
+    show_rows(said, "duraq.stats/1", QUEUE_COLUMNS, rows, more=("paused",), name="queue")
+    words_met = {row["status"] for row in rows}
+    if Attention.CORRUPT in words_met:
+        return Code.DAMAGED
+    return Code.NOT_PERMITTED if Attention.DENIED in words_met else Code.DONE
 
 
-def _queue_row(view: QueueView) -> dict[str, Any]:
-    rank, status, why = _status(view, datetime.now(UTC))
+def _queue_row(view: QueueView, now: datetime) -> dict[str, Any]:
+    verdict = judge(view, now)
     workers = {lease.worker for lease in view.leases if lease.alive}
+    pause = view.pause
     return {
-        "rank": rank,
         "queue": view.name,
-        "status": status,
-        "why": why,
+        "status": verdict.word.value,
+        "role": verdict.word.role,
+        "why": verdict.why or None,
         "ready": view.counts.ready,
         "scheduled": view.counts.scheduled,
         "leased": view.counts.leased,
         "dead": view.counts.dead,
         "oldest_ready": view.oldest_ready,
         "workers": len(workers) + view.waiting,
+        "paused": None if pause is None else {"at": pause.at, "who": pause.who, "reason": pause.reason},
     }
-
-
-def _status(view: QueueView, now: datetime) -> tuple[int, str, str]:
-    """(rank, word, why): the worst that is true of the queue."""
-    late = [lease for lease in view.leases if lease.late]
-    waited = timedelta(0) if view.oldest_ready is None else now - view.oldest_ready
-    if view.problem is not None:
-        return 0, "DAMAGED", str(view.problem)
-    if late:
-        return 1, "STUCK", f"{len(late)} leased past the deadline, by {late[0].worker or 'no process'}"
-    if view.pause is not None:
-        return 2, "PAUSED", f"by {view.pause.who}: {view.pause.reason or 'no reason given'}"
-    if view.counts.ready and waited > PATIENCE and not view.leases and not view.waiting:
-        return 3, "NO CONSUMER", f"the oldest has been ready for {span(waited)}, and nobody is here"
-    if view.counts.dead:
-        return 4, "DEAD", f"{view.counts.dead} dead: duraq dlq ls {view.name}"
-    return 5, "OK", ""
 
 
 @click.command()
 @click.argument("queue", required=False)
 @click.option("--state", type=click.Choice(STATES), help="Only entries in that state.")
-@click.option("-l", "--limit", type=click.IntRange(1), default=100, help="At most that many.")
+@click.option("-l", "--limit", type=click.IntRange(1), help="At most that many.")
 @click.option("--offset", type=click.IntRange(0), default=0, help="After that many.")
 @common
-def ls(queue: str | None, state: str | None, limit: int, offset: int) -> None:
+def ls(queue: str | None, state: str | None, limit: int | None, offset: int) -> None:
     """The queues, or the entries of QUEUE."""
     said = settings()
     with inspecting(said) as inspector:
         if queue is None:
-            rows = [_queue_row(inspector.overview(name)) for name in inspector.queues()]
-            show_rows(said, "duraq.queues/1", QUEUE_COLUMNS[:-1], rows)
+            now = datetime.now(UTC)
+            rows = [_queue_row(inspector.overview(name), now) for name in inspector.queues()]
+            columns = ("queue", "ready", "scheduled", "leased", "dead")
+            show_rows(said, "duraq.queues/1", columns, rows, more=QUEUE_COLUMNS, name="queue")
             return
         status = None if state is None else EntryStatus(state)
-        found = inspector.entries(queue, status, limit=limit, offset=offset)
-        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, map(entry_row, found))
+        found = inspector.each_entry(queue, status, limit=limit, offset=offset)
+        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, map(entry_row, found), more=ENTRY_MORE)
 
 
 @click.command()
@@ -125,40 +108,7 @@ def peek(queue: str, count: int) -> None:
     said = settings()
     with inspecting(said) as inspector:
         found = inspector.entries(queue, EntryStatus.READY, limit=count)
-        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, map(entry_row, found))
-
-
-def entry_row(view: EntryView) -> dict[str, Any]:
-    """An entry as a row; its history only as JSON shows it."""
-    last = view.history[-1] if view.history else None
-    return {
-        "id": view.id,
-        "queue": view.queue,
-        "status": view.status.value,
-        "priority": view.priority,
-        "attempts": view.attempts,
-        "created_at": view.created_at,
-        "updated_at": view.updated_at,
-        "ready_at": view.ready_at,
-        "expires_at": view.expires_at,
-        "worker": view.worker or None,
-        "deadline_at": view.deadline_at,
-        "error": None if last is None else f"{last.error.type}: {last.error.message}",
-        "payload": view.payload,
-        "errors": [
-            {
-                "attempt": attempt.number,
-                "cause": attempt.cause.value,
-                "type": attempt.error.type,
-                "message": attempt.error.message,
-                "traceback": attempt.error.traceback,
-                "worker": attempt.worker,
-                "started_at": attempt.started_at,
-                "ended_at": attempt.ended_at,
-            }
-            for attempt in view.history
-        ],
-    }
+        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, map(entry_row, found), more=ENTRY_MORE)
 
 
 # -- one entry ---------------------------------------------------------------------------------------------
@@ -167,62 +117,73 @@ def entry_row(view: EntryView) -> dict[str, Any]:
 @click.command()
 @click.argument("ids", nargs=-1, required=True)
 @click.option("--queue", help="If several queues have an entry of this id.")
-@click.option("--raw", is_flag=True, help="Only the payload's bytes.")
+@click.option("--raw", is_flag=True, help="Only the payload's bytes; at a terminal as ASCII.")
 @click.option("--where-is", is_flag=True, help="Only file:line:byte of each of its records.")
 @common
-def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> None:
+def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> int:
     """One entry or several: payload, attempts, life."""
     said = settings()
     with inspecting(said) as inspector:
-        for entry_id in ids:
-            view = inspector.get(entry_id, queue)
-            if raw:
-                _raw(said, view)
-            elif where_is:
-                for place in inspector.where_is(entry_id, view.queue):
-                    click.echo(str(place))
-            else:
-                life = inspector.life(entry_id, view.queue)
-                fields = {**entry_row(view), "life": [record_row(each) for each in life]}
-                show_one(said, "duraq.entry/1", fields, describe(said, view, life))
+        found, problems = find_entries(inspector, words(ids, "IDS"), queue)
+        if raw:
+            for view in found:
+                _raw(view)
+        elif where_is:
+            for view in found:
+                for place in inspector.where_is(view.id, view.queue):
+                    click.echo(safe_text(f"{inspector.path}/{place}"))
+        else:
+            show_entries(said, inspector, found)
+    return missed(problems, partly=bool(found))
 
 
-def _raw(said: Settings, view: EntryView) -> None:
-    if sys.stdout.isatty() and said.color != "always":
-        # A payload can hold anything, and JSON escapes no C1 control.
-        click.echo(ascii_json_bytes(view.payload))
+def find_entries(
+    inspector: Inspector, ids: list[str], queue: str | None
+) -> tuple[list[EntryView], list[EntryNotFound]]:
+    """Those entries, and what keeps the others from being shown."""
+    found: list[EntryView] = []
+    problems: list[EntryNotFound] = []
+    for entry_id in ids:
+        try:
+            found.append(inspector.get(entry_id, queue))
+        except EntryNotFound as error:
+            problems.append(error)
+    return found, problems
+
+
+def missed(problems: list[EntryNotFound], *, partly: bool) -> int:
+    """The exit code, with problems or without. Raises the first if there was nothing else."""
+    if problems and not partly:
+        raise problems[0]
+    for problem in problems:
+        click.echo(f"duraq: {safe_text(problem)}", err=True)
+    return Code.PARTLY if problems else Code.DONE
+
+
+def show_entries(said: Settings, inspector: Inspector, found: list[EntryView]) -> None:
+    """Entries in full. One alone is one JSON object, several are rows."""
+    rows = []
+    for view in found:
+        life = inspector.life(view.id, view.queue)
+        row = {**entry_row(view), "life": [record_row(each) for each in life]}
+        if said.style == "table" and said.fields is None:
+            click.echo(describe(said, view, life))
+        elif len(found) == 1:
+            show_one(said, "duraq.entry/1", row, ENTRY_COLUMNS)
+        else:
+            rows.append(row)
+    if rows:
+        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, rows, more=list(rows[0]))
+
+
+def _raw(view: EntryView) -> None:
+    if sys.stdout.isatty():
+        # JSON escapes C0 controls and no others; a terminal obeys more than those.
+        import orjson  # noqa: PLC0415 - for a terminal only
+
+        click.echo(ascii_json(orjson.Fragment(view.payload)))
     else:
         click.echo(view.payload)
-
-
-def ascii_json_bytes(payload: bytes) -> str:
-    """The payload as JSON that is safe on a terminal."""
-    import orjson  # noqa: PLC0415 - only here
-
-    return ascii_json(orjson.loads(payload))
-
-
-def describe(said: Settings, view: EntryView, life: list[RecordView]) -> str:
-    """An entry for people."""
-    lines = [f"{view.id}  {view.status}  in {view.queue}, attempt {view.attempts}, priority {view.priority}"]
-    lines.append(f"  enqueued  {when(said, view.created_at)}")
-    if view.status is EntryStatus.SCHEDULED and view.ready_at is not None:
-        lines.append(f"  ready     {when(said, view.ready_at)}")
-    if view.expires_at is not None:
-        lines.append(f"  expires   {when(said, view.expires_at)}")
-    if view.worker:
-        lines.append(f"  leased    by {view.worker}")
-    lines.append(f"  payload   {safe_text(view.payload.decode('utf-8', 'backslashreplace'), 2000)}")
-    for attempt in reversed(view.history):
-        error = safe_text(f"{attempt.error.type}: {attempt.error.message}", 400)
-        lines.append(f"  attempt {attempt.number}  {attempt.cause}  {when(said, attempt.ended_at)}  {error}")
-        if attempt.error.traceback:
-            lines += [
-                f"    {line}" for line in safe_lines(attempt.error.traceback, 8000).rstrip().split("\n")
-            ]
-    lines.append("  on disk")
-    lines += [f"    {record.op:<9} {when(said, record.at):<12}  {record.place}" for record in life]
-    return "\n".join(lines)
 
 
 # -- records -----------------------------------------------------------------------------------------------
@@ -239,32 +200,10 @@ def tail(queues: tuple[str, ...], count: int, follow: bool) -> None:
     if follow and said.output == "json":
         raise CommandError(Code.USAGE, "what never ends is no single JSON value; use --jsonl")
     with inspecting(said) as inspector:
-        for name in queues:
-            inspector.overview(name)  # says so if there is no such queue
         if not follow:
             rows = map(record_row, inspector.records(queues or None, last=count))
-            show_rows(said, "duraq.records/1", RECORD_COLUMNS, rows)
+            show_rows(said, "duraq.records/1", RECORD_COLUMNS, rows, more=("seq", "record"))
             return
-        style = Settings(output=said.output or "tsv", header=False, fields=said.fields, time=said.time)
+        stream = Stream(said, "duraq.records/1", RECORD_COLUMNS, RECORD_WIDTHS)
         for record in inspector.follow(queues or None, last=count):
-            show_rows(style, "duraq.records/1", RECORD_COLUMNS, [record_row(record)])
-            sys.stdout.flush()
-
-
-def record_row(view: RecordView) -> dict[str, Any]:
-    """A record as a row."""
-    fields = view.fields
-    hidden = {"op", "seq", "at", "id", "data", "crc", "error", "boot", "deadline"}
-    what = " ".join(f"{key}={value}" for key, value in fields.items() if key not in hidden)
-    if "error" in fields:
-        what += f" {fields['error']['type']}: {fields['error']['message']}"
-    return {
-        "at": view.at,
-        "queue": view.queue,
-        "op": view.op,
-        "seq": view.seq,
-        "id": view.id,
-        "what": what,
-        "place": str(view.place),
-        "record": fields,
-    }
+            stream.show(record_row(record))

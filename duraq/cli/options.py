@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from duraq.storage.file import FileStorage
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("table", "json", "jsonl", "csv", "tsv", "ids")
@@ -23,25 +27,70 @@ class Settings:
     output: str | None = None
     fields: str | None = None
     color: str = "auto"
-    time: str = "relative"
+    time: str | None = None
     header: bool = True
     quiet: bool = False
     verbose: int = 0
     no_input: bool = False
 
+    @property
+    def is_json(self) -> bool:
+        """Whether a program reads what is said, errors included."""
+        return self.output in {"json", "jsonl"}
+
+    @property
+    def style(self) -> str:
+        """How rows are written: as asked for; else a table for a person and TSV for a program."""
+        return self.output or ("table" if sys.stdout.isatty() else "tsv")
+
+    @property
+    def colored(self) -> bool:
+        """Whether stdout may have colours."""
+        if self.color != "auto":
+            return self.color == "always"
+        return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and sys.stdout.isatty()
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is a person to ask."""
+        return not self.no_input and sys.stdin.isatty() and sys.stderr.isatty()
+
     def storage(self) -> Path:
         """The storage's directory: flag, $DURAQ_ROOT, ./.duraq if it is there, ~/.local/state/duraq."""
+        return self.found_root()[0]
+
+    def found_root(self) -> tuple[Path, str]:
+        """The storage's directory, and what named it."""
         if self.root:
-            return Path(self.root)
+            return Path(self.root), "--root"
         if os.environ.get("DURAQ_ROOT"):
-            return Path(os.environ["DURAQ_ROOT"])
+            return Path(os.environ["DURAQ_ROOT"]), "$DURAQ_ROOT"
         here = Path(".duraq")
-        return here if here.is_dir() else Path.home() / ".local" / "state" / "duraq"
+        if here.is_dir():
+            return here, "./.duraq"
+        state = os.environ.get("XDG_STATE_HOME")
+        return (Path(state) if state else Path.home() / ".local" / "state") / "duraq", "the default place"
+
+    def open(self, *, create: bool = False, **options: Any) -> FileStorage:
+        """The storage, to change."""
+        from duraq.cli.logs import to_stderr  # noqa: PLC0415 - only who changes something pays for it
+        from duraq.storage.file import FileStorage  # noqa: PLC0415
+
+        to_stderr(self)
+        root, rule = self.found_root()
+        missing = create and not (root / "duraq.json").exists()
+        storage = FileStorage(root, create=create, **options)
+        if missing:
+            # A mistyped path makes a storage too; that should not go unnoticed.
+            self.say(f"made a new storage: {storage.path} (named by {rule})")
+        return storage
 
     def say(self, text: str) -> None:
         """Talk to a person, on stderr, unless asked to be quiet."""
+        from duraq.safe_text import safe_lines  # noqa: PLC0415 - most commands succeed in silence
+
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(safe_lines(text), err=True)
 
 
 def settings() -> Settings:
@@ -111,7 +160,7 @@ class Duration(click.ParamType[timedelta]):
 
 
 class Moment(click.ParamType[datetime]):
-    """2026-11-24T10:00 (local time), the same with an offset, or @UNIX."""
+    """2026-11-24T10:00 (local time), the same with an offset, tomorrow, or @UNIX."""
 
     name = "time"
 
@@ -121,10 +170,16 @@ class Moment(click.ParamType[datetime]):
         try:
             if value.startswith("@"):
                 return datetime.fromtimestamp(float(value[1:]), UTC)
+            if value in _DAYS:
+                midnight = datetime.now(UTC).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+                # Through a naive time, for a day is not always 24 hours long.
+                day = midnight.replace(tzinfo=None) + timedelta(days=_DAYS[value])
+                return day.astimezone(UTC)
             return datetime.fromisoformat(value).astimezone(UTC)
         except (ValueError, OverflowError, OSError):
             self.fail(f"{value!r} is not a time such as 2026-11-24T10:00 or @1795514400", param, ctx)
 
 
+_DAYS = {"today": 0, "tomorrow": 1}
 DURATION = Duration()
 MOMENT = Moment()

@@ -1,10 +1,16 @@
-"""Rows as a table, TSV, CSV, JSON or ids. A table is for a terminal; in a pipe full values go as TSV."""
+"""Rows as a table, TSV, CSV, JSON or ids. A table is for a terminal; in a pipe full values go as TSV.
+
+Nothing gets out of here that a terminal might obey: text is escaped, JSON is ASCII.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import shutil
 import sys
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,51 +24,125 @@ from duraq.safe_text import ascii_json, safe_text
 
 Row = Mapping[str, Any]
 CELL = 60  # characters of a cell in a table
+NARROWEST = 8  # a cell that gives way to the terminal's width keeps as many
+GAP = "  "
+COLORS: dict[str, dict[str, Any]] = {
+    "warn": {"fg": (0xE6, 0x9F, 0x00), "bold": True},
+    "crit": {"fg": (0xD5, 0x5E, 0x00), "bold": True, "reverse": True},
+    "note": {"dim": True},
+}
 
 
-def show_rows(said: Settings, schema: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Print rows in the format that was asked for. JSON gets every key, the others the columns."""
-    chosen = _chosen(said, columns)
-    style = said.output or ("table" if sys.stdout.isatty() else "tsv")
-    if style == "json":
-        click.echo(ascii_json({"schema": schema, "rows": [_plain(row) for row in rows]}))
-    elif style == "jsonl":
+def show_rows(
+    said: Settings,
+    schema: str,
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    *,
+    more: Sequence[str] = (),
+    name: str = "id",
+) -> None:
+    """Print rows in the format that was asked for. JSON gets every key, the others the columns.
+
+    ``more`` are keys that --fields may ask for besides; ``name`` is the one that -o ids prints. A row may
+    say under "role" in which colour its first column is to be seen.
+    """
+    chosen = _chosen(said, columns, more)
+    if chosen is None:
+        return
+    if said.style == "json":
+        click.echo(ascii_json({"schema": schema, "rows": [plain(row) for row in rows]}))
+    elif said.style == "jsonl":
         for row in rows:
-            click.echo(ascii_json({"schema": schema, **_plain(row)}))
-    elif style == "ids":
+            click.echo(ascii_json({"schema": schema, **plain(row)}))
+    elif said.style == "ids":
         for row in rows:
-            click.echo(row.get("id") or row.get("queue"))
-    elif style == "table":
+            click.echo(safe_text(row[name]))
+    elif said.style == "table":
         _table(said, chosen, list(rows))
     else:
-        _separated(said, style, chosen, rows)
+        _separated(said, chosen, rows)
 
 
-def show_one(said: Settings, schema: str, fields: Row, text: str) -> None:
-    """Print one thing: as JSON if that was asked for, else as text that is safe already."""
-    if said.output in {"json", "jsonl"}:
-        click.echo(ascii_json({"schema": schema, **_plain(fields)}))
-    elif said.output == "ids":
-        click.echo(fields["id"])
+class Stream:
+    """The same, row by row as they come, for what never ends."""
+
+    def __init__(self, said: Settings, schema: str, columns: Sequence[str], widths: Sequence[int]) -> None:
+        self._said = said
+        self._schema = schema
+        self._columns = _chosen(said, columns, ())
+        self._widths = dict(zip(columns, widths, strict=True))
+        self._header = said.header
+
+    def show(self, row: Row) -> None:
+        """Print one row, at once."""
+        said, columns = self._said, self._columns
+        if said.style == "table" and columns is not None:
+            # What came before has set no widths; a longer cell pushes its line, and only that.
+            least = [self._widths[column] for column in columns]
+            titles = [_title(column) for column in columns] if self._header else None
+            cells = [_cell(said, row.get(column), full=False) for column in columns]
+            for line in (titles, cells):
+                if line is not None:
+                    padded = [_pad(text, width) for text, width in zip(line, least, strict=True)]
+                    click.echo(_fit(GAP.join(padded).rstrip(), _screen()))
+        elif columns is not None:
+            said.header = self._header
+            show_rows(said, self._schema, self._columns or (), [row], more=list(row))
+        self._header = False
+        sys.stdout.flush()
+
+
+def show_one(said: Settings, schema: str, fields: Row, columns: Sequence[str]) -> None:
+    """Print one thing: as one JSON object, or as a row."""
+    if said.style == "json":
+        click.echo(ascii_json({"schema": schema, **plain(fields)}))
     else:
-        click.echo(text)
+        show_rows(said, schema, columns, [fields], more=list(fields))
 
 
-def _chosen(said: Settings, columns: Sequence[str]) -> list[str]:
+def conclude(said: Settings, schema: str, rows: Sequence[Row], problems: Sequence[Exception]) -> int:
+    """The end of a command that did something for each of several: what became of them, and the exit code.
+
+    Each row has a "status", or an "error". Raises the first problem if nothing was done.
+    """
+    if problems and len(problems) == len(rows):
+        for problem in problems[1:]:
+            said.say(f"duraq: {problem}")
+        raise problems[0]
+    for problem in problems:
+        click.echo(f"duraq: {safe_text(problem, 4000)}", err=True)
+    if said.output is not None:
+        # Only if asked for: what was done has been named on the command line.
+        done = [row for row in rows if row["error"] is None]
+        columns = ("id", "queue", "status", "error")
+        show_rows(said, schema, columns, done if said.output == "ids" else rows, more=("token",))
+    tally = Counter(str(row["status"]) for row in rows if row["error"] is None)
+    if tally:
+        said.say(", ".join(f"{count} {status}" for status, count in tally.items()))
+    return Code.PARTLY if problems else Code.DONE
+
+
+def _chosen(said: Settings, columns: Sequence[str], more: Sequence[str]) -> list[str] | None:
     if said.fields is None:
         return list(columns)
+    known = [*columns, *(key for key in more if key not in columns)]
     if said.fields == "help":
-        raise CommandError(Code.USAGE, f"fields: {', '.join(columns)}")
+        for name in known:
+            click.echo(name)
+        return None
     chosen = said.fields.split(",")
-    unknown = [name for name in chosen if name not in columns]
+    unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise CommandError(Code.USAGE, f"no such field: {', '.join(unknown)}; there are {', '.join(columns)}")
+        raise CommandError(
+            Code.USAGE, f"no such field: {', '.join(unknown)}", f"there are {', '.join(known)}"
+        )
     return chosen
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def plain(row: Row) -> dict[str, Any]:
     """JSON's view: times RFC 3339 UTC, durations in seconds, payloads as they are."""
-    return {key: _value(value) for key, value in row.items()}
+    return {key: _value(value) for key, value in row.items() if key != "role"}
 
 
 def _value(value: Any) -> Any:
@@ -71,10 +151,11 @@ def _value(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, bytes):
-        return orjson.loads(value)
-    if isinstance(value, (list, tuple)):
+        # As it is stored: reading and writing it again could change a number.
+        return orjson.Fragment(value)
+    if isinstance(value, list | tuple):
         return [_value(item) for item in value]
-    return _plain(value) if isinstance(value, Mapping) else value
+    return plain(value) if isinstance(value, Mapping) else value
 
 
 def _cell(said: Settings, value: Any, *, full: bool) -> str:
@@ -86,48 +167,129 @@ def _cell(said: Settings, value: Any, *, full: bool) -> str:
         return f"{value.total_seconds():g}" if full else span(value)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
+    elif isinstance(value, list | tuple | Mapping):
+        value = ascii_json(_value(value))
     return safe_text(value) if full else safe_text(value, CELL)
 
 
 def when(said: Settings, moment: datetime, *, full: bool = False) -> str:
-    """A time as --time wants it; in full (in a pipe) never relative."""
-    if said.time == "unix":
+    """A time as --time wants it; by itself relative for people, UTC in a pipe."""
+    style = said.time or ("utc" if full else "relative")
+    if style == "unix":
         return f"{moment.timestamp():.3f}"
-    if said.time == "local":
+    if style == "local":
         return moment.astimezone().isoformat(sep=" ", timespec="seconds")
-    if said.time == "utc" or full:
+    if style == "utc":
         return str(_value(moment))
     ago = datetime.now(UTC) - moment
     return f"{span(ago)} ago" if ago >= timedelta(0) else f"in {span(-ago)}"
 
 
 def span(length: timedelta) -> str:
-    """A duration for people: 12s, 3m, 2h, 5d."""
+    """A duration for people: 0.4s, 12s, 2m04s, 3h05m, 5d07h."""
     seconds = length.total_seconds()
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s" if seconds >= 10 or seconds == int(seconds) else f"{seconds:.1f}s"
+    if seconds < 10 and seconds != int(seconds):
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // part:02d}{smaller}"
+    return f"{whole}s"
+
+
+# -- tables ------------------------------------------------------------------------------------------------
 
 
 def _table(said: Settings, columns: list[str], rows: list[Row]) -> None:
     cells = [[_cell(said, row.get(name), full=False) for name in columns] for row in rows]
-    titles = [name.upper().replace("_", " ") for name in columns]
-    widths = [max([len(title), *(len(line[at]) for line in cells)]) for at, title in enumerate(titles)]
-    numeric = [
-        all(isinstance(row.get(name), (int, float)) for row in rows) and bool(rows) for name in columns
+    titles = [_title(name) for name in columns]
+    # A table that was asked for in a pipe has all the room it wants.
+    room = _screen() if sys.stdout.isatty() else None
+    widths = _fitting(
+        [max(_width(text) for text in column) for column in zip(titles, *cells, strict=True)], room
+    )
+    right = [
+        bool(rows) and all(isinstance(row.get(name), int | float | None) for row in rows) for name in columns
     ]
-    for line in [titles, *cells] if said.header else cells:
-        padded = [
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        ]
-        click.echo("  ".join(padded).rstrip())
+    if said.header:
+        click.echo(_styled(said, _line(titles, widths, right), "note"), color=said.colored)
+    for row, line in zip(rows, cells, strict=True):
+        text = _line(line, widths, right)
+        first = _pad(_fit(line[0], widths[0]), widths[0])
+        if "role" in row and text.startswith(first.rstrip()):
+            text = _styled(said, first.rstrip(), row["role"]) + text[len(first.rstrip()) :]
+        click.echo(text, color=said.colored)
 
 
-def _separated(said: Settings, style: str, columns: list[str], rows: Iterable[Row]) -> None:
+def _title(name: str) -> str:
+    return name.upper().replace("_", " ")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = [
+        _pad(_fit(text, width), width, right=is_right)
+        for text, width, is_right in zip(cells, widths, right, strict=True)
+    ]
+    return GAP.join(padded).rstrip()
+
+
+def _fitting(widths: list[int], room: int | None) -> list[int]:
+    """Widths that fit the screen; the last columns, which say the most, give way first."""
+    if room is None:
+        return widths
+    excess = sum(widths) + len(GAP) * (len(widths) - 1) - room
+    for at in reversed(range(len(widths))):
+        give = max(0, min(excess, widths[at] - NARROWEST))
+        widths[at] -= give
+        excess -= give
+    return widths
+
+
+def _screen() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def _width(text: str) -> int:
+    """How many cells of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_character_width, text))
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
+
+
+def _fit(text: str, width: int) -> str:
+    """The text, cut with three dots if it is wider than that."""
+    if _width(text) <= width:
+        return text
+    kept, used = [], 0
+    for character in text:
+        used += _character_width(character)
+        if used > max(0, width - 3):
+            break
+        kept.append(character)
+    return "".join(kept) + "..."[:width]
+
+
+def _pad(text: str, width: int, *, right: bool = False) -> str:
+    space = " " * max(0, width - _width(text))
+    return space + text if right else text + space
+
+
+def _styled(said: Settings, text: str, role: str | None) -> str:
+    return click.style(text, **COLORS[role]) if said.colored and role in COLORS else text
+
+
+# -- for programs ------------------------------------------------------------------------------------------
+
+
+def _separated(said: Settings, columns: list[str], rows: Iterable[Row]) -> None:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n") if style == "csv" else None
+    writer = csv.writer(buffer, lineterminator="\n") if said.style == "csv" else None
 
     def put(values: list[str]) -> None:
         if writer is None:

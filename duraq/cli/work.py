@@ -6,29 +6,33 @@ or an ack or nack with the token, ends it. A token is QUEUE/ID/NUMBER.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import click
 
-from duraq import AttemptError, FileStorage, LeaseLost, Queue, QueueEntry, QueueError, QueueManager
+from duraq import options
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.input import words
 from duraq.cli.options import DURATION, Settings, common, settings
-from duraq.cli.output import show_rows
-from duraq.clock import from_timedelta, to_datetime
-from duraq.model import check_queue_name
+from duraq.cli.output import Row, conclude, show_rows
+from duraq.clock import to_datetime
+from duraq.errors import EntryNotFound, LeaseLost, QueueError, QueueNotFound
+from duraq.model import AttemptError, EntryStatus, QueueEntry, check_queue_name
+from duraq.queue import Queue
 
-STDIN = "-"
 COLUMNS = ("token", "attempts", "payload", "id", "queue", "priority", "created_at", "deadline_at")
+LEASE = timedelta(minutes=5)
 
 
 @click.command()
 @click.argument("queue")
 @click.option("-n", "count", type=click.IntRange(1), default=1, help="Up to that many.")
 @click.option("--wait", type=DURATION, default=timedelta(0), help="How long to wait for one.")
-@click.option("--lease", type=DURATION, default=timedelta(minutes=5), help="How long they are yours.")
+@click.option("--lease", type=DURATION, default=LEASE, help="How long they are yours (5m).")
 @common
 def get(queue: str, count: int, wait: timedelta, lease: timedelta) -> int:
     """Lease entries of QUEUE and print them; end each with ack or nack and its token.
@@ -37,12 +41,15 @@ def get(queue: str, count: int, wait: timedelta, lease: timedelta) -> int:
     """
     said = settings()
     check_queue_name(queue)
-    until = time.monotonic() + wait.total_seconds()
-    with FileStorage(said.storage(), create=False) as storage:
-        working: Queue[object] = QueueManager(storage).queue(queue)
+    lease_for = options.duration("--lease", lease)
+    until = time.monotonic() + options.duration("--wait", wait, zero=True) / 1e6
+    with said.open() as storage:
+        if not wait and queue not in storage.queues():
+            raise QueueNotFound(f"there is no queue {queue!r}")
+        working: Queue[Any] = Queue(queue, storage)
         while True:
             working.settle_lapsed()
-            found = storage.claim(queue, count, lease_for=from_timedelta(lease), detached=True)
+            found = storage.claim(queue, count, lease_for=lease_for, detached=True)
             remaining = until - time.monotonic()
             if found or remaining <= 0:
                 break
@@ -60,9 +67,8 @@ def get(queue: str, count: int, wait: timedelta, lease: timedelta) -> int:
         }
         for entry in found
     ]
-    if not rows and said.output not in {"json", "jsonl"}:
-        return Code.NOTHING
-    show_rows(said, "duraq.get/1", COLUMNS, rows)
+    if rows or said.output == "json":
+        show_rows(said, "duraq.get/1", COLUMNS, rows, name="token")
     return Code.DONE if rows else Code.NOTHING
 
 
@@ -71,7 +77,12 @@ def get(queue: str, count: int, wait: timedelta, lease: timedelta) -> int:
 @common
 def ack(tokens: tuple[str, ...]) -> int:
     """The work of these TOKENS is done; - reads them from stdin."""
-    return _each(settings(), tokens, lambda queue, entry: queue.mark_completed(entry))
+
+    def complete(queue: Queue[Any], entry: QueueEntry[Any]) -> str:
+        queue.mark_completed(entry)
+        return EntryStatus.COMPLETED.value
+
+    return _each(settings(), "ack", tokens, complete)
 
 
 @click.command()
@@ -82,54 +93,50 @@ def ack(tokens: tuple[str, ...]) -> int:
 @common
 def nack(tokens: tuple[str, ...], error: str, retry_in: timedelta | None, dead: bool) -> int:
     """The work of these TOKENS failed; - reads them from stdin."""
-    said = settings()
+    if dead and retry_in is not None:
+        raise CommandError(Code.USAGE, "--dead and --retry-in contradict each other")
     text = AttemptError("Nack", error)
 
-    def fail(queue: Queue[object], entry: QueueEntry[object]) -> None:
-        status = queue.mark_failed(entry, text, retry_in=retry_in, dead=dead)
-        said.say(f"{entry.id} is {status}")
+    def fail(queue: Queue[Any], entry: QueueEntry[Any]) -> str:
+        return queue.mark_failed(entry, text, retry_in=retry_in, dead=dead).value
 
-    return _each(said, tokens, fail)
+    return _each(settings(), "nack", tokens, fail)
 
 
 @click.command()
 @click.argument("tokens", nargs=-1, required=True)
-@click.option("--lease", type=DURATION, default=timedelta(minutes=5), help="How long from now.")
+@click.option("--lease", type=DURATION, default=LEASE, help="How long from now (5m).")
 @common
 def extend(tokens: tuple[str, ...], lease: timedelta) -> int:
-    """Hold the entries of these TOKENS for longer."""
-    return _each(settings(), tokens, lambda queue, entry: queue.extend(entry, lease))
+    """Hold the entries of these TOKENS for longer; - reads them from stdin."""
+
+    def hold(queue: Queue[Any], entry: QueueEntry[Any]) -> str:
+        queue.extend(entry, lease)
+        return EntryStatus.LEASED.value
+
+    return _each(settings(), "extend", tokens, hold)
 
 
 def _each(
-    said: Settings, tokens: Iterable[str], end: Callable[[Queue[object], QueueEntry[object]], object]
+    said: Settings, verb: str, tokens: Iterable[str], end: Callable[[Queue[Any], QueueEntry[Any]], str]
 ) -> int:
-    """Do this for each token; one whose lease has ended keeps nobody else from being dealt with."""
-    parsed = [_parse(token) for token in _expand(tokens)]
-    done, problems = 0, []
-    with FileStorage(said.storage(), create=False) as storage:
-        for name, entry_id, number in parsed:
-            queue: Queue[object] = QueueManager(storage).queue(name)
+    """Do this for each token; one whose lease has ended keeps no other from being dealt with."""
+    parsed = [(token, *_parse(token)) for token in words(tokens, "TOKENS")]
+    rows: list[Row] = []
+    problems: list[QueueError] = []
+    with said.open() as storage:
+        for token, name, entry_id, number in parsed:
+            row = {"token": token, "queue": name, "id": entry_id, "status": None, "error": None}
+            queue: Queue[Any] = Queue(name, storage)
             try:
-                entry = queue.get(entry_id)
-                if entry.token != number:
-                    raise LeaseLost(f"queue {name}: lease {number} of entry {entry_id} has ended")
-                end(queue, entry)
-                done += 1
+                # Under the lease that the token names; the storage refuses if that has ended.
+                row["status"] = end(queue, replace(queue.get(entry_id), token=number))
             except QueueError as error:
-                problems.append(error)
-    for problem in problems[1:] if not done else problems:
-        said.say(f"duraq: {problem}")
-    if problems and not done:
-        raise CommandError(Code.CONFLICT, str(problems[0]))
-    return Code.PARTLY if problems else Code.DONE
-
-
-def _expand(tokens: Iterable[str]) -> list[str]:
-    found: list[str] = []
-    for token in tokens:
-        found += sys.stdin.read().split() if token == STDIN else [token]
-    return found
+                over = f"queue {name}: the lease {number} of entry {entry_id} has ended: the entry is over"
+                problems.append(LeaseLost(over) if isinstance(error, EntryNotFound) else error)
+                row["error"] = str(problems[-1])
+            rows.append(row)
+    return conclude(said, f"duraq.{verb}/1", rows, problems)
 
 
 def _parse(token: str) -> tuple[str, str, int]:

@@ -1,0 +1,70 @@
+"""What comes in: payloads as JSON, taken exactly or not at all, and lists of ids from stdin."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from duraq.cli.failing import Code, CommandError
+from duraq.errors import InvalidPayload
+
+STDIN = "-"
+
+
+def from_stdin(what: str) -> bytes:
+    """All of stdin; refuses to sit before a terminal that nobody knows to be waited for."""
+    if sys.stdin.isatty():
+        raise CommandError(Code.USAGE, f"{what} is to come from stdin, which is a terminal", "see --help")
+    return sys.stdin.buffer.read()
+
+
+def words(given: Iterable[str], what: str) -> list[str]:
+    """Ids or tokens, each once and in order; ``-`` stands for those on stdin."""
+    found: list[str] = []
+    for word in given:
+        found += from_stdin(what).decode("utf-8", "backslashreplace").split() if word == STDIN else [word]
+    return list(dict.fromkeys(found))
+
+
+def parse_json(raw: bytes, where: str = "the payload") -> Any:
+    """The value of a JSON text. Raises InvalidPayload if it is none, or if anything in it would be lost."""
+    try:
+        value = orjson.loads(raw)
+        if orjson.dumps(value) == raw:
+            return value
+        return _exactly(raw)
+    except (ValueError, RecursionError) as error:
+        hint = "" if "NaN" in str(error) else "; --text takes it as plain text"
+        raise InvalidPayload(f"{where} is not JSON: {error}{hint}") from None
+
+
+def json_lines(raw: bytes) -> list[Any]:
+    """The values of JSON lines; empty lines are none."""
+    return [
+        parse_json(line, f"line {number}")
+        for number, line in enumerate(raw.split(b"\n"), start=1)
+        if line.strip()
+    ]
+
+
+def _exactly(raw: bytes) -> Any:
+    """The value as the standard library reads it.
+
+    Slower, but it keeps integers of any length, so that they can be refused where they do not fit, and it
+    shows keys that occur twice. orjson has seen to it that the text is JSON.
+    """
+    import json  # noqa: PLC0415 - for JSON that is not written as tightly as ours
+
+    return json.loads(raw, object_pairs_hook=_once_each)
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} occurs twice")
+    return found

@@ -1,0 +1,105 @@
+"""Entries and records as rows, and an entry in full as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from duraq.cli.options import Settings
+from duraq.cli.output import when
+from duraq.model import Attempt, EntryStatus
+from duraq.safe_text import ascii_json, safe_lines, safe_text
+from duraq.views import EntryView, RecordView
+
+ENTRY_COLUMNS = (
+    "id",
+    "status",
+    "attempts",
+    "priority",
+    "created_at",
+    "ready_at",
+    "error",
+    "payload",
+    "queue",
+)
+ENTRY_MORE = ("updated_at", "expires_at", "worker", "deadline_at", "token", "errors")
+# What a record's line says elsewhere in its row, or what is of no use to a person.
+_HIDDEN = {"op", "seq", "at", "id", "data", "crc", "error", "boot", "deadline"}
+
+
+def entry_row(view: EntryView) -> dict[str, Any]:
+    """An entry as a row; its history only as JSON shows it."""
+    last = view.history[-1] if view.history else None
+    return {
+        "id": view.id,
+        "queue": view.queue,
+        "status": view.status.value,
+        "priority": view.priority,
+        "attempts": view.attempts,
+        "created_at": view.created_at,
+        "updated_at": view.updated_at,
+        "ready_at": view.ready_at,
+        "expires_at": view.expires_at,
+        "token": f"{view.queue}/{view.id}/{view.token}" if view.status is EntryStatus.LEASED else None,
+        "worker": view.worker or None,
+        "deadline_at": view.deadline_at,
+        "error": None if last is None else f"{last.error.type}: {last.error.message}",
+        "payload": view.payload,
+        "errors": [_attempt_row(attempt) for attempt in view.history],
+    }
+
+
+def _attempt_row(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "attempt": attempt.number,
+        "cause": attempt.cause.value,
+        "type": attempt.error.type,
+        "message": attempt.error.message,
+        "traceback": attempt.error.traceback,
+        "worker": attempt.worker or None,
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+    }
+
+
+def describe(said: Settings, view: EntryView, life: list[RecordView]) -> str:
+    """An entry for people, newest attempt first."""
+    entry_id, queue = safe_text(view.id), view.queue
+    lines = [f"{entry_id}  {view.status}  in {queue}, attempt {view.attempts}, priority {view.priority}"]
+    lines.append(f"  enqueued  {when(said, view.created_at)}")
+    if view.status is EntryStatus.SCHEDULED and view.ready_at is not None:
+        lines.append(f"  ready     {when(said, view.ready_at)}")
+    if view.expires_at is not None:
+        lines.append(f"  expires   {when(said, view.expires_at)}")
+    if view.status is EntryStatus.LEASED and view.deadline_at is not None:
+        holder = safe_text(view.worker, 60) if view.worker else "no process"
+        lines.append(f"  leased    by {holder}, until {when(said, view.deadline_at)}")
+    lines.append(f"  payload   {safe_text(view.payload.decode('utf-8', 'backslashreplace'), 2000)}")
+    for attempt in reversed(view.history):
+        error = safe_text(f"{attempt.error.type}: {attempt.error.message}", 400)
+        lines.append(f"  attempt {attempt.number}  {attempt.cause}  {when(said, attempt.ended_at)}  {error}")
+        if attempt.error.traceback:
+            trace = safe_lines(attempt.error.traceback, 20_000).rstrip()
+            lines += [f"    {line}" for line in trace.split("\n")]
+    lines.append("  on disk")
+    lines += [f"    {safe_text(record.op):<9} {when(said, record.at):<12}  {record.place}" for record in life]
+    return "\n".join(lines)
+
+
+def record_row(view: RecordView) -> dict[str, Any]:
+    """A record as a row."""
+    fields = view.fields
+    what = " ".join(f"{key}={value}" for key, value in fields.items() if key not in _HIDDEN)
+    if "data" in fields:
+        what += f" {ascii_json(fields['data'])}"
+    if "error" in fields:
+        what += f" {fields['error']['type']}: {fields['error']['message']}"
+    return {
+        "at": view.at,
+        "queue": view.queue,
+        "op": view.op,
+        "seq": view.seq,
+        "id": view.id,
+        "what": what,
+        "place": str(view.place),
+        "record": view.text.rstrip(b"\n"),
+    }
