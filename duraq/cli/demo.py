@@ -51,6 +51,13 @@ class Input(NamedTuple):
     arriving: SourceFile
 
 
+class Killed(NamedTuple):
+    """A worker, and when it was killed, in seconds since 1970."""
+
+    worker: str
+    at: float
+
+
 @click.command()
 @click.argument("directory", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--storage", type=click.Path(path_type=Path), help="Default: duraq-demo. It is kept.")
@@ -162,6 +169,7 @@ class _Run:
     def __init__(self, said: Settings, storage: Path, workers: int, given: Input) -> None:
         self._said = said
         self._storage = storage
+        self._log = storage / HOME / "workers.log"
         self._workers = workers
         self._given = given
 
@@ -169,7 +177,7 @@ class _Run:
         """Do it all, and say what came of it. No worker is left when this returns or raises."""
         paths, enqueue = self._enqueue()
         arriving = next(name for name, path in paths.items() if path == self._given.arriving.path)
-        killed_at = self._work(arriving)
+        killed = self._work(arriving)
         expected, loop = self._straight_loop()
         with open_storage(self._storage) as storage:
             dead = DeadLetterQueue[SourceFile](FILES, SourceFile, storage).list()
@@ -190,7 +198,7 @@ class _Run:
             enqueue=enqueue,
             work=_stretch(records),
             loop=loop,
-            kill=_kill(arriving, records, killed_at),
+            kill=_kill(arriving, records, killed),
             dead_letters=group_by_error(dead),
             seconds=time.monotonic() - begin,
             look=_look(self._storage, arriving),
@@ -208,28 +216,29 @@ class _Run:
         enqueue = Stretch(len(ids), time.monotonic() - begin)
         return dict(zip(ids, (file.path for file in files), strict=True)), enqueue
 
-    def _work(self, arriving: str) -> float:
-        """Let the workers work until nothing is left, and kill one; returns when that was."""
-        killed_at = 0.0
+    def _work(self, arriving: str) -> Killed:
+        """Let the workers work until nothing is left, and kill one."""
+        killed = None
         with self._pool() as pool, open_storage(self._storage) as storage, self._progress() as show:
             queue, _ = queues(storage)
             while left := queue.counts().length:
                 show(len(self._given.files) - left)
-                if not killed_at:
-                    killed_at = self._kill_the_holder(queue, arriving)
+                if killed is None and queue.get(arriving).status is EntryStatus.LEASED:
+                    killed = self._kill_the_holder(queue, arriving)
                 if not pool.is_alive():
-                    log = self._storage / HOME / "workers.log"
-                    raise CommandError(Code.UNEXPECTED, "the workers have ended", f"see {log}")
+                    raise CommandError(Code.UNEXPECTED, "the workers have ended", f"see {self._log}")
                 time.sleep(LOOK_EVERY)
             show(len(self._given.files))
-        return killed_at
+        if killed is None:
+            raise CommandError(Code.UNEXPECTED, "the workers died of themselves", f"see {self._log}")
+        return killed
 
     @contextmanager
     def _pool(self) -> Iterator[BaseProcess]:
         # A process that opens no storage and starts no thread: the workers, and their successors, are forked
         # from it. If the demo is killed, the kernel tells it to stop.
         pool = multiprocessing.get_context("fork").Process(
-            target=_work, args=(self._storage, self._workers, self._storage / HOME / "workers.log")
+            target=_work, args=(self._storage, self._workers, self._log)
         )
         pool.start()
         try:
@@ -238,21 +247,19 @@ class _Run:
             pool.terminate()
             pool.join()
 
-    def _kill_the_holder(self, queue: Queue[SourceFile], arriving: str) -> float:
-        """Kill the worker that holds this entry; returns when that was, or 0 if nobody has it yet."""
-        holder = queue.get(arriving).worker
-        if holder is None:
-            return 0.0
+    def _kill_the_holder(self, queue: Queue[SourceFile], arriving: str) -> Killed:
+        """Kill the worker that holds this entry."""
         pipe = Path(self._given.arriving.path)
         whole = pipe.with_name("whole.txt")
         whole.write_text("This file arrived while a worker was waiting for it.\n", "utf-8")
         # To open it takes a reader: the worker is in the midst of its work, and waits for what we write.
         with pipe.open("wb"):
+            worker = queue.get(arriving).worker or ""
             # Whoever gets the entry next finds a file like any other.
             whole.replace(pipe)
             killed_at = time.time()
-            os.kill(int(holder.partition("-")[0]), signal.SIGKILL)
-        return killed_at
+            os.kill(int(worker.partition("-")[0]), signal.SIGKILL)
+        return Killed(worker, killed_at)
 
     def _straight_loop(self) -> tuple[dict[str, Outcome], Stretch]:
         """The same without a queue."""
@@ -301,18 +308,18 @@ def _stretch(records: Sequence[RecordView]) -> Stretch:
     return Stretch(len(ended), (ended[-1] - leased[0]).total_seconds())
 
 
-def _kill(arriving: str, records: Sequence[RecordView], killed_at: float) -> Kill:
-    """What the journal has to say of it: a lease, its end when the worker died, the next lease."""
-    held, died, again = [
-        record for record in records if record.id == arriving and record.op in {"lease", "fail"}
-    ][:3]
+def _kill(arriving: str, records: Sequence[RecordView], killed: Killed) -> Kill:
+    """What the records say of it: a lease, its end when the worker died, the next lease."""
+    life = [record for record in records if record.id == arriving and record.op in {"lease", "fail"}]
+    first = next(number for number, record in enumerate(life) if record.fields.get("worker") == killed.worker)
+    _, died, again = life[first : first + 3]
     return Kill(
         id=arriving,
-        worker=held.fields["worker"],
+        worker=killed.worker,
         cause=died.fields["cause"],
         next_worker=again.fields["worker"],
         attempt=again.fields["attempt"],
-        back_after=again.at.timestamp() - killed_at,
+        back_after=again.at.timestamp() - killed.at,
     )
 
 
