@@ -52,15 +52,15 @@ def safe_lines(text: object, limit: int = LONGEST) -> str:
 
 
 def ascii_json(value: Any) -> str:
-    """JSON in which every character is printable ASCII; the rest is escaped, as JSON itself provides."""
-    try:
-        text = orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:
-        # A lone surrogate, from a file name or an argument. The standard library writes it as an escape.
-        import json  # noqa: PLC0415 - for the rare case only
+    """JSON in which every character is printable ASCII; the rest is escaped, as JSON itself provides.
 
-        text = json.dumps(value, default=_plain)
-    return _NOT_ASCII.sub(_json_escape, text)
+    Lone surrogates (file names and arguments bring them) are not JSON and become visible escapes.
+    """
+    try:
+        text = orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        text = orjson.dumps(_without_surrogates(value))
+    return _NOT_ASCII.sub(_json_escape, text.decode())
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -81,8 +81,12 @@ def _json_escape(match: re.Match[str]) -> str:
     return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
 
 
-def _plain(value: Any) -> Any:
-    return orjson.loads(value.contents) if isinstance(value, orjson.Fragment) else str(value)
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
 def _cut(full: str, limit: int) -> str:
