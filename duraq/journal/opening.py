@@ -49,6 +49,9 @@ def _make(fs: FileSystem, root: int, path: str, capacity: int) -> None:
     finally:
         fs.close(directory)
     fs.close(fs.open_dir(root, "leases", create=True))
+    # Before the marker gets its name: names are independent of each other, and a marker whose journal's name
+    # was lost would be a storage that nobody can open.
+    fs.sync(root)
     # Last, and durable with everything before it: a directory with a marker is a whole storage.
     write_durably(fs, root, MARKER, orjson.dumps({"format": FORMAT, "made_by": "duraq"}) + b"\n")
 
