@@ -1,0 +1,162 @@
+"""The leases that a worker holds: one thread renews them all, and each ends in one way only."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any, Generic, TypeVar
+
+from duraq.errors import LeaseLost
+from duraq.model import EntryStatus, QueueEntry
+from duraq.queue import Queue
+
+T = TypeVar("T")
+
+log = logging.getLogger("duraq")
+
+# Renewed after this part of its length, a lease outlasts a renewing thread that comes late by twice as much.
+_RENEW_AFTER = 1 / 3
+# And if the storage refuses, this part of its length later, over and over until the deadline.
+_RETRY_AFTER = 1 / 30
+
+
+class Held(Generic[T]):
+    """An entry in hand, and its lease, which ends once and in one way.
+
+    ``lost`` (also the entry's own) is set if it ended otherwise than by the handler's outcome.
+    """
+
+    def __init__(self, queue: Queue[T], entry: QueueEntry[T]) -> None:
+        storage = queue._storage  # noqa: SLF001 - of this package; users have no business with it
+        self.queue = queue
+        self.entry = entry
+        self.lost = entry.lost = threading.Event()
+        self.released = False
+        self._length = queue._lease_for or storage.lock_duration  # noqa: SLF001
+        self._clock = storage.clock
+        # Held through every call that ends or extends the lease, so that a renewal never comes upon an entry
+        # that is just being completed and takes it for lost.
+        self._turn = threading.Lock()
+        self._over = False
+        self._extended(self._clock.uptime())
+
+    def complete(self) -> None:
+        """Complete the entry. Raises LeaseLost if the lease has ended already."""
+        with self._turn:
+            self._check()
+            self.queue.mark_completed(self.entry)
+            self._over = True
+
+    def fail(self, error: Exception) -> EntryStatus:
+        """Fail the attempt. Raises LeaseLost if the lease has ended already."""
+        with self._turn:
+            self._check()
+            status = self.queue.mark_failed(self.entry, error)
+            self._over = True
+            return status
+
+    def release(self) -> None:
+        """Give the entry back, uncounted. Raises LeaseLost if the lease has ended already."""
+        with self._turn:
+            self._check()
+            self.queue.release(self.entry)
+            self._over = self.released = True
+            self.lost.set()
+
+    def _check(self) -> None:
+        if self._over:
+            raise LeaseLost(f"queue {self.queue.name}: the lease of entry {self.entry.id} has ended")
+
+    def seconds_to_renewal(self) -> float:
+        """How long it may rest; 0 or less when a renewal is due."""
+        return (self._renew_at - self._clock.uptime()) / 1e6
+
+    def renew(self) -> None:
+        """Extend the lease. If it cannot be extended any more, it is lost."""
+        with self._turn:
+            if self._over:
+                return
+            # Before the call, so that the lease really lasts a little longer than is believed here.
+            now = self._clock.uptime()
+            try:
+                self.entry.lease_deadline = self.queue.extend(self.entry)
+            except LeaseLost as error:
+                self._lose(error)
+            except Exception as error:  # noqa: BLE001 - a renewer that died of it would lose every other lease
+                if now >= self._deadline:
+                    self._lose(error)
+                else:
+                    self._renew_at = now + int(self._length * _RETRY_AFTER)
+                    self._warn("renewal_failed", "its lease could not be renewed yet", error)
+            else:
+                self._extended(now)
+
+    def _extended(self, now: int) -> None:
+        self._deadline = now + self._length
+        self._renew_at = now + int(self._length * _RENEW_AFTER)
+
+    def _lose(self, error: Exception) -> None:
+        self._over = True
+        self.lost.set()
+        self._warn("lease_lost", "its lease is lost", error)
+
+    def _warn(self, event: str, text: str, error: Exception) -> None:
+        entry = self.entry
+        fields = {"event": event, "queue": entry.queue, "entry_id": entry.id, "attempt": entry.attempts}
+        log.warning("%s %s: %s: %s", entry.queue, entry.id, text, error, extra=fields)
+
+
+class LeaseKeeper:
+    """Renews what is held in time, from one thread, until it is stopped."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._held: set[Held[Any]] = set()
+        self._wakes_at = float("inf")  # monotonic seconds
+        self._stopping = False
+
+    def start(self) -> None:
+        """Begin to renew."""
+        # A daemon: it must not keep a process alive that wants to end.
+        threading.Thread(target=self._run, name="duraq-leases", daemon=True).start()
+
+    def stop(self) -> None:
+        """Renew nothing any more."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def hold(self, held: Held[Any]) -> None:
+        """Renew this lease from now on."""
+        due = time.monotonic() + held.seconds_to_renewal()
+        with self._changed:
+            self._held.add(held)
+            # Mostly it sleeps already towards a renewal that comes earlier, and needs no waking.
+            if due < self._wakes_at:
+                self._wakes_at = due
+                self._changed.notify()
+
+    def let_go(self, held: Held[Any]) -> None:
+        """The lease has ended."""
+        with self._changed:
+            self._held.discard(held)
+
+    def renew_due(self) -> None:
+        """Renew each lease whose time has come."""
+        with self._changed:
+            due = [held for held in self._held if held.seconds_to_renewal() <= 0]
+        for held in due:
+            held.renew()
+            if held.lost.is_set():
+                self.let_go(held)
+
+    def _run(self) -> None:
+        while True:
+            self.renew_due()
+            with self._changed:
+                if self._stopping:
+                    return
+                waits = [held.seconds_to_renewal() for held in self._held]
+                self._wakes_at = time.monotonic() + min(waits, default=float("inf"))
+                self._changed.wait(max(0.0, min(waits)) if waits else None)
