@@ -9,6 +9,25 @@ from duraq.errors import NotAStorage
 from duraq.journal.filesystem import FILE_MODE
 
 
+class Descriptor:
+    """A file descriptor that is closed with the last reference to it.
+
+    For those that one thread may be about to use when another has done with them: the number must not be
+    given to another file in between.
+    """
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+
 def make_fifo(directory: int, name: str) -> None:
     """Make a FIFO that nobody else may open."""
     os.mkfifo(name, FILE_MODE, dir_fd=directory)

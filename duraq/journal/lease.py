@@ -31,7 +31,7 @@ from portalocker.portalocker import FlockLocker
 from duraq.clock import Clock
 from duraq.errors import StorageClosed, StorageError, StorageForked
 from duraq.journal import forks
-from duraq.journal.fifo import make_fifo, open_fifo, unlink_if_there
+from duraq.journal.fifo import Descriptor, make_fifo, open_fifo, unlink_if_there
 from duraq.journal.filesystem import RealFileSystem
 from duraq.journal.record import rfc3339
 
@@ -42,41 +42,32 @@ _files = RealFileSystem()
 _locker = FlockLocker()
 
 
-class Watch:
-    """A descriptor that hangs up when a worker dies, for poll().
+class Watch(Descriptor):
+    """A descriptor that hangs up when a worker dies, for poll()."""
 
-    It is closed with the last reference to it: a thread that is about to poll it must not find its number
-    given to another file because a second thread has seen the worker dead and forgotten it.
-    """
-
-    __slots__ = ("_fd", "worker")
+    __slots__ = ("worker",)
 
     def __init__(self, worker: str, fd: int) -> None:
+        super().__init__(fd)
         self.worker = worker
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd
 
     def hung_up(self) -> bool:
         """Whether the worker has died. One system call."""
         poller = select.poll()  # a new one each time: two threads may not poll the same
-        poller.register(self._fd, 0)
+        poller.register(self, 0)
         return bool(poller.poll(0))
-
-    def __del__(self) -> None:
-        os.close(self._fd)
 
 
 class WorkerPresence:
     """One open storage as a worker, and its view of the other workers. Thread-safe.
 
-    ``directory`` is a descriptor of ``leases/`` and remains the caller's to close. A presence that is
-    never asked for ``worker`` leaves no file, so that readers may use one too.
+    ``directory`` is a descriptor of ``leases/`` and remains the caller's to close. A presence that is never
+    asked for ``worker`` leaves no file, so that readers may use one too.
     """
 
     def __init__(self, directory: int, clock: Clock) -> None:
         self._directory = directory
+        self._own_directory: Descriptor | None = None
         self._clock = clock
         self._worker: str | None = None
         self._held: tuple[int, ...] = ()  # descriptors: the locked file, the FIFO
@@ -138,6 +129,10 @@ class WorkerPresence:
 
     def _appear(self) -> str:
         with forks.no_fork:
+            if self._own_directory is None:
+                # The caller may close its own while another thread still asks who is alive.
+                self._own_directory = Descriptor(os.dup(self._directory))
+                self._directory = self._own_directory.fileno()
             while self._worker is None:
                 if self._ended is not None:
                     raise self._ended("no longer a worker", hint="open another storage")

@@ -28,7 +28,7 @@ from typing import Self
 
 from duraq.errors import NotAStorage
 from duraq.journal import forks
-from duraq.journal.fifo import make_fifo, open_fifo, unlink_if_there
+from duraq.journal.fifo import Descriptor, make_fifo, open_fifo, unlink_if_there
 from duraq.journal.filesystem import RealFileSystem
 from duraq.journal.lease import Watch
 
@@ -70,32 +70,7 @@ class Waiters:
 
         What is no waiter's FIFO of ours is left alone.
         """
-        woken = 0
-        for name in _files.names(self.directory):
-            if woken >= count:
-                break
-            if name.endswith(".fifo") and self.wake_one(name):
-                woken += 1
-        return woken
-
-    def wake_one(self, name: str) -> bool:
-        """Wake the waiter behind this FIFO, unless it is dead or another waker was quicker."""
-        # A child forked in between would keep the FIFO open, and its reader asleep.
-        with forks.no_fork:
-            try:
-                fd = open_fifo(self.directory, name, os.O_WRONLY)
-            except NotAStorage:
-                return False
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    unlink_if_there(self.directory, name)
-                elif error.errno not in _NO_WAITER:
-                    raise
-                return False
-            try:
-                return unlink_if_there(self.directory, name)
-            finally:
-                os.close(fd)
+        return _wake(self.directory, count)
 
     def sweep(self) -> None:
         """Remove the FIFOs of dead waiters.
@@ -106,12 +81,12 @@ class Waiters:
             found = _NAME.fullmatch(name)
             # The pid is no proof, it only spares the living: to look closer is to wake them.
             if found and not Path("/proc", found["pid"]).exists():
-                self.wake_one(name)
+                _wake_one(self.directory, name)
 
     def close(self) -> None:
         """Wake the threads that wait through this object, so that they see that it is closed."""
         for waiter in list(self.ours):
-            self.wake_one(waiter.name)
+            _wake_one(self.directory, waiter.name)
 
     def after_fork_in_child(self) -> None:
         """Else the child would go on reading for the waiters of its parent, and be woken in their place."""
@@ -126,6 +101,8 @@ class Waiter:
     def __init__(self, waiters: Waiters) -> None:
         self.name = ""
         self._waiters = waiters
+        # The storage may be closed, and its descriptors with it, before a waiting thread has left.
+        self._directory = Descriptor(os.dup(waiters.directory))
         self._fd = -1
         self._woken = False
 
@@ -159,16 +136,16 @@ class Waiter:
         if self not in self._waiters.ours:  # a forked child: the place is its parent's
             return
         # The name before the descriptor: a name that nobody reads is a dead waiter's.
-        claimed = not unlink_if_there(self._waiters.directory, self.name)
+        claimed = not unlink_if_there(self._directory.fileno(), self.name)
         self._close()
         # A wake-up is for somebody who will look at the queue. One that went unnoticed, or that came to
         # somebody who failed, goes to the next in line.
         if claimed and (error is not None or not self._woken):
-            self._waiters.wake(1)
+            _wake(self._directory.fileno(), 1)
 
     def _try_to_enter(self) -> bool:
         """Open the FIFO before it gets its name: wakers take one that nobody reads for a dead waiter's."""
-        directory = self._waiters.directory
+        directory = self._directory.fileno()
         name = f"{time.monotonic_ns():020d}-{os.getpid()}-{next(_counter)}"
         make_fifo(directory, f"{name}.new")
         try:
@@ -189,3 +166,33 @@ class Waiter:
         with forks.no_fork:
             self._waiters.ours.discard(self)
             os.close(self._fd)
+
+
+def _wake(directory: int, count: int) -> int:
+    woken = 0
+    for name in _files.names(directory):
+        if woken >= count:
+            break
+        if name.endswith(".fifo") and _wake_one(directory, name):
+            woken += 1
+    return woken
+
+
+def _wake_one(directory: int, name: str) -> bool:
+    """Wake the waiter behind this FIFO, unless it is dead or another waker was quicker."""
+    # A child forked in between would keep the FIFO open, and its reader asleep.
+    with forks.no_fork:
+        try:
+            fd = open_fifo(directory, name, os.O_WRONLY)
+        except NotAStorage:
+            return False
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                unlink_if_there(directory, name)
+            elif error.errno not in _NO_WAITER:
+                raise
+            return False
+        try:
+            return unlink_if_there(directory, name)
+        finally:
+            os.close(fd)

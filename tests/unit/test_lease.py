@@ -428,6 +428,17 @@ def test_threads_share_one_worker(presence, leases):
     assert len(names(leases)) == 2
 
 
+def test_directory_closed(presence, leases):
+    """A worker can be asked, and closed, after its caller has closed the directory."""
+    fd = os.open(leases, os.O_RDONLY | os.O_DIRECTORY)
+    other = WorkerPresence(fd, SystemClock())
+    assert presence.is_alive(other.worker)
+    os.close(fd)
+    assert other.is_alive(presence.worker)
+    other.close()
+    assert names(leases) == {f"{presence.worker}.json", f"{presence.worker}.fifo"}
+
+
 def test_two_storages_of_one_process(presence, directory):
     """Two presences in one process are two workers, and one can die before the other."""
     other = WorkerPresence(directory, SystemClock())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,11 @@ def presence(tmp_path):
 
 def line(process):
     return process.stdout.readline().strip()
+
+
+def until_asleep(process):
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] != "S":
+        os.sched_yield()
 
 
 def tell(process):
@@ -544,8 +550,11 @@ except Stop:
 """
     )
     assert line(process) == "waiting"
+    # Python runs a handler for a signal that comes just before poll() begins to sleep only after it.
+    until_asleep(process)
     process.send_signal(signal.SIGUSR1)
     assert line(process) == "signal"
+    until_asleep(process)
     process.send_signal(signal.SIGUSR2)
     assert line(process) == "stopped"
     assert waiters.wake(1) == 0
@@ -558,6 +567,21 @@ def test_closing(waiters):
         waiters.close()
         assert ours.wait(0).woken
         assert not other.wait(0)
+
+
+def test_closing_while_threads_wait(waiters, path):
+    """A waiter whose storage is closed leaves in good order, and still passes on what it did not notice."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    closing = Waiters(fd)
+    with ExitStack() as leaving:
+        leaving.enter_context(closing.register())
+        with waiters.register() as other:
+            closing.close()
+            os.close(fd)
+            assert not other.wait(0)
+            leaving.close()
+            assert other.wait(0)
+    assert list(path.iterdir()) == []
 
 
 def test_planted_files(waiters, path, tmp_path):
