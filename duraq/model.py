@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 # Directories that a storage keeps beside its queues.
-RESERVED_NAMES = frozenset({"journal", "leases"})
+RESERVED_NAMES = frozenset({"journal", "leases", "duraq.json", "duraq.json.tmp"})
 
 
 def check_queue_name(name: str) -> str:

@@ -62,3 +62,12 @@ def offset(value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InvalidOption(f"offset must be a whole number of at least 0, not {value!r}")
     return value
+
+
+def text(name: str, value: str) -> str:
+    """Text that can be written as UTF-8; else InvalidOption."""
+    try:
+        value.encode("utf-8")
+    except (AttributeError, UnicodeEncodeError):
+        raise InvalidOption(f"{name} must be text that can be written as UTF-8, not {value!r}") from None
+    return value

@@ -288,11 +288,12 @@ class Queue(Generic[T]):
 
     def pause(self, reason: str = "", *, who: str | None = None) -> None:
         """Deliver nothing until resume; what is leased already goes on. Kept across restarts."""
-        self._storage.commit({self.name: (PauseQueue(who or getpass.getuser(), str(reason)),)})
+        operation = PauseQueue(options.text("who", who or getpass.getuser()), options.text("reason", reason))
+        self._storage.commit({self.name: (operation,)})
 
     def resume(self, *, who: str | None = None) -> None:
         """Deliver again."""
-        self._storage.commit({self.name: (ResumeQueue(who or getpass.getuser()),)})
+        self._storage.commit({self.name: (ResumeQueue(options.text("who", who or getpass.getuser())),)})
 
     @property
     def paused(self) -> Pause | None:

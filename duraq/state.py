@@ -42,6 +42,8 @@ class QueueState:
         self.pause: Pause | None = None
         self.entries: dict[str, Entry] = {}
         self.leased: dict[str, dict[str, Entry]] = {}  # by worker, then id
+        # The highest token ever given: an id may be used again, a token never is.
+        self.tokens = 0
         self._tally = dict.fromkeys((SCHEDULED, READY, LEASED, DEAD), 0)
         # Heaps whose items may be stale: an item counts only if the entry still agrees with it.
         self._ready: list[tuple[int, int, Entry]] = []
@@ -219,6 +221,7 @@ class QueueState:
         entry.status = LEASED
         entry.attempts, entry.token, entry.worker = operation.attempt, operation.token, operation.worker
         entry.leased_at = entry.updated_at = at
+        self.tokens = max(self.tokens, operation.token)
         self.leased.setdefault(entry.worker, {})[entry.id] = entry
         self._set_deadline(entry, operation)
 

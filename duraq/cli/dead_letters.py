@@ -20,7 +20,7 @@ from duraq.cli.input import STDIN, words
 from duraq.cli.look import find_entries, inspecting, missed, show_entries
 from duraq.cli.options import DURATION, F, Settings, common, settings
 from duraq.cli.output import Row, conclude, show_rows
-from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, entry_row
+from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
 from duraq.dead_letters import BATCH, DeadLetterQueue
 from duraq.errors import EntryNotFound
 from duraq.inspector import Inspector
@@ -71,7 +71,7 @@ def dlq_ls(queues: tuple[str, ...], limit: int | None, offset: int) -> None:
             for name in queues or inspector.queues()
             for view in inspector.each_entry(name, EntryStatus.DEAD, limit=limit, offset=offset)
         )
-        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, rows, more=ENTRY_MORE)
+        show_rows(said, "duraq.entries/1", DEAD_COLUMNS, rows, more=ENTRY_MORE)
 
 
 @dlq.command("show")
@@ -84,7 +84,7 @@ def dlq_show(ids: tuple[str, ...], queue: str | None) -> int:
     with inspecting(said) as inspector:
         found, problems = _dead(inspector, words(ids, "IDS"), queue)
         show_entries(said, inspector, found)
-    return missed(problems, partly=bool(found))
+    return missed(said, problems, partly=bool(found))
 
 
 @dlq.command("retry")
@@ -199,11 +199,11 @@ def _carry_out(
         )
     if consent.dry_run:
         said.say(f"would {verb} {_summary(chosen)}")
-        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, map(entry_row, chosen), more=ENTRY_MORE)
-        return missed(problems, partly=bool(chosen))
+        show_rows(said, "duraq.entries/1", DEAD_COLUMNS, map(entry_row, chosen), more=ENTRY_MORE)
+        return missed(said, problems, partly=bool(chosen))
     if not chosen:
         said.say(f"nothing to {verb}")
-        return missed(problems, partly=False)
+        return missed(said, problems, partly=False)
     if not consent.yes:
         _ask(said, verb, chosen, to_type)
     rows: list[Row] = [{"id": None, "queue": None, "status": None, "error": str(each)} for each in problems]

@@ -47,7 +47,8 @@ def put(
 ) -> None:
     """Add an entry to QUEUE and print its id, once it is durable.
 
-    PAYLOAD is one JSON value, @FILE that holds one, or - for stdin (the default in a pipe).
+    PAYLOAD is one JSON value, @FILE that holds one, or - for stdin (the default in a pipe). Put -- before
+    one that begins with a dash.
     """
     said = settings()
     if lines and (entry_id or payload not in {None, STDIN}):

@@ -13,6 +13,7 @@ from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import words
 from duraq.cli.options import Settings, common, settings
 from duraq.cli.output import Stream, show_one, show_rows
+from duraq.cli.reports import report
 from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, describe, entry_row, record_row
 from duraq.errors import EntryNotFound
 from duraq.inspector import Inspector
@@ -134,7 +135,7 @@ def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> 
                     click.echo(safe_text(f"{inspector.path}/{place}"))
         else:
             show_entries(said, inspector, found)
-    return missed(problems, partly=bool(found))
+    return missed(said, problems, partly=bool(found))
 
 
 def find_entries(
@@ -151,12 +152,12 @@ def find_entries(
     return found, problems
 
 
-def missed(problems: list[EntryNotFound], *, partly: bool) -> int:
+def missed(said: Settings, problems: list[EntryNotFound], *, partly: bool) -> int:
     """The exit code, with problems or without. Raises the first if there was nothing else."""
     if problems and not partly:
         raise problems[0]
     for problem in problems:
-        click.echo(f"duraq: {safe_text(problem)}", err=True)
+        report(said, problem)
     return Code.PARTLY if problems else Code.DONE
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from duraq.errors import NotAStorage
+
 if TYPE_CHECKING:
     from duraq.storage.file import FileStorage
 
@@ -78,7 +80,9 @@ class Settings:
 
         to_stderr(self)
         root, rule = self.found_root()
-        missing = create and not (root / "duraq.json").exists()
+        missing = not root.exists()
+        if missing and not create:
+            raise NotAStorage("there is no such directory", path=root)
         storage = FileStorage(root, create=create, **options)
         if missing:
             # A mistyped path makes a storage too; that should not go unnoticed.
@@ -86,10 +90,10 @@ class Settings:
         return storage
 
     def say(self, text: str) -> None:
-        """Talk to a person, on stderr, unless asked to be quiet."""
+        """Talk to a person, on stderr, unless asked to be quiet. A program that wants JSON gets no talk."""
         from duraq.safe_text import safe_lines  # noqa: PLC0415 - most commands succeed in silence
 
-        if not self.quiet:
+        if not self.quiet and not self.is_json:
             click.echo(safe_lines(text), err=True)
 
 

@@ -20,6 +20,7 @@ import orjson
 
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import Settings
+from duraq.cli.reports import report
 from duraq.safe_text import ascii_json, safe_text
 
 Row = Mapping[str, Any]
@@ -106,12 +107,12 @@ def conclude(said: Settings, schema: str, rows: Sequence[Row], problems: Sequenc
 
     Each row has a "status", or an "error". Raises the first problem if nothing was done.
     """
-    if problems and len(problems) == len(rows):
-        for problem in problems[1:]:
-            said.say(f"duraq: {problem}")
+    undone = len(problems) == len(rows)
+    if not (undone or said.is_json):
+        for problem in problems:
+            report(said, problem)
+    if undone and problems:
         raise problems[0]
-    for problem in problems:
-        click.echo(f"duraq: {safe_text(problem, 4000)}", err=True)
     if said.output is not None:
         # Only if asked for: what was done has been named on the command line.
         done = [row for row in rows if row["error"] is None]
@@ -228,20 +229,20 @@ def _title(name: str) -> str:
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
     padded = [
         _pad(_fit(text, width), width, right=is_right)
-        for text, width, is_right in zip(cells, widths, right, strict=True)
+        for text, width, is_right in zip(cells, widths, right, strict=False)
     ]
     return GAP.join(padded).rstrip()
 
 
 def _fitting(widths: list[int], room: int | None) -> list[int]:
-    """Widths that fit the screen; the last columns, which say the most, give way first."""
+    """Widths that fit the screen: the last columns give way first, then go; the first names the row and stays."""
     if room is None:
         return widths
-    excess = sum(widths) + len(GAP) * (len(widths) - 1) - room
-    for at in reversed(range(len(widths))):
-        give = max(0, min(excess, widths[at] - NARROWEST))
-        widths[at] -= give
-        excess -= give
+    for at in reversed(range(1, len(widths))):
+        excess = sum(widths) + len(GAP) * (len(widths) - 1) - room
+        widths[at] -= max(0, min(excess, widths[at] - NARROWEST))
+    while len(widths) > 1 and sum(widths) + len(GAP) * (len(widths) - 1) > room:
+        del widths[-1]
     return widths
 
 

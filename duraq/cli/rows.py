@@ -10,18 +10,21 @@ from duraq.model import Attempt, EntryStatus
 from duraq.safe_text import ascii_json, safe_lines, safe_text
 from duraq.views import EntryView, RecordView
 
-ENTRY_COLUMNS = (
-    "id",
+ENTRY_COLUMNS = ("id", "status", "attempts", "created_at", "error", "payload")
+DEAD_COLUMNS = ("id", "queue", "attempts", "updated_at", "error", "payload")
+ENTRY_MORE = (
+    "queue",
     "status",
-    "attempts",
     "priority",
     "created_at",
+    "updated_at",
     "ready_at",
-    "error",
-    "payload",
-    "queue",
+    "expires_at",
+    "worker",
+    "token",
+    "deadline_at",
+    "errors",
 )
-ENTRY_MORE = ("updated_at", "expires_at", "worker", "deadline_at", "token", "errors")
 # What a record's line says elsewhere in its row, or what is of no use to a person.
 _HIDDEN = {"op", "seq", "at", "id", "data", "crc", "error", "boot", "deadline"}
 

@@ -121,6 +121,8 @@ def run(
                 raise ProgramFailed(status, errors)
 
         working = _ProgramQueue(queue, storage, retry_policy=policy, lock_duration=lease)
+        # Leases are judged as far as they are known; this process has seen none yet.
+        working.counts()
         worker = Worker(working, handle, threads=jobs, grace=grace)
         try:
             stats, signals = _work(worker, drain=drain or once, limit=1 if once else None)

@@ -13,9 +13,8 @@ from types import FrameType
 
 import click
 
-from duraq.cli.failing import Code, CommandError, code_of
+from duraq.cli.failing import Code
 from duraq.cli.options import Settings
-from duraq.errors import NotAStorage
 
 
 class Terminated(BaseException):
@@ -27,11 +26,11 @@ def run_safely(command: click.Command, arguments: Sequence[str]) -> int:
     said = Settings()
     with _terminable() as came:
         try:
-            code = command.main(list(arguments), prog_name="duraq", standalone_mode=False, obj=said)
+            code = _call(command, list(arguments), said)
             sys.stdout.flush()
         except click.exceptions.Exit as done:
             return done.exit_code
-        except (KeyboardInterrupt, click.Abort, Terminated):
+        except (KeyboardInterrupt, EOFError, click.Abort, Terminated):
             # Code in C that was interrupted may call every signal an interrupt.
             return Code.TERMINATED if came else Code.INTERRUPTED
         except BrokenPipeError:
@@ -39,8 +38,19 @@ def run_safely(command: click.Command, arguments: Sequence[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Code.DONE
         except Exception as error:  # noqa: BLE001 - the last stop: a person gets a line, not a traceback
-            return _report(said, error, as_json=said.is_json or _wants_json(arguments))
+            from duraq.cli.reports import report  # noqa: PLC0415 - what is written well has no use for it
+
+            return report(said, error, as_json=said.is_json or _wants_json(arguments))
     return code if isinstance(code, int) else Code.DONE
+
+
+def _call(command: click.Command, arguments: list[str], said: Settings) -> object:
+    if "_DURAQ_COMPLETE" in os.environ:
+        # A shell asks what could come next.
+        return command.main(arguments, prog_name="duraq", obj=said)
+    # Not main(): that has ways of its own with interrupts and closed pipes.
+    with command.make_context("duraq", arguments, obj=said) as context:
+        return command.invoke(context)
 
 
 @contextmanager
@@ -69,51 +79,3 @@ def _wants_json(arguments: Sequence[str]) -> bool:
         return True
     values = [value for option, value in pairwise(ours) if option in {"-o", "--output"}]
     return any(value in {"json", "jsonl"} for value in values)
-
-
-def _report(said: Settings, error: Exception, *, as_json: bool) -> int:
-    # Here, for orjson comes with it and --help has no use for that.
-    from duraq.safe_text import ascii_json, safe_lines, safe_text  # noqa: PLC0415
-
-    code, message, hint, context = _explain(said, error)
-    if as_json:
-        body = {"code": int(code), "type": type(error).__name__, "message": message, "hint": hint}
-        click.echo(ascii_json({"error": body}), err=True)
-        return code
-    if context:
-        click.echo(safe_lines(context), err=True)
-    text = f"duraq: {safe_text(message, 4000)}"
-    # The hint of a storage's error is part of its message.
-    if hint and hint not in message:
-        text += f" ({safe_text(hint, 400)})"
-    click.echo(text, err=True)
-    if code is Code.UNEXPECTED and said.verbose:
-        import traceback  # noqa: PLC0415 - for whoever asks for it
-
-        click.echo(safe_lines("".join(traceback.format_exception(error))), err=True)
-    return code
-
-
-def _explain(said: Settings, error: Exception) -> tuple[Code, str, str | None, str]:
-    """Code, message, hint, and what stands before the message."""
-    if isinstance(error, click.UsageError):
-        context = "" if error.ctx is None else error.ctx.get_usage()
-        command = "duraq" if error.ctx is None else error.ctx.command_path
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            return Code.USAGE, "nothing to do", None, error.format_message()
-        return Code.USAGE, error.format_message(), f"see {command} --help", context
-    if isinstance(error, click.ClickException):
-        return Code.UNEXPECTED, error.format_message(), None, ""
-    code = code_of(error)
-    hint: str | None = getattr(error, "hint", None)
-    message = str(error)
-    if isinstance(error, NotAStorage):
-        root, rule = said.found_root()
-        hint = f"the storage {str(root)!r} was named by {rule}"
-    elif code is Code.UNEXPECTED and not isinstance(error, CommandError | OSError) and not _is_ours(error):
-        message = f"unexpected {type(error).__name__}: {message}"
-    return code, message, hint, ""
-
-
-def _is_ours(error: Exception) -> bool:
-    return type(error).__module__.startswith("duraq.")

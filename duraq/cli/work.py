@@ -47,6 +47,8 @@ def get(queue: str, count: int, wait: timedelta, lease: timedelta) -> int:
         if not wait and queue not in storage.queues():
             raise QueueNotFound(f"there is no queue {queue!r}")
         working: Queue[Any] = Queue(queue, storage)
+        # Leases are judged as far as they are known; this process has seen none yet.
+        working.counts()
         while True:
             working.settle_lapsed()
             found = storage.claim(queue, count, lease_for=lease_for, detached=True)

@@ -21,6 +21,16 @@ from duraq.journal.opening import write_durably
 NAME = "ends.jsonl"
 
 
+class Ends(NamedTuple):
+    """Where the queues ended, and up to which position of the journal that takes its frames into account.
+
+    Frames before ``position`` are not needed any more, whether they can still be read or not.
+    """
+
+    position: int
+    queues: dict[str, End]
+
+
 class End(NamedTuple):
     """The active segment of a queue, and its length in bytes."""
 
@@ -28,14 +38,14 @@ class End(NamedTuple):
     size: int
 
 
-def load(file_system: FileSystem, directory: int, *, required: bool) -> dict[str, End]:
+def load(file_system: FileSystem, directory: int, *, required: bool) -> Ends:
     """What the file says; nothing if it does not exist and is not ``required`` to.
 
     Raises StorageDamaged if it is not readable: without it, acknowledged bytes could not be told from torn
     ones.
     """
     if not file_system.exists(directory, NAME) and not required:
-        return {}
+        return Ends(0, {})
     try:
         fd = file_system.open_file(directory, NAME, writable=False)
         try:
@@ -43,7 +53,8 @@ def load(file_system: FileSystem, directory: int, *, required: bool) -> dict[str
         finally:
             file_system.close(fd)
         record.check(line)
-        return {queue: End(*end) for queue, end in orjson.loads(line)["queues"].items()}
+        content = orjson.loads(line)
+        return Ends(content["position"], {queue: End(*end) for queue, end in content["queues"].items()})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageDamaged(
             f"the ends of the queues cannot be read ({error})",
@@ -53,11 +64,10 @@ def load(file_system: FileSystem, directory: int, *, required: bool) -> dict[str
         ) from None
 
 
-def save(file_system: FileSystem, directory: int, ends: Mapping[str, End]) -> None:
+def save(file_system: FileSystem, directory: int, ends: Ends) -> None:
     """Replace the file, durably."""
-    body = orjson.dumps({"op": "ends", "queues": {queue: list(end) for queue, end in sorted(ends.items())}})[
-        :-1
-    ]
+    queues = {queue: list(end) for queue, end in sorted(ends.queues.items())}
+    body = orjson.dumps({"op": "ends", "position": ends.position, "queues": queues})[:-1]
     write_durably(file_system, directory, NAME, b'%b,"crc":"%08x"}\n' % (body, crc32(body)))
 
 

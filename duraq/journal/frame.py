@@ -111,19 +111,27 @@ def find(buffer: bytes, start: int) -> Iterator[Frame]:
         at = buffer.find(MAGIC, at + (frame.length if frame else 1))
 
 
-def touched(buffer: bytes, start: int, epoch: int) -> dict[tuple[str, int], int]:
-    """Where the chain of frames of that epoch leaves each (queue, segment), from their heads alone."""
+def touched(buffer: bytes, start: int, epoch: int, position: int) -> dict[tuple[str, int], int]:
+    """Where the chain of frames that begins at ``position`` leaves each (queue, segment), from their heads.
+
+    What has another position, or does not name the crc before it, is left over from an earlier round.
+    """
     ends: dict[tuple[bytes, int], int] = {}
-    at = start
+    at, chain = start, None
     while at + HEAD_LENGTH <= len(buffer):
-        magic, found_epoch, _, _, _, length = _HEAD.unpack_from(buffer, at)
-        at += HEAD_LENGTH
-        if magic != MAGIC or found_epoch != epoch or at + length > len(buffer):
+        magic, found_epoch, found_position, _, previous, length = _HEAD.unpack_from(buffer, at)
+        if magic != MAGIC or found_epoch != epoch or found_position != position:
             break
+        if at + HEAD_LENGTH + length > len(buffer) or (chain is not None and previous != chain):
+            break
+        (chain,) = _CRC.unpack_from(buffer, at + _HEAD.size)
+        position += HEAD_LENGTH + length
+        at += HEAD_LENGTH
         end = at + length
-        while at < end:
+        while at + _PART.size <= end:
             name_length, segment, offset, lines_length = _PART.unpack_from(buffer, at)
             at += _PART.size
             ends[buffer[at : at + name_length], segment] = offset + lines_length
             at += name_length + lines_length
+        at = end
     return {(name.decode("ascii"), segment): end for (name, segment), end in ends.items()}

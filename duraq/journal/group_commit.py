@@ -30,32 +30,28 @@ class GroupCommit:
         # Without the lock: the worst that a lost race costs is a sync that was not needed.
         self.synced = max(self.synced, position)
 
-    def forget(self) -> None:
-        """A new journal, or one recovered: nothing is known to be durable."""
-        self.synced = 0
-
     def wait_for(self, position: int) -> None:
         """Return once everything before ``position`` is durable. Raises what the sync raised."""
-        with self._lock:
-            while True:
-                if self.synced >= position:
-                    return
-                if not self._running:
-                    self._running = True
-                    break
-                # A sync that is running may have begun before our frame was written, so it does not count;
-                # the next one will be ours or that of somebody who waits with us.
-                self._waiting += 1
-                try:
-                    self._turn.wait()
-                finally:
-                    self._waiting -= 1
-        reached = 0
+        leading, reached = False, 0
         try:
-            reached = self._sync()
-        finally:
             with self._lock:
-                self._running = False
-                self.synced = max(self.synced, reached)
-                if self._waiting:
-                    self._turn.notify_all()
+                while self.synced < position:
+                    if not self._running:
+                        leading = self._running = True
+                        break
+                    # A sync that is running may have begun before our frame was written, so it does not
+                    # count; the next one will be ours or that of somebody who waits with us.
+                    self._waiting += 1
+                    try:
+                        self._turn.wait()
+                    finally:
+                        self._waiting -= 1
+            if leading:
+                reached = self._sync()
+        finally:
+            if leading:
+                with self._lock:
+                    self._running = False
+                    self.synced = max(self.synced, reached)
+                    if self._waiting:
+                        self._turn.notify_all()

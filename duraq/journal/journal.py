@@ -138,8 +138,19 @@ class Journal:
             now.epoch, crc, now.base, now.end, now.end + len(data), now.waiters, now.failed, synced
         )
         # From here on the frame counts: whoever gets the lock next brings it to the segments if we die.
-        self.control.write(after)
+        try:
+            self.control.write(after)
+        except OSError:
+            self._wipe(now.end, now)
+            raise
         return after
+
+    def _wipe(self, position: int, standing: Standing) -> None:
+        """Make sure, durably, that there is no frame at this position."""
+        fd = self.files[standing.epoch & 1]
+        self._fs.pwrite(fd, bytes(frame.HEAD_LENGTH), HEADER_BYTES + position - standing.base)
+        # The frame may be on the disk already (others sync too); the caller is about to say it is not.
+        self._fs.datasync(fd)
 
     def accept(self, after: Standing) -> None:
         """Go on from behind the frame; a sync that begins now may speak for it."""
@@ -149,10 +160,7 @@ class Journal:
 
     def take_back(self, before: Standing, now: Standing) -> None:
         """Undo the append that led from ``before`` to ``now``, durably: no later recovery finds the frame."""
-        fd = self.files[now.epoch & 1]
-        self._fs.pwrite(fd, bytes(frame.HEAD_LENGTH), HEADER_BYTES + now.start - now.base)
-        # The frame may be on the disk already (others sync too); the caller is about to say it is not.
-        self._fs.datasync(fd)
+        self._wipe(now.start, now)
         start = before.start if now.epoch == before.epoch else now.base
         restored = now._replace(chain=before.chain, start=start, end=now.start)
         self.control.write(restored)
@@ -164,7 +172,11 @@ class Journal:
         if ahead is None or ahead.capacity < length:
             raise NeedsRoom(length)
         self.capacity = ahead.capacity
-        self.standing = now._replace(epoch=ahead.epoch, base=ahead.base, start=ahead.base, end=ahead.base)
+        # From a file without a frame the chain begins anew: recovery could not know what it was.
+        chain = now.chain if now.start < now.end else 0
+        self.standing = now._replace(
+            epoch=ahead.epoch, chain=chain, base=ahead.base, start=ahead.base, end=ahead.base
+        )
         return self.standing
 
     def go_over_now(self) -> None:
@@ -210,7 +222,7 @@ class Journal:
         """
         header = self.header(epoch)
         content = self._fs.pread(self.files[epoch & 1], HEADER_BYTES + header.capacity, 0)
-        return frame.touched(content, HEADER_BYTES, epoch)
+        return frame.touched(content, HEADER_BYTES, epoch, header.base)
 
     def frames_of(self, epoch: int) -> list[Frame]:
         """The whole frames in that epoch's file, in order, up to the first that is none."""

@@ -34,7 +34,7 @@ from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.group_commit import GroupCommit
 from duraq.journal.journal import Journal
-from duraq.journal.recovery import Replay, read_journal
+from duraq.journal.recovery import Replay, newest_epoch, read_journal
 from duraq.journal.segment import Group, Segments
 
 log = logging.getLogger("duraq")
@@ -61,6 +61,7 @@ class Log:
         self._threads = threading.Lock()
         self._recycling = threading.Lock()
         self._recycler: threading.Thread | None = None
+        self._failed = False  # a sync failed and could not be made good
         self.shared = False  # whether others wrote between the last two turns of this process
         self._prepared = 0  # epoch known to be ready to go over to
         self.queues: dict[str, Segments] = {}
@@ -118,10 +119,11 @@ class Log:
         try:
             # 0: whoever comes now must not believe the block before it is written anew.
             self.control.write(NOTHING)
-            found = read_journal(self._fs, self.journal.files)
             # The first recycling prepares epoch 3; before that there may be nothing to note.
-            known = ends.load(self._fs, self._directory, required=found.newest > 2)
-            Replay(self._fs, self.root).recover(found.frames, known, self.names())
+            required = newest_epoch(self._fs, self.journal.files) > 2
+            known = ends.load(self._fs, self._directory, required=required)
+            found = read_journal(self._fs, self.journal.files, known.position)
+            Replay(self._fs, self.root).recover(found.frames, known.queues, self.names())
             self.journal.standing = NOTHING
             self.journal.adopt(found.standing)
             if self._poisoned() == found.standing.epoch:
@@ -247,9 +249,15 @@ class Log:
                 queue.write(group)
         except OSError:
             # Disk full: the frame must go, and go durably, before anyone is told that nothing was written.
-            for queue, group in groups:
-                queue.cut(group)
-            self.journal.take_back(before, after)
+            try:
+                for queue, group in groups:
+                    queue.cut(group)
+                self.journal.take_back(before, after)
+            except OSError as worse:
+                self._fail()
+                raise OutcomeUnknown(
+                    f"a half-written change could not be undone ({worse})", path=self.path
+                ) from worse
             raise
         self.journal.accept(after)
         for queue, group in groups:
@@ -275,6 +283,8 @@ class Log:
         self.commits.wait_for(position)
 
     def _sync(self) -> int:
+        if self._failed:
+            raise OutcomeUnknown("an earlier sync failed and could not be made good", path=self.path)
         standing = self.journal.standing
         try:
             self.journal.datasync(standing, self.commits.synced)
@@ -295,11 +305,16 @@ class Log:
         try:
             self.lock()
             try:
-                if self.journal.standing.epoch == failed.epoch:
-                    self._leave_file(self.journal.standing)
+                standing = self.journal.standing
+                if standing.epoch == failed.epoch:
+                    self._leave_file(standing)
+                elif self._poisoned() != failed.epoch:
+                    # Others have filled the file meanwhile, and know nothing.
+                    self._make_durable(self._touched(failed.epoch), standing.base)
+                    self.control.write(standing._replace(synced=max(standing.synced, standing.base)))
                 return self.journal.standing.base
             except (OSError, StorageError):
-                self.control.write(self.journal.standing._replace(failed=1))
+                self._fail()
                 raise
             finally:
                 self.unlock()
@@ -310,6 +325,11 @@ class Log:
                 hint="the change is there wholly or not at all; close and reopen the storage to see",
             ) from error
 
+    def _fail(self) -> None:
+        """Nothing is accepted any more, from anyone, until the storage is reopened."""
+        self._failed = True
+        self.control.write(self.journal.standing._replace(failed=1))
+
     def _leave_file(self, standing: Standing) -> None:
         """Make all frames durable through the segments and go over to the other file.
 
@@ -317,7 +337,8 @@ class Log:
         nobody may be told anything before this is done.
         """
         self._mark_poisoned(standing.epoch)
-        self._make_durable(self._touched(standing.epoch - 1) | self._touched(standing.epoch))
+        touched = self._touched(standing.epoch - 1) | self._touched(standing.epoch)
+        self._make_durable(touched, standing.base + self.journal.capacity)
         if self.journal.try_header(standing.epoch + 1) is None:
             self.journal.prepare(standing, self.sizes.journal)
         self.journal.go_over_now()  # and with it, that all before is durable
@@ -391,23 +412,24 @@ class Log:
     def _sync_segments(self, epoch: int) -> None:
         """Make durable in the segments what that epoch's frames wrote; its file may then be overwritten."""
         touched = self._touched(epoch)
+        position = self.journal.header(epoch + 1).base
         try:
-            self._make_durable(touched)
+            self._make_durable(touched, position)
         except OSError as error:
             # The kernel has dropped what it could not write; a second sync would lie. So make it dirty
             # again, from the journal (with what came later: it may have been dropped as well), and sync that.
             log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
             frames = self.journal.frames_of(epoch) + self.journal.frames_of(epoch + 1)
             Replay(self._fs, self.root).rewrite(frames)
-            self._make_durable(touched)
+            self._make_durable(touched, position)
 
-    def _make_durable(self, touched: dict[tuple[str, int], int]) -> None:
-        """Sync these segments, then note how far their queues are durable without the journal."""
-        if touched:
-            Replay(self._fs, self.root).sync(touched)
-            known = ends.load(self._fs, self._directory, required=False)
-            ends.merge(known, touched)
-            ends.save(self._fs, self._directory, known)
+    def _make_durable(self, touched: dict[tuple[str, int], int], position: int) -> None:
+        """Sync these segments, then note that frames before ``position`` are not needed any more."""
+        Replay(self._fs, self.root).sync(touched)
+        required = newest_epoch(self._fs, self.journal.files) > 2
+        known = ends.load(self._fs, self._directory, required=required)
+        ends.merge(known.queues, touched)
+        ends.save(self._fs, self._directory, ends.Ends(max(known.position, position), known.queues))
 
     def _touched(self, epoch: int) -> dict[tuple[str, int], int]:
         # No header of that epoch: a crash tore it after its frames had been made durable, or never was one.

@@ -22,7 +22,7 @@ from duraq.journal.ends import End
 from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.frame import Frame, Part
 from duraq.journal.overlay import Overlay
-from duraq.journal.recovery import Replay, read_journal
+from duraq.journal.recovery import Replay, newest_epoch, read_journal
 from duraq.model import QUEUE_NAME, RESERVED_NAMES
 
 # Only these two may still have grown at the end of a queue: the one that is being sealed and the next.
@@ -152,8 +152,9 @@ def _read_journal(fs: FileSystem, root: int) -> tuple[list[Frame], dict[str, End
 
 
 def _read(fs: FileSystem, directory: int, files: tuple[int, ...]) -> tuple[list[Frame], dict[str, End]]:
-    found = read_journal(fs, files)
-    return found.frames, ends.load(fs, directory, required=found.newest > 2)
+    required = newest_epoch(fs, files) > 2
+    found = read_journal(fs, files, ends.load(fs, directory, required=required).position)
+    return found.frames, ends.load(fs, directory, required=required).queues
 
 
 class _InMemory(Replay):

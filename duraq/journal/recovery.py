@@ -7,8 +7,9 @@ finds that a process died between its frame and the segments. Every step may be 
     2. A frame that is torn, or of another epoch, ends the journal. A frame behind the break that knew the
        break's position to be durable convicts it: damage, and the storage is refused.
     3. Write every frame's lines at their offsets, where they are not there already.
-    4. Cut each segment behind the last of them, keeping a copy of what is cut. A queue without a frame ends
-       where ``journal/ends.jsonl`` says; one that is not there either has no record that was promised.
+    4. Cut each segment behind the last of them, keeping a copy of what is cut; but never before the end that
+       ``journal/ends.jsonl`` knows to be durable, for the frames up to there may be gone. A queue that is
+       not there either has no record that was promised.
 """
 
 from __future__ import annotations
@@ -37,22 +38,38 @@ class Found(NamedTuple):
     newest: int  # the highest epoch that a header names
 
 
-def read_journal(file_system: FileSystem, files: tuple[int, ...]) -> Found:
-    """Read the pair. Raises StorageDamaged if something that was durable is not there any more."""
-    headers = [Header.decode(file_system.pread(fd, HEADER_BYTES, 0)) for fd in files]
-    known = sorted((header for header in headers if header is not None), key=lambda header: header.epoch)
+def newest_epoch(file_system: FileSystem, files: tuple[int, ...]) -> int:
+    """The highest epoch that a header names."""
+    return max((header.epoch for header in _headers(file_system, files)), default=0)
+
+
+def _headers(file_system: FileSystem, files: tuple[int, ...]) -> list[Header]:
+    """The headers that are whole, the older first."""
+    found = [Header.decode(file_system.pread(fd, HEADER_BYTES, 0)) for fd in files]
+    return sorted((header for header in found if header is not None), key=lambda header: header.epoch)
+
+
+def read_journal(file_system: FileSystem, files: tuple[int, ...], durable: int = 0) -> Found:
+    """Read the pair, but for what the segments are known to hold: the frames before position ``durable``.
+
+    Raises StorageDamaged if something that was durable is not there any more.
+    """
+    known = _headers(file_system, files)
+    newest = known[-1].epoch if known else 0
+    if len(known) == 1:
+        _check_torn_header(file_system, files, known[0])
+    # A file that was left for good after a failed sync, say: whatever is still in it is not needed.
+    known = known[-1:] if known and durable >= known[-1].base > 0 else known
     if not known:
         raise StorageDamaged("neither journal file has a header", path="journal/0.journal", byte=0)
     frames, content = journal.scan(file_system, files[known[0].epoch & 1], known[0])
     _convict(frames, content, known[0], known[0].base)
     current = known[0]
-    if len(known) == 1:
-        _check_torn_header(file_system, files, known[0])
-    else:
+    if len(known) == 2:
         newer, content = journal.scan(file_system, files[known[1].epoch & 1], known[1])
         _convict(newer, content, known[1], known[1].base)
         if newer:
-            if frames and newer[0].previous == frames[-1].crc:
+            if newer[0].previous == (frames[-1].crc if frames else 0):
                 frames += newer
                 current = known[1]
             else:
@@ -64,7 +81,7 @@ def read_journal(file_system: FileSystem, files: tuple[int, ...]) -> Found:
     end = in_current[0].end if in_current else current.base
     # Nothing is known to be durable: the page cache may hold more than the disk does.
     standing = Standing(current.epoch, chain, current.base, start, end, 0, 0, 0)
-    return Found(frames, standing, known[-1].epoch)
+    return Found([found for found in frames if found.position >= durable], standing, newest)
 
 
 def _convict(frames: list[Frame], content: bytes, header: Header, base: int) -> None:
@@ -124,7 +141,9 @@ class Replay:
                 for part in found.parts():
                     self._write(part)
             for (queue, number), end in self._ends.items():
-                self._cut(queue, number, end)
+                # Else the frames behind this one were lost, but not before their lines were durable.
+                if End(number, end) > known.get(queue, End(0, 0)):
+                    self._cut(queue, number, end)
             merge(known, self._ends)
             for queue in queues:
                 self._end(queue, known.get(queue, End(0, 0)))
@@ -134,7 +153,10 @@ class Replay:
     def _end(self, queue: str, end: End) -> None:
         """Cut the queue's segments behind the byte where it ends."""
         home = self._directory(queue, self._root, queue)
-        for number in segment.numbers(self._fs, self._directory(f"{queue}/segments", home, "segments")):
+        numbers = segment.numbers(self._fs, self._directory(f"{queue}/segments", home, "segments"))
+        if end.size and end.segment not in numbers:
+            raise _too_short(queue, end.segment, 0, end.size)
+        for number in numbers:
             if number < end.segment:
                 continue
             size = self._fs.size(self._segment(queue, number))

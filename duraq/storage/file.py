@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -14,11 +15,14 @@ from typing import Literal
 from duraq.clock import Clock, SystemClock, from_timedelta
 from duraq.entry import Entry
 from duraq.errors import (
+    DuraqError,
     GroupTooLarge,
     InvalidOption,
     NetworkFileSystem,
+    NotAStorage,
     NotEnqueued,
     NotWritten,
+    QueueError,
     StorageDamaged,
     StorageError,
     StorageReadOnly,
@@ -48,12 +52,13 @@ LARGEST_PAYLOAD = 16 << 20
 class _Queue:
     """What this process knows of one queue."""
 
-    __slots__ = ("segments", "state", "waiters")
+    __slots__ = ("damage", "segments", "state", "waiters")
 
     def __init__(self, segments: Segments, waiters: Waiters) -> None:
         self.segments = segments
         self.state = QueueState(segments.queue)
         self.waiters = waiters
+        self.damage: StorageDamaged | None = None
 
 
 class FileStorage(FoldStorage):
@@ -94,6 +99,7 @@ class FileStorage(FoldStorage):
         self._need = 0
         self._queues: dict[str, _Queue] = {}
         self._closing = False
+        self._next_recount = 0.0
         if not allow_network and is_network(kind := file_system_type(self.path)):
             raise NetworkFileSystem(
                 f"{kind} is a network or user-space file system; locks and syncs promise nothing there",
@@ -105,6 +111,8 @@ class FileStorage(FoldStorage):
         try:
             self._log = Log(self._fs, self.path, sizes or Sizes(), create=create)
             self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
+        except FileNotFoundError as error:
+            raise NotAStorage("there is no such directory", path=self.path) from error
         except OSError as error:
             raise _storage_error(error, self.path, StorageError) from error
         self._presence = WorkerPresence(self._leases, self.clock)
@@ -144,6 +152,8 @@ class FileStorage(FoldStorage):
         return known.state
 
     def _catch_up(self, known: _Queue, end: int) -> None:
+        if known.damage is not None:
+            raise known.damage
         apply = known.state.apply
         try:
             for (operation, seq, at), where in known.segments.catch_up():
@@ -236,6 +246,11 @@ class FileStorage(FoldStorage):
 
     def _forget_waiters(self) -> None:
         """Nobody waited for that queue; if nobody waits for any, spare the next ones the look."""
+        now = time.monotonic()
+        if now < self._next_recount:
+            return
+        # Not at every entry: it looks at each queue, and somebody may be waiting for another one for long.
+        self._next_recount = now + SWEEP_INTERVAL
         self._enter()
         try:
             # In a turn: whoever comes to wait makes a FIFO first, then notes in a turn that somebody waits.
@@ -272,7 +287,7 @@ class FileStorage(FoldStorage):
                 found = self._look(queue, remaining)
                 if found is None or waiter.wait(*found):
                     # The next dequeue is to see for itself who is alive, however lately that was asked.
-                    self._next_liveness_check = 0.0
+                    self._next_liveness_check.pop(queue, None)
                     return True
 
     def _look(self, queue: str, timeout: float | None) -> tuple[float, list[Watch]] | None:
@@ -311,7 +326,7 @@ class FileStorage(FoldStorage):
         self._closing = True
         try:
             self._give_back()
-        except StorageError as error:
+        except DuraqError as error:
             # The leases end all the same, when the locks go; only their attempts then count.
             log.warning("closing %s: could not give back what was leased: %s", self.path, error)
         if self._flusher is not None:
@@ -329,8 +344,10 @@ class FileStorage(FoldStorage):
         mine = self._worker()
         for queue, known in list(self._queues.items()):
             held = list(known.state.leased.get(mine, {}).values())
-            if held:
-                self.commit({queue: [Release(entry.id, entry.token) for entry in held]})
+            for entry in held:
+                # One by one: a lease that was lost meanwhile must not keep the others from being given back.
+                with suppress(QueueError):
+                    self.commit({queue: (Release(entry.id, entry.token),)})
 
     def after_fork_in_child(self) -> None:
         """The child closes the parent's descriptors and may not use this object; see StorageForked."""

@@ -34,6 +34,8 @@ from duraq.storage.base import Held, Lapsed, Limits, StoredEntry
 _FEEDING = (Enqueue, Fail, Release, Requeue, ResumeQueue)
 # How often a busy consumer asks whether the holders of other leases live, in seconds. One that waits is told.
 LIVENESS_INTERVAL = 0.02
+# How many expired entries one claim ends: the rest is for the next ones, so that no group grows too large.
+EXPIRE_AT_ONCE = 1000
 
 
 class TryAgain(Exception):
@@ -47,7 +49,7 @@ class FoldStorage(ABC):
         self.clock = clock
         self.lock_duration = lock_duration
         self.max_payload_bytes = max_payload_bytes
-        self._next_liveness_check = 0.0
+        self._next_liveness_check: dict[str, float] = {}  # by queue, monotonic
 
     # -- what a subclass supplies ----------------------------------------------------------------------
 
@@ -168,7 +170,7 @@ class FoldStorage(ABC):
     ) -> list[tuple[Entry, StoredEntry, Lease]]:
         now = self.clock.now()
         state.advance(now)
-        over = state.expired(now)
+        over = state.expired(now)[:EXPIRE_AT_ONCE]
         operations: list[Operation] = [Expire(entry.id) for entry in over]
         taken = state.take(limit)
         if over:
@@ -178,12 +180,10 @@ class FoldStorage(ABC):
         deadline, deadline_at, boot = self.clock.uptime() + length, now + length, self.clock.boot_id
         try:
             claimed = []
-            for entry in taken:
+            for token, entry in enumerate(taken, start=state.tokens + 1):
                 # Read before the lease is written: damage then costs no attempt.
                 payload = self._payload(state.name, entry)
-                lease = Lease(
-                    entry.id, entry.token + 1, entry.attempts + 1, worker, deadline, boot, deadline_at
-                )
+                lease = Lease(entry.id, token, entry.attempts + 1, worker, deadline, boot, deadline_at)
                 operations.append(lease)
                 claimed.append((entry, payload, lease))
             self._write({state.name: operations})
@@ -207,16 +207,22 @@ class FoldStorage(ABC):
     def lapsed(self, queue: str) -> list[Lapsed]:
         """Leases whose holder died or whose deadline passed; see Storage."""
         state = self._known_state(queue)
+        if state is None:
+            self._enter()
+            try:
+                state = self._state(queue)
+            finally:
+                self._leave()
         if state is None or not state.leased:
             return []
         mine = self._worker()
         others = [worker for worker in list(state.leased) if worker != mine]
         now = time.monotonic()
-        look = bool(others) and now >= self._next_liveness_check
+        look = bool(others) and now >= self._next_liveness_check.get(queue, 0.0)
         late = state.may_be_late(self.clock.uptime())
         if not look and not late:
             return []
-        self._next_liveness_check = now + LIVENESS_INTERVAL
+        self._next_liveness_check[queue] = now + LIVENESS_INTERVAL
         dead = {worker for worker in others if worker and not self._is_alive(worker)} if look else set()
         if not dead and not late and "" not in others:
             return []

@@ -1,0 +1,56 @@
+"""What a command says of an error, to a person or to a program."""
+
+from __future__ import annotations
+
+import traceback
+
+import click
+
+from duraq.cli.failing import Code, CommandError, code_of
+from duraq.cli.options import Settings
+from duraq.errors import NotAStorage
+from duraq.safe_text import ascii_json, safe_lines, safe_text
+
+
+def report(said: Settings, error: Exception, *, as_json: bool | None = None) -> Code:
+    """Say it on stderr; returns its exit code."""
+    code, message, hint, context = _explain(said, error)
+    if said.is_json if as_json is None else as_json:
+        body = {"code": int(code), "type": type(error).__name__, "message": message, "hint": hint}
+        click.echo(ascii_json({"error": body}), err=True)
+        return code
+    if context:
+        click.echo(safe_lines(context), err=True)
+    text = f"duraq: {safe_text(message, 4000)}"
+    # The hint of a storage's error is part of its message.
+    if hint and hint not in message:
+        text += f" ({safe_text(hint, 400)})"
+    click.echo(text, err=True)
+    if code is Code.UNEXPECTED and said.verbose:
+        click.echo(safe_lines("".join(traceback.format_exception(error))), err=True)
+    return code
+
+
+def _explain(said: Settings, error: Exception) -> tuple[Code, str, str | None, str]:
+    """Code, message, hint, and what stands before the message."""
+    if isinstance(error, click.UsageError):
+        context = "" if error.ctx is None else error.ctx.get_usage()
+        command = "duraq" if error.ctx is None else error.ctx.command_path
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            return Code.USAGE, "no command was given", None, error.format_message()
+        return Code.USAGE, error.format_message(), f"see {command} --help", context
+    if isinstance(error, click.ClickException):
+        return Code.UNEXPECTED, error.format_message(), None, ""
+    code = code_of(error)
+    hint: str | None = getattr(error, "hint", None)
+    message = str(error)
+    if isinstance(error, NotAStorage):
+        root, rule = said.found_root()
+        hint = f"the storage {str(root)!r} was named by {rule}"
+    elif code is Code.UNEXPECTED and not isinstance(error, CommandError | OSError) and not _is_ours(error):
+        message = f"unexpected {type(error).__name__}: {message}"
+    return code, message, hint, ""
+
+
+def _is_ours(error: Exception) -> bool:
+    return type(error).__module__.startswith("duraq.")
