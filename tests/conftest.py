@@ -1,0 +1,113 @@
+"""What the tests share: a clock that stands still, and every storage backend behind the same fixtures.
+
+A test that asks for ``storage`` (or ``backend``, ``open_storage``, ``queue`` ...) runs once for each backend
+in BACKENDS. One that needs what only some backends can do says so: ``@pytest.mark.needs("survives")``.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from duraq import DeadLetterQueue, FileStorage, MemoryStorage, Queue
+from duraq.journal.log import Sizes
+from duraq.testing import FakeClock
+
+DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
+
+# A busy machine is no failure.
+settings.register_profile("duraq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("duraq-deep", settings.get_profile("duraq"), max_examples=2000)
+settings.load_profile("duraq-deep" if DEEP else "duraq")
+
+# So small that sealing a segment and recycling the journal happen all the time.
+SMALL = Sizes(journal=64 * 1024, segment=8 * 1024)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to store queues: how to open it, and what it is able to do.
+
+    survives: what it holds outlives ``close``. shared: it can be open several times at once.
+    """
+
+    make: Callable[..., Any]
+    abilities: frozenset[str] = field(default_factory=frozenset)
+
+
+def _memory(_directory: Path, **options: Any) -> MemoryStorage:
+    return MemoryStorage(**options)
+
+
+def _file(directory: Path, **options: Any) -> FileStorage:
+    return FileStorage(directory / "storage", **options)
+
+
+def _small_file(directory: Path, **options: Any) -> FileStorage:
+    return FileStorage(directory / "storage", **{"sizes": SMALL, "durability": "process"} | options)
+
+
+BACKENDS = {
+    "memory": Backend(_memory),
+    "file": Backend(_file, frozenset({"survives", "shared"})),
+    "small-file": Backend(_small_file, frozenset({"survives", "shared"})),
+}
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "needs(*abilities): only for backends that are able to do this")
+
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        needed = {name for mark in metafunc.definition.iter_markers("needs") for name in mark.args}
+        able = [name for name, backend in BACKENDS.items() if needed <= backend.abilities]
+        metafunc.parametrize("backend", able, indirect=True)
+
+
+@pytest.fixture
+def clock():
+    """The time of day, at noon until a test moves it."""
+    return FakeClock()
+
+
+@pytest.fixture
+def backend(request):
+    """The backend that the test runs with."""
+    return BACKENDS[request.param]
+
+
+@pytest.fixture
+def open_storage(backend, clock, tmp_path):
+    """Open the storage once more (the same one, if the backend can share it); all are closed in the end."""
+    with ExitStack() as stack:
+
+        def open_storage(**options):
+            storage = backend.make(tmp_path, **{"clock": clock} | options)
+            stack.callback(storage.close)
+            return storage
+
+        yield open_storage
+
+
+@pytest.fixture
+def storage(open_storage):
+    """An empty storage of the backend."""
+    return open_storage()
+
+
+@pytest.fixture
+def queue(storage):
+    """A queue of JSON values."""
+    return Queue("jobs", storage)
+
+
+@pytest.fixture
+def dead_letters(storage):
+    """The dead letters of ``queue``."""
+    return DeadLetterQueue("jobs", None, storage)

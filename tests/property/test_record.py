@@ -1,0 +1,253 @@
+"""Records and frames: whatever is written is read again, and a single bit that changed is noticed."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from duraq.journal import frame, record
+from duraq.journal.frame import HEAD_LENGTH, MAGIC, Part
+from duraq.journal.record import BadRecord, Record, Seal, UnknownRecord, microseconds, rfc3339
+from duraq.model import AttemptError, Cause
+from duraq.operations import (
+    Bury,
+    Complete,
+    Enqueue,
+    Expire,
+    Extend,
+    Fail,
+    Lease,
+    Operation,
+    PauseQueue,
+    Release,
+    Remove,
+    Requeue,
+    ResumeQueue,
+)
+
+# -- what there is to write --------------------------------------------------------------------------------
+
+# From 1970 to far beyond the last schedule that a queue accepts.
+times = st.integers(0, 4_102_444_800 * 10**6)
+maybe_times = st.none() | times
+numbers = st.integers(0, 2**53)
+# Unlike texts these are never escaped: what may stand in them is checked before.
+ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}", fullmatch=True)
+workers = st.just("") | st.from_regex(r"[1-9][0-9]{0,6}-[0-9a-f]{8}", fullmatch=True)
+boots = st.uuids().map(str)
+texts = st.text() | st.sampled_from(
+    ['"', "\\", '\n",crc":"', "\0", "\u2028", "\U0001f600", ',"data":', "é" * 99]
+)
+errors = st.builds(AttemptError, texts, texts, texts)
+causes = st.sampled_from(Cause)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+payloads = json_values.map(orjson.dumps)
+
+BUILT = {
+    Enqueue: (ids, payloads, st.integers(-(2**31), 2**31 - 1), maybe_times, maybe_times),
+    Lease: (ids, numbers, numbers, workers, numbers, boots, times),
+    Extend: (ids, numbers, numbers, boots, times),
+    Complete: (ids, numbers),
+    Fail: (ids, numbers, causes, errors, times),
+    Bury: (ids, numbers, causes, errors),
+    Release: (ids, numbers, maybe_times),
+    Expire: (ids,),
+    Requeue: (ids, st.booleans()),
+    Remove: (ids,),
+    PauseQueue: (texts, texts),
+    ResumeQueue: (texts,),
+    Seal: (numbers,),
+}
+enqueues = st.builds(Enqueue, *BUILT[Enqueue])
+operations = st.one_of(*(st.builds(kind, *fields) for kind, fields in BUILT.items()))
+lines = st.builds(record.encode, operations, numbers, times.map(rfc3339))
+
+names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
+u64 = st.integers(0, 2**64 - 1)
+u32 = st.integers(0, 2**32 - 1)
+# With what could pass for a frame inside a frame.
+bodies = st.binary(max_size=200) | st.binary(max_size=50).map(lambda data: data + MAGIC + data)
+shares = st.lists(st.tuples(names, u64, u64, bodies), min_size=1, max_size=4)
+frames = st.tuples(u32, u64, u64, u32, shares)
+
+
+def without_payload(operation):
+    """The operation as decode gives it: the fold has no use for payloads."""
+    return replace(operation, payload=b"") if isinstance(operation, Enqueue) else operation
+
+
+def flipped(data, bit):
+    """The bytes with one bit turned over."""
+    changed = bytearray(data)
+    changed[bit // 8 % len(data)] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+# -- records -----------------------------------------------------------------------------------------------
+
+
+def test_every_operation_is_tried():
+    """No operation is left out of these tests, or of what can be read."""
+    kinds = {*Operation.__args__, Seal}
+    assert set(BUILT) == kinds
+    assert set(record._DECODE) == {kind.op for kind in kinds}
+
+
+@given(operations, numbers, times)
+def test_a_record_is_read_as_it_was_written(operation, seq, at):
+    """Decoding gives the operation that was encoded, its number and its time, whatever they are."""
+    line = record.encode(operation, seq, rfc3339(at))
+    assert record.decode(line) == Record(without_payload(operation), seq, at)
+
+
+@given(enqueues, numbers, times)
+@example(Enqueue("data", b'",\\"data\\":"'), 1, 0)
+def test_a_payload_is_read_as_it_was_written(operation, seq, at):
+    """The payload's bytes come back as they were."""
+    line = record.encode(operation, seq, rfc3339(at))
+    assert record.payload(line) == operation.payload
+
+
+@given(lines)
+def test_a_record_is_one_line_of_json(line):
+    """A record is one line, ends in its checksum, and any JSON reader understands it, `op` first."""
+    assert line.count(b"\n") == 1
+    assert re.search(rb',"crc":"[0-9a-f]{8}"}\n\Z', line)
+    assert list(orjson.loads(line))[:3] == ["op", "seq", "at"]
+
+
+@given(lines, st.integers(0, 2**20))
+def test_a_flipped_bit_is_noticed(line, bit):
+    """One bit that has changed, anywhere in a line, makes it no record."""
+    changed = flipped(line, bit)
+    for read in (record.decode, record.check, record.payload):
+        with pytest.raises(BadRecord):
+            read(changed)
+
+
+@given(lines, st.data())
+def test_a_cut_is_noticed(line, data):
+    """A line that has lost its end, its beginning or both is no record."""
+    start = data.draw(st.integers(0, len(line)))
+    end = data.draw(st.integers(start, len(line) - (start == 0)))
+    for read in (record.decode, record.check, record.payload):
+        with pytest.raises(BadRecord):
+            read(line[start:end])
+
+
+@given(lines, lines, st.data())
+def test_glued_lines_are_noticed(first, second, data):
+    """A line behind the torn beginning of another is not taken for a record."""
+    cut = data.draw(st.integers(1, len(first)))
+    with pytest.raises(BadRecord):
+        record.decode(first[:cut] + second)
+
+
+@given(lines, st.integers(0, 200), st.integers(1, 32), st.integers(1, 2**32 - 1))
+def test_a_short_burst_is_noticed(line, start, length, pattern):
+    """Up to 32 bits in a row that have changed, in whatever way, make it no record."""
+    mask = pattern % (1 << length) or 1
+    number = int.from_bytes(line, "big") ^ mask << start % (8 * len(line) - length)
+    with pytest.raises(BadRecord):
+        record.decode(number.to_bytes(len(line), "big"))
+
+
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"\n")
+@example(b',"crc":"00000000"}\n')
+def test_any_bytes(data):
+    """Bytes that nobody wrote as a record raise BadRecord and nothing else."""
+    with pytest.raises(BadRecord):
+        record.decode(data)
+
+
+@given(json_values)
+@example({"op": "complete", "seq": 1, "at": "yesterday", "id": "x", "token": 1})
+@example({"op": "fail", "seq": 1, "at": rfc3339(0), "id": "x", "token": 1, "cause": "bored", "error": {}})
+@example({"op": ["enqueue"], "seq": 1, "at": rfc3339(0)})
+def test_a_right_checksum_is_not_all(value):
+    """A line whose checksum is right but which says nothing that a queue says raises BadRecord."""
+    body = orjson.dumps(value)[:-1]
+    line = b'%b,"crc":"%08x"}\n' % (body, record.crc32(body))
+    with pytest.raises(BadRecord):
+        record.decode(line)
+
+
+def test_an_operation_of_a_later_version():
+    """An undamaged record of an operation that is not known says so."""
+    body = b'{"op":"levitate","seq":1,"at":"2026-01-01T00:00:00.000000Z","id":"x"'
+    with pytest.raises(UnknownRecord, match="levitate"):
+        record.decode(b'%b,"crc":"%08x"}\n' % (body, record.crc32(body)))
+
+
+@given(times)
+def test_times(at):
+    """A time is written in UTC to the microsecond, in one form, and read again."""
+    text = rfc3339(at)
+    assert microseconds(text) == at
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", text)
+    assert datetime.fromisoformat(text) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at)
+
+
+# -- frames ------------------------------------------------------------------------------------------------
+
+
+@given(frames, st.binary(max_size=50), st.binary(max_size=50))
+def test_a_frame_is_read_as_it_was_written(written, before, after):
+    """Decoding gives all that was encoded, whatever stands before it and behind it."""
+    epoch, position, synced, previous, parts = written
+    data, crc = frame.encode(epoch, position, synced, previous, parts)
+    found = frame.decode(before + data + after, len(before))
+    assert (found.epoch, found.position, found.synced, found.previous) == (epoch, position, synced, previous)
+    assert (found.crc, found.length, found.end) == (crc, len(data), position + len(data))
+    assert list(found.parts()) == [Part(*part) for part in parts]
+
+
+@given(frames, st.integers(0, 2**20), st.binary(max_size=300))
+def test_a_flipped_bit_in_a_frame_is_noticed(written, bit, after):
+    """One bit that has changed, anywhere in a frame, makes it no frame, whatever stands behind it."""
+    data, _ = frame.encode(*written)
+    assert frame.decode(flipped(data, bit)) is None
+    assert frame.decode(flipped(data, bit) + after) is None
+
+
+@given(frames, st.data())
+def test_a_torn_frame_is_noticed(written, data):
+    """A frame that is not whole is no frame, whether it ends early or goes on with zeros or old bytes."""
+    whole, _ = frame.encode(*written)
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    assert frame.decode(whole[:cut]) is None
+    old = data.draw(st.binary(min_size=len(whole) - cut, max_size=len(whole)))
+    for rest in (bytes(len(whole)), old):
+        if not rest.startswith(whole[cut:]):
+            assert frame.decode(whole[:cut] + rest) is None
+
+
+@given(st.binary(max_size=200))
+@example(b"")
+@example(bytes(HEAD_LENGTH))
+@example(MAGIC + b"\xff" * 60)
+def test_any_bytes_are_no_frame(data):
+    """Bytes that nobody wrote as a frame are none, and cost no more memory than they take."""
+    assert frame.decode(data) is None
+
+
+@given(st.lists(frames, min_size=1, max_size=4), st.lists(st.binary(max_size=40), min_size=5, max_size=5))
+def test_every_whole_frame_is_found(several, rubbish):
+    """Frames are found wherever they lie, each once, in order."""
+    data, wanted = rubbish[0], []
+    for written, between in zip(several, rubbish[1:], strict=False):
+        encoded, crc = frame.encode(*written)
+        wanted.append((written[1], crc))
+        data += encoded + between
+    found = [(each.position, each.crc) for each in frame.find(data, 0)]
+    assert found == wanted

@@ -1,0 +1,84 @@
+"""What ``import duraq`` gives, and what it costs."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from pkgutil import iter_modules
+
+import pytest
+
+import duraq
+from duraq import errors
+
+# What only some programs need; importing it would cost every program time and memory.
+HEAVY = {"textual", "rich", "watchfiles", "msgspec", "click", "anyio", "asyncio", "pydantic", "attrs"}
+# Modules become attributes of their package when they are imported; of those some happen to be.
+MODULES = {module.name for module in iter_modules(duraq.__path__)} | {"importlib"} | {"TYPE_CHECKING", "Any"}
+
+
+def promised_names():
+    """The names that a type checker finds in the package, each with the module it comes from."""
+    source = ast.parse(Path(duraq.__file__).read_text("utf-8"))
+    imports = [
+        node for node in ast.walk(source) if isinstance(node, ast.ImportFrom) and node.module != "typing"
+    ]
+    return {alias.name: node.module for node in imports for alias in node.names}
+
+
+def test_the_list_of_names():
+    """``__all__`` is sorted and names everything that is public, and nothing else."""
+    assert duraq.__all__ == sorted(duraq.__all__)
+    assert duraq.__all__ == sorted(promised_names())
+    assert set(duraq.__all__) == {name for name in dir(duraq) if not name.startswith("_")} - MODULES
+
+
+def test_every_name_is_there():
+    """Each public name is what the module has that a type checker finds it in, and there are no others."""
+    for name, module in promised_names().items():
+        assert getattr(duraq, name) is getattr(importlib.import_module(module), name)
+    with pytest.raises(AttributeError, match="Nothing"):
+        duraq.Nothing  # noqa: B018 - the look is the point
+
+
+def test_every_error_is_public():
+    """Whatever DuraQ raises on purpose can be caught by a public name, and is a DuraqError."""
+    raised = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    raised = {name for name in raised if issubclass(getattr(errors, name), BaseException)}
+    assert raised <= set(duraq.__all__)
+    assert all(issubclass(getattr(duraq, name), duraq.DuraqError) for name in raised)
+
+
+def test_the_tree_of_errors():
+    """The tree at the head of ``duraq.errors`` is the tree of the classes."""
+    base = {}
+    branch = []
+    for line in errors.__doc__.splitlines():
+        name = line.split()[0] if line.strip() else ""
+        if name in vars(errors):
+            depth = (len(line) - len(line.lstrip())) // 2
+            del branch[depth:]
+            base[name] = branch[-1] if branch else "Exception"
+            branch.append(name)
+    classes = {
+        name: value
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    }
+    assert base == {name: value.__bases__[0].__name__ for name, value in classes.items()}
+
+
+def test_the_version():
+    """The package says its version, and it is that of the distribution."""
+    from importlib.metadata import version  # noqa: PLC0415 - only here
+
+    assert duraq.__version__ == version("duraq")
+
+
+@pytest.mark.parametrize("program", ["import duraq", "from duraq import FileStorage, Queue, QueueManager"])
+def test_what_an_import_brings(program):
+    """Neither the package nor a queue in files imports what only some programs need."""
+    program += "; import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert HEAVY.isdisjoint(found.stdout.split())
