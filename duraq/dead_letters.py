@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from duraq.clock import from_timedelta
-from duraq.errors import EntryNotFound, InvalidOption
+from duraq.errors import EntryNotFound, InvalidOption, QueueNotFound
 from duraq.model import EntryStatus, QueueEntry
 from duraq.operations import Operation, Remove, Requeue
 from duraq.queue import Queue
@@ -47,7 +47,7 @@ class DeadLetterQueue(Generic[T]):
             return next(iter(self.list(limit=1)), None)
         try:
             entry = self._queue.get(entry_id)
-        except EntryNotFound:
+        except (EntryNotFound, QueueNotFound):
             return None
         return entry if entry.status is EntryStatus.DEAD else None
 

@@ -54,7 +54,8 @@ def priority(value: int) -> int:
     """A whole number of 32 bits; else InvalidOption."""
     if isinstance(value, bool) or not isinstance(value, int) or value not in _PRIORITIES:
         raise InvalidOption(f"priority must be a whole number of 32 bits, not {value!r}")
-    return value
+    # Of the exact type: a number with a name would be written as its name.
+    return int(value)
 
 
 def offset(value: int) -> int:

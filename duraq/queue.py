@@ -371,7 +371,7 @@ class Queue(Generic[T]):
     def _options(
         self, priority: int, delay: timedelta | None, scheduled_for: datetime | None, ttl: timedelta | None
     ) -> tuple[int, int | None, int | None]:
-        options.priority(priority)
+        priority = options.priority(priority)
         if delay is not None and scheduled_for is not None:
             raise InvalidOption("give delay or scheduled_for, not both")
         now = self._storage.clock.now()

@@ -162,6 +162,8 @@ class QueueState:
         while heap and heap[0][0] <= now:
             item = heappop(heap)
             entry = item[2]
+            if entry.expires_at != item[0]:
+                continue
             if entry.status in _WAITING:
                 found.append(entry)
             # One that is leased is looked at again when it comes back.
@@ -170,6 +172,10 @@ class QueueState:
         for item in kept:
             heappush(heap, item)
         return found
+
+    def is_over(self, entry: Entry, now: int) -> bool:
+        """Whether its TTL passed while nobody held it, so that it will never be delivered."""
+        return entry.expires_at is not None and entry.expires_at <= now and entry.status in _WAITING
 
     def take(self, limit: int) -> list[Entry]:
         """Up to ``limit`` ready entries, out of the heap; each must then be leased or put back."""

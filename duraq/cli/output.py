@@ -235,7 +235,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
 
 
 def _fitting(widths: list[int], room: int | None) -> list[int]:
-    """Widths that fit the screen: the last columns give way first, then go; the first names the row and stays."""
+    """Widths that fit the screen: the last columns give way, then go. The first names the row and stays."""
     if room is None:
         return widths
     for at in reversed(range(1, len(widths))):

@@ -112,11 +112,14 @@ def find(buffer: bytes, start: int) -> Iterator[Frame]:
 
 
 def touched(buffer: bytes, start: int, epoch: int, position: int) -> dict[tuple[str, int], int]:
-    """Where the chain of frames that begins at ``position`` leaves each (queue, segment), from their heads.
+    """Where the chain of frames that begins at ``position`` leaves each (queue, segment).
 
-    What has another position, or does not name the crc before it, is left over from an earlier round.
+    What has another position, or does not name the crc before it, is left over from an earlier round. The
+    frame behind the last one may be torn, its head whole: a power cut did that, and nothing was written there
+    since because it did not fit.
     """
     ends: dict[tuple[bytes, int], int] = {}
+    view = memoryview(buffer)
     at, chain = start, None
     while at + HEAD_LENGTH <= len(buffer):
         magic, found_epoch, found_position, _, previous, length = _HEAD.unpack_from(buffer, at)
@@ -124,7 +127,11 @@ def touched(buffer: bytes, start: int, epoch: int, position: int) -> dict[tuple[
             break
         if at + HEAD_LENGTH + length > len(buffer) or (chain is not None and previous != chain):
             break
-        (chain,) = _CRC.unpack_from(buffer, at + _HEAD.size)
+        (found_crc,) = _CRC.unpack_from(buffer, at + _HEAD.size)
+        body = view[at + HEAD_LENGTH : at + HEAD_LENGTH + length]
+        if crc32(body, crc32(view[at : at + _HEAD.size])) != found_crc:
+            break
+        chain = found_crc
         position += HEAD_LENGTH + length
         at += HEAD_LENGTH
         end = at + length

@@ -129,10 +129,14 @@ class FileStorage(FoldStorage):
         try:
             self._log.lock()
         except OSError as error:
+            self._check_usable()  # another thread may just have closed it
             raise _storage_error(error, self.path, NotWritten) from error
 
     def _leave(self) -> None:
         self._log.unlock()
+
+    def _check_usable(self) -> None:
+        self._log.check_usable()
 
     def _state(self, queue: str, *, create: bool = False) -> QueueState | None:
         try:
@@ -343,11 +347,12 @@ class FileStorage(FoldStorage):
             return
         mine = self._worker()
         for queue, known in list(self._queues.items()):
-            held = list(known.state.leased.get(mine, {}).values())
-            for entry in held:
+            # As of now: once caught up, the same entries may show the leases of others.
+            held = [Release(entry.id, entry.token) for entry in known.state.leased.get(mine, {}).values()]
+            for release in held:
                 # One by one: a lease that was lost meanwhile must not keep the others from being given back.
                 with suppress(QueueError):
-                    self.commit({queue: (Release(entry.id, entry.token),)})
+                    self.commit({queue: (release,)})
 
     def after_fork_in_child(self) -> None:
         """The child closes the parent's descriptors and may not use this object; see StorageForked."""

@@ -60,6 +60,10 @@ class FoldStorage(ABC):
     def _leave(self) -> None: ...
 
     @abstractmethod
+    def _check_usable(self) -> None:
+        """Raise StorageClosed or StorageForked if it is not."""
+
+    @abstractmethod
     def _state(self, queue: str, *, create: bool = False) -> QueueState | None:
         """The queue's state, caught up; only in a turn."""
 
@@ -249,6 +253,7 @@ class FoldStorage(ABC):
 
     def held(self, queue: str, entry_id: str) -> Held:
         """The lease this open storage holds on the entry; see Storage."""
+        self._check_usable()
         state = self._known_state(queue)
         entry = None if state is None else state.entries.get(entry_id)
         if entry is None or entry.status is not EntryStatus.LEASED or entry.worker != self._worker():
@@ -265,9 +270,10 @@ class FoldStorage(ABC):
             state = self._state(queue)
             if state is None:
                 raise QueueNotFound(f"there is no queue {queue!r}")
-            state.advance(self.clock.now())
+            now = self.clock.now()
+            state.advance(now)
             entry = state.entries.get(entry_id)
-            if entry is None:
+            if entry is None or state.is_over(entry, now):
                 raise EntryNotFound(f"queue {queue}: there is no entry {entry_id}")
             return _stored(entry, self._payload(queue, entry))
         finally:
@@ -337,7 +343,7 @@ def _stored(entry: Entry, payload: bytes) -> StoredEntry:
         entry.ready_at,
         entry.expires_at,
         entry.attempts,
-        entry.token,
+        entry.token if leased else 0,
         entry.worker if leased else None,
         entry.deadline_at if leased else None,
         entry.history,

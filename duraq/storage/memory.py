@@ -39,6 +39,10 @@ class MemoryStorage(FoldStorage):
         self._turn.acquire()
         if self._closed:
             self._turn.release()
+            self._check_usable()
+
+    def _check_usable(self) -> None:
+        if self._closed:
             raise StorageClosed("this storage is closed")
 
     def _leave(self) -> None:
@@ -97,6 +101,7 @@ class MemoryStorage(FoldStorage):
         self._enter()
         try:
             while True:
+                self._check_usable()
                 state = self._states.get(queue)
                 if state is not None and (
                     state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime())
@@ -114,6 +119,7 @@ class MemoryStorage(FoldStorage):
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted; see Storage."""
         with self._turn:
+            self._check_usable()
             return sorted(self._states)
 
     def close(self) -> None:
