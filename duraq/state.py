@@ -153,6 +153,11 @@ class QueueState:
                 self._tally[SCHEDULED] -= 1
                 self._make_ready(entry)
 
+    @property
+    def may_have_expired(self) -> bool:
+        """Whether any entry has a TTL at all."""
+        return bool(self._expiring)
+
     def expired(self, now: int) -> list[Entry]:
         """Entries whose TTL passed and that nobody holds."""
         heap = self._expiring

@@ -123,7 +123,9 @@ class FoldStorage(ABC):
             try:
                 for queue, operations in changes.items():
                     max_size = None if limits is None else limits.max_size.get(queue)
-                    check_group(self._state_for(queue, operations), operations, max_size)
+                    state = self._state_for(queue, operations)
+                    self._end_expired(state)
+                    check_group(state, operations, max_size)
                 position = self._write(changes, soon=True)
                 break
             except TryAgain:
@@ -136,6 +138,12 @@ class FoldStorage(ABC):
             for queue, operations in changes.items():
                 if isinstance(operations[0], _FEEDING):
                     self._notify(queue, len(operations))
+
+    def _end_expired(self, state: QueueState) -> None:
+        """Entries past their TTL are over: their ids are free, and they take no room."""
+        over = state.expired(self.clock.now()) if state.may_have_expired else []
+        if over:
+            self._write({state.name: [Expire(entry.id) for entry in over[:EXPIRE_AT_ONCE]]})
 
     def _state_for(self, queue: str, operations: Sequence[Operation]) -> QueueState:
         # Only feeding or pausing brings a queue into being; anything else speaks of entries it must hold.
