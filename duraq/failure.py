@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-from dataclasses import replace
 
 from duraq import options
 from duraq.clock import from_timedelta
@@ -16,6 +15,7 @@ log = logging.getLogger("duraq")
 # A traceback is for a person to read; the beginning and the end of a longer one say what matters.
 TRACEBACK_CHARACTERS = 16 * 1024
 MESSAGE_CHARACTERS = 4096
+NAME_CHARACTERS = 256
 
 
 def verdict(
@@ -38,13 +38,22 @@ def verdict(
     return from_timedelta(DEFAULT_POLICY.get_retry_delay(attempts))
 
 
+def max_attempts(policy: RetryPolicy) -> int | None:
+    """How many attempts the policy allows; None if it does not say."""
+    try:
+        number: int | None = policy.max_attempts
+    except Exception:  # noqa: BLE001 - a policy is the user's: whatever it raises, no entry may suffer
+        return None
+    return number
+
+
 def as_text(error: BaseException | AttemptError | str | None) -> AttemptError:
     """An error as text, cut to what a person reads."""
     if isinstance(error, AttemptError):
-        return replace(
-            error,
-            message=_clip(error.message, MESSAGE_CHARACTERS),
-            traceback=_clip(error.traceback, TRACEBACK_CHARACTERS),
+        return AttemptError(
+            _clip(error.type, NAME_CHARACTERS),
+            _clip(error.message, MESSAGE_CHARACTERS),
+            _clip(error.traceback, TRACEBACK_CHARACTERS),
         )
     if isinstance(error, BaseException):
         try:
@@ -53,7 +62,9 @@ def as_text(error: BaseException | AttemptError | str | None) -> AttemptError:
             message = f"<str() of the error failed: {type(broken).__name__}>"
         lines = "".join(traceback.format_exception(error))
         return AttemptError(
-            type(error).__name__, _clip(message, MESSAGE_CHARACTERS), _clip(lines, TRACEBACK_CHARACTERS)
+            _clip(type(error).__name__, NAME_CHARACTERS),
+            _clip(message, MESSAGE_CHARACTERS),
+            _clip(lines, TRACEBACK_CHARACTERS),
         )
     return AttemptError("Error", _clip(str(error or ""), MESSAGE_CHARACTERS))
 

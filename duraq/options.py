@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 
 from duraq.clock import from_datetime, from_timedelta
 from duraq.errors import InvalidOption
+from duraq.model import EntryStatus
 
 ENTRY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
 LONGEST = timedelta(days=3650)
+LARGEST_PAYLOAD = 16 << 20
 _PRIORITIES = range(-(2**31), 2**31)
 
 
@@ -72,3 +74,18 @@ def text(name: str, value: str) -> str:
     except (AttributeError, UnicodeEncodeError):
         raise InvalidOption(f"{name} must be text that can be written as UTF-8, not {value!r}") from None
     return value
+
+
+def payload_limit(value: int) -> int:
+    """A whole number of bytes from 1 to 16 MiB; else InvalidOption."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_PAYLOAD:
+        raise InvalidOption(f"max_payload_bytes must be between 1 and {LARGEST_PAYLOAD}, not {value!r}")
+    return value
+
+
+def status(value: EntryStatus | str | None) -> EntryStatus | None:
+    """A state that entries of a queue can be in, or None for any; else InvalidOption."""
+    try:
+        return None if value is None else EntryStatus(value)
+    except (ValueError, TypeError):
+        raise InvalidOption(f"status must be a state of an entry, not {value!r}") from None

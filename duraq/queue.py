@@ -91,7 +91,14 @@ class Queue(Generic[T]):
         """
         payload = self._codec.encode(data)
         entry = Enqueue(str(uuid_utils.uuid7()) if id is None else options.entry_id(id), payload)
-        if priority or delay is not None or scheduled_for is not None or ttl is not None:
+        # The usual case first; anything else, a False or a 0.0 too, is looked at closely.
+        if (
+            priority.__class__ is not int
+            or priority
+            or delay is not None
+            or scheduled_for is not None
+            or ttl is not None
+        ):
             entry.priority, entry.ready_at, entry.expires_at = self._options(
                 priority, delay, scheduled_for, ttl
             )
@@ -241,7 +248,9 @@ class Queue(Generic[T]):
             self.mark_failed(entry, error)
             raise
         except BaseException:
-            self.release(entry)
+            # If the lease has ended there is nothing to give back, and what ends the program goes before.
+            with suppress(QueueError):
+                self.release(entry)
             raise
         self.mark_completed(entry)
         return entry
@@ -279,9 +288,7 @@ class Queue(Generic[T]):
         if limit is not None:
             options.positive("limit", limit)
         options.offset(offset)
-        found = self._storage.entries(
-            self.name, None if status is None else EntryStatus(status), limit, offset
-        )
+        found = self._storage.entries(self.name, options.status(status), limit, offset)
         return [self._seen(stored) for stored in found]
 
     # -- steering --------------------------------------------------------------------------------------
@@ -306,6 +313,9 @@ class Queue(Generic[T]):
         self.settle_lapsed()
         while True:
             claimed = self._storage.claim(self.name, count, lease_for=self._lease_for)
+            # The claim has brought to light what others did meanwhile, lapsed leases among it.
+            if not claimed and self.settle_lapsed():
+                continue
             entries = []
             for stored in claimed:
                 try:
@@ -325,14 +335,14 @@ class Queue(Generic[T]):
             # Its lease ends at the deadline and it is looked at again; those claimed with it must go on now.
             log.exception("queue %s: entry %s could not be moved", self.name, stored.id)
 
-    def settle_lapsed(self) -> None:
+    def settle_lapsed(self) -> bool:
         """End the leases of dead or late holders: attempt counted, cause kept, back at once or dead.
 
-        ``dequeue`` does this by itself.
+        Returns whether there were any. ``dequeue`` does this by itself.
         """
         lapsed = self._storage.lapsed(self.name)
         if not lapsed:
-            return
+            return False
         verdicts = [
             self._verdict(lease.id, lease.token, lease.attempts, lease.cause, _why(lease)) for lease in lapsed
         ]
@@ -345,6 +355,7 @@ class Queue(Generic[T]):
             for verdict in verdicts:
                 with suppress(QueueError):
                     self._storage.commit({self.name: (verdict,)})
+        return True
 
     def _verdict(
         self,
@@ -405,7 +416,7 @@ class Queue(Generic[T]):
             scheduled_for=None if stored.ready_at is None else to_datetime(stored.ready_at),
             expires_at=None if stored.expires_at is None else to_datetime(stored.expires_at),
             attempts=stored.attempts,
-            max_attempts=getattr(self.retry_policy, "max_attempts", None),
+            max_attempts=failure.max_attempts(self.retry_policy),
             errors=stored.history,
             token=stored.token,
             worker=stored.worker,

@@ -32,6 +32,7 @@ from duraq.operations import (
 )
 
 _WAITING = (READY, SCHEDULED)
+_GIVEN_BACK = AttemptError("Released", "given back; not counted")
 
 
 class QueueState:
@@ -260,9 +261,9 @@ class QueueState:
 
     def _release(self, operation: Release, _seq: int, at: int, _where: Any, _position: int) -> None:
         entry = self.entries[operation.id]
+        self._note(entry, Cause.RELEASED, _GIVEN_BACK, at)
         self._unlease(entry)
         entry.attempts -= 1
-        entry.updated_at = at
         self._return(entry, operation.ready_at)
 
     def _expire(self, operation: Expire, _seq: int, _at: int, _where: Any, _position: int) -> None:

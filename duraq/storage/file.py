@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from duraq import options
 from duraq.clock import Clock, SystemClock, from_timedelta
 from duraq.entry import Entry
 from duraq.errors import (
@@ -46,7 +47,6 @@ log = logging.getLogger("duraq")
 Durability = Literal["power", "batched", "process"]
 # A blocked consumer looks for itself this often, in seconds: for the waiter that was woken and then died.
 SWEEP_INTERVAL = 0.5
-LARGEST_PAYLOAD = 16 << 20
 
 
 class _Queue:
@@ -90,8 +90,8 @@ class FileStorage(FoldStorage):
         clock: Clock | None = None,
         file_system: FileSystem | None = None,
     ) -> None:
-        _check_options(durability, batch_window, lock_duration, max_payload_bytes)
-        super().__init__(clock or SystemClock(), from_timedelta(lock_duration), max_payload_bytes)
+        _check_options(durability, batch_window)
+        super().__init__(clock or SystemClock(), lock_duration, max_payload_bytes)
         # Not resolved: messages speak of the path that was given, even if it is a link today.
         self.path = str(Path(path).absolute())
         self.durability = durability
@@ -364,19 +364,11 @@ class FileStorage(FoldStorage):
         self._fs.close(self._leases)
 
 
-def _check_options(
-    durability: str, batch_window: timedelta, lock_duration: timedelta, max_payload_bytes: int
-) -> None:
-    if durability not in {"power", "batched", "process"}:
+def _check_options(durability: str, batch_window: timedelta) -> None:
+    if durability not in ("power", "batched", "process"):
         raise InvalidOption(f"durability must be 'power', 'batched' or 'process', not {durability!r}")
-    if not timedelta(0) < batch_window <= timedelta(minutes=1):
-        raise InvalidOption(f"batch_window must be more than 0 and at most a minute, not {batch_window}")
-    if not timedelta(milliseconds=1) <= lock_duration <= timedelta(days=3650):
-        raise InvalidOption(f"lock_duration must be between 1 ms and 3650 days, not {lock_duration}")
-    if not 1 <= max_payload_bytes <= LARGEST_PAYLOAD:
-        raise InvalidOption(
-            f"max_payload_bytes must be between 1 and {LARGEST_PAYLOAD}, not {max_payload_bytes}"
-        )
+    if options.duration("batch_window", batch_window) > from_timedelta(timedelta(minutes=1)):
+        raise InvalidOption(f"batch_window must be at most a minute, not {batch_window}")
 
 
 def _storage_error(error: OSError, path: str, kind: type[StorageError]) -> StorageError:

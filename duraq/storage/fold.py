@@ -10,8 +10,10 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Self
 
+from duraq import options
 from duraq.clock import Clock
 from duraq.entry import Entry
 from duraq.errors import EntryNotFound, NotLeased, QueueNotFound
@@ -45,10 +47,10 @@ class TryAgain(Exception):
 class FoldStorage(ABC):
     """The verbs of ``Storage``, over a fold that the subclass keeps."""
 
-    def __init__(self, clock: Clock, lock_duration: int, max_payload_bytes: int) -> None:
+    def __init__(self, clock: Clock, lock_duration: timedelta, max_payload_bytes: int) -> None:
         self.clock = clock
-        self.lock_duration = lock_duration
-        self.max_payload_bytes = max_payload_bytes
+        self.lock_duration = options.duration("lock_duration", lock_duration)
+        self.max_payload_bytes = options.payload_limit(max_payload_bytes)
         self._next_liveness_check: dict[str, float] = {}  # by queue, monotonic
 
     # -- what a subclass supplies ----------------------------------------------------------------------
@@ -123,7 +125,7 @@ class FoldStorage(ABC):
             try:
                 for queue, operations in changes.items():
                     max_size = None if limits is None else limits.max_size.get(queue)
-                    state = self._state_for(queue, operations)
+                    state = self._state_for(queue, operations, max_size)
                     self._end_expired(state)
                     check_group(state, operations, max_size)
                 position = self._write(changes, soon=True)
@@ -145,11 +147,16 @@ class FoldStorage(ABC):
         if over:
             self._write({state.name: [Expire(entry.id) for entry in over[:EXPIRE_AT_ONCE]]})
 
-    def _state_for(self, queue: str, operations: Sequence[Operation]) -> QueueState:
-        # Only feeding or pausing brings a queue into being; anything else speaks of entries it must hold.
-        state = self._state(queue, create=isinstance(operations[0], (Enqueue, PauseQueue)))
+    def _state_for(self, queue: str, operations: Sequence[Operation], max_size: int | None) -> QueueState:
+        state = self._state(queue)
         if state is None:
-            raise QueueNotFound(f"there is no queue {queue!r}")
+            # Only feeding or pausing brings a queue into being; anything else speaks of entries it must hold.
+            if not isinstance(operations[0], (Enqueue, PauseQueue)):
+                raise QueueNotFound(f"there is no queue {queue!r}")
+            # What is refused makes no queue either.
+            check_group(QueueState(queue), operations, max_size)
+            state = self._state(queue, create=True)
+        assert state is not None
         return state
 
     def claim(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from duraq.clock import Clock, SystemClock, from_timedelta
+from duraq.clock import Clock, SystemClock
 from duraq.entry import Entry
 from duraq.errors import StorageClosed
 from duraq.operations import Enqueue, Operation
@@ -25,7 +25,7 @@ class MemoryStorage(FoldStorage):
         max_payload_bytes: int = 1 << 20,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(clock or SystemClock(), from_timedelta(lock_duration), max_payload_bytes)
+        super().__init__(clock or SystemClock(), lock_duration, max_payload_bytes)
         self._turn = threading.RLock()
         self._changed = threading.Condition(self._turn)
         self._states: dict[str, QueueState] = {}
