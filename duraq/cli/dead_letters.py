@@ -20,7 +20,7 @@ from duraq.cli.input import STDIN, words
 from duraq.cli.look import find_entries, inspecting, missed, show_entries
 from duraq.cli.options import DURATION, F, Settings, common, settings
 from duraq.cli.output import Row, conclude, show_rows
-from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
+from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row, last_failure
 from duraq.dead_letters import BATCH, DeadLetterQueue
 from duraq.errors import EntryNotFound
 from duraq.inspector import Inspector
@@ -256,7 +256,7 @@ def _ask(said: Settings, verb: str, chosen: Sequence[EntryView], to_type: str | 
 def _summary(chosen: Sequence[EntryView]) -> str:
     """The exact number, where they are, and what they died of."""
     queues = Counter(view.queue for view in chosen)
-    errors = Counter(view.history[-1].error.type for view in chosen if view.history)
+    errors = Counter(last.error.type for last in map(last_failure, chosen) if last is not None)
     noun = "dead letter" if len(chosen) == 1 else "dead letters"
     text = f"{len(chosen)} {noun}"
     if queues:

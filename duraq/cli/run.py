@@ -28,6 +28,7 @@ from duraq.retry import ExponentialBackoff
 from duraq.worker import Worker, WorkerStats, signals_to
 
 EX_DATAERR, EX_TEMPFAIL = 65, 75
+_TURN = 0.5  # seconds
 
 
 class _Codes(click.ParamType[frozenset[int]]):
@@ -158,7 +159,9 @@ def _work(worker: Worker[Any], *, drain: bool, limit: int | None) -> tuple[Worke
     thread = threading.Thread(target=work, name="duraq-run")
     with signals_to(stop, signal.SIGTERM, signal.SIGINT):
         thread.start()
-        thread.join()
+        while thread.is_alive():
+            # A signal that comes just before the wait does not end it; its handler runs at the next turn.
+            thread.join(_TURN)
     (result,) = outcome
     if isinstance(result, BaseException):
         raise result

@@ -187,6 +187,9 @@ class FoldStorage(ABC):
     def _claim(
         self, state: QueueState, limit: int, worker: str, length: int
     ) -> list[tuple[Entry, StoredEntry, Lease]]:
+        if state.may_be_late(self.clock.uptime()) and state.past_deadline(self.clock.uptime()):
+            # They come first, and this is the first that we hear of them: the caller settles them.
+            return []
         now = self.clock.now()
         state.advance(now)
         over = state.expired(now)[:EXPIRE_AT_ONCE]

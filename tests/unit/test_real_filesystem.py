@@ -197,13 +197,14 @@ def test_threads_list_a_directory_through_one_descriptor(fs, root, place):
     assert wrong == []
 
 
-def test_a_lock_that_the_system_refuses_is_an_os_error(fs, root, monkeypatch):
+def test_a_lock_that_the_system_refuses_is_an_os_error(root, monkeypatch):
     """When the kernel has no locks left, the caller is told its own error."""
 
     def refuse(fd, flags):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("portalocker.portalocker.FlockLocker._locker", staticmethod(refuse))
+    fs = RealFileSystem()
     for call in (fs.lock, fs.try_lock, fs.share_lock):
         with pytest.raises(OSError, match="No locks") as refused:
             call(root)
