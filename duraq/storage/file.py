@@ -245,8 +245,12 @@ class FileStorage(FoldStorage):
         return self._log.journal.standing.waiters != 0
 
     def _notify(self, queue: str, count: int) -> None:
-        if not self._queues[queue].waiters.wake(count):
-            self._forget_waiters()
+        try:
+            if not self._queues[queue].waiters.wake(count):
+                self._forget_waiters()
+        except OSError as error:
+            # What was committed is durable; whoever waits looks for itself before long.
+            log.warning("queue %s: nobody could be woken: %s", queue, error)
 
     def _forget_waiters(self) -> None:
         """Nobody waited for that queue; if nobody waits for any, spare the next ones the look."""
@@ -282,6 +286,13 @@ class FileStorage(FoldStorage):
             waiters = self._queues[queue].waiters
         finally:
             self._leave()
+        try:
+            return self._wait(queue, waiters, until)
+        except OSError as error:
+            self._check_usable()  # another thread may just have closed it
+            raise _storage_error(error, f"{self.path}/{queue}", StorageError) from error
+
+    def _wait(self, queue: str, waiters: Waiters, until: float | None) -> bool:
         # Registered before looking: what is committed after a look finds the waiter there.
         with waiters.register() as waiter:
             while True:
@@ -290,6 +301,8 @@ class FileStorage(FoldStorage):
                     return False
                 found = self._look(queue, remaining)
                 if found is None or waiter.wait(*found):
+                    # Raised in here, so that a wake-up meant for an entry goes to the next in line.
+                    self._check_usable()
                     # The next dequeue is to see for itself who is alive, however lately that was asked.
                     self._next_liveness_check.pop(queue, None)
                     return True
