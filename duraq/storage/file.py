@@ -129,8 +129,7 @@ class FileStorage(FoldStorage):
         try:
             self._log.lock()
         except OSError as error:
-            self._check_usable()  # another thread may just have closed it
-            raise _storage_error(error, self.path, NotWritten) from error
+            raise self._refused(error, self.path, NotWritten) from error
 
     def _leave(self) -> None:
         self._log.unlock()
@@ -152,7 +151,7 @@ class FileStorage(FoldStorage):
                 self._catch_up(known, end)
                 known.segments.read_at = end
         except OSError as error:
-            raise _storage_error(error, f"{self.path}/{queue}", NotWritten) from error
+            raise self._refused(error, f"{self.path}/{queue}", NotWritten) from error
         return known.state
 
     def _catch_up(self, known: _Queue, end: int) -> None:
@@ -188,7 +187,7 @@ class FileStorage(FoldStorage):
             raise TryAgain from None
         except OSError as error:
             enqueuing = any(isinstance(operations[0], Enqueue) for operations in changes.values())
-            raise _storage_error(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
+            raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
         for known, operations, group in shares:
             known.segments.read_at = end
             apply, seq, places = known.state.apply, group.first_seq, group.places
@@ -212,7 +211,7 @@ class FileStorage(FoldStorage):
         try:
             self._log.make_room(self._need)
         except OSError as error:
-            raise _storage_error(error, self.path, NotWritten) from error
+            raise self._refused(error, self.path, NotWritten) from error
 
     def _settle(self, position: int) -> None:
         if self._power:
@@ -230,7 +229,12 @@ class FileStorage(FoldStorage):
         try:
             return self._queues[queue].segments.payload(entry.where)
         except OSError as error:
-            raise _storage_error(error, f"{self.path}/{queue}", StorageError) from error
+            raise self._refused(error, f"{self.path}/{queue}", StorageError) from error
+
+    def _refused(self, error: OSError, path: str, kind: type[StorageError]) -> StorageError:
+        """What the system refused, in our words; or StorageClosed, if another thread has just closed this."""
+        self._check_usable()
+        return _storage_error(error, path, kind)
 
     # -- leases and waiting ----------------------------------------------------------------------------
 
@@ -289,8 +293,7 @@ class FileStorage(FoldStorage):
         try:
             return self._wait(queue, waiters, until)
         except OSError as error:
-            self._check_usable()  # another thread may just have closed it
-            raise _storage_error(error, f"{self.path}/{queue}", StorageError) from error
+            raise self._refused(error, f"{self.path}/{queue}", StorageError) from error
 
     def _wait(self, queue: str, waiters: Waiters, until: float | None) -> bool:
         # Registered before looking: what is committed after a look finds the waiter there.
