@@ -19,7 +19,7 @@ import click
 import orjson
 
 from duraq.cli.failing import Code, CommandError
-from duraq.cli.options import DURATION, common, settings
+from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import show_rows
 from duraq.cli.programs import BadData, CannotStart, ProgramFailed, Programs, TemporaryFailure
 from duraq.model import AttemptError, EntryStatus, QueueEntry
@@ -29,6 +29,7 @@ from duraq.worker import Worker, WorkerStats, signals_to
 
 EX_DATAERR, EX_TEMPFAIL = 65, 75
 _TURN = 0.5  # seconds
+STOPPING = b"stopping when what runs is done; once more to stop it now\n"
 
 
 class _Codes(click.ParamType[frozenset[int]]):
@@ -126,7 +127,7 @@ def run(
         working.counts()
         worker = Worker(working, handle, threads=jobs, grace=grace)
         try:
-            stats, signals = _work(worker, drain=drain or once, limit=1 if once else None)
+            stats, signals = _work(said, worker, drain=drain or once, limit=1 if once else None)
         except CannotStart as error:
             raise CommandError(Code.UNEXPECTED, str(error), "its entry was given back") from None
         finally:
@@ -141,7 +142,9 @@ def run(
     return Code.NOTHING if once and not any(counts.values()) else Code.DONE
 
 
-def _work(worker: Worker[Any], *, drain: bool, limit: int | None) -> tuple[WorkerStats, list[int]]:
+def _work(
+    said: Settings, worker: Worker[Any], *, drain: bool, limit: int | None
+) -> tuple[WorkerStats, list[int]]:
     """Run the worker in a thread of its own, so that this one learns which signals stopped it."""
     signals: list[int] = []
     outcome: list[WorkerStats | BaseException] = []
@@ -149,6 +152,9 @@ def _work(worker: Worker[Any], *, drain: bool, limit: int | None) -> tuple[Worke
     def stop(number: int) -> None:
         signals.append(number)
         worker.stop(now=len(signals) > 1)
+        if len(signals) == 1 and not said.quiet and not said.is_json:
+            # Not through sys.stderr: the signal may have come in the middle of a write to it.
+            os.write(2, STOPPING)
 
     def work() -> None:
         try:

@@ -135,15 +135,16 @@ class Log:
             self._fs.unlock(self.control.fd)
 
     def close(self) -> None:
-        """Give up every descriptor and lock."""
-        if self.closed:
-            return
+        """Give up every descriptor and lock, once no thread is in the middle of a turn."""
         if self._recycler is not None and not self.forked:
             self._recycler.join()
-        self.closed = True
-        for queue in self.queues.values():
-            queue.close()
-        self._opened.close()
+        with self._threads:
+            if self.closed:
+                return
+            self.closed = True
+            for queue in self.queues.values():
+                queue.close()
+            self._opened.close()
 
     def after_fork_in_child(self) -> None:
         """The descriptors are the parent's: close them, unlock nothing (that would unlock the parent)."""

@@ -351,12 +351,13 @@ class FileStorage(FoldStorage):
             log.warning("closing %s: could not give back what was leased: %s", self.path, error)
         if self._flusher is not None:
             self._flusher.stop()
+        # First, so that whoever is woken by the rest sees that it is closed.
+        self._log.close()
         for known in self._queues.values():
             known.waiters.close()
             self._fs.close(known.waiters.directory)
         self._presence.close()
         self._fs.close(self._leases)
-        self._log.close()
 
     def _give_back(self) -> None:
         if not any(known.state.leased for known in self._queues.values()):
