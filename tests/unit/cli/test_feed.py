@@ -1,0 +1,162 @@
+"""put, pause, resume."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from duraq import EntryStatus
+from duraq.cli.failing import Code
+from duraq.cli.options import MOMENT
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ('"text"', "text"),
+        ("null", None),
+        (' {"a" : [1, 2.5, true], "ü": "\\u00fc"} ', {"a": [1, 2.5, True], "ü": "ü"}),
+        ("18446744073709551615", 2**64 - 1),
+        ("-9223372036854775808", -(2**63)),
+        ("[]", []),
+    ],
+)
+def test_payload(duraq, queue, tmp_path, text, value):
+    """A payload is one JSON value: as an argument, from a file, or on stdin with a dash or without."""
+    (tmp_path / "payload").write_text(text)
+    for arguments, stdin in ([text], None), ([f"@{tmp_path}/payload"], None), (["-"], text), ([], text):
+        entry_id = duraq.ok("put", "jobs", "--", *arguments, stdin=stdin).strip()
+        assert queue.get(entry_id).data == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "NaN",
+        "1e999",
+        "[1,]",
+        "'a'",
+        "1 2",
+        '{"a":1,"a":2}',
+        "18446744073709551616",
+        '"\\ud800"',
+        "[" * 200 + "]" * 200,
+    ],
+)
+def test_what_would_not_come_back(duraq, root, text):
+    """What is no JSON, or would not come back as it was given, is refused, and leaves nothing behind."""
+    result = duraq("put", "jobs", "-", stdin=text)
+    assert (result.exit_code, result.stdout) == (Code.USAGE, "")
+    assert not (root / "jobs").exists()
+
+
+def test_text(duraq, queue):
+    """Plain text need not be quoted."""
+    entry_id = duraq.ok("put", "jobs", "--text", 'not "JSON"').strip()
+    assert queue.get(entry_id).data == 'not "JSON"'
+
+
+def test_options(duraq, queue):
+    """Id, priority, delay and time to live are the entry's."""
+    before = datetime.now(UTC)
+    arguments = ["--id", "mine", "--priority", "7", "--delay", "1h30m", "--ttl", "2h"]
+    assert duraq.ok("put", "jobs", "1", *arguments) == "mine\n"
+    entry = queue.get("mine")
+    assert (entry.priority, entry.status) == (7, EntryStatus.SCHEDULED)
+    assert timedelta(hours=1.5) <= entry.scheduled_for - before < timedelta(hours=1.6)
+    assert timedelta(hours=2) <= entry.expires_at - before < timedelta(hours=2.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2036-01-02T03:04:05Z", datetime(2036, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2036-01-02 03:04+02:00", datetime(2036, 1, 2, 1, 4, tzinfo=UTC)),
+        ("@2082758645.5", datetime(2036, 1, 1, 0, 4, 5, 500000, tzinfo=UTC)),
+    ],
+)
+def test_at(duraq, queue, text, moment):
+    """A time is ISO 8601 or seconds since 1970."""
+    duraq.ok("put", "jobs", "1", "--id", "mine", "--at", text)
+    assert queue.get("mine").scheduled_for == moment
+
+
+def test_local_times(monkeypatch):
+    """A time without a zone is local, and a day begins at its own midnight."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        assert MOMENT.convert("2036-07-01T12:00", None, None) == datetime(2036, 7, 1, 10, tzinfo=UTC)
+        today, tomorrow = (MOMENT.convert(day, None, None) for day in ("today", "tomorrow"))
+        assert today.astimezone().time() == tomorrow.astimezone().time() == datetime.min.time()
+        assert tomorrow.astimezone().date() - today.astimezone().date() == timedelta(days=1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_lines(duraq, queue):
+    """JSON lines from stdin are a batch in their order; empty lines are none; the options hold for each."""
+    ids = duraq.ok("put", "jobs", "--jsonl", "--priority", "3", stdin='1\n\n{"a": 2}\r\n"three"').split()
+    assert [queue.get(entry_id).data for entry_id in ids] == [1, {"a": 2}, "three"]
+    assert {entry.priority for entry in queue.entries()} == {3}
+
+
+def test_lines_are_one_batch(duraq, root):
+    """If one line cannot be taken, none is, and the complaint names it."""
+    result = duraq("put", "jobs", "--jsonl", stdin="1\n2\n{\n")
+    assert result.exit_code == Code.USAGE
+    assert "line 3" in result.stderr
+    assert not (root / "jobs").exists()
+
+
+def test_no_lines(duraq):
+    """No lines are no entries, and no error."""
+    assert duraq.ok("put", "jobs", "--jsonl", stdin="") == ""
+
+
+@pytest.mark.parametrize("arguments", [("1",), ("--id", "mine"), ("@file",)])
+def test_lines_with_a_payload(duraq, arguments):
+    """JSON lines come from stdin only, and each has an id of its own."""
+    assert duraq("put", "jobs", "--jsonl", *arguments, stdin="1").exit_code == Code.USAGE
+
+
+def test_as_json(duraq):
+    """As JSON the answer names the queue and the ids."""
+    answer = json.loads(duraq.ok("--jsonl", "put", "jobs", "1", "--id", "mine"))
+    assert answer == {"schema": "duraq.put/1", "queue": "jobs", "ids": ["mine"]}
+
+
+def test_stdin_is_a_terminal(duraq, root):
+    """Where a payload was expected and stdin is a terminal it does not sit and wait."""
+    for arguments in (["put", "jobs"], ["put", "jobs", "--jsonl"], ["put", "jobs", "-"]):
+        code, screen = duraq.at_terminal(*arguments)
+        assert code == Code.USAGE
+        assert "terminal" in screen
+    assert not root.exists()
+
+
+def test_pause(duraq, queue):
+    """A paused queue delivers nothing until it is resumed, and stats says who paused it and why."""
+    queue.enqueue(1)
+    duraq.ok("pause", "jobs", "--reason", "incident 4411")
+    assert duraq("get", "jobs").exit_code == Code.NOTHING
+    (row,) = duraq.json("stats")["rows"]
+    assert (row["status"], row["paused"]["reason"]) == ("PAUSED", "incident 4411")
+    duraq.ok("resume", "jobs")
+    assert duraq.json("stats")["rows"][0]["paused"] is None
+    assert duraq("get", "jobs").exit_code == 0
+
+
+def test_pause_unknown(duraq, queue):
+    """If one of the queues does not exist none is paused, and none is made."""
+    queue.enqueue(1)
+    assert duraq("pause", "jobs", "nosuch").exit_code == Code.NOT_FOUND
+    assert queue.paused is None
+    assert duraq.ok("ls", "-o", "ids") == "jobs\n"

@@ -1,0 +1,207 @@
+"""stats, ls, peek, show, tail."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from duraq import FileStorage, Queue
+from duraq.cli.failing import Code
+from duraq.journal.log import Sizes
+from duraq.testing import FakeClock
+
+HOUR = timedelta(hours=1)
+
+
+def statuses(duraq):
+    return {row["queue"]: row["status"] for row in duraq.json("stats")["rows"]}
+
+
+def test_stats(duraq, queue, storage):
+    """A line for each queue: what it holds, and its word; the worst comes first."""
+    queue.enqueue_many([1, 2, 3])
+    queue.enqueue(4, delay=HOUR)
+    queue.mark_failed(queue.dequeue(), dead=True)
+    queue.dequeue()
+    Queue("calm", storage).enqueue(1)
+    Queue("stopped", storage).enqueue(1)
+    Queue("stopped", storage).pause()
+    rows = duraq.json("stats")["rows"]
+    assert [(row["queue"], row["status"]) for row in rows] == [
+        ("stopped", "PAUSED"),
+        ("jobs", "DEAD"),
+        ("calm", "OK"),
+    ]
+    (row,) = duraq.json("stats", "jobs")["rows"]
+    assert (row["ready"], row["scheduled"], row["leased"], row["dead"], row["workers"]) == (1, 1, 1, 1, 1)
+
+
+def test_nobody_works(duraq, root):
+    """A queue that nobody has worked for a while says so."""
+    clock = FakeClock()
+    with FileStorage(root, clock=clock) as storage:
+        Queue("jobs", storage).enqueue(1)
+    # The entry was made long ago, by the clock that the commands go by.
+    assert statuses(duraq) == {"jobs": "NO CONSUMER"}
+
+
+def test_nothing_there_yet(duraq, storage):
+    """An empty storage is no error; at a terminal it is told how to begin."""
+    assert duraq.json("stats")["rows"] == []
+    assert duraq.ok("ls", "--no-header") == ""
+    code, screen = duraq.at_terminal("stats")
+    assert code == 0
+    assert "duraq put" in screen
+
+
+def test_damage(duraq, root):
+    """A damaged queue is CORRUPT, comes first, and makes the exit code; the others are told all the same."""
+    with FileStorage(root, durability="process", sizes=Sizes(journal=1 << 14, segment=2000)) as storage:
+        queue = Queue("jobs", storage)
+        Queue("calm", storage).enqueue(1)
+        # So many that the journal does not know the first any more, and could not mend it.
+        for number in range(300):
+            queue.enqueue(number)
+    segment = min((root / "jobs" / "segments").iterdir())
+    segment.write_bytes(segment.read_bytes().replace(b'"data":0', b'"data":1'))
+    result = duraq("stats", "--json")
+    assert result.exit_code == Code.DAMAGED
+    rows = json.loads(result.stdout)["rows"]
+    assert [(row["queue"], row["status"]) for row in rows] == [("jobs", "CORRUPT"), ("calm", "OK")]
+    assert f"{segment.name}: line 1, byte 0" in rows[0]["why"]
+    assert duraq("ls", "jobs").exit_code == Code.DAMAGED
+
+
+def test_ls(duraq, queue):
+    """Entries of a queue, in some state or any, from some place on."""
+    ids = queue.enqueue_many(range(5))
+    later = queue.enqueue("later", delay=HOUR)
+    assert duraq.ok("ls", "jobs", "-o", "ids").split() == [*ids, later]
+    assert duraq.ok("ls", "jobs", "-o", "ids", "--state", "scheduled").split() == [later]
+    assert duraq.ok("ls", "jobs", "-o", "ids", "-l", "2", "--offset", "1").split() == ids[1:3]
+
+
+def test_peek(duraq, queue):
+    """The next entries, in the order of delivery, without leasing them."""
+    queue.enqueue(1)
+    first = queue.enqueue(2, priority=5)
+    assert duraq.ok("peek", "jobs", "-o", "ids").split() == [first]
+    assert len(duraq.json("peek", "jobs", "-n", "5")["rows"]) == 2
+    assert queue.counts().ready == 2
+
+
+def test_show(duraq, queue):
+    """One entry in full: as text for people, as one object for programs."""
+    entry_id = queue.enqueue({"n": 1})
+
+    def handle(_entry):
+        raise ValueError("no such user")
+
+    with pytest.raises(ValueError, match="no such user"):
+        queue.process_next(handle)
+    text = duraq.ok("show", entry_id, "-o", "table")
+    assert entry_id in text
+    assert '{"n":1}' in text
+    assert "ValueError: no such user" in text
+    assert "Traceback" in text
+    shown = duraq.json("show", entry_id)
+    assert (shown["schema"], shown["id"], shown["payload"]) == ("duraq.entry/1", entry_id, {"n": 1})
+    assert [error["type"] for error in shown["errors"]] == ["ValueError"]
+    assert [record["op"] for record in shown["life"]] == ["enqueue", "lease", "fail"]
+    assert shown["life"][0]["record"]["data"] == {"n": 1}
+
+
+def test_show_several(duraq, queue):
+    """Several entries are rows; one that is missing keeps the others from nothing."""
+    ids = queue.enqueue_many([1, 2])
+    assert [row["id"] for row in duraq.json("show", *ids)["rows"]] == ids
+    result = duraq("show", ids[0], "nosuch", "--jsonl")
+    assert result.exit_code == Code.PARTLY
+    assert json.loads(result.stdout)["id"] == ids[0]
+    assert json.loads(result.stderr)["error"]["code"] == Code.NOT_FOUND
+    assert duraq.ok("ls", "jobs", "-o", "ids") == duraq.ok("show", "-", "-o", "ids", stdin=" ".join(ids))
+
+
+def test_show_what_is_over(duraq, queue):
+    """A completed entry can be shown as long as its records are there."""
+    entry_id = queue.enqueue(1)
+    queue.mark_completed(queue.dequeue())
+    assert duraq.json("show", entry_id)["status"] == "completed"
+
+
+def test_raw(duraq, queue):
+    """Raw is the payload's bytes and nothing else; at a terminal it is ASCII."""
+    entry_id = queue.enqueue({"t": "ü\u202e"})
+    assert duraq.run("show", "--raw", entry_id)[1] == '{"t":"ü\u202e"}\n'.encode()
+    code, screen = duraq.at_terminal("show", "--raw", entry_id)
+    assert (code, screen.rstrip()) == (0, '{"t":"\\u00fc\\u202e"}')
+
+
+def test_where_is(duraq, queue):
+    """Each record is named by file, line and byte, so that plain tools find it."""
+    queue.enqueue(0)
+    entry_id = queue.enqueue(1)
+    queue.enqueue(2)
+    (place,) = duraq.ok("show", "--where-is", entry_id).splitlines()
+    file, line, byte = place.rsplit(":", 2)
+    found = subprocess.run(["sed", "-n", f"{line}p", file], capture_output=True, check=True).stdout
+    assert json.loads(found)["id"] == entry_id
+    with Path(file).open("rb") as segment:
+        segment.seek(int(byte))
+        assert segment.readline() == found
+
+
+def test_tail(duraq, queue, storage):
+    """The newest records, of all queues or some."""
+    Queue("other", storage).enqueue("x", id="other")
+    queue.enqueue({"n": 1}, id="one")
+    queue.dequeue()
+    rows = duraq.json("tail")["rows"]
+    assert [(row["queue"], row["op"], row["id"]) for row in rows] == [
+        ("other", "enqueue", "other"),
+        ("jobs", "enqueue", "one"),
+        ("jobs", "lease", "one"),
+    ]
+    assert [row["op"] for row in duraq.json("tail", "jobs", "-n", "1")["rows"]] == ["lease"]
+
+
+@pytest.mark.parametrize("style", ["jsonl", "tsv", "table", "ids", "csv"])
+def test_follow(duraq, queue, style):
+    """Following prints each record as it is written, in any format that can be cut off."""
+    queue.enqueue(1, id="one")
+    process = duraq.start("tail", "-f", "-n", "1", "-o", style)
+    for name in ("one", "two", "three"):
+        line = process.stdout.readline()
+        while name.encode() not in line:
+            # The header.
+            line = process.stdout.readline()
+        queue.enqueue(2, id={"one": "two", "two": "three"}.get(name, "four"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("stats",),
+        ("ls",),
+        ("ls", "jobs"),
+        ("peek", "jobs"),
+        ("show", "one"),
+        ("tail",),
+        ("dlq", "ls"),
+        ("dlq", "purge", "jobs", "-n"),
+    ],
+)
+def test_nothing_is_written(duraq, queue, root, arguments):
+    """Looking changes no file and no time of one."""
+    queue.enqueue(1, id="one")
+
+    def times():
+        return {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")]}
+
+    before = times()
+    duraq.ok(*arguments)
+    assert times() == before
