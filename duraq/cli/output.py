@@ -26,6 +26,7 @@ from duraq.safe_text import ascii_json, safe_text
 Row = Mapping[str, Any]
 CELL = 60  # characters of a cell in a table
 NARROWEST = 8  # a cell that gives way to the terminal's width keeps as many
+PROSE = {"error", "payload", "what", "why", "place"}  # columns that are of use even when they are cut
 GAP = "  "
 COLORS: dict[str, dict[str, Any]] = {
     "warn": {"fg": (0xE6, 0x9F, 0x00), "bold": True},
@@ -46,7 +47,7 @@ def show_rows(
     """Print rows in the format that was asked for. JSON gets every key, the others the columns.
 
     ``more`` are keys that --fields may ask for besides; ``name`` is the one that -o ids prints. A row may
-    say under "role" in which colour its first column is to be seen.
+    say under "role" in which colour its status is to be seen, if that comes first.
     """
     chosen = _chosen(said, columns, more)
     if chosen is None:
@@ -206,9 +207,8 @@ def _table(said: Settings, columns: list[str], rows: list[Row]) -> None:
     titles = [_title(name) for name in columns]
     # A table that was asked for in a pipe has all the room it wants.
     room = _screen() if sys.stdout.isatty() else None
-    widths = _fitting(
-        [max(_width(text) for text in column) for column in zip(titles, *cells, strict=True)], room
-    )
+    widest = [max(_width(text) for text in column) for column in zip(titles, *cells, strict=True)]
+    widths = _fitting(columns, widest, room)
     right = [
         bool(rows) and all(isinstance(row.get(name), int | float | None) for row in rows) for name in columns
     ]
@@ -217,7 +217,7 @@ def _table(said: Settings, columns: list[str], rows: list[Row]) -> None:
     for row, line in zip(rows, cells, strict=True):
         text = _line(line, widths, right)
         first = _pad(_fit(line[0], widths[0]), widths[0])
-        if "role" in row and text.startswith(first.rstrip()):
+        if columns[0] == "status" and "role" in row and text.startswith(first.rstrip()):
             text = _styled(said, first.rstrip(), row["role"]) + text[len(first.rstrip()) :]
         click.echo(text, color=said.colored)
 
@@ -234,16 +234,19 @@ def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
     return GAP.join(padded).rstrip()
 
 
-def _fitting(widths: list[int], room: int | None) -> list[int]:
-    """Widths that fit the screen: the last columns give way, then go. The first names the row and stays."""
-    if room is None:
-        return widths
-    for at in reversed(range(1, len(widths))):
-        excess = sum(widths) + len(GAP) * (len(widths) - 1) - room
-        widths[at] -= max(0, min(excess, widths[at] - NARROWEST))
-    while len(widths) > 1 and sum(widths) + len(GAP) * (len(widths) - 1) > room:
-        del widths[-1]
-    return widths
+def _fitting(columns: list[str], widths: list[int], room: int | None) -> list[int]:
+    """Widths that fit the screen, for as many columns as do.
+
+    Prose gives way first, the widest most; then the last columns go. Ids and numbers are never cut.
+    """
+    kept = list(widths)
+    while room is not None and len(kept) > 1 and sum(kept) + len(GAP) * (len(kept) - 1) > room:
+        prose = [at for at in range(len(kept)) if columns[at] in PROSE and kept[at] > NARROWEST]
+        if prose:
+            kept[max(prose, key=kept.__getitem__)] -= 1
+        else:
+            del kept[-1]
+    return kept
 
 
 def _screen() -> int:

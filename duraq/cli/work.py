@@ -24,7 +24,8 @@ from duraq.errors import EntryNotFound, LeaseLost, QueueError, QueueNotFound
 from duraq.model import AttemptError, EntryStatus, QueueEntry, check_queue_name
 from duraq.queue import Queue
 
-COLUMNS = ("token", "attempts", "payload", "id", "queue", "priority", "created_at", "deadline_at")
+COLUMNS = ("token", "attempts", "payload")
+MORE = ("id", "queue", "priority", "created_at", "deadline_at")
 LEASE = timedelta(minutes=5)
 
 
@@ -70,7 +71,7 @@ def get(queue: str, count: int, wait: timedelta, lease: timedelta) -> int:
         for entry in found
     ]
     if rows or said.output == "json":
-        show_rows(said, "duraq.get/1", COLUMNS, rows, name="token")
+        show_rows(said, "duraq.get/1", COLUMNS, rows, more=MORE, name="token")
     return Code.DONE if rows else Code.NOTHING
 
 

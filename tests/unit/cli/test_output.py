@@ -208,6 +208,17 @@ def test_table_at_a_terminal(duraq, three):
     assert three[0] in rows[0]
 
 
+def test_narrow_terminal(duraq, three):
+    """On a narrow screen prose gives way, then columns go; an id is never cut."""
+    for columns in (40, 60, 80, 100):
+        environment = {**os.environ, "DURAQ_ROOT": str(duraq.root), "COLUMNS": str(columns), "NO_COLOR": "1"}
+        _, screen = duraq.at_terminal("ls", "jobs", env=environment)
+        lines = screen.splitlines()
+        assert [line.split()[0] for line in lines] == ["ID", *three]
+        assert all(len(line) <= columns for line in lines)
+        assert ("PAYLOAD" in lines[0]) is (columns == 100)
+
+
 def test_wide_characters(duraq):
     """Characters that take two cells are counted as two, and combining ones as none."""
     for name in ("日本語", "e\u0301te\u0301", "plain"):
