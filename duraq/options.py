@@ -21,7 +21,8 @@ def entry_id(name: str) -> str:
             f"id {name!r} is outside [A-Za-z0-9][A-Za-z0-9._:@/+=-]{{0,127}}:"
             " it must be safe to grep and to print"
         )
-    return name
+    # Of the exact type: a name that an enumeration gives would be written instead.
+    return str.__str__(name)
 
 
 def duration(name: str, value: timedelta, *, zero: bool = False) -> int:
@@ -54,7 +55,7 @@ def positive(name: str, value: int) -> int:
 
 def priority(value: int) -> int:
     """A whole number of 32 bits; else InvalidOption."""
-    if isinstance(value, bool) or not isinstance(value, int) or value not in _PRIORITIES:
+    if isinstance(value, bool) or not isinstance(value, int) or int(value) not in _PRIORITIES:
         raise InvalidOption(f"priority must be a whole number of 32 bits, not {value!r}")
     # Of the exact type: a number with a name would be written as its name.
     return int(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -295,12 +296,12 @@ class Queue(Generic[T]):
 
     def pause(self, reason: str = "", *, who: str | None = None) -> None:
         """Deliver nothing until resume; what is leased already goes on. Kept across restarts."""
-        operation = PauseQueue(options.text("who", who or getpass.getuser()), options.text("reason", reason))
+        operation = PauseQueue(options.text("who", who or _user()), options.text("reason", reason))
         self._storage.commit({self.name: (operation,)})
 
     def resume(self, *, who: str | None = None) -> None:
         """Deliver again."""
-        self._storage.commit({self.name: (ResumeQueue(options.text("who", who or getpass.getuser())),)})
+        self._storage.commit({self.name: (ResumeQueue(options.text("who", who or _user())),)})
 
     @property
     def paused(self) -> Pause | None:
@@ -373,6 +374,8 @@ class Queue(Generic[T]):
 
     def _lease_of(self, entry: QueueEntry[T] | str) -> tuple[str, int, int]:
         if isinstance(entry, QueueEntry):
+            if entry.queue != self.name:
+                raise NotLeased(f"queue {self.name}: entry {entry.id} is of queue {entry.queue}")
             if not entry.token:
                 raise NotLeased(f"queue {self.name}: entry {entry.id} was looked at, not dequeued")
             return entry.id, entry.token, entry.attempts
@@ -429,3 +432,11 @@ def _why(lease: Lapsed) -> AttemptError:
         return AttemptError("WorkerDied", f"worker {lease.worker} died while it held the entry")
     holder = f"worker {lease.worker}" if lease.worker else "whoever took it"
     return AttemptError("LeaseTimedOut", f"{holder} held the entry past its deadline")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A user without a name, as in many containers.
+        return f"uid {os.getuid()}"

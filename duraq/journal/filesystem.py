@@ -26,6 +26,10 @@ FILE_MODE = 0o600
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+class SyncFailed(OSError):
+    """A sync failed that must not be tried again: the kernel has dropped what it could not write."""
+
+
 class FileSystem(Protocol):
     """What the engine may do to a disk. Descriptors are small integers; every call may raise OSError."""
 

@@ -22,7 +22,7 @@ from zlib import crc32
 from duraq.errors import StorageDamaged, UnsupportedVersion
 from duraq.journal import frame
 from duraq.journal.control import NOTHING, Control, Standing
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, SyncFailed
 from duraq.journal.frame import Frame, Share
 
 FORMAT = 1
@@ -242,7 +242,10 @@ class Journal:
         base = standing.base + self.header(standing.epoch).capacity
         self._fs.pwrite(fd, Header(standing.epoch + 1, base, capacity).encode(), 0)
         # Durable before the first frame, so that a bad header in front of good frames is always damage.
-        self._fs.sync(fd)
+        try:
+            self._fs.sync(fd)
+        except OSError as error:
+            raise SyncFailed(*error.args) from error
 
 
 def scan(file_system: FileSystem, fd: int, header: Header) -> tuple[list[Frame], bytes]:

@@ -31,7 +31,7 @@ from duraq.errors import (
 )
 from duraq.journal import ends, opening
 from duraq.journal.control import NOTHING, Control, Standing
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, SyncFailed
 from duraq.journal.group_commit import GroupCommit
 from duraq.journal.journal import Journal
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
@@ -40,6 +40,7 @@ from duraq.journal.segment import Group, Segments
 log = logging.getLogger("duraq")
 
 POISON = "poison.json"
+REOPEN = "close the storage in every process and open it again"
 
 
 class Sizes(NamedTuple):
@@ -200,7 +201,7 @@ class Log:
             raise StorageFailed(
                 "an earlier sync failed and could not be made good",
                 path=self.path,
-                hint="close the storage in every process and open it again",
+                hint=REOPEN,
             )
         self.journal.adopt(standing)
         self.shared = moved = standing.end != mine.end or standing.epoch != mine.epoch
@@ -388,6 +389,15 @@ class Log:
             self._fs.lock(self._recycle_lock)
             try:
                 self._recycle(length)
+            except SyncFailed as error:
+                # Neither file can be given a new epoch any more, for nobody can say what is durable. A
+                # recovery can: it writes everything again that the journal still holds.
+                self.lock()
+                try:
+                    self._fail()
+                finally:
+                    self.unlock()
+                raise StorageFailed(f"a sync failed ({error})", path=self.path, hint=REOPEN) from error
             finally:
                 self._fs.unlock(self._recycle_lock)
 
@@ -413,20 +423,28 @@ class Log:
     def _sync_segments(self, epoch: int) -> None:
         """Make durable in the segments what that epoch's frames wrote; its file may then be overwritten."""
         touched = self._touched(epoch)
-        position = self.journal.header(epoch + 1).base
         try:
-            self._make_durable(touched, position)
+            Replay(self._fs, self.root).sync(touched)
+        except SyncFailed:
+            raise
         except OSError as error:
             # The kernel has dropped what it could not write; a second sync would lie. So make it dirty
             # again, from the journal (with what came later: it may have been dropped as well), and sync that.
             log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
             frames = self.journal.frames_of(epoch) + self.journal.frames_of(epoch + 1)
             Replay(self._fs, self.root).rewrite(frames)
-            self._make_durable(touched, position)
+            try:
+                Replay(self._fs, self.root).sync(touched)
+            except OSError as again:
+                raise SyncFailed(*again.args) from again
+        self._note_ends(touched, self.journal.header(epoch + 1).base)
 
     def _make_durable(self, touched: dict[tuple[str, int], int], position: int) -> None:
         """Sync these segments, then note that frames before ``position`` are not needed any more."""
         Replay(self._fs, self.root).sync(touched)
+        self._note_ends(touched, position)
+
+    def _note_ends(self, touched: dict[tuple[str, int], int], position: int) -> None:
         required = newest_epoch(self._fs, self.journal.files) > 2
         known = ends.load(self._fs, self._directory, required=required)
         ends.merge(known.queues, touched)

@@ -9,7 +9,7 @@ import orjson
 
 from duraq.errors import NotAStorage, UnsupportedVersion
 from duraq.journal import journal
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, SyncFailed
 from duraq.model import QUEUE_NAME, RESERVED_NAMES
 
 FORMAT = 1
@@ -102,9 +102,17 @@ def write_durably(fs: FileSystem, directory: int, name: str, content: bytes) -> 
         if fs.pwrite(fd, content, 0) != len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
         # Before the rename: otherwise the name could be durable and the bytes not.
-        fs.sync(fd)
+        sync_once(fs, fd)
     finally:
         fs.close(fd)
     fs.rename(directory, temporary, name)
     # Without it the old name could come back after a power cut.
-    fs.sync(directory)
+    sync_once(fs, directory)
+
+
+def sync_once(fs: FileSystem, fd: int) -> None:
+    """Sync, and say so if a failure must not be followed by another try."""
+    try:
+        fs.sync(fd)
+    except OSError as error:
+        raise SyncFailed(*error.args) from error

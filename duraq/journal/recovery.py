@@ -26,6 +26,7 @@ from duraq.journal.ends import End, merge
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.frame import Frame, Part
 from duraq.journal.journal import HEADER_BYTES, Header
+from duraq.journal.opening import sync_once
 
 log = logging.getLogger("duraq")
 
@@ -175,13 +176,16 @@ class Replay:
             self._close()
 
     def sync(self, touched: Iterable[tuple[str, int]]) -> None:
-        """Make these segments durable, their names included."""
+        """Make these segments durable, their names included.
+
+        Raises OSError if their bytes are not (they may be written again), SyncFailed if their names are not.
+        """
         try:
             for queue, number in touched:
                 self._fs.datasync(self._segment(queue, number))
             # A segment, or a queue, may be new; its name must not be lost before its lines are needed.
             for fd in (*self._directories.values(), self._root):
-                self._fs.sync(fd)
+                sync_once(self._fs, fd)
         finally:
             self._close()
 

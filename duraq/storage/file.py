@@ -207,11 +207,11 @@ class FileStorage(FoldStorage):
                 hint="enqueue in smaller batches, or open the storage with a larger sizes.group",
             )
 
-    def _make_room(self) -> None:
+    def _make_room(self, *, enqueuing: bool) -> None:
         try:
             self._log.make_room(self._need)
         except OSError as error:
-            raise self._refused(error, self.path, NotWritten) from error
+            raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
 
     def _settle(self, position: int) -> None:
         if self._power:

@@ -81,7 +81,7 @@ class FoldStorage(ABC):
         """
 
     @abstractmethod
-    def _make_room(self) -> None: ...
+    def _make_room(self, *, enqueuing: bool) -> None: ...
 
     @abstractmethod
     def _settle(self, position: int) -> None:
@@ -134,7 +134,7 @@ class FoldStorage(ABC):
                 pass
             finally:
                 self._leave()
-            self._make_room()
+            self._make_room(enqueuing=any(isinstance(each[0], Enqueue) for each in changes.values()))
         self._settle(position)
         if self._someone_waits:
             for queue, operations in changes.items():
@@ -177,7 +177,7 @@ class FoldStorage(ABC):
                 pass
             finally:
                 self._leave()
-            self._make_room()
+            self._make_room(enqueuing=False)
         if claimed:
             # Never hand out what a power cut could still take back. (Their leases need no sync: after a
             # power cut there is nobody left to hold them.)

@@ -67,7 +67,7 @@ class MemoryStorage(FoldStorage):
                 state.apply(operation, seq, now, payload)
         return 0
 
-    def _make_room(self) -> None:
+    def _make_room(self, *, enqueuing: bool) -> None:
         """Memory has no journal to make room in."""
 
     def _settle(self, position: int) -> None:
