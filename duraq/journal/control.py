@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import struct
 from typing import NamedTuple
+from zlib import crc32
 
 from duraq.journal.filesystem import FileSystem
 
-#        epoch chain base start end waiters failed synced
-_BLOCK = struct.Struct("<IIQQQIIQ")
+#        epoch chain base start end waiters failed | crc of these | synced
+_BLOCK = struct.Struct("<IIQQQII")
+_CRC = struct.Struct("<I")
 _SYNCED = struct.Struct("<Q")
-_SYNCED_AT = 40
-assert _BLOCK.size == 48
+_CRC_AT, _SYNCED_AT, _LENGTH = 40, 44, 52
+assert _BLOCK.size == _CRC_AT
 
 
 class Standing(NamedTuple):
@@ -43,22 +45,24 @@ class Control:
         self._fs = file_system
         self.fd = fd
         # The block as last seen, as bytes and decoded: most of the time nobody else has written since.
-        self._block = _BLOCK.pack(*NOTHING)
+        self._block = _encode(NOTHING)
         self._standing = NOTHING
 
     def read(self) -> Standing:
-        """What stands there now. Only under the storage's lock."""
-        block = self._fs.pread(self.fd, 48, 0)
+        """What stands there now; NOTHING if it is half written. Only under the storage's lock."""
+        block = self._fs.pread(self.fd, _LENGTH, 0)
         if block != self._block:
-            if len(block) < _BLOCK.size:
+            if len(block) < _LENGTH or _CRC.unpack_from(block, _CRC_AT)[0] != crc32(block[:_CRC_AT]):
                 return NOTHING
-            self._standing = Standing._make(_BLOCK.unpack(block))
+            self._standing = Standing._make(
+                _BLOCK.unpack_from(block) + _SYNCED.unpack_from(block, _SYNCED_AT)
+            )
             self._block = block
         return self._standing
 
     def write(self, standing: Standing) -> None:
         """Replace it. Only under the storage's lock."""
-        self._block = block = _BLOCK.pack(*standing)
+        self._block = block = _encode(standing)
         self._standing = standing
         self._fs.pwrite(self.fd, block, 0)
 
@@ -69,3 +73,8 @@ class Control:
         no entry.
         """
         self._fs.pwrite(self.fd, _SYNCED.pack(position), _SYNCED_AT)
+
+
+def _encode(standing: Standing) -> bytes:
+    fields = _BLOCK.pack(*standing[:-1])
+    return fields + _CRC.pack(crc32(fields)) + _SYNCED.pack(standing.synced)

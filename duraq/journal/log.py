@@ -118,22 +118,25 @@ class Log:
     def _recover(self) -> None:
         self._fs.lock(self.control.fd)
         try:
-            # 0: whoever comes now must not believe the block before it is written anew.
-            self.control.write(NOTHING)
-            # The first recycling prepares epoch 3; before that there may be nothing to note.
-            required = newest_epoch(self._fs, self.journal.files) > 2
-            known = ends.load(self._fs, self._directory, required=required)
-            found = read_journal(self._fs, self.journal.files, known.position)
-            Replay(self._fs, self.root).recover(found.frames, known.queues, self.names())
-            self.journal.standing = NOTHING
-            self.journal.adopt(found.standing)
-            if self._poisoned() == found.standing.epoch:
-                # A sync of this file failed in another life: nothing may ever be promised from it again.
-                self._leave_file(found.standing)
-            else:
-                self.control.write(found.standing)
+            self._recover_under_lock()
         finally:
             self._fs.unlock(self.control.fd)
+
+    def _recover_under_lock(self) -> None:
+        # 0: whoever comes now must not believe the block before it is written anew.
+        self.control.write(NOTHING)
+        # The first recycling prepares epoch 3; before that there may be nothing to note.
+        required = newest_epoch(self._fs, self.journal.files) > 2
+        known = ends.load(self._fs, self._directory, required=required)
+        found = read_journal(self._fs, self.journal.files, known.position)
+        Replay(self._fs, self.root).recover(found.frames, known.queues, self.names())
+        self.journal.standing = NOTHING
+        self.journal.adopt(found.standing)
+        if self._poisoned() == found.standing.epoch:
+            # A sync of this file failed in another life: nothing may ever be promised from it again.
+            self._leave_file(found.standing)
+        else:
+            self.control.write(found.standing)
 
     def close(self) -> None:
         """Give up every descriptor and lock, once no thread is in the middle of a turn."""
@@ -196,6 +199,11 @@ class Log:
 
     def _refresh(self, standing: Standing, mine: Standing) -> None:
         """Others, or other threads, have been here since."""
+        if not standing.epoch:
+            # Somebody died in the middle of writing the block. The journal itself says where it stands.
+            self._recover_under_lock()
+            self.shared = True
+            return
         self.commits.learn(standing.synced)
         if standing.failed:
             raise StorageFailed(
