@@ -68,6 +68,10 @@ class NeedsRoom(Exception):
         self.length = length
 
 
+class CannotUndo(OSError):
+    """A frame was written that counts for nobody, and could not be wiped out again."""
+
+
 def file_name(epoch: int) -> str:
     """The journal file of an epoch."""
     return f"{epoch % 2}.journal"
@@ -141,7 +145,10 @@ class Journal:
         try:
             self.control.write(after)
         except OSError:
-            self._wipe(now.end, now)
+            try:
+                self._wipe(now.end, now)
+            except OSError as error:
+                raise CannotUndo(*error.args) from error
             raise
         return after
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 import orjson
@@ -33,9 +33,9 @@ from duraq.journal import ends, opening
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem, SyncFailed
 from duraq.journal.group_commit import GroupCommit
-from duraq.journal.journal import Journal
+from duraq.journal.journal import CannotUndo, Journal
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
-from duraq.journal.segment import Group, Segments
+from duraq.journal.segment import Group, Segments, any_segment
 
 log = logging.getLogger("duraq")
 
@@ -123,6 +123,7 @@ class Log:
             self._fs.unlock(self.control.fd)
 
     def _recover_under_lock(self) -> None:
+        failed = self.control.read().failed
         # 0: whoever comes now must not believe the block before it is written anew.
         self.control.write(NOTHING)
         # The first recycling prepares epoch 3; before that there may be nothing to note.
@@ -132,9 +133,11 @@ class Log:
         Replay(self._fs, self.root).recover(found.frames, known.queues, self.names())
         self.journal.standing = NOTHING
         self.journal.adopt(found.standing)
-        if self._poisoned() == found.standing.epoch:
-            # A sync of this file failed in another life: nothing may ever be promised from it again.
-            self._leave_file(found.standing)
+        if failed or self._poisoned() == found.standing.epoch:
+            # A sync failed in another life. What the page cache shows may be nowhere else, and no sync would
+            # write it: so all of it is written again, and nothing is promised from that file any more.
+            Replay(self._fs, self.root).rewrite(found.frames)
+            self._leave_file(found.standing, afresh=True)
         else:
             self.control.write(found.standing)
 
@@ -229,9 +232,11 @@ class Log:
         """The queue's segments, or None if there is no such queue."""
         found = self.queues.get(name)
         if found is None:
-            if not self._fs.exists(self.root, name):
-                if not create:
-                    return None
+            there = self._fs.exists(self.root, name)
+            # Who only looks makes nothing: a queue without a segment has no record.
+            if not create and not (there and any_segment(self._fs, self.root, name)):
+                return None
+            if not there:
                 # No sync: until a recycling syncs the names, the journal's frames bring them back.
                 home = self._fs.open_dir(self.root, name, create=True)
                 try:
@@ -253,7 +258,10 @@ class Log:
         parts = (
             groups[0][1].parts if len(groups) == 1 else [part for _, group in groups for part in group.parts]
         )
-        after = self.journal.append(parts, self.commits.synced, start_writing=soon)
+        try:
+            after = self.journal.append(parts, self.commits.synced, start_writing=soon)
+        except CannotUndo as error:
+            raise self._cannot_undo(error) from error
         try:
             for queue, group in groups:
                 queue.write(group)
@@ -264,15 +272,19 @@ class Log:
                     queue.cut(group)
                 self.journal.take_back(before, after)
             except OSError as worse:
-                self._fail()
-                raise OutcomeUnknown(
-                    f"a half-written change could not be undone ({worse})", path=self.path
-                ) from worse
+                raise self._cannot_undo(worse) from worse
             raise
         self.journal.accept(after)
         for queue, group in groups:
             queue.accept(group)
         return after.end
+
+    def _cannot_undo(self, error: OSError) -> OutcomeUnknown:
+        with suppress(OSError):
+            self._fail()
+        return OutcomeUnknown(
+            f"a half-written change could not be undone ({error})", path=self.path, hint=REOPEN
+        )
 
     def names(self) -> list[str]:
         """The queues that exist."""
@@ -340,7 +352,7 @@ class Log:
         self._failed = True
         self.control.write(self.journal.standing._replace(failed=1))
 
-    def _leave_file(self, standing: Standing) -> None:
+    def _leave_file(self, standing: Standing, *, afresh: bool = False) -> None:
         """Make all frames durable through the segments and go over to the other file.
 
         The one place that syncs under the lock: nothing may be added to a file that is being left, and
@@ -349,7 +361,7 @@ class Log:
         self._mark_poisoned(standing.epoch)
         touched = self._touched(standing.epoch - 1) | self._touched(standing.epoch)
         self._make_durable(touched, standing.base + self.journal.capacity)
-        if self.journal.try_header(standing.epoch + 1) is None:
+        if afresh or self.journal.try_header(standing.epoch + 1) is None:
             self.journal.prepare(standing, self.sizes.journal)
         self.journal.go_over_now()  # and with it, that all before is durable
 
@@ -440,8 +452,8 @@ class Log:
             # again, from the journal (with what came later: it may have been dropped as well), and sync that.
             log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
             frames = self.journal.frames_of(epoch) + self.journal.frames_of(epoch + 1)
-            Replay(self._fs, self.root).rewrite(frames)
             try:
+                Replay(self._fs, self.root).rewrite(frames)
                 Replay(self._fs, self.root).sync(touched)
             except OSError as again:
                 raise SyncFailed(*again.args) from again

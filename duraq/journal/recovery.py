@@ -171,7 +171,9 @@ class Replay:
         try:
             for found in frames:
                 for part in found.parts():
-                    self._fs.pwrite(self._segment(part.queue, part.segment), part.lines, part.offset)
+                    fd = self._segment(part.queue, part.segment)
+                    if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
+                        raise OSError(errno.ENOSPC, "no space left to write the journal's lines again")
         finally:
             self._close()
 

@@ -57,6 +57,18 @@ def numbers(file_system: FileSystem, directory: int) -> list[int]:
     return found
 
 
+def any_segment(file_system: FileSystem, root: int, queue: str) -> bool:
+    """Whether the queue, whose directory there is, has got as far as a segment."""
+    with ExitStack() as opened:
+        home = file_system.open_dir(root, queue)
+        opened.callback(file_system.close, home)
+        if not file_system.exists(home, "segments"):
+            return False
+        directory = file_system.open_dir(home, "segments")
+        opened.callback(file_system.close, directory)
+        return bool(numbers(file_system, directory))
+
+
 class Segments:
     """One queue's segments as one process has read them so far."""
 

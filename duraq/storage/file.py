@@ -151,7 +151,9 @@ class FileStorage(FoldStorage):
                 self._catch_up(known, end)
                 known.segments.read_at = end
         except OSError as error:
-            raise self._refused(error, f"{self.path}/{queue}", NotWritten) from error
+            raise self._refused(
+                error, f"{self.path}/{queue}", NotEnqueued if create else NotWritten
+            ) from error
         return known.state
 
     def _catch_up(self, known: _Queue, end: int) -> None:
