@@ -39,7 +39,9 @@ def commands(page):
 
 def options_of(command):
     """Every spelling of every option that a command has, those for help included."""
-    context = click.Context(command, info_name="duraq", **command.context_settings)
+    # As within `duraq`: a command remembers the help option of the first context that asks it for one.
+    settings = {"help_option_names": ["-h", "--help"], **command.context_settings}
+    context = click.Context(command, info_name="duraq", **settings)
     return {name for option in command.get_params(context) for name in (*option.opts, *option.secondary_opts)}
 
 

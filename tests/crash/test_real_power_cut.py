@@ -17,6 +17,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,13 @@ class Disk:
         self.mount()
 
     def mount(self) -> None:
+        # Between finding a free loop device and taking it another test may be quicker, and there is nothing
+        # to wait for but the next try.
+        for _ in range(9):
+            with suppress(subprocess.CalledProcessError):
+                run("mount", "-o", "loop", self.image, self.mounted)
+                return
+            time.sleep(0.1)
         run("mount", "-o", "loop", self.image, self.mounted)
 
     def unmount(self) -> None:
