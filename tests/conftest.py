@@ -5,6 +5,7 @@ in BACKENDS. One that needs what only some backends can do says so: ``@pytest.ma
 """
 
 import os
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -60,6 +61,9 @@ BACKENDS = {
 
 
 def pytest_configure(config):
+    # A shell starts what runs in the background with SIGINT ignored, and every child would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "needs(*abilities): only for backends that are able to do this")
 
 

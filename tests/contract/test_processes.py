@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 
@@ -87,6 +88,18 @@ def test_a_killed_process(queue, start):
     assert (attempt.number, attempt.cause) == (1, Cause.WORKER_DIED)
     assert attempt.worker.startswith(f"{process.pid}-")
     assert attempt.error.type == "WorkerDied"
+
+
+def test_an_heir_that_waits_already(queue, start, tmp_path):
+    """Who sleeps until there is an entry is woken by the death of the one who holds it."""
+    process, (entry_id, _) = start()
+    with ThreadPoolExecutor(1) as pool:
+        heir = pool.submit(queue.dequeue, wait=PATIENCE)
+        while not list((tmp_path / "storage").glob("jobs/waiters/*.fifo")):
+            assert not heir.done()
+        process.kill()
+        entry = heir.result()
+    assert (entry.id, entry.attempts, entry.errors[0].cause) == (entry_id, 2, Cause.WORKER_DIED)
 
 
 def test_a_process_killed_before_anybody_looks(queue, start, open_storage):

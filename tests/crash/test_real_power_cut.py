@@ -161,15 +161,18 @@ def load_until_the_power_goes(
         Worker(consumer, root, "c", seed + 2),
     ]
     end = time.monotonic() + random.Random(seed).uniform(0.1, 0.6)
-    while time.monotonic() < end:
+    try:
+        while time.monotonic() < end:
+            for worker in workers:
+                worker.listen(0.01)
         for worker in workers:
-            worker.listen(0.01)
-    for worker in workers:
-        os.kill(worker.pid, signal.SIGSTOP)
-    for worker in workers:
-        worker.listen(0)
-    disk.cut_power()
-    told = [line for worker in workers for line in worker.end()]
+            os.kill(worker.pid, signal.SIGSTOP)
+        for worker in workers:
+            worker.listen(0)
+        disk.cut_power()
+    finally:
+        # Whatever went wrong: one that lives on would keep the disk from being unmounted.
+        told = [line for worker in workers for line in worker.end()]
     enqueued = {(queue, entry) for what, queue, entry in told if what == "E"}
     return enqueued, {(queue, entry) for what, queue, entry in told if what == "C"}
 
