@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import inf
 from pathlib import Path
 from random import Random
 
@@ -26,7 +27,10 @@ from duraq.journal.log import Sizes
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 SIZES = Sizes(journal=256 << 10, segment=64 << 10)
-ENTRIES, SECONDS, KILLS = (20_000, 60.0, 300) if DEEP else (2_000, 0.0, 25)
+ENTRIES, SECONDS, KILLS = (20_000, 60.0, 100) if DEEP else (2_000, 0.0, 25)
+# Seconds between two kills. Whoever takes a victim's place first reads all that happened, which takes longer
+# the more that is.
+KILL_EVERY = 0.3 if DEEP else 0.05
 PRODUCERS = CONSUMERS = 4
 POLICY = FixedDelay(delay=timedelta(0), max_attempts=10_000)
 
@@ -42,6 +46,7 @@ class Actor:
         self.name = name
         self.killed = False
         self._said = b""
+        self._status: int | None = None
         self.output, write = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -61,16 +66,20 @@ class Actor:
         self._said += more
         return bool(more)
 
-    def kill(self) -> None:
+    def kill(self) -> int:
         self.killed = True
-        os.kill(self.pid, signal.SIGKILL)
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+        return self.end()
 
     def end(self) -> int:
         """Hear it out, wait for its end, and return its exit status."""
-        while self.listen():
-            pass
-        os.close(self.output)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if self._status is None:
+            while self.listen():
+                pass
+            os.close(self.output)
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
 
     @property
     def said(self) -> list[list[str]]:
@@ -189,17 +198,21 @@ def act_out(root: Path, chance: Random) -> tuple[list[Actor], int]:
             if time.monotonic() >= next_kill:
                 victim = consumers.pop(chance.randrange(CONSUMERS))
                 listening.pop(victim.output, None)
-                victim.kill()
+                assert victim.kill() == -signal.SIGKILL
                 gone.append(victim)
                 kills += 1
                 consumers.append(Actor(consume, root, f"c{CONSUMERS + kills}", stop_consuming))
                 listening[consumers[-1].output] = consumers[-1]
-                next_kill = time.monotonic() + chance.expovariate(1 / 0.05)
-            if kills == KILLS or (kills > KILLS and time.monotonic() > until):
+                next_kill = time.monotonic() + chance.expovariate(1 / KILL_EVERY)
+            if kills >= KILLS and time.monotonic() >= until:
                 os.write(tell_producers, b"!")
+                until = inf  # once is enough
         os.write(tell_consumers, b"!")
         assert [actor.end() for actor in producers + consumers] == [0] * (PRODUCERS + CONSUMERS)
-        assert {actor.end() for actor in gone} == {-signal.SIGKILL}
+    except BaseException:
+        for actor in producers + consumers:
+            actor.kill()
+        raise
     finally:
         for end in (stop_producing, tell_producers, stop_consuming, tell_consumers):
             os.close(end)
