@@ -249,8 +249,8 @@ class Queue(Generic[T]):
             self.mark_failed(entry, error)
             raise
         except BaseException:
-            # If the lease has ended there is nothing to give back, and what ends the program goes before.
-            with suppress(QueueError):
+            # Whatever hinders it, what ends the program goes before; the lease then ends with the process.
+            with suppress(DuraqError):
                 self.release(entry)
             raise
         self.mark_completed(entry)

@@ -156,8 +156,8 @@ class WorkerPresence:
             undo.callback(os.close, alive)
             _write_for_people(lock, _description(self._clock))
             _files.rename(self._directory, new, f"{worker}.json")
-            self._held, self._worker = (lock, alive), worker
             undo.pop_all()
+            self._held, self._worker = (lock, alive), worker
 
     def _begin_watch(self, worker: str) -> Watch | None:
         if not _WORKER.fullmatch(worker):

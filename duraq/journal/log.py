@@ -59,7 +59,9 @@ class Log:
         self.path = path
         self.sizes = sizes
         self.closed = self.forked = False
-        self._threads = threading.Lock()
+        # Re-entrant, so that a thread that was interrupted in the middle of a turn can still close all this.
+        self._threads = threading.RLock()
+        self._inside = False  # a turn is going on
         self._recycling = threading.Lock()
         self._recycler: threading.Thread | None = None
         self._failed = False  # a sync failed and could not be made good
@@ -144,7 +146,8 @@ class Log:
     def close(self) -> None:
         """Give up every descriptor and lock, once no thread is in the middle of a turn."""
         if self._recycler is not None and not self.forked:
-            self._recycler.join()
+            with suppress(RuntimeError):  # interrupted before it was started
+                self._recycler.join()
         with self._threads:
             if self.closed:
                 return
@@ -152,12 +155,16 @@ class Log:
             for queue in self.queues.values():
                 queue.close()
             self._opened.close()
+            if self._inside:
+                # By a turn that was broken off: it left the lock held, once more than we do here.
+                self._inside = False
+                self._threads.release()
 
     def after_fork_in_child(self) -> None:
         """The descriptors are the parent's: close them, unlock nothing (that would unlock the parent)."""
         self.forked = True
         # Locks may be held by threads that do not exist here.
-        self._threads = threading.Lock()
+        self._threads, self._inside = threading.RLock(), False
         self.close()
 
     def check_usable(self) -> None:
@@ -175,15 +182,25 @@ class Log:
 
     def lock(self) -> Standing:
         """Hold the storage's lock; everything written by others is in the segments, to be caught up on."""
-        self._threads.acquire()
+        # A signal handler may raise between any two calls: what is taken here is given up whatever happens.
+        try:
+            self._threads.acquire()
+        except BaseException:
+            with suppress(RuntimeError):  # not acquired
+                self._threads.release()
+            raise
+        if self._inside:
+            self._threads.release()
+            raise StorageFailed(
+                "a call was broken off in its middle, or this one comes from a signal handler within it",
+                path=self.path,
+                hint="close the storage and open it again; in a signal handler, set a flag instead",
+            )
+        self._inside = True
         try:
             if self.closed:
                 self.check_usable()
             self._fs.lock(self.control.fd)
-        except BaseException:
-            self._threads.release()
-            raise
-        try:
             standing = self.control.read()
             mine = self.journal.standing
             if standing is not mine:
@@ -195,8 +212,10 @@ class Log:
 
     def unlock(self) -> None:
         """Give the lock up."""
+        self._inside = False
         try:
-            self._fs.unlock(self.control.fd)
+            if not self.closed:
+                self._fs.unlock(self.control.fd)
         finally:
             self._threads.release()
 
@@ -226,6 +245,14 @@ class Log:
                     Replay(self._fs, self.root).run([frame])
                     break
 
+    def doubt(self) -> None:
+        """A turn was broken off: whoever has the lock next is to read from the journal where it stands.
+
+        There may be a frame that the control block knows nothing of. It would appear at the next recovery;
+        better now, than after everybody was told that it is not there.
+        """
+        self.control.write(NOTHING)
+
     # -- under the lock --------------------------------------------------------------------------------
 
     def queue(self, name: str, *, create: bool = False) -> Segments | None:
@@ -246,6 +273,13 @@ class Log:
                     self._fs.close(home)
             found = Segments(self._fs, self.root, name, writable=True, limit=self.sizes.segment)
             self.queues[name] = found
+        return found
+
+    def reopen(self, name: str) -> Segments:
+        """The queue's segments, read from their beginning."""
+        self.queues.pop(name).close()
+        found = self.queue(name)
+        assert found is not None
         return found
 
     def append(self, groups: Sequence[tuple[Segments, Group]], *, soon: bool = True) -> int:

@@ -94,7 +94,8 @@ class Segments:
         self.read_at = -1
 
     def close(self) -> None:
-        for fd in (self._fd, *self._sealed.values(), self.directory, self.home):
+        # A set: an interrupted ``accept`` may have left one in both places.
+        for fd in {self._fd, *self._sealed.values(), self.directory, self.home}:
             self._fs.close(fd)
 
     def _open(self, segment: int, *, create: bool = False) -> int:
@@ -244,8 +245,9 @@ class Segments:
     def accept(self, group: Group) -> None:
         """The group is written; go on from behind it."""
         if group.segment != self.segment:
+            # Taken out before another is put in, which may push the oldest out.
+            opened = self._sealed.pop(group.segment)
             self._keep_sealed(self.segment, self._fd)
-            self._fd = self._sealed.pop(group.segment)
-            self.segment = group.segment
+            self._fd, self.segment = opened, group.segment
         self.size = group.size
         self.next_seq = group.first_seq + len(group.places)

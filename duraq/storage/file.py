@@ -52,13 +52,37 @@ SWEEP_INTERVAL = 0.5
 class _Queue:
     """What this process knows of one queue."""
 
-    __slots__ = ("damage", "segments", "state", "waiters")
+    __slots__ = ("damage", "segments", "stale", "state", "waiters")
 
     def __init__(self, segments: Segments, waiters: Waiters) -> None:
         self.segments = segments
         self.state = QueueState(segments.queue)
         self.waiters = waiters
         self.damage: StorageDamaged | None = None
+        self.stale = False
+
+
+class _Turn:
+    """The storage's lock, as a with-block."""
+
+    __slots__ = ("_log", "_storage")
+
+    def __init__(self, storage: FileStorage, log: Log) -> None:
+        self._storage, self._log = storage, log
+
+    def __enter__(self) -> None:
+        try:
+            self._log.lock()
+        except OSError as error:
+            raise self._storage._refused(error, self._storage.path, NotWritten) from error  # noqa: SLF001
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            # A Ctrl-C may come anywhere, so that something is written and not yet folded, or the reverse.
+            if kind is not None and not issubclass(kind, (DuraqError, TryAgain)):
+                self._storage._forget()  # noqa: SLF001
+        finally:
+            self._log.unlock()
 
 
 class FileStorage(FoldStorage):
@@ -115,6 +139,7 @@ class FileStorage(FoldStorage):
             raise NotAStorage("there is no such directory", path=self.path) from error
         except OSError as error:
             raise _storage_error(error, self.path, StorageError) from error
+        self._turn = _Turn(self, self._log)
         self._presence = WorkerPresence(self._leases, self.clock)
         batched = durability == "batched"
         self._flusher = Flusher(self._log, batch_window.total_seconds()) if batched else None
@@ -124,15 +149,6 @@ class FileStorage(FoldStorage):
         return f"<FileStorage {self.path!r}>"
 
     # -- turns -----------------------------------------------------------------------------------------
-
-    def _enter(self) -> None:
-        try:
-            self._log.lock()
-        except OSError as error:
-            raise self._refused(error, self.path, NotWritten) from error
-
-    def _leave(self) -> None:
-        self._log.unlock()
 
     def _check_usable(self) -> None:
         self._log.check_usable()
@@ -156,9 +172,20 @@ class FileStorage(FoldStorage):
             ) from error
         return known.state
 
+    def _forget(self) -> None:
+        """What is known may be half of the truth: read it anew when it is needed."""
+        for known in self._queues.values():
+            known.stale = True
+            known.segments.read_at = -1
+        self._log.doubt()
+
     def _catch_up(self, known: _Queue, end: int) -> None:
         if known.damage is not None:
             raise known.damage
+        if known.stale:
+            known.segments = self._log.reopen(known.state.name)
+            known.state = QueueState(known.state.name)
+            known.stale = False
         apply = known.state.apply
         try:
             for (operation, seq, at), where in known.segments.catch_up():
@@ -265,13 +292,10 @@ class FileStorage(FoldStorage):
             return
         # Not at every entry: it looks at each queue, and somebody may be waiting for another one for long.
         self._next_recount = now + SWEEP_INTERVAL
-        self._enter()
-        try:
+        with self._turn:
             # In a turn: whoever comes to wait makes a FIFO first, then notes in a turn that somebody waits.
             if not any(self._anyone_waits_for(name) for name in self._log.names()):
                 self._log.note_waiters(some=False)
-        finally:
-            self._leave()
 
     def _anyone_waits_for(self, queue: str) -> bool:
         home = self._fs.open_dir(self._log.root, queue)
@@ -286,12 +310,9 @@ class FileStorage(FoldStorage):
     def wait(self, queue: str, timeout: float | None) -> bool:
         """Block until an entry may be claimable or a holder died; see Storage."""
         until = None if timeout is None else time.monotonic() + timeout
-        self._enter()
-        try:
+        with self._turn:
             self._state(queue, create=True)
             waiters = self._queues[queue].waiters
-        finally:
-            self._leave()
         try:
             return self._wait(queue, waiters, until)
         except OSError as error:
@@ -315,8 +336,7 @@ class FileStorage(FoldStorage):
     def _look(self, queue: str, timeout: float | None) -> tuple[float, list[Watch]] | None:
         """None if there is something to do for a consumer; else how long to sleep, and what else ends it."""
         mine = self._worker()
-        self._enter()
-        try:
+        with self._turn:
             self._log.note_waiters(some=True)
             state = self._state(queue)
             assert state is not None
@@ -324,8 +344,6 @@ class FileStorage(FoldStorage):
                 return None
             holders = [worker for worker in state.leased if worker not in {mine, ""}]
             seconds = self._seconds_to_next_event(state, timeout)
-        finally:
-            self._leave()
         watches = []
         for worker in holders:
             watch = self._presence.watch(worker)

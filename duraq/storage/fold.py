@@ -1,7 +1,7 @@
 """Everything that storages built on the fold share: deciding. How a decision is written is the subclass's.
 
-A turn is the exclusive right to decide, with the state caught up: ``_enter`` begins it, ``_leave`` ends it.
-What is decided in a turn is written with ``_write``, which also folds it; ``_settle`` then waits, outside
+A turn is the exclusive right to decide: ``with self._turn:``. In it ``_state`` gives a queue's state, caught
+up. What is decided in a turn is written with ``_write``, which also folds it; ``_settle`` then waits, outside
 the turn, until it is durable.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, Self
 
@@ -55,11 +56,7 @@ class FoldStorage(ABC):
 
     # -- what a subclass supplies ----------------------------------------------------------------------
 
-    @abstractmethod
-    def _enter(self) -> None: ...
-
-    @abstractmethod
-    def _leave(self) -> None: ...
+    _turn: AbstractContextManager[object]  # raises StorageClosed or StorageForked if it is not usable
 
     @abstractmethod
     def _check_usable(self) -> None:
@@ -121,19 +118,17 @@ class FoldStorage(ABC):
     def commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None = None) -> None:
         """Apply all operations, or none; see Storage."""
         while True:
-            self._enter()
             try:
-                for queue, operations in changes.items():
-                    max_size = None if limits is None else limits.max_size.get(queue)
-                    state = self._state_for(queue, operations, max_size)
-                    self._end_expired(state)
-                    check_group(state, operations, max_size)
-                position = self._write(changes, soon=True)
+                with self._turn:
+                    for queue, operations in changes.items():
+                        max_size = None if limits is None else limits.max_size.get(queue)
+                        state = self._state_for(queue, operations, max_size)
+                        self._end_expired(state)
+                        check_group(state, operations, max_size)
+                    position = self._write(changes, soon=True)
                 break
             except TryAgain:
                 pass
-            finally:
-                self._leave()
             self._make_room(enqueuing=any(isinstance(each[0], Enqueue) for each in changes.values()))
         self._settle(position)
         if self._someone_waits:
@@ -166,17 +161,15 @@ class FoldStorage(ABC):
         length = lease_for or self.lock_duration
         worker = "" if detached else self._worker()
         while True:
-            self._enter()
             try:
-                state = self._state(queue)
-                if state is None or state.pause is not None:
-                    return []
-                claimed = self._claim(state, limit, worker, length)
+                with self._turn:
+                    state = self._state(queue)
+                    if state is None or state.pause is not None:
+                        return []
+                    claimed = self._claim(state, limit, worker, length)
                 break
             except TryAgain:
                 pass
-            finally:
-                self._leave()
             self._make_room(enqueuing=False)
         if claimed:
             # Never hand out what a power cut could still take back. (Their leases need no sync: after a
@@ -230,11 +223,8 @@ class FoldStorage(ABC):
         """Leases whose holder died or whose deadline passed; see Storage."""
         state = self._known_state(queue)
         if state is None:
-            self._enter()
-            try:
+            with self._turn:
                 state = self._state(queue)
-            finally:
-                self._leave()
         if state is None or not state.leased:
             return []
         mine = self._worker()
@@ -248,12 +238,9 @@ class FoldStorage(ABC):
         dead = {worker for worker in others if worker and not self._is_alive(worker)} if look else set()
         if not dead and not late and "" not in others:
             return []
-        self._enter()
-        try:
+        with self._turn:
             fresh = self._state(queue)
             return [] if fresh is None else self._lapsed(fresh, dead)
-        finally:
-            self._leave()
 
     def _lapsed(self, state: QueueState, dead: set[str]) -> list[Lapsed]:
         found = {}
@@ -283,8 +270,7 @@ class FoldStorage(ABC):
 
     def get(self, queue: str, entry_id: str) -> StoredEntry:
         """One live or dead entry; see Storage."""
-        self._enter()
-        try:
+        with self._turn:
             state = self._state(queue)
             if state is None:
                 raise QueueNotFound(f"there is no queue {queue!r}")
@@ -294,41 +280,30 @@ class FoldStorage(ABC):
             if entry is None or state.is_over(entry, now):
                 raise EntryNotFound(f"queue {queue}: there is no entry {entry_id}")
             return _stored(entry, self._payload(queue, entry))
-        finally:
-            self._leave()
 
     def entries(
         self, queue: str, status: EntryStatus | None = None, limit: int | None = None, offset: int = 0
     ) -> list[StoredEntry]:
         """Live and dead entries; see Storage."""
-        self._enter()
-        try:
+        with self._turn:
             state = self._state(queue)
             if state is None:
                 return []
             found = state.listing(status, self.clock.now())
             chosen = found[offset : None if limit is None else offset + limit]
             return [_stored(entry, self._payload(queue, entry)) for entry in chosen]
-        finally:
-            self._leave()
 
     def counts(self, queue: str) -> Counts:
         """Entries by state; see Storage."""
-        self._enter()
-        try:
+        with self._turn:
             state = self._state(queue)
             return Counts() if state is None else state.counts(self.clock.now())
-        finally:
-            self._leave()
 
     def paused(self, queue: str) -> Pause | None:
         """Who paused the queue, or None; see Storage."""
-        self._enter()
-        try:
+        with self._turn:
             state = self._state(queue)
             return None if state is None else state.pause
-        finally:
-            self._leave()
 
     def __enter__(self) -> Self:
         return self

@@ -26,8 +26,8 @@ class MemoryStorage(FoldStorage):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(clock or SystemClock(), lock_duration, max_payload_bytes)
-        self._turn = threading.RLock()
-        self._changed = threading.Condition(self._turn)
+        self._turn = self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._states: dict[str, QueueState] = {}
         self._seq: dict[str, int] = {}
         self._closed = False
@@ -35,20 +35,12 @@ class MemoryStorage(FoldStorage):
     def __repr__(self) -> str:
         return "<MemoryStorage>"
 
-    def _enter(self) -> None:
-        self._turn.acquire()
-        if self._closed:
-            self._turn.release()
-            self._check_usable()
-
     def _check_usable(self) -> None:
         if self._closed:
             raise StorageClosed("this storage is closed")
 
-    def _leave(self) -> None:
-        self._turn.release()
-
     def _state(self, queue: str, *, create: bool = False) -> QueueState | None:
+        self._check_usable()
         if create and queue not in self._states:
             self._states[queue] = QueueState(queue)
         return self._states.get(queue)
@@ -98,8 +90,7 @@ class MemoryStorage(FoldStorage):
     def wait(self, queue: str, timeout: float | None) -> bool:
         """Block until an entry may be claimable; see Storage."""
         until = None if timeout is None else time.monotonic() + timeout
-        self._enter()
-        try:
+        with self._turn:
             while True:
                 self._check_usable()
                 state = self._states.get(queue)
@@ -113,8 +104,6 @@ class MemoryStorage(FoldStorage):
                 if state is not None:
                     remaining = self._seconds_to_next_event(state, remaining)
                 self._changed.wait(remaining)
-        finally:
-            self._leave()
 
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted; see Storage."""

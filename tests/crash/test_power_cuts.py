@@ -58,7 +58,9 @@ class Inline:
 def _one_thread(monkeypatch):
     # What recovery reports, thousands of times, is not what a failing test is about.
     monkeypatch.setattr(logging.getLogger("duraq"), "disabled", True)
-    monkeypatch.setattr(log_module, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Inline))
+    monkeypatch.setattr(
+        log_module, "threading", SimpleNamespace(Lock=threading.Lock, RLock=threading.RLock, Thread=Inline)
+    )
 
 
 # What must be true, without any of the code under test

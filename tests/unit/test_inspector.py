@@ -390,13 +390,8 @@ def test_nothing_is_written(queue, path):
 def test_no_lock_is_taken(queue, path):
     """A reader gets its answers while somebody holds the storage's lock."""
     queue.enqueue_many(range(5))
-    storage = queue._storage
-    storage._enter()
-    try:
-        with Inspector(path) as inspector:
-            assert inspector.counts("jobs").ready == 5
-    finally:
-        storage._leave()
+    with queue._storage._turn, Inspector(path) as inspector:
+        assert inspector.counts("jobs").ready == 5
 
 
 def test_the_next_opener_is_not_misled(path):
