@@ -72,11 +72,11 @@ class Held(Generic[T]):
         """How long it may rest; 0 or less when a renewal is due."""
         return (self._renew_at - self._clock.uptime()) / 1e6
 
-    def renew(self) -> None:
-        """Extend the lease. If it cannot be extended any more, it is lost."""
+    def renew(self) -> bool:
+        """Extend the lease; returns whether it goes on. If it cannot be extended any more, it is lost."""
         with self._turn:
             if self._over:
-                return
+                return False
             # Before the call, so that the lease really lasts a little longer than is believed here.
             now = self._clock.uptime()
             try:
@@ -91,6 +91,7 @@ class Held(Generic[T]):
                     self._warn("renewal_failed", "its lease could not be renewed yet", error)
             else:
                 self._extended(now)
+            return not self._over
 
     def _extended(self, now: int) -> None:
         self._deadline = now + self._length
@@ -115,17 +116,20 @@ class LeaseKeeper:
         self._held: set[Held[Any]] = set()
         self._wakes_at = float("inf")  # monotonic seconds
         self._stopping = False
+        # A daemon: it must not keep a process alive that wants to end.
+        self._thread = threading.Thread(target=self._run, name="duraq-leases", daemon=True)
 
     def start(self) -> None:
         """Begin to renew."""
-        # A daemon: it must not keep a process alive that wants to end.
-        threading.Thread(target=self._run, name="duraq-leases", daemon=True).start()
+        self._thread.start()
 
     def stop(self) -> None:
-        """Renew nothing any more."""
+        """Renew nothing any more; returns when a renewal that has begun is over."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def hold(self, held: Held[Any]) -> None:
         """Renew this lease from now on."""
@@ -147,12 +151,11 @@ class LeaseKeeper:
         with self._changed:
             due = [held for held in self._held if held.seconds_to_renewal() <= 0]
         for held in due:
-            held.renew()
-            if held.lost.is_set():
+            if not held.renew():
                 self.let_go(held)
 
     def _run(self) -> None:
-        while True:
+        while not self._stopping:
             self.renew_due()
             with self._changed:
                 if self._stopping:

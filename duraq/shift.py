@@ -214,6 +214,8 @@ class Shift(Generic[T]):
             else:
                 self._conclude(held, self._commit(held, None), began)
         except BaseException:
+            # Before it is given back: else the next thread takes it, and most likely ends in the same way.
+            self.stop()
             # Not the entry's fault; if it has been committed already, this changes nothing.
             self._give_back(held)
             raise

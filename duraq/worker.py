@@ -40,6 +40,9 @@ GRACE = timedelta(seconds=30)
 BACKOFF = ExponentialBackoff(
     base_delay=timedelta(milliseconds=100), max_delay=timedelta(seconds=30), jitter=0.5
 )
+# A signal that comes just before a wait, or to another thread, does not end the wait, and its handler runs
+# only after it. So no wait of the main thread is longer than this, in seconds.
+_TURN = 0.5
 
 
 class Worker(Generic[T]):
@@ -112,6 +115,8 @@ class Worker(Generic[T]):
         names = ", ".join(queue.name for queue in self.queues)
         log.info("worker started: %s, threads: %d", names, self.threads, extra={"event": "worker_started"})
         try:
+            if not shift.inbox.empty():
+                shift.stop()  # told so before it began: not one entry is to be taken
             shift.begin(self.threads)
             self._wait_for_the_end(shift)
         finally:
@@ -123,9 +128,11 @@ class Worker(Generic[T]):
         working, signals, deadline = self.threads, 0, None
         while working:
             try:
-                notice = shift.inbox.get(timeout=None if deadline is None else seconds_until(deadline))
+                notice = shift.inbox.get(timeout=one_turn(deadline))
             except Empty:
-                return
+                if deadline is not None and time.monotonic() >= deadline:
+                    return
+                continue
             if notice is Notice.THREAD_ENDED:
                 working -= 1
                 if shift.error is None:
@@ -140,14 +147,23 @@ class Worker(Generic[T]):
 
 def check_handler(handler: Handler[T]) -> Handler[T]:
     """The handler itself, if calling it does the work."""
-    if inspect.iscoroutinefunction(handler):
-        raise InvalidOption("the handler is a coroutine function: a call of it returns before it has begun")
+    # Also an object that is called like a function; a type's __call__ is a function like any other.
+    for function in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004 - see above
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise InvalidOption(
+                "the handler is a coroutine or generator function: a call of it returns before it has begun"
+            )
     return handler
 
 
 def seconds_until(moment: float) -> float:
     """Seconds from now to a moment of ``time.monotonic``, 0 if it is past."""
     return max(0.0, moment - time.monotonic())
+
+
+def one_turn(due: float | None) -> float:
+    """How long the main thread may wait at a time, in seconds, if something is due then."""
+    return _TURN if due is None else min(_TURN, seconds_until(due))
 
 
 @contextmanager

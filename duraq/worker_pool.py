@@ -32,7 +32,7 @@ from duraq import options
 from duraq.errors import DuraqError, StorageForked
 from duraq.queue import Queue
 from duraq.retry import RetryPolicy
-from duraq.worker import BACKOFF, GRACE, Handler, Worker, check_handler, seconds_until, signals_to
+from duraq.worker import BACKOFF, GRACE, Handler, Worker, check_handler, one_turn, signals_to
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ class _Pool:
         if self._kill_at is not None:
             due.append(self._kill_at)
         with suppress(Empty):
-            if self._inbox.get(timeout=seconds_until(min(due)) if due else None) != signal.SIGCHLD:
+            if self._inbox.get(timeout=one_turn(min(due, default=None))) != signal.SIGCHLD:
                 self._stop(_STOP if self._told is None else _STOP_NOW)
 
     def _stop(self, word: bytes) -> None:
@@ -223,7 +223,9 @@ class _Pool:
         for seat in self._seats:
             seat.start_at = None
             seat.tell(word)
-        self._kill_at = time.monotonic() + (self._patience if word == _STOP else _MARGIN)
+        kill_at = time.monotonic() + (self._patience if word == _STOP else _MARGIN)
+        # Who signals again and again is in a hurry: that must not put it off.
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
 
     def _kill_if_due(self) -> None:
         if self._kill_at is None or time.monotonic() < self._kill_at:
