@@ -96,7 +96,7 @@ class NotLeased(LeaseLost):
 class StorageError(DuraqError):
     """Something is wrong with the storage itself.
 
-    ``path`` and ``byte`` say where, if that is known; ``hint`` is the way out.
+    ``reason`` says what, ``path``, ``line`` and ``byte`` where, if that is known; ``hint`` is the way out.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class StorageError(DuraqError):
         elif line is not None:
             where += ": "
         super().__init__(f"{where}{message}" + (f" ({hint})" if hint else ""))
+        self.reason = message
         self.path = None if path is None else fspath(path)
         self.byte = byte
         self.line = line

@@ -349,13 +349,14 @@ class Queue(Generic[T]):
         ]
         for lease in lapsed:
             log.info("queue %s: entry %s came back (%s)", self.name, lease.id, lease.cause)
+        limits = Limits(still_late=True)
         try:
-            self._storage.commit({self.name: verdicts})
+            self._storage.commit({self.name: verdicts}, limits)
         except QueueError:
-            # Another consumer, or a late holder itself, has ended one of them meanwhile; the others remain.
+            # Another consumer has ended one of them meanwhile, or a late holder has done so or extended it.
             for verdict in verdicts:
                 with suppress(QueueError):
-                    self._storage.commit({self.name: (verdict,)})
+                    self._storage.commit({self.name: (verdict,)}, limits)
         return True
 
     def _verdict(

@@ -13,7 +13,14 @@ from enum import Enum
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from duraq.errors import LeaseLost, StorageClosed, StorageError, StorageFailed, StorageForked
+from duraq.errors import (
+    LeaseLost,
+    StorageClosed,
+    StorageDamaged,
+    StorageError,
+    StorageFailed,
+    StorageForked,
+)
 from duraq.lease_keeper import Held, LeaseKeeper
 from duraq.model import EntryStatus, QueueEntry
 from duraq.queue import Queue
@@ -27,6 +34,8 @@ log = logging.getLogger("duraq")
 FATAL = (StorageFailed, StorageClosed, StorageForked)
 # How long the one thread that waits for an entry takes, at most, to see that it is to stop.
 _TURN = timedelta(milliseconds=500)
+# How long a damaged queue is left alone, in seconds, before it is looked at again.
+_REST = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class Shift(Generic[T]):
         self._drain = drain
         self._keeper = LeaseKeeper()
         self._chair = threading.Lock()
+        self._rests: dict[str, float] = {}  # damaged queues, and until when (monotonic) they are left alone
         self._troubles: Counter[type[Exception]] = Counter()  # of the storage, since it last answered
         # Guards everything below, and tells of each change.
         self._changed = threading.Condition()
@@ -163,12 +173,29 @@ class Shift(Generic[T]):
     def _look(self) -> Held[T] | None:
         """Look at each queue, at another one first each time, and wait at the last."""
         self._queues.rotate()
-        for queue in self._queues:
-            waits = queue is self._queues[-1] and not self._drain
-            entry = queue.dequeue(wait=_TURN if waits else None)
+        now = time.monotonic()
+        awake = [queue for queue in self._queues if self._rests.get(queue.name, now) <= now]
+        queues = awake or list(self._queues)
+        damaged = 0
+        for queue in queues:
+            waits = queue is queues[-1] and not self._drain
+            try:
+                entry = queue.dequeue(wait=_TURN if waits else None)
+            except StorageDamaged as error:
+                self._rest(queue, error)
+                damaged += 1
+                if damaged == len(queues):
+                    raise
+                continue
             if entry is not None:
                 return Held(queue, entry)
         return None
+
+    def _rest(self, queue: Queue[T], error: StorageDamaged) -> None:
+        """Leave a damaged queue alone for a while: the others go on."""
+        if queue.name not in self._rests:
+            log.error("queue %s is not worked: %s", queue.name, error, extra={"event": "queue_damaged"})
+        self._rests[queue.name] = time.monotonic() + _REST
 
     def _accept(self, held: Held[T]) -> Held[T] | None:
         with self._changed:

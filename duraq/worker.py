@@ -38,7 +38,7 @@ log = logging.getLogger("duraq")
 
 GRACE = timedelta(seconds=30)
 BACKOFF = ExponentialBackoff(
-    base_delay=timedelta(milliseconds=100), max_delay=timedelta(seconds=30), jitter=0.5
+    base_delay=timedelta(milliseconds=100), max_delay=timedelta(seconds=5), jitter=0.5
 )
 # A signal that comes just before a wait, or to another thread, does not end the wait, and its handler runs
 # only after it. So no wait of the main thread is longer than this, in seconds.

@@ -356,14 +356,7 @@ def test_a_damaged_queue_is_refused_and_left_alone(copied, later, damage, call):
     assert {name for name in after if after[name] != before[name] and name.startswith("emails/")} == set()
 
 
-GAP = pytest.mark.xfail(
-    strict=True, raises=pytest.fail.Exception, reason="only the first call of an open storage is refused"
-)
-
-
-@pytest.mark.parametrize(
-    "damage", [*DAMAGED[:2], pytest.param(DAMAGED[2], marks=GAP)], ids=lambda damage: damage.name
-)
+@damaged
 def test_a_damaged_queue_stays_refused(copied, later, damage):
     """A storage that has refused a damaged queue once refuses it ever after."""
     path = copied(damage.name)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from duraq.errors import (
     StorageFailed,
     StorageForked,
 )
-from duraq.journal import ends, opening
+from duraq.journal import ends, opening, refusal
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem, SyncFailed
 from duraq.journal.group_commit import GroupCommit
@@ -110,6 +110,7 @@ class Log:
             try:
                 standing = self.control.read()
                 if standing.epoch:
+                    self._check_not_failed(standing)
                     self.journal.adopt(standing)
                     return
             finally:
@@ -155,10 +156,6 @@ class Log:
             for queue in self.queues.values():
                 queue.close()
             self._opened.close()
-            if self._inside:
-                # By a turn that was broken off: it left the lock held, once more than we do here.
-                self._inside = False
-                self._threads.release()
 
     def after_fork_in_child(self) -> None:
         """The descriptors are the parent's: close them, unlock nothing (that would unlock the parent)."""
@@ -219,6 +216,12 @@ class Log:
         finally:
             self._threads.release()
 
+    def _check_not_failed(self, standing: Standing) -> None:
+        if standing.failed:
+            raise StorageFailed(
+                "an earlier sync failed and could not be made good", path=self.path, hint=REOPEN
+            )
+
     def _refresh(self, standing: Standing, mine: Standing) -> None:
         """Others, or other threads, have been here since."""
         if not standing.epoch:
@@ -227,12 +230,7 @@ class Log:
             self.shared = True
             return
         self.commits.learn(standing.synced)
-        if standing.failed:
-            raise StorageFailed(
-                "an earlier sync failed and could not be made good",
-                path=self.path,
-                hint=REOPEN,
-            )
+        self._check_not_failed(standing)
         self.journal.adopt(standing)
         self.shared = moved = standing.end != mine.end or standing.epoch != mine.epoch
         if moved and standing.synced < standing.end and standing.start < standing.end:
@@ -244,6 +242,19 @@ class Log:
                 if queue is None or not queue.reaches(part.segment, part.offset + len(part.lines)):
                     Replay(self._fs, self.root).run([frame])
                     break
+
+    def end_broken_turn(self, forget: Callable[[], None]) -> None:
+        """If a turn of this thread was broken off so that it left the lock held, give it up.
+
+        Called outside of turns, so that nothing else can be the reason. ``forget`` makes good what the turn
+        may have left half done.
+        """
+        with self._threads:
+            if self._inside:
+                try:
+                    forget()
+                finally:
+                    self.unlock()
 
     def doubt(self) -> None:
         """A turn was broken off: whoever has the lock next is to read from the journal where it stands.
@@ -260,6 +271,8 @@ class Log:
         found = self.queues.get(name)
         if found is None:
             there = self._fs.exists(self.root, name)
+            if there:
+                self._check_not_refused(name)
             # Who only looks makes nothing: a queue without a segment has no record.
             if not create and not (there and any_segment(self._fs, self.root, name)):
                 return None
@@ -274,6 +287,13 @@ class Log:
             found = Segments(self._fs, self.root, name, writable=True, limit=self.sizes.segment)
             self.queues[name] = found
         return found
+
+    def _check_not_refused(self, name: str) -> None:
+        home = self._fs.open_dir(self.root, name)
+        try:
+            refusal.check(self._fs, home, name)
+        finally:
+            self._fs.close(home)
 
     def reopen(self, name: str) -> Segments:
         """The queue's segments, read from their beginning."""

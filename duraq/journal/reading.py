@@ -12,8 +12,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
 from duraq.errors import NotAStorage, StorageDamaged
@@ -75,11 +74,11 @@ def look(fs: FileSystem, root: int) -> View:
     """The storage as its next opener would find it. ``root`` remains the caller's to close."""
     overlay = Overlay(fs)
     top = overlay.adopt(root)
-    replay = _InMemory(overlay, top, _lengths(overlay, top))
+    lengths = _lengths(overlay, top)
     frames, known = _read_journal(overlay, top)
-    replay.recover(frames, known, queue_names(overlay, top))
-    if overlay.changed or replay.damaged:
-        return View(overlay, top, settled=False, damaged=replay.damaged)
+    damaged = _InMemory(overlay, top, lengths).recover(frames, known, queue_names(overlay, top))
+    if overlay.changed or damaged:
+        return View(overlay, top, settled=False, damaged=damaged)
     return View(fs, root, settled=True, damaged={})
 
 
@@ -158,27 +157,26 @@ def _read(fs: FileSystem, directory: int, files: tuple[int, ...]) -> tuple[list[
 
 
 class _InMemory(Replay):
-    """The recovery over an overlay; a queue that it cannot mend does not keep the others from it."""
+    """The recovery over an overlay."""
 
     def __init__(self, fs: FileSystem, root: int, lengths: dict[tuple[str, int], int]) -> None:
         super().__init__(fs, root)
         self._lengths = lengths
-        self.damaged: dict[str, StorageDamaged] = {}
 
-    def _write(self, part: Part) -> None:
-        if part.queue not in self.damaged:
-            with self._blaming(part.queue):
-                super()._write(part)
+    def _refuse(self, queue: str, error: StorageDamaged, parts: list[Part]) -> None:
+        """Nothing: that is for those who may write."""
 
-    def _end(self, queue: str, end: End) -> None:
-        if queue not in self.damaged:
-            with self._blaming(queue):
-                super()._end(queue, end)
+    def _check(self, queue: str, parts: list[Part], end: End) -> None:
+        # One that we may not look into: whoever folds it is told.
+        with suppress(PermissionError):
+            super()._check(queue, parts, end)
+
+    def _mend(self, queue: str, parts: list[Part], end: End) -> None:
+        with suppress(PermissionError):
+            super()._mend(queue, parts, end)
 
     def _cut(self, queue: str, number: int, end: int) -> None:
-        if queue in self.damaged:
-            return
-        fd = self._open[queue, number]
+        fd = self._segment(queue, number)
         length = self._lengths.get((queue, number))
         if length is None:
             # Made since, so it is growing; or long sealed, so it is not.
@@ -186,13 +184,3 @@ class _InMemory(Replay):
             length = 0 if number > newest else self._fs.size(fd)
         if length > end:
             self._fs.truncate(fd, end)
-
-    @contextmanager
-    def _blaming(self, queue: str) -> Iterator[None]:
-        try:
-            yield
-        except StorageDamaged as error:
-            self.damaged[queue] = error
-        except PermissionError:
-            # Whoever folds this queue is told.
-            return

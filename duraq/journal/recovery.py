@@ -6,7 +6,8 @@ finds that a process died between its frame and the segments. Every step may be 
     1. Read both headers. The older file's frames come first, then the newer's, if they follow on.
     2. A frame that is torn, or of another epoch, ends the journal. A frame behind the break that knew the
        break's position to be durable convicts it: damage, and the storage is refused.
-    3. Write every frame's lines at their offsets, where they are not there already.
+    3. Write every frame's lines at their offsets, where they are not there already. A queue whose segments
+       have lost more than that is left alone, and refused (``duraq.journal.refusal``).
     4. Cut each segment behind the last of them, keeping a copy of what is cut; but never before the end that
        ``journal/ends.jsonl`` knows to be durable, for the frames up to there may be gone. A queue that is
        not there either has no record that was promised.
@@ -20,9 +21,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from duraq.errors import StorageDamaged
-from duraq.journal import frame, journal, segment
+from duraq.journal import frame, journal, refusal, segment
 from duraq.journal.control import Standing
-from duraq.journal.ends import End, merge
+from duraq.journal.ends import End
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.frame import Frame, Part
 from duraq.journal.journal import HEADER_BYTES, Header
@@ -58,7 +59,7 @@ def read_journal(file_system: FileSystem, files: tuple[int, ...], durable: int =
     known = _headers(file_system, files)
     newest = known[-1].epoch if known else 0
     if len(known) == 1:
-        _check_torn_header(file_system, files, known[0])
+        _check_torn_header(file_system, files, known[0], durable)
     # A file that was left for good after a failed sync, say: whatever is still in it is not needed.
     known = known[-1:] if known and durable >= known[-1].base > 0 else known
     if not known:
@@ -109,15 +110,18 @@ def _convict_gap(newer: list[Frame], older: Header, end: int) -> None:
             )
 
 
-def _check_torn_header(file_system: FileSystem, files: tuple[int, ...], known: Header) -> None:
-    """A header may be torn by a crash only while its file holds no frame of its own epoch."""
+def _check_torn_header(file_system: FileSystem, files: tuple[int, ...], known: Header, durable: int) -> None:
+    """A header may be torn by a crash only while nobody needs a frame of its file."""
     other = files[(known.epoch + 1) & 1]
     content = file_system.pread(other, file_system.size(other), 0)
-    if any(found.epoch > known.epoch for found in frame.find(content, HEADER_BYTES)):
+    newer = any(found.epoch > known.epoch for found in frame.find(content, HEADER_BYTES))
+    # A header is replaced only after ends.jsonl has taken in what the file held.
+    if newer or durable < known.base:
         raise StorageDamaged(
-            "the header is damaged, though frames follow it",
+            "the header is damaged, and the frames behind it are needed",
             path=f"journal/{journal.file_name(known.epoch + 1)}",
             byte=0,
+            hint="nothing was changed; restore the file",
         )
 
 
@@ -128,49 +132,86 @@ class Replay:
         self._fs = file_system
         self._root = root
         self._open: dict[tuple[str, int], int] = {}
-        self._ends: dict[tuple[str, int], int] = {}
         self._directories: dict[str, int] = {}
 
     def run(self, frames: list[Frame]) -> None:
-        """Write all lines that are missing, and cut what lies behind them."""
-        self.recover(frames, {}, [])
+        """Write all lines that are missing, and cut what lies behind them. Raises StorageDamaged."""
+        for error in self.recover(frames, {}, []).values():
+            raise error
 
-    def recover(self, frames: list[Frame], known: dict[str, End], queues: list[str]) -> None:
-        """The same, and bring every other queue back to where it is known to end."""
+    def recover(
+        self, frames: list[Frame], known: dict[str, End], queues: list[str]
+    ) -> dict[str, StorageDamaged]:
+        """The same, and bring every other queue back to where it is known to end.
+
+        Returns the queues that have lost more than the frames can bring back. Their segments were left alone;
+        what the frames hold of them is set aside, for the journal will not hold it for ever.
+        """
+        parts: dict[str, list[Part]] = {queue: [] for queue in [*queues, *known]}
+        for found in frames:
+            for part in found.parts():
+                parts.setdefault(part.queue, []).append(part)
+        damaged: dict[str, StorageDamaged] = {}
         try:
-            for found in frames:
-                for part in found.parts():
-                    self._write(part)
-            for (queue, number), end in self._ends.items():
-                # Else the frames behind this one were lost, but not before their lines were durable.
-                if End(number, end) > known.get(queue, End(0, 0)):
-                    self._cut(queue, number, end)
-            merge(known, self._ends)
-            for queue in queues:
-                self._end(queue, known.get(queue, End(0, 0)))
+            for queue, wanted in parts.items():
+                end = known.get(queue, End(0, 0))
+                try:
+                    self._check(queue, wanted, end)
+                except StorageDamaged as error:
+                    damaged[queue] = error
+                    self._refuse(queue, error, wanted)
+                else:
+                    self._mend(queue, wanted, end)
         finally:
             self._close()
+        return damaged
 
-    def _end(self, queue: str, end: End) -> None:
-        """Cut the queue's segments behind the byte where it ends."""
-        home = self._directory(queue, self._root, queue)
-        numbers = segment.numbers(self._fs, self._directory(f"{queue}/segments", home, "segments"))
-        if end.size and end.segment not in numbers:
-            raise _too_short(queue, end.segment, 0, end.size)
-        for number in numbers:
-            if number < end.segment:
-                continue
-            size = self._fs.size(self._segment(queue, number))
-            wanted = end.size if number == end.segment else 0
-            if size < wanted:
-                raise _too_short(queue, number, size, wanted)
-            self._cut(queue, number, wanted)
+    def _refuse(self, queue: str, error: StorageDamaged, parts: list[Part]) -> None:
+        log.error("queue %s is refused from now on: %s", queue, error)
+        refusal.refuse(self._fs, self._home(queue), error, parts)
+
+    def _check(self, queue: str, parts: list[Part], end: End) -> None:
+        """Raise StorageDamaged if lines are missing that no frame has. Makes nothing."""
+        sizes = self._sizes(queue, min([end.segment, *(part.segment for part in parts)]))
+        for part in parts:
+            size = sizes.get(part.segment, 0)
+            if size < part.offset:
+                raise _too_short(queue, part.segment, size, part.offset)
+            sizes[part.segment] = max(size, part.offset + len(part.lines))
+        if sizes.get(end.segment, 0) < end.size:
+            raise _too_short(queue, end.segment, sizes.get(end.segment, 0), end.size)
+
+    def _sizes(self, queue: str, first: int) -> dict[int, int]:
+        """The lengths of those segments that are there, from that one on."""
+        if not self._fs.exists(self._root, queue) or not self._fs.exists(self._home(queue), "segments"):
+            return {}
+        numbers = segment.numbers(self._fs, self._segments(queue))
+        return {number: self._fs.size(self._segment(queue, number)) for number in numbers if number >= first}
+
+    def _mend(self, queue: str, parts: list[Part], end: End) -> None:
+        """Write the lines that are missing, and cut the segments behind the byte where the queue ends."""
+        ends: dict[int, int] = {}
+        for part in parts:
+            fd = self._segment(queue, part.segment)
+            there = self._fs.pread(fd, len(part.lines), part.offset) == part.lines
+            if not there and self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
+                raise OSError(errno.ENOSPC, "no space left to write the journal's lines into the segment")
+            ends[part.segment] = part.offset + len(part.lines)
+        # Not where more is known to be durable: the frames behind these were lost, but only after that.
+        ends = {number: size for number, size in ends.items() if End(number, size) > end}
+        last = max([end, *(End(*each) for each in ends.items())])
+        for number in sorted({*self._sizes(queue, last.segment), *ends}):
+            self._cut(queue, number, last.size if number == last.segment else ends.get(number, 0))
+        if (home := self._directories.get(queue)) is not None:
+            refusal.lift(self._fs, home)
 
     def rewrite(self, frames: list[Frame]) -> None:
         """Write all lines again, whatever is there, so that a coming sync has them to write."""
         try:
             for found in frames:
                 for part in found.parts():
+                    if refusal.is_refused(self._fs, self._home(part.queue)):
+                        continue
                     fd = self._segment(part.queue, part.segment)
                     if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
                         raise OSError(errno.ENOSPC, "no space left to write the journal's lines again")
@@ -184,6 +225,8 @@ class Replay:
         """
         try:
             for queue, number in touched:
+                if refusal.is_refused(self._fs, self._home(queue)):
+                    continue  # what the journal held of it has been set aside
                 self._fs.datasync(self._segment(queue, number))
             # A segment, or a queue, may be new; its name must not be lost before its lines are needed.
             for fd in (*self._directories.values(), self._root):
@@ -200,27 +243,20 @@ class Replay:
         fd = self._open.get((queue, number))
         if fd is None:
             # Made if missing: after a power cut a new queue's name can be gone while its frames are there.
-            home = self._directory(queue, self._root, queue)
-            fd = self._fs.open_file(
-                self._directory(f"{queue}/segments", home, "segments"), segment.file_name(number), create=True
-            )
+            fd = self._fs.open_file(self._segments(queue), segment.file_name(number), create=True)
             self._open[queue, number] = fd
         return fd
+
+    def _home(self, queue: str) -> int:
+        return self._directory(queue, self._root, queue)
+
+    def _segments(self, queue: str) -> int:
+        return self._directory(f"{queue}/segments", self._home(queue), "segments")
 
     def _directory(self, path: str, parent: int, name: str) -> int:
         if path not in self._directories:
             self._directories[path] = self._fs.open_dir(parent, name, create=True)
         return self._directories[path]
-
-    def _write(self, part: Part) -> None:
-        key = (part.queue, part.segment)
-        fd = self._segment(*key)
-        if key not in self._ends and (size := self._fs.size(fd)) < part.offset:
-            raise _too_short(part.queue, part.segment, size, part.offset)
-        there = self._fs.pread(fd, len(part.lines), part.offset) == part.lines
-        if not there and self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
-            raise OSError(errno.ENOSPC, "no space left to write the journal's lines into the segment")
-        self._ends[key] = part.offset + len(part.lines)
 
     def _cut(self, queue: str, number: int, end: int) -> None:
         fd = self._open[queue, number]
@@ -229,7 +265,7 @@ class Replay:
             return
         # Never acknowledged: the journal ends before it. Kept all the same, for whoever wants to know.
         home = self._directories[queue]
-        quarantine = self._fs.open_dir(home, "quarantine", create=True)
+        quarantine = self._fs.open_dir(home, refusal.QUARANTINE, create=True)
         try:
             name = f"{segment.file_name(number)}.{end}.cut"
             copy = self._fs.open_file(quarantine, name, create=True)
@@ -255,5 +291,5 @@ def _too_short(queue: str, number: int, size: int, wanted: int) -> StorageDamage
         f"the segment ends at byte {size}, but lines up to byte {wanted} were durable",
         path=f"{queue}/segments/{segment.file_name(number)}",
         byte=size,
-        hint="nothing was changed; restore the file",
+        hint=segment.REFUSED,
     )

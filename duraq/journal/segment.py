@@ -23,6 +23,7 @@ from duraq.journal.record import BadRecord, Record, Seal
 from duraq.operations import Operation
 
 SUFFIX = ".jsonl"
+REFUSED = "other queues go on working, and of this one nothing was changed; restore the file"
 OPEN_SEALED = 8  # descriptors kept for payloads in sealed segments
 
 
@@ -83,15 +84,27 @@ class Segments:
             # Made if missing, as the first segment is: a power cut may have kept the name and no more.
             self.directory = file_system.open_dir(self.home, "segments", create=writable)
             undo.callback(file_system.close, self.directory)
-            existing = numbers(file_system, self.directory)
-            self.segment = existing[0] if existing else 1
-            self._fd = self._open(self.segment, create=not existing)
+            self._existing = numbers(file_system, self.directory)
+            self.segment = 1
+            self._fd = self._open_first()
             undo.pop_all()
         self._sealed: OrderedDict[int, int] = OrderedDict()
         self.size = 0  # bytes of the active segment that were read
         self.next_seq = self.segment
         # The storage's position up to which this queue is known to have been read.
         self.read_at = -1
+
+    def _open_first(self) -> int:
+        if 1 not in self._existing and any(map(self._length, self._existing)):
+            raise self._missing(1)
+        return self._open(1, create=True)
+
+    def _length(self, segment: int) -> int:
+        fd = self._open(segment)
+        try:
+            return self._fs.size(fd)
+        finally:
+            self._fs.close(fd)
 
     def close(self) -> None:
         # A set: an interrupted ``accept`` may have left one in both places.
@@ -115,12 +128,24 @@ class Segments:
         """
         while True:
             length = self._fs.size(self._fd) - self.size
-            if length <= 0:
-                return
-            sealed = yield from self._read(self._fs.pread(self._fd, length, self.size))
+            sealed = None
+            if length > 0:
+                sealed = yield from self._read(self._fs.pread(self._fd, length, self.size))
             if sealed is None:
+                # A reader may have come between the seal and what was written behind it.
+                if self._writable:
+                    self._check_end()
                 return
             self._advance(sealed)
+
+    def _check_end(self) -> None:
+        """Raise StorageDamaged if there is more, though no seal says so; once, at what was there first."""
+        later = [number for number in self._existing if number > self.segment]
+        self._existing.clear()
+        for number in later:
+            # An empty one was made by somebody who died before the seal.
+            if self._length(number):
+                raise self._damaged(f"the segment ends without a seal, though segment {number} follows")
 
     def _read(self, data: bytes) -> Generator[tuple[Record, Where], None, int | None]:
         at = 0
@@ -139,8 +164,13 @@ class Segments:
             if isinstance(found.operation, Seal):
                 return found.operation.next
             yield found, where
-        # What follows the last newline is a line in the making; the lock's holder never sees one.
+        if at < len(data) and self._writable:
+            # For a reader it is a line in the making; whoever holds the lock sees none.
+            raise self._damaged("the last line has no end")
         return None
+
+    def _missing(self, segment: int) -> StorageDamaged:
+        return StorageDamaged("the segment is missing", path=self._path(segment), hint=REFUSED)
 
     def _damaged(self, why: str) -> StorageDamaged:
         line = self._fs.pread(self._fd, self.size, 0).count(b"\n") + 1
@@ -149,16 +179,14 @@ class Segments:
             path=self._path(self.segment),
             line=line,
             byte=self.size,
-            hint="other queues go on working; nothing of this one was changed",
+            hint=REFUSED,
         )
 
     def _advance(self, segment: int) -> None:
         try:
             fd = self._open(segment)
         except FileNotFoundError:
-            raise StorageDamaged(
-                "the segment is missing, though the one before it names it", path=self._path(segment)
-            ) from None
+            raise self._missing(segment) from None
         self._keep_sealed(self.segment, self._fd)
         self._fd, self.segment, self.size = fd, segment, 0
 

@@ -55,6 +55,8 @@ class Limits:
     """What a commit must respect, checked at the moment of writing."""
 
     max_size: Mapping[str, int] = field(default_factory=dict)
+    # Leases that are ended as timed out must still be late: their holders may have extended them meanwhile.
+    still_late: bool = False
 
 
 class Storage(Protocol):

@@ -24,6 +24,7 @@ from duraq.errors import (
     NotEnqueued,
     NotWritten,
     QueueError,
+    StorageClosed,
     StorageDamaged,
     StorageError,
     StorageReadOnly,
@@ -181,7 +182,15 @@ class FileStorage(FoldStorage):
 
     def _catch_up(self, known: _Queue, end: int) -> None:
         if known.damage is not None:
-            raise known.damage
+            raise known.damage.with_traceback(None)
+        try:
+            self._read_on(known, end)
+        except StorageDamaged as error:
+            # What was read before it must not pass for all there is.
+            known.damage = error
+            raise
+
+    def _read_on(self, known: _Queue, end: int) -> None:
         if known.stale:
             known.segments = self._log.reopen(known.state.name)
             known.state = QueueState(known.state.name)
@@ -268,6 +277,10 @@ class FileStorage(FoldStorage):
     # -- leases and waiting ----------------------------------------------------------------------------
 
     def _worker(self) -> str:
+        if self._closing or self._log.closed:
+            # What is leased has been given back already, or the descriptors are not ours any more.
+            self._log.check_usable()
+            raise StorageClosed("this storage is being closed", path=self.path)
         return self._presence.worker
 
     def _is_alive(self, worker: str) -> bool:
@@ -365,8 +378,10 @@ class FileStorage(FoldStorage):
             return
         self._closing = True
         try:
+            # First: the thread that prepares the journal is waited for below, and it waits for the lock.
+            self._log.end_broken_turn(self._forget)
             self._give_back()
-        except DuraqError as error:
+        except (DuraqError, OSError) as error:
             # The leases end all the same, when the locks go; only their attempts then count.
             log.warning("closing %s: could not give back what was leased: %s", self.path, error)
         if self._flusher is not None:
@@ -382,7 +397,7 @@ class FileStorage(FoldStorage):
     def _give_back(self) -> None:
         if not any(known.state.leased for known in self._queues.values()):
             return
-        mine = self._worker()
+        mine = self._presence.worker
         for queue, known in list(self._queues.items()):
             # As of now: once caught up, the same entries may show the leases of others.
             held = [Release(entry.id, entry.token) for entry in known.state.leased.get(mine, {}).values()]

@@ -17,9 +17,10 @@ from typing import Any, Self
 from duraq import options
 from duraq.clock import Clock
 from duraq.entry import Entry
-from duraq.errors import EntryNotFound, NotLeased, QueueNotFound
+from duraq.errors import EntryNotFound, LeaseLost, NotLeased, QueueNotFound
 from duraq.model import Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
+    Bury,
     Enqueue,
     Expire,
     Fail,
@@ -125,6 +126,8 @@ class FoldStorage(ABC):
                         state = self._state_for(queue, operations, max_size)
                         self._end_expired(state)
                         check_group(state, operations, max_size)
+                        if limits is not None and limits.still_late:
+                            self._check_late(state, operations)
                     position = self._write(changes, soon=True)
                 break
             except TryAgain:
@@ -135,6 +138,14 @@ class FoldStorage(ABC):
             for queue, operations in changes.items():
                 if isinstance(operations[0], _FEEDING):
                     self._notify(queue, len(operations))
+
+    def _check_late(self, state: QueueState, operations: Sequence[Operation]) -> None:
+        uptime = self.clock.uptime()
+        for operation in operations:
+            if isinstance(operation, (Fail, Bury)) and operation.cause is Cause.TIMED_OUT:
+                entry = state.entries[operation.id]
+                if entry.boot == self.clock.boot_id and entry.deadline > uptime:
+                    raise LeaseLost(f"queue {state.name}: the lease of entry {entry.id} was extended in time")
 
     def _end_expired(self, state: QueueState) -> None:
         """Entries past their TTL are over: their ids are free, and they take no room."""
@@ -159,10 +170,10 @@ class FoldStorage(ABC):
     ) -> list[StoredEntry]:
         """Lease ready entries; see Storage."""
         length = lease_for or self.lock_duration
-        worker = "" if detached else self._worker()
         while True:
             try:
                 with self._turn:
+                    worker = "" if detached else self._worker()
                     state = self._state(queue)
                     if state is None or state.pause is not None:
                         return []

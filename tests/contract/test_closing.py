@@ -185,6 +185,25 @@ def test_closing_gives_back_to_who_is_there(queue, open_storage, storage):
 
 
 @pytest.mark.needs("shared")
+def test_nothing_is_leased_while_closing(queue, open_storage, storage, monkeypatch):
+    """What a closing storage gives back is not taken by another of its threads, to die with it."""
+    queue.enqueue("a")
+    queue.dequeue()
+    give_back = storage._give_back
+
+    def and_take():
+        give_back()
+        with pytest.raises(StorageClosed):
+            queue.dequeue()
+
+    monkeypatch.setattr(storage, "_give_back", and_take)
+    storage.close()
+    entry = Queue("jobs", open_storage()).dequeue()
+    assert entry.attempts == 1
+    assert [attempt.cause for attempt in entry.errors] == [Cause.RELEASED]
+
+
+@pytest.mark.needs("shared")
 def test_closing_wakes_who_waits(queue, open_storage, storage):
     """A consumer elsewhere that waits gets what a closed storage gave back."""
     queue.enqueue("a")

@@ -373,3 +373,21 @@ def test_an_outdated_view_finds_what_is_overdue(queue, open_storage, clock):
     entry = held(queue)
     clock.advance(LEASE)
     assert other.dequeue().id == entry.id
+
+
+def test_extended_at_the_last_moment(queue, storage, clock, monkeypatch):
+    """A lease that was late when somebody looked, and is extended before he can end it, goes on."""
+    entry = held(queue)
+    clock.advance(LEASE)
+    lapsed = storage.lapsed
+
+    def seen_too_early(name):
+        found = lapsed(name)
+        if found:
+            queue.extend(entry)
+        return found
+
+    monkeypatch.setattr(storage, "lapsed", seen_too_early)
+    assert queue.dequeue() is None
+    assert queue.get(entry.id).token == entry.token
+    queue.mark_completed(entry)

@@ -168,14 +168,23 @@ def test_a_stopped_process(queue, start):
     assert queue.get(entry_id).token == entry.token
 
 
-def test_a_forked_child(queue, storage):
+USES = [
+    Queue.counts,
+    Queue.dequeue,
+    lambda queue: queue.dequeue(wait=PATIENCE),
+    lambda queue: queue.enqueue(1),
+]
+
+
+@pytest.mark.parametrize("use", USES, ids=["counts", "dequeue", "wait", "enqueue"])
+def test_a_forked_child(queue, storage, use):
     """A child cannot use its parent's storage, says so, and takes nothing from its parent when it ends."""
     entry = queue.dequeue()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            queue.counts()
+            use(queue)
         except StorageForked:
             status = 0
         finally:

@@ -23,14 +23,6 @@ from duraq.journal.recovery import read_journal
 from duraq.operations import Enqueue
 
 
-def gap(reason):
-    """What must be so, and is not yet."""
-    return pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason=reason)
-
-
-UNSEEN = gap("a damaged header is taken for one that was being written, and what only its frames had is cut")
-
-
 def jobs(stored):
     return stored.read()["jobs"]
 
@@ -69,7 +61,6 @@ def test_header_in_front_of_newer_frames(stored, count, epoch):
     stored.refused(f"journal/{epoch % 2}.journal", 0)
 
 
-@UNSEEN
 @pytest.mark.parametrize(("count", "epoch"), [(20, 1), (35, 1), (50, 2)])
 def test_header_in_front_of_older_frames(stored, count, epoch):
     """A damaged header is damage too if its frames are the older ones and are still needed."""
@@ -79,7 +70,6 @@ def test_header_in_front_of_older_frames(stored, count, epoch):
     stored.refused(f"journal/{epoch % 2}.journal", 0)
 
 
-@UNSEEN
 @pytest.mark.parametrize(("count", "epoch"), [(20, 1), (50, 2)])
 def test_journal_file_that_is_gone(stored, count, epoch):
     """A journal file whose frames are needed may not be missing."""
@@ -356,14 +346,13 @@ def test_a_failure_is_noted_in_the_control_block(stored):
     goes_on(stored, [0])
 
 
-@gap("whoever opens the storage then takes the block over as it is, and looks at the note no more")
 def test_a_failure_holds_for_who_opens_it_meanwhile(stored):
     """Until the storage is closed everywhere, nobody who opens it after a failed sync may write."""
     with stored.opened() as storage:
         storage.commit({"jobs": [Enqueue("jobs-0", b"1")]})
         storage._log._fail()
-        with stored.opened() as other, pytest.raises(StorageFailed):
-            other.commit({"jobs": [Enqueue("jobs-1", b"1")]})
+        with pytest.raises(StorageFailed), stored.opened():
+            pass
 
 
 # -- the mark of a failed sync -----------------------------------------------------------------------------

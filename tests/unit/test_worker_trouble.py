@@ -11,9 +11,11 @@ import pytest
 
 from duraq import (
     Counts,
+    FileStorage,
     NoRetry,
     Queue,
     StorageClosed,
+    StorageDamaged,
     StorageError,
     StorageFailed,
     Worker,
@@ -188,3 +190,28 @@ def test_trouble_with_completing(storage, queue, monkeypatch, caplog):
     assert backoff.calls == [1, 2, 3]
     assert events(caplog) == ["commit_failed"]
     assert queue.counts() == Counts()
+
+
+@pytest.mark.parametrize("first", ["bad", "good"])
+def test_a_damaged_queue(tmp_path, start, monkeypatch, first):
+    """A queue that is damaged does not keep the worker from its others; it is looked at again later."""
+    monkeypatch.setattr(shift, "_REST", 0.0)
+    with FileStorage(tmp_path / "storage") as storage:
+        queues = {name: Queue(name, storage) for name in ("bad", "good")}
+        refusals = Recorded()
+
+        def refuse(**_):
+            refusals.get_retry_delay(1)
+            raise StorageDamaged("a line is damaged", path="bad/segments/1.jsonl")
+
+        monkeypatch.setattr(queues["bad"], "dequeue", refuse)
+        done = SimpleQueue()
+        order = [first, *({"bad", "good"} - {first})]
+        worker = Worker([queues[name] for name in order], lambda entry: done.put(entry.data))
+        running = start(worker)
+        for number in range(5):
+            queues["good"].enqueue(number)
+            assert done.get(timeout=SOON) == number
+        worker.stop()
+        assert running.result(SOON).completed == 5
+        assert len(refusals.calls) > 1
