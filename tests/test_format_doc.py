@@ -11,8 +11,8 @@ from duraq import FileStorage, Queue
 from duraq.journal import frame, record
 from duraq.journal.ends import NAME as ENDS
 from duraq.journal.journal import FORMAT, HEADER_BYTES, Header
-from duraq.journal.log import POISON
 from duraq.journal.opening import MARKER
+from duraq.journal.poison import NAME as POISON
 from duraq.journal.record import Seal
 from duraq.model import AttemptError, Cause
 from duraq.operations import (

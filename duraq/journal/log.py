@@ -20,8 +20,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-import orjson
-
 from duraq.errors import (
     OutcomeUnknown,
     StorageClosed,
@@ -29,18 +27,16 @@ from duraq.errors import (
     StorageFailed,
     StorageForked,
 )
-from duraq.journal import ends, opening, refusal
+from duraq.journal import ends, opening, poison, refusal
 from duraq.journal.control import NOTHING, Control, Standing
-from duraq.journal.filesystem import FileSystem, SyncFailed
+from duraq.journal.filesystem import FileSystem
 from duraq.journal.group_commit import GroupCommit
 from duraq.journal.journal import CannotUndo, Journal
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
+from duraq.journal.recycling import REOPEN, Recycling
 from duraq.journal.segment import Group, Segments, any_segment
 
 log = logging.getLogger("duraq")
-
-POISON = "poison.json"
-REOPEN = "close the storage in every process and open it again"
 
 
 class Sizes(NamedTuple):
@@ -55,27 +51,24 @@ class Log:
     """An open storage's files. Every change goes through ``append`` under the lock, then ``settle``."""
 
     def __init__(self, file_system: FileSystem, path: str, sizes: Sizes, *, create: bool = True) -> None:
-        self._fs = file_system
+        self.fs = file_system
         self.path = path
         self.sizes = sizes
         self.closed = self.forked = False
         # Re-entrant, so that a thread that was interrupted in the middle of a turn can still close all this.
         self._threads = threading.RLock()
         self._inside = False  # a turn is going on
-        self._recycling = threading.Lock()
-        self._recycler: threading.Thread | None = None
         self._failed = False  # a sync failed and could not be made good
         self.shared = False  # whether others wrote between the last two turns of this process
-        self._prepared = 0  # epoch known to be ready to go over to
         self.queues: dict[str, Segments] = {}
         self._opened = ExitStack()
         try:
             self.root = self._keep(file_system.open_root(path, create=create))
             opening.make_or_check(file_system, self.root, path, sizes.journal, create=create)
-            self._directory = self._keep(file_system.open_dir(self.root, "journal"))
+            self.directory = self._keep(file_system.open_dir(self.root, "journal"))
             self.control = Control(file_system, self._journal_file("lock"))
             self._presence = self._journal_file("presence")
-            self._recycle_lock = self._journal_file("recycle")
+            self.recycling = Recycling(self, self._journal_file("recycle"))
             files = (self._journal_file("0.journal"), self._journal_file("1.journal"))
             self.journal = Journal(file_system, files, self.control)
             self.commits = GroupCommit(self._sync)
@@ -85,28 +78,28 @@ class Log:
             raise
 
     def _keep(self, fd: int) -> int:
-        self._opened.callback(self._fs.close, fd)
+        self._opened.callback(self.fs.close, fd)
         return fd
 
     def _journal_file(self, name: str) -> int:
         # Lock files are made here if missing, never removed and never truncated: two processes must mean the
         # same inode. The journal's files exist; one that does not is found empty, and so damaged.
-        return self._keep(self._fs.open_file(self._directory, name, create=True))
+        return self._keep(self.fs.open_file(self.directory, name, create=True))
 
     # -- opening ---------------------------------------------------------------------------------------
 
     def _arrive(self) -> None:
         """Be counted among those who have the storage open; the first one recovers it."""
         while True:
-            if self._fs.try_lock(self._presence):
+            if self.fs.try_lock(self._presence):
                 # Nobody else has it open: whatever the control block says is from another life.
                 self._recover()
                 # flock trades the exclusive lock for the shared one in two steps; another process may get
                 # in between and recover once more, which changes nothing.
-                self._fs.share_lock(self._presence)
+                self.fs.share_lock(self._presence)
             else:
-                self._fs.share_lock(self._presence)
-            self._fs.lock(self.control.fd)
+                self.fs.share_lock(self._presence)
+            self.fs.lock(self.control.fd)
             try:
                 standing = self.control.read()
                 if standing.epoch:
@@ -114,41 +107,40 @@ class Log:
                     self.journal.adopt(standing)
                     return
             finally:
-                self._fs.unlock(self.control.fd)
+                self.fs.unlock(self.control.fd)
             # Its first opener died while it was recovering: be the first ourselves.
-            self._fs.unlock(self._presence)
+            self.fs.unlock(self._presence)
 
     def _recover(self) -> None:
-        self._fs.lock(self.control.fd)
+        self.fs.lock(self.control.fd)
         try:
             self._recover_under_lock()
         finally:
-            self._fs.unlock(self.control.fd)
+            self.fs.unlock(self.control.fd)
 
     def _recover_under_lock(self) -> None:
         failed = self.control.read().failed
         # 0: whoever comes now must not believe the block before it is written anew.
         self.control.write(NOTHING)
         # The first recycling prepares epoch 3; before that there may be nothing to note.
-        required = newest_epoch(self._fs, self.journal.files) > 2
-        known = ends.load(self._fs, self._directory, required=required)
-        found = read_journal(self._fs, self.journal.files, known.position)
-        Replay(self._fs, self.root).recover(found.frames, known.queues, self.names())
+        required = newest_epoch(self.fs, self.journal.files) > 2
+        known = ends.load(self.fs, self.directory, required=required)
+        found = read_journal(self.fs, self.journal.files, known.position)
+        Replay(self.fs, self.root).recover(found.frames, known.queues, self.names())
         self.journal.standing = NOTHING
         self.journal.adopt(found.standing)
-        if failed or self._poisoned() == found.standing.epoch:
+        if failed or self._is_poisoned(found.standing.epoch):
             # A sync failed in another life. What the page cache shows may be nowhere else, and no sync would
             # write it: so all of it is written again, and nothing is promised from that file any more.
-            Replay(self._fs, self.root).rewrite(found.frames)
+            Replay(self.fs, self.root).rewrite(found.frames)
             self._leave_file(found.standing, afresh=True)
         else:
             self.control.write(found.standing)
 
     def close(self) -> None:
         """Give up every descriptor and lock, once no thread is in the middle of a turn."""
-        if self._recycler is not None and not self.forked:
-            with suppress(RuntimeError):  # interrupted before it was started
-                self._recycler.join()
+        if not self.forked:
+            self.recycling.join()
         with self._threads:
             if self.closed:
                 return
@@ -177,7 +169,7 @@ class Log:
 
     # -- the lock --------------------------------------------------------------------------------------
 
-    def lock(self) -> Standing:
+    def lock(self) -> None:
         """Hold the storage's lock; everything written by others is in the segments, to be caught up on."""
         # A signal handler may raise between any two calls: what is taken here is given up whatever happens.
         try:
@@ -197,7 +189,7 @@ class Log:
         try:
             if self.closed:
                 self.check_usable()
-            self._fs.lock(self.control.fd)
+            self.fs.lock(self.control.fd)
             standing = self.control.read()
             mine = self.journal.standing
             if standing is not mine:
@@ -205,14 +197,13 @@ class Log:
         except BaseException:
             self.unlock()
             raise
-        return standing
 
     def unlock(self) -> None:
         """Give the lock up."""
         self._inside = False
         try:
             if not self.closed:
-                self._fs.unlock(self.control.fd)
+                self.fs.unlock(self.control.fd)
         finally:
             self._threads.release()
 
@@ -240,7 +231,7 @@ class Log:
             for part in frame.parts():
                 queue = self.queues.get(part.queue)
                 if queue is None or not queue.reaches(part.segment, part.offset + len(part.lines)):
-                    Replay(self._fs, self.root).run([frame])
+                    Replay(self.fs, self.root).run([frame])
                     break
 
     def end_broken_turn(self, forget: Callable[[], None]) -> None:
@@ -270,30 +261,30 @@ class Log:
         """The queue's segments, or None if there is no such queue."""
         found = self.queues.get(name)
         if found is None:
-            there = self._fs.exists(self.root, name)
+            there = self.fs.exists(self.root, name)
             if there:
                 self._check_not_refused(name)
             # Who only looks makes nothing: a queue without a segment has no record.
-            if not create and not (there and any_segment(self._fs, self.root, name)):
+            if not create and not (there and any_segment(self.fs, self.root, name)):
                 return None
             if not there:
                 # No sync: until a recycling syncs the names, the journal's frames bring them back.
-                home = self._fs.open_dir(self.root, name, create=True)
+                home = self.fs.open_dir(self.root, name, create=True)
                 try:
                     for part in ("segments", "waiters"):
-                        self._fs.close(self._fs.open_dir(home, part, create=True))
+                        self.fs.close(self.fs.open_dir(home, part, create=True))
                 finally:
-                    self._fs.close(home)
-            found = Segments(self._fs, self.root, name, writable=True, limit=self.sizes.segment)
+                    self.fs.close(home)
+            found = Segments(self.fs, self.root, name, writable=True, limit=self.sizes.segment)
             self.queues[name] = found
         return found
 
     def _check_not_refused(self, name: str) -> None:
-        home = self._fs.open_dir(self.root, name)
+        home = self.fs.open_dir(self.root, name)
         try:
-            refusal.check(self._fs, home, name)
+            refusal.check(self.fs, home, name)
         finally:
-            self._fs.close(home)
+            self.fs.close(home)
 
     def reopen(self, name: str) -> Segments:
         """The queue's segments, read from their beginning."""
@@ -335,14 +326,14 @@ class Log:
 
     def _cannot_undo(self, error: OSError) -> OutcomeUnknown:
         with suppress(OSError):
-            self._fail()
+            self.fail()
         return OutcomeUnknown(
             f"a half-written change could not be undone ({error})", path=self.path, hint=REOPEN
         )
 
     def names(self) -> list[str]:
         """The queues that exist."""
-        return opening.queue_names(self._fs, self.root)
+        return opening.queue_names(self.fs, self.root)
 
     def note_waiters(self, *, some: bool) -> None:
         """Note whether anybody may be waiting; under the lock."""
@@ -384,13 +375,13 @@ class Log:
                 standing = self.journal.standing
                 if standing.epoch == failed.epoch:
                     self._leave_file(standing)
-                elif self._poisoned() != failed.epoch:
+                elif not self._is_poisoned(failed.epoch):
                     # Others have filled the file meanwhile, and know nothing.
-                    self._make_durable(self._touched(failed.epoch), standing.base)
+                    self.recycling.make_durable(self.recycling.touched(failed.epoch), standing.base)
                     self.control.write(standing._replace(synced=max(standing.synced, standing.base)))
                 return self.journal.standing.base
             except (OSError, StorageError):
-                self._fail()
+                self.fail()
                 raise
             finally:
                 self.unlock()
@@ -401,10 +392,13 @@ class Log:
                 hint="the change is there wholly or not at all; close and reopen the storage to see",
             ) from error
 
-    def _fail(self) -> None:
+    def fail(self) -> None:
         """Nothing is accepted any more, from anyone, until the storage is reopened."""
         self._failed = True
         self.control.write(self.journal.standing._replace(failed=1))
+
+    def _is_poisoned(self, epoch: int) -> bool:
+        return poison.poisoned(self.fs, self.directory, self.journal.standing.epoch) == epoch
 
     def _leave_file(self, standing: Standing, *, afresh: bool = False) -> None:
         """Make all frames durable through the segments and go over to the other file.
@@ -412,118 +406,9 @@ class Log:
         The one place that syncs under the lock: nothing may be added to a file that is being left, and
         nobody may be told anything before this is done.
         """
-        self._mark_poisoned(standing.epoch)
-        touched = self._touched(standing.epoch - 1) | self._touched(standing.epoch)
-        self._make_durable(touched, standing.base + self.journal.capacity)
+        poison.mark(self.fs, self.directory, standing.epoch)
+        touched = self.recycling.touched(standing.epoch - 1) | self.recycling.touched(standing.epoch)
+        self.recycling.make_durable(touched, standing.base + self.journal.capacity)
         if afresh or self.journal.try_header(standing.epoch + 1) is None:
             self.journal.prepare(standing, self.sizes.journal)
         self.journal.go_over_now()  # and with it, that all before is durable
-
-    def _poisoned(self) -> int:
-        if not self._fs.exists(self._directory, POISON):
-            return 0
-        fd = self._fs.open_file(self._directory, POISON, writable=False)
-        try:
-            return int(orjson.loads(self._fs.pread(fd, 4096, 0))["epoch"])
-        except (ValueError, KeyError, TypeError):
-            # Half written, so no promise was made after it either: the file it meant is the current one.
-            return self.journal.standing.epoch
-        finally:
-            self._fs.close(fd)
-
-    def _mark_poisoned(self, epoch: int) -> None:
-        # A process that opens the file later is told nothing by the kernel; this tells it.
-        opening.write_durably(self._fs, self._directory, POISON, orjson.dumps({"epoch": epoch}) + b"\n")
-
-    # -- recycling -------------------------------------------------------------------------------------
-
-    def recycle_if_due(self) -> None:
-        """Once half of the current journal file is used, prepare the other one in the background."""
-        standing = self.journal.standing
-        if (standing.end - standing.base) * 2 < self.journal.capacity or self._prepared > standing.epoch:
-            return
-        # A thread, for its syncs take many times as long as the operation that happens to come by.
-        if self._recycler is None or not self._recycler.is_alive():
-            self._recycler = threading.Thread(
-                target=self._recycle_quietly, name="duraq-recycler", daemon=True
-            )
-            self._recycler.start()
-
-    def _recycle_quietly(self) -> None:
-        try:
-            self.make_room(0)
-        except (OSError, StorageError) as error:
-            # Whoever needs the room will try for itself, and be told.
-            log.warning("%s: preparing the other journal file failed: %s", self.path, error)
-
-    def make_room(self, length: int) -> None:
-        """Prepare the other journal file for a frame of this length; waits for whoever is at it."""
-        with self._recycling:
-            self.check_usable()
-            self._fs.lock(self._recycle_lock)
-            try:
-                self._recycle(length)
-            except SyncFailed as error:
-                # Neither file can be given a new epoch any more, for nobody can say what is durable. A
-                # recovery can: it writes everything again that the journal still holds.
-                self.lock()
-                try:
-                    self._fail()
-                finally:
-                    self.unlock()
-                raise StorageFailed(f"a sync failed ({error})", path=self.path, hint=REOPEN) from error
-            finally:
-                self._fs.unlock(self._recycle_lock)
-
-    def _recycle(self, length: int) -> None:
-        self.lock()
-        standing = self.journal.standing
-        self.unlock()
-        ahead = self.journal.try_header(standing.epoch + 1)
-        if ahead is None:
-            self._sync_segments(standing.epoch - 1)
-            self.journal.prepare(standing, max(self.sizes.journal, length))
-        elif ahead.capacity < length:
-            # Under the lock, for once: the file is ready to be gone over to, and must not be used as long
-            # as its header and its size disagree. Happens when a group is larger than ever before.
-            self.lock()
-            try:
-                if self.journal.standing.epoch == standing.epoch:
-                    self.journal.prepare(self.journal.standing, length)
-            finally:
-                self.unlock()
-        self._prepared = standing.epoch + 1
-
-    def _sync_segments(self, epoch: int) -> None:
-        """Make durable in the segments what that epoch's frames wrote; its file may then be overwritten."""
-        touched = self._touched(epoch)
-        try:
-            Replay(self._fs, self.root).sync(touched)
-        except SyncFailed:
-            raise
-        except OSError as error:
-            # The kernel has dropped what it could not write; a second sync would lie. So make it dirty
-            # again, from the journal (with what came later: it may have been dropped as well), and sync that.
-            log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
-            frames = self.journal.frames_of(epoch) + self.journal.frames_of(epoch + 1)
-            try:
-                Replay(self._fs, self.root).rewrite(frames)
-                Replay(self._fs, self.root).sync(touched)
-            except OSError as again:
-                raise SyncFailed(*again.args) from again
-        self._note_ends(touched, self.journal.header(epoch + 1).base)
-
-    def _make_durable(self, touched: dict[tuple[str, int], int], position: int) -> None:
-        """Sync these segments, then note that frames before ``position`` are not needed any more."""
-        Replay(self._fs, self.root).sync(touched)
-        self._note_ends(touched, position)
-
-    def _note_ends(self, touched: dict[tuple[str, int], int], position: int) -> None:
-        required = newest_epoch(self._fs, self.journal.files) > 2
-        known = ends.load(self._fs, self._directory, required=required)
-        ends.merge(known.queues, touched)
-        ends.save(self._fs, self._directory, ends.Ends(max(known.position, position), known.queues))
-
-    def _touched(self, epoch: int) -> dict[tuple[str, int], int]:
-        # No header of that epoch: a crash tore it after its frames had been made durable, or never was one.
-        return self.journal.touched(epoch) if self.journal.try_header(epoch) else {}

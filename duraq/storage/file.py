@@ -247,7 +247,7 @@ class FileStorage(FoldStorage):
 
     def _make_room(self, *, enqueuing: bool) -> None:
         try:
-            self._log.make_room(self._need)
+            self._log.recycling.make_room(self._need)
         except OSError as error:
             raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
 
@@ -256,12 +256,12 @@ class FileStorage(FoldStorage):
             self._log.settle(position)
         elif self._flusher is not None:
             self._flusher.note()
-        self._log.recycle_if_due()
+        self._log.recycling.if_due()
 
     def _settle_to_read(self, position: int) -> None:
         if self._power and position > self._log.commits.synced:
             self._log.settle(position)
-        self._log.recycle_if_due()
+        self._log.recycling.if_due()
 
     def _payload(self, queue: str, entry: Entry) -> bytes:
         try:

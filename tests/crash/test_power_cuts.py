@@ -22,7 +22,7 @@ from zlib import crc32
 import pytest
 
 from duraq.errors import NotWritten, OutcomeUnknown, StorageError, StorageFailed
-from duraq.journal import log as log_module
+from duraq.journal import recycling
 from duraq.journal.log import Sizes
 from duraq.model import AttemptError, Cause
 from duraq.operations import Bury, Complete, Enqueue, Fail, Operation, Release, Remove, Requeue
@@ -58,9 +58,7 @@ class Inline:
 def _one_thread(monkeypatch):
     # What recovery reports, thousands of times, is not what a failing test is about.
     monkeypatch.setattr(logging.getLogger("duraq"), "disabled", True)
-    monkeypatch.setattr(
-        log_module, "threading", SimpleNamespace(Lock=threading.Lock, RLock=threading.RLock, Thread=Inline)
-    )
+    monkeypatch.setattr(recycling, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Inline))
 
 
 # What must be true, without any of the code under test
