@@ -30,6 +30,7 @@ from duraq.operations import (
     Requeue,
     ResumeQueue,
 )
+from duraq.ready import Ready
 
 _WAITING = (READY, SCHEDULED)
 _GIVEN_BACK = AttemptError("Released", "given back; not counted")
@@ -46,8 +47,8 @@ class QueueState:
         # The highest token ever given: an id may be used again, a token never is.
         self.tokens = 0
         self._tally = dict.fromkeys((SCHEDULED, READY, LEASED, DEAD), 0)
+        self._ready = Ready()
         # Heaps whose items may be stale: an item counts only if the entry still agrees with it.
-        self._ready: list[tuple[int, int, Entry]] = []
         self._scheduled: list[tuple[int, int, Entry]] = []
         self._expiring: list[tuple[int, int, Entry]] = []
         self._deadlines: list[tuple[int, int, int, Entry]] = []
@@ -185,20 +186,13 @@ class QueueState:
 
     def take(self, limit: int) -> list[Entry]:
         """Up to ``limit`` ready entries, out of the heap; each must then be leased or put back."""
-        heap = self._ready
-        taken: list[Entry] = []
-        while heap and len(taken) < limit:
-            entry = heappop(heap)[2]
-            entry.queued = False
-            if entry.status is READY:
-                taken.append(entry)
-        return taken
+        return self._ready.take(limit)
 
     def put_back(self, entries: list[Entry]) -> None:
         """Undo ``take`` for entries that were not leased after all."""
         for entry in entries:
             if entry.status is READY:
-                self._queue(entry)
+                self._ready.add(entry)
 
     def has_ready(self, now: int) -> bool:
         """Whether something could be leased now."""
@@ -210,6 +204,24 @@ class QueueState:
     def apply(self, operation: Operation, seq: int, at: int, where: Any = None, position: int = 0) -> None:
         """Fold one operation that was checked when it was written."""
         _FOLD[type(operation)](self, operation, seq, at, where, position)
+
+    def apply_group(
+        self, operations: Sequence[Operation], seq: int, at: int, places: Sequence[Any], position: int
+    ) -> None:
+        """Fold operations that were written together, the first of them as number ``seq``."""
+        entries, add, added = self.entries, self._ready.add, 0
+        for operation, where in zip(operations, places, strict=True):
+            if type(operation) is Enqueue and operation.ready_at is None and operation.expires_at is None:
+                # As _enqueue does it; a batch is thousands of these.
+                entries[operation.id] = entry = Entry(operation, seq, at, where, position)
+                add(entry)
+                added += 1
+            else:
+                self.apply(operation, seq, at, where, position)
+            seq += 1
+        if added:
+            self._tally[READY] += added
+            self._ready.prune(self._tally[READY])
 
     def _enqueue(self, operation: Enqueue, seq: int, at: int, where: Any, position: int) -> None:
         entry = Entry(operation, seq, at, where, position)
@@ -295,26 +307,8 @@ class QueueState:
     def _make_ready(self, entry: Entry) -> None:
         entry.status = READY
         self._tally[READY] += 1
-        self._queue(entry)
-
-    def _queue(self, entry: Entry) -> None:
-        # An item left in the heap by a lease that another process took serves again: its key never changes.
-        if not entry.queued:
-            entry.queued = True
-            heappush(self._ready, (-entry.priority, entry.seq, entry))
-            if len(self._ready) > 64 + 2 * self._tally[READY]:
-                self._prune_ready()
-
-    def _prune_ready(self) -> None:
-        """Drop stale items: a process that only enqueues would otherwise keep every entry it ever saw."""
-        fresh = []
-        for item in self._ready:
-            if item[2].status is READY:
-                fresh.append(item)
-            else:
-                item[2].queued = False
-        heapify(fresh)
-        self._ready = fresh
+        self._ready.add(entry)
+        self._ready.prune(self._tally[READY])
 
     def _schedule(self, entry: Entry, ready_at: int) -> None:
         entry.status = SCHEDULED
@@ -373,12 +367,18 @@ class QueueState:
 
 def check_group(state: QueueState, operations: Sequence[Operation], max_size: int | None) -> None:
     """Check operations that are to be applied together; each may concern an entry of its own only."""
-    for operation in operations:
-        state.check(operation)
-    if len(operations) > 1:
+    if len(operations) == 1:
+        state.check(operations[0])
+    else:
         ids = [
             operation.id for operation in operations if not isinstance(operation, (PauseQueue, ResumeQueue))
         ]
+        # A batch of new entries is checked at once.
+        if {type(operation) for operation in operations} != {Enqueue} or not state.entries.keys().isdisjoint(
+            ids
+        ):
+            for operation in operations:
+                state.check(operation)
         if len(set(ids)) != len(ids):
             twice = next(entry_id for entry_id in ids if ids.count(entry_id) > 1)
             raise DuplicateEntry(f"queue {state.name}: entry {twice} occurs twice in one group")

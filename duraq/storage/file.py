@@ -228,9 +228,7 @@ class FileStorage(FoldStorage):
             raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
         for known, operations, group in shares:
             known.segments.read_at = end
-            apply, seq, places = known.state.apply, group.first_seq, group.places
-            for number, operation in enumerate(operations):
-                apply(operation, seq + number, at, places[number], end)
+            known.state.apply_group(operations, group.first_seq, at, group.places, end)
         return end
 
     def _check_size(self, groups: Sequence[tuple[Segments, Group]]) -> None:
