@@ -42,7 +42,7 @@ class SystemClock:
 
 def to_datetime(microseconds: int) -> datetime:
     """The aware UTC datetime of a time in microseconds since 1970."""
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return _EPOCH + timedelta(0, 0, microseconds)
 
 
 def from_datetime(moment: datetime) -> int:

@@ -209,6 +209,9 @@ class QueueState:
         self, operations: Sequence[Operation], seq: int, at: int, places: Sequence[Any], position: int
     ) -> None:
         """Fold operations that were written together, the first of them as number ``seq``."""
+        if len(operations) == 1:
+            self.apply(operations[0], seq, at, places[0], position)
+            return
         entries, add, added = self.entries, self._ready.add, 0
         for operation, where in zip(operations, places, strict=True):
             if type(operation) is Enqueue and operation.ready_at is None and operation.expires_at is None:

@@ -36,7 +36,7 @@ from duraq.journal.lease import Watch, WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.record import rfc3339
-from duraq.journal.segment import Group, Segments
+from duraq.journal.segment import Segments
 from duraq.journal.waiters import Waiters
 from duraq.operations import Enqueue, Operation, Release
 from duraq.state import QueueState
@@ -213,12 +213,14 @@ class FileStorage(FoldStorage):
         at = self.clock.now()
         stamp = rfc3339(at)
         try:
-            shares = []
+            groups, length = [], 0
             for queue, operations in changes.items():
-                known = self._queues[queue]
-                shares.append((known, operations, known.segments.compose(operations, stamp)))
-            groups = [(known.segments, group) for known, _, group in shares]
-            self._check_size(groups)
+                segments = self._queues[queue].segments
+                group = segments.compose(operations, stamp)
+                groups.append((segments, group))
+                length += group.bytes
+            if length > self._log.sizes.group:
+                raise self._too_large(length)
             end = self._log.append(groups, soon=soon and self._power)
         except NeedsRoom as need:
             self._need = need.length
@@ -226,22 +228,17 @@ class FileStorage(FoldStorage):
         except OSError as error:
             enqueuing = any(isinstance(operations[0], Enqueue) for operations in changes.values())
             raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
-        for known, operations, group in shares:
-            known.segments.read_at = end
-            known.state.apply_group(operations, group.first_seq, at, group.places, end)
+        for (queue, operations), (segments, group) in zip(changes.items(), groups, strict=True):
+            segments.read_at = end
+            self._queues[queue].state.apply_group(operations, group.first_seq, at, group.places, end)
         return end
 
-    def _check_size(self, groups: Sequence[tuple[Segments, Group]]) -> None:
-        length = 0
-        for _, group in groups:
-            length += group.bytes
-        limit = self._log.sizes.group
-        if length > limit:
-            raise GroupTooLarge(
-                f"the records of this call take {length} bytes, the limit is {limit}",
-                path=self.path,
-                hint="enqueue in smaller batches, or open the storage with a larger sizes.group",
-            )
+    def _too_large(self, length: int) -> GroupTooLarge:
+        return GroupTooLarge(
+            f"the records of this call take {length} bytes, the limit is {self._log.sizes.group}",
+            path=self.path,
+            hint="enqueue in smaller batches, or open the storage with a larger sizes.group",
+        )
 
     def _make_room(self, *, enqueuing: bool) -> None:
         try:

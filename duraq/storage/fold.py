@@ -177,7 +177,7 @@ class FoldStorage(ABC):
                     state = self._state(queue)
                     if state is None or state.pause is not None:
                         return []
-                    claimed = self._claim(state, limit, worker, length)
+                    claimed, position = self._claim(state, limit, worker, length)
                 break
             except TryAgain:
                 pass
@@ -185,38 +185,40 @@ class FoldStorage(ABC):
         if claimed:
             # Never hand out what a power cut could still take back. (Their leases need no sync: after a
             # power cut there is nobody left to hold them.)
-            self._settle_to_read(max(entry.position for entry, _, _ in claimed))
-        return [stored for _, stored, _ in claimed]
+            self._settle_to_read(position)
+        return claimed
 
     def _claim(
         self, state: QueueState, limit: int, worker: str, length: int
-    ) -> list[tuple[Entry, StoredEntry, Lease]]:
-        if state.may_be_late(self.clock.uptime()) and state.past_deadline(self.clock.uptime()):
+    ) -> tuple[list[StoredEntry], int]:
+        """Lease what is ready; also returns up to where the journal must be durable for that."""
+        uptime, now = self.clock.uptime(), self.clock.now()
+        if state.may_be_late(uptime) and state.past_deadline(uptime):
             # They come first, and this is the first that we hear of them: the caller settles them.
-            return []
-        now = self.clock.now()
+            return [], 0
         state.advance(now)
-        over = state.expired(now)[:EXPIRE_AT_ONCE]
+        over = state.expired(now)[:EXPIRE_AT_ONCE] if state.may_have_expired else []
         operations: list[Operation] = [Expire(entry.id) for entry in over]
         taken = state.take(limit)
         if over:
             taken = self._without(state, taken, {entry.id for entry in over}, limit)
         if not taken and not over:
-            return []
-        deadline, deadline_at, boot = self.clock.uptime() + length, now + length, self.clock.boot_id
+            return [], 0
+        deadline, deadline_at, boot = uptime + length, now + length, self.clock.boot_id
+        payloads: list[bytes] = []
         try:
-            claimed = []
             for token, entry in enumerate(taken, start=state.tokens + 1):
                 # Read before the lease is written: damage then costs no attempt.
-                payload = self._payload(state.name, entry)
-                lease = Lease(entry.id, token, entry.attempts + 1, worker, deadline, boot, deadline_at)
-                operations.append(lease)
-                claimed.append((entry, payload, lease))
+                payloads.append(self._payload(state.name, entry))
+                operations.append(
+                    Lease(entry.id, token, entry.attempts + 1, worker, deadline, boot, deadline_at)
+                )
             self._write({state.name: operations})
         except BaseException:
             state.put_back(taken)
             raise
-        return [(entry, _stored(entry, payload), lease) for entry, payload, lease in claimed]
+        claimed = [_stored(entry, payload) for entry, payload in zip(taken, payloads, strict=True)]
+        return claimed, max([entry.position for entry in taken], default=0)
 
     def _without(self, state: QueueState, taken: list[Entry], over: set[str], limit: int) -> list[Entry]:
         kept = [entry for entry in taken if entry.id not in over]
@@ -238,14 +240,14 @@ class FoldStorage(ABC):
                 state = self._state(queue)
         if state is None or not state.leased:
             return []
-        mine = self._worker()
-        others = [worker for worker in list(state.leased) if worker != mine]
         now = time.monotonic()
-        look = bool(others) and now >= self._next_liveness_check.get(queue, 0.0)
+        look = now >= self._next_liveness_check.get(queue, 0.0)
         late = state.may_be_late(self.clock.uptime())
         if not look and not late:
             return []
         self._next_liveness_check[queue] = now + LIVENESS_INTERVAL
+        mine = self._worker()
+        others = [worker for worker in list(state.leased) if worker != mine]
         dead = {worker for worker in others if worker and not self._is_alive(worker)} if look else set()
         if not dead and not late and "" not in others:
             return []
