@@ -2,8 +2,6 @@
 
 import errno
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import timedelta
 from queue import SimpleQueue
 
@@ -42,12 +40,6 @@ class Recorded:
         return self.delay
 
 
-@pytest.fixture(autouse=True)
-def _short_turns(monkeypatch):
-    """An idle worker sees soon that it is to stop."""
-    monkeypatch.setattr(shift, "_TURN", timedelta(milliseconds=10))
-
-
 @pytest.fixture
 def clock():
     """The machine's own."""
@@ -58,18 +50,6 @@ def clock():
 def queue(storage):
     """A queue whose entries are tried once."""
     return Queue("jobs", storage, retry_policy=NoRetry())
-
-
-@pytest.fixture
-def start():
-    """Run a worker in another thread; it is stopped in the end."""
-    with ThreadPoolExecutor() as threads, ExitStack() as stack:
-
-        def start(worker, **options):
-            stack.callback(worker.stop, now=True)
-            return threads.submit(worker.run, **options)
-
-        yield start
 
 
 def wait_for(event):

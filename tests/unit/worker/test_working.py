@@ -2,8 +2,6 @@
 
 import functools
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -18,18 +16,11 @@ from duraq import (
     Worker,
     WorkerStats,
     run_processes,
-    shift,
 )
 
 SOON = 60  # seconds; only so that a failing test ends
 AT_ONCE, HOUR = timedelta(0), timedelta(hours=1)
 NO_PAUSE = FixedDelay(delay=AT_ONCE)
-
-
-@pytest.fixture(autouse=True)
-def _short_turns(monkeypatch):
-    """An idle worker sees soon that it is to stop."""
-    monkeypatch.setattr(shift, "_TURN", timedelta(milliseconds=10))
 
 
 @pytest.fixture
@@ -42,18 +33,6 @@ def clock():
 def queue(storage):
     """A queue whose entries are tried three times, at once."""
     return Queue("jobs", storage, retry_policy=FixedDelay(max_attempts=3, delay=AT_ONCE))
-
-
-@pytest.fixture
-def start():
-    """Run a worker in another thread; it is stopped in the end."""
-    with ThreadPoolExecutor() as threads, ExitStack() as stack:
-
-        def start(worker, **options):
-            stack.callback(worker.stop, now=True)
-            return threads.submit(worker.run, **options)
-
-        yield start
 
 
 def nothing(entry):

@@ -3,7 +3,6 @@
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -54,7 +53,7 @@ def queue(storage):
 
 @pytest.fixture(autouse=True)
 def stopping(monkeypatch):
-    """Set when a worker has been told to take no more entries; and an idle one sees it soon."""
+    """Set when a worker has been told to take no more entries."""
     stopping, stop = threading.Event(), shift.Shift.stop
 
     def stop_and_say(self):
@@ -62,20 +61,7 @@ def stopping(monkeypatch):
         stopping.set()
 
     monkeypatch.setattr(shift.Shift, "stop", stop_and_say)
-    monkeypatch.setattr(shift, "_TURN", timedelta(milliseconds=10))
     return stopping
-
-
-@pytest.fixture
-def start():
-    """Run a worker in another thread; it is stopped in the end."""
-    with ThreadPoolExecutor() as threads, ExitStack() as stack:
-
-        def start(worker, **options):
-            stack.callback(worker.stop, now=True)
-            return threads.submit(worker.run, **options)
-
-        yield start
 
 
 def wait_for(event):

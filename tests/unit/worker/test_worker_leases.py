@@ -1,8 +1,6 @@
 """A worker's leases: renewed while handlers run, and what happens once one is lost all the same."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -20,18 +18,6 @@ LENGTH = timedelta(milliseconds=60)
 def storage(open_storage):
     """A storage with short leases, by a clock that stands still."""
     return open_storage(lock_duration=LENGTH)
-
-
-@pytest.fixture
-def start():
-    """Run a worker in another thread; it is stopped in the end."""
-    with ThreadPoolExecutor() as threads, ExitStack() as stack:
-
-        def start(worker, **options):
-            stack.callback(worker.stop, now=True)
-            return threads.submit(worker.run, **options)
-
-        yield start
 
 
 @pytest.fixture
