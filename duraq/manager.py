@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from duraq.dead_letters import DeadLetterQueue
+from duraq.errors import InvalidOption
 from duraq.queue import Queue
 from duraq.retry import RetryPolicy
 from duraq.storage.base import Storage
@@ -17,6 +18,8 @@ class QueueManager:
     """Hands out the queues of a storage. It owns nothing: closing the storage is the caller's."""
 
     def __init__(self, storage: Storage) -> None:
+        if not hasattr(storage, "commit"):
+            raise InvalidOption(f"a QueueManager needs an open storage, such as FileStorage({storage!r})")
         self.storage = storage
 
     def queue(

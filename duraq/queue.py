@@ -31,7 +31,7 @@ from duraq.operations import (
     ResumeQueue,
 )
 from duraq.payload import PayloadCodec
-from duraq.retry import DEFAULT_POLICY, RetryPolicy
+from duraq.retry import RetryPolicy, check_policy
 from duraq.storage.base import Lapsed, Limits, Storage, StoredEntry
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Queue(Generic[T]):
         max_size: int | None = None,
     ) -> None:
         self.name = check_queue_name(name)
-        self.retry_policy = DEFAULT_POLICY if retry_policy is None else retry_policy
+        self.retry_policy = check_policy(retry_policy)
         self.max_size = max_size
         self._storage = storage
         self._codec: PayloadCodec[T] = PayloadCodec(payload_type, storage.max_payload_bytes)

@@ -32,7 +32,7 @@ class RetryPolicy(Protocol):
     def should_move_to_dead_letter(self, attempts: int, error: object | None = None) -> bool: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Counted:
     """What every built-in policy shares: a number of attempts, then the dead-letter queue."""
 
@@ -60,7 +60,7 @@ def _check_delay(name: str, delay: timedelta) -> None:
         raise InvalidOption(f"{name} must be between 0 and {_LONGEST.days} days, not {delay}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExponentialBackoff(_Counted):
     """Doubles the delay after each attempt, up to ``max_delay``.
 
@@ -90,7 +90,7 @@ class ExponentialBackoff(_Counted):
         return timedelta(seconds=delay * (1 - self.jitter * self._random()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FixedDelay(_Counted):
     """The same delay after every attempt."""
 
@@ -105,7 +105,7 @@ class FixedDelay(_Counted):
         return self.delay
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NoRetry(_Counted):
     """One attempt, then the dead-letter queue."""
 
@@ -117,3 +117,14 @@ class NoRetry(_Counted):
 
 
 DEFAULT_POLICY = ExponentialBackoff()
+
+
+def check_policy(policy: RetryPolicy | None) -> RetryPolicy:
+    """The policy itself, or the default one; InvalidOption if it is none."""
+    if policy is None:
+        return DEFAULT_POLICY
+    # A class has the methods too, and would only fail with the first entry that does.
+    methods = ("should_retry", "get_retry_delay", "should_move_to_dead_letter")
+    if isinstance(policy, type) or not all(callable(getattr(policy, name, None)) for name in methods):
+        raise InvalidOption(f"retry_policy must be a RetryPolicy such as NoRetry(), not {policy!r}")
+    return policy

@@ -140,6 +140,8 @@ class Worker(Generic[T]):
             elif notice is Notice.SIGNAL:
                 signals += 1
             shift.stop()
+            if deadline is None:
+                log.info("worker stopping: it takes no more entries", extra={"event": "worker_stopping"})
             at_once = notice is Notice.STOP_NOW or signals > 1 or isinstance(shift.error, FATAL)
             last = time.monotonic() + (0 if at_once else self.grace)
             deadline = last if deadline is None else min(deadline, last)
@@ -147,6 +149,8 @@ class Worker(Generic[T]):
 
 def check_handler(handler: Handler[T]) -> Handler[T]:
     """The handler itself, if calling it does the work."""
+    if not callable(handler):
+        raise InvalidOption(f"the handler must be a function of one entry, not {handler!r}")
     # Also an object that is called like a function; a type's __call__ is a function like any other.
     for function in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004 - see above
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import IO
 
+from duraq.cli.guard import Guard
 from duraq.model import AttemptError
 
 STDERR_BYTES = 8 * 1024
@@ -51,8 +52,9 @@ class CannotStart(BaseException):
 class Programs:
     """Runs programs and knows which are running."""
 
-    def __init__(self, command: Sequence[str], *, to_stderr: bool = False) -> None:
+    def __init__(self, command: Sequence[str], guard: Guard, *, to_stderr: bool = False) -> None:
         self._command = command
+        self._guard = guard
         self._stdout = 2 if to_stderr else None
         self._running: set[subprocess.Popen[bytes]] = set()
         # Who holds it knows that no program in the set has been reaped, so that its pid is still its own.
@@ -80,9 +82,12 @@ class Programs:
         with child.stdin, child.stderr:
             with self._changed:
                 self._running.add(child)
+            self._guard.add(child.pid)
             errors = self._attend(child, child.stdin, child.stderr, payload, lost)
             with self._changed:
                 self._running.discard(child)
+                # Before it is reaped: until then nobody else has its number.
+                self._guard.discard(child.pid)
                 status = child.wait()
                 self._changed.notify_all()
             return status, errors

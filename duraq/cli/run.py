@@ -2,7 +2,7 @@
 
 0     done
 65    (EX_DATAERR) dead at once
-75    (EX_TEMPFAIL) tried again later
+75    (EX_TEMPFAIL) a failed attempt, of which the program says that the next may succeed
 else  a failed attempt; the end of its stderr is the error
 """
 
@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import threading
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ import click
 import orjson
 
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.guard import Guard
 from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import show_rows
 from duraq.cli.programs import BadData, CannotStart, ProgramFailed, Programs, TemporaryFailure
@@ -74,10 +76,12 @@ class _ProgramQueue(Queue[Any]):
     "--backoff", type=DURATION, default=timedelta(seconds=1), help="Before the second attempt (1s)."
 )
 @click.option("--dead-on", type=_Codes(), default=frozenset(), help="These exit statuses too mean: dead.")
-@click.option("--retry-on", type=_Codes(), default=frozenset(), help="These too mean: later.")
+@click.option("--retry-on", type=_Codes(), default=frozenset(), help="These too mean what 75 does.")
 @click.option("--grace", type=DURATION, default=timedelta(seconds=30), help="For programs at SIGTERM (30s).")
 @click.option("--once", is_flag=True, help="One entry, then end; exit status 3 if there was none.")
-@click.option("--drain", is_flag=True, help="End when nothing is left.")
+@click.option(
+    "--drain", is_flag=True, help="End when nothing is ready; what is to be tried again later stays."
+)
 @common
 def run(
     queue: str,
@@ -94,16 +98,17 @@ def run(
 ) -> int:
     """Work QUEUE with COMMAND: the payload, as JSON, on its stdin; its exit status decides.
 
-    0 is done, 65 is dead at once, 75 is later, all else a failed attempt. Put -- before a COMMAND that has
-    options. It finds $DURAQ_ID, $DURAQ_QUEUE, $DURAQ_ATTEMPT and $DURAQ_ROOT in its environment.
+    0 is done, 65 is dead at once, all else (75 too, which says so in its error) a failed attempt that is
+    tried again until --max-attempts. Put -- before a COMMAND that has options. It finds $DURAQ_ID,
+    $DURAQ_QUEUE, $DURAQ_ATTEMPT and $DURAQ_ROOT in its environment.
     """
     said = settings()
     if shutil.which(command[0]) is None:
         # Found out now, it costs no entry an attempt.
         raise CommandError(Code.USAGE, f"there is no program {command[0]!r}")
     policy = ExponentialBackoff(max_attempts=max_attempts, base_delay=backoff)
-    programs = Programs(command, to_stderr=said.is_json)
-    with said.open() as storage:
+    with closing(Guard()) as guard, said.open() as storage:
+        programs = Programs(command, guard, to_stderr=said.is_json)
 
         def handle(entry: QueueEntry[Any]) -> None:
             environment = {

@@ -287,3 +287,9 @@ def test_no_such_window(tmp_path, window):
     with pytest.raises(InvalidOption, match="batch_window"):
         FileStorage(tmp_path / "storage", durability="batched", batch_window=window)
     assert not (tmp_path / "storage").exists()
+
+
+def test_a_manager_of_no_storage():
+    """A QueueManager refuses what is no storage, a path for one, and says what to give."""
+    with pytest.raises(InvalidOption, match="FileStorage"):
+        QueueManager("queues")

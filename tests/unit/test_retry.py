@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from duraq import MemoryStorage, Queue
 from duraq.errors import InvalidOption
 from duraq.retry import DEFAULT_POLICY, ExponentialBackoff, FixedDelay, NoRetry, RetryPolicy
 
@@ -178,3 +179,16 @@ def test_a_policy_of_ones_own_needs_no_base_class() -> None:
     assert policy.should_move_to_dead_letter(1, HopelessError())
     assert not policy.should_move_to_dead_letter(1, RetryableError())
     assert policy.get_retry_delay(2) == timedelta(seconds=10)
+
+
+@pytest.mark.parametrize("policy", [NoRetry, FixedDelay, 3, "always"], ids=repr)
+def test_what_is_no_policy(policy):
+    """A queue refuses what is no policy, a policy's class among it, before an entry fails by it."""
+    with MemoryStorage() as storage, pytest.raises(InvalidOption, match="retry_policy"):
+        Queue("jobs", storage, retry_policy=policy)
+
+
+def test_options_by_name():
+    """A policy's options are given by name: a bare number could mean attempts or seconds."""
+    with pytest.raises(TypeError):
+        FixedDelay(5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -120,12 +122,23 @@ def test_what_a_dead_worker_left(duraq, queue):
     """An entry whose worker was killed is taken by the next call, though that saw nothing of it happen."""
     queue.enqueue(1)
     process = duraq.start("run", "jobs", *sh("echo $$; exec sleep 1000"))
-    child = int(process.stdout.readline())
+    process.stdout.readline()
     process.kill()
     process.wait()
-    os.kill(child, signal.SIGKILL)
     code, out, _ = duraq.run("run", "jobs", "--once", "--", "cat")
     assert (code, out) == (0, b"1\n")
+
+
+def test_a_killed_run_takes_its_programs_along(duraq, queue):
+    """A program does not outlive the run that started it, for its entry is another's by then."""
+    queue.enqueue(1)
+    process = duraq.start("run", "jobs", *sh("trap '' TERM INT; echo $$; exec sleep 600"))
+    program = int(process.stdout.readline())
+    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        gone = os.pidfd_open(program)
+        assert select.select([gone], [], [], 60)[0]
+        os.close(gone)
 
 
 def test_no_such_program(duraq, queue):
@@ -198,9 +211,11 @@ def test_graceful_stop(duraq, queue, tmp_path, number, code):
     """At a signal no entry is taken any more, and the program that runs is left to finish."""
     queue.enqueue_many([1, 2])
     script = f"echo $$; while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo finished"
-    process = duraq.start("run", "jobs", *sh(script))
+    process = duraq.start("run", "jobs", "-v", *sh(script))
     started(process)
     stop(process, number)
+    while b"worker stopping" not in process.stderr.readline():
+        pass
     (tmp_path / "go").touch()
     out, err = process.communicate()
     assert (process.returncode, out) == (code, b"finished\n")

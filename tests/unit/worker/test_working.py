@@ -251,3 +251,9 @@ def test_options_out_of_range(queue, options):
         Worker(**{"queues": queue, "handler": nothing} | options)
     with pytest.raises(InvalidOption):
         Worker(queue, nothing).run(limit=0)
+
+
+def test_what_is_no_handler(queue):
+    """What cannot be called is refused before an entry is taken."""
+    with pytest.raises(InvalidOption, match="handler"):
+        Worker(queue, None)
