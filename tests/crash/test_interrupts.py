@@ -216,7 +216,10 @@ def test_at_any_moment(tmp_path: Path, seed: int) -> None:
                 after = run.do(kind, number)
                 alarm.stop()
                 run.entries = after
-            except Interrupted:
+            except (Interrupted, RuntimeError) as error:
+                # The interpreter's own threading code, interrupted, may trip over a lock that it lost.
+                if not isinstance(error, Interrupted) and not isinstance(error.__context__, Interrupted):
+                    raise
                 interrupted += 1
                 run.after_interrupt(f"seed {seed}, step {number}, {kind}")
     assert interrupted

@@ -213,7 +213,7 @@ def test_graceful_stop(duraq, queue, tmp_path, number, code):
     script = f"echo $$; while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo finished"
     process = duraq.start("run", "jobs", "-v", *sh(script))
     started(process)
-    stop(process, number)
+    process.send_signal(number)
     while b"worker stopping" not in process.stderr.readline():
         pass
     (tmp_path / "go").touch()
