@@ -111,6 +111,15 @@ def find(buffer: bytes, start: int) -> Iterator[Frame]:
         at = buffer.find(MAGIC, at + (frame.length if frame else 1))
 
 
+def any_of(buffer: bytes, start: int, epoch: int) -> bool:
+    """Whether there is a whole frame of that epoch at or behind ``start``."""
+    beginning = MAGIC + epoch.to_bytes(4, "little")
+    at = buffer.find(beginning, start)
+    while at >= 0 and decode(buffer, at) is None:
+        at = buffer.find(beginning, at + 1)
+    return at >= 0
+
+
 def touched(buffer: bytes, start: int, epoch: int, position: int) -> dict[tuple[str, int], int]:
     """Where the chain of frames that begins at ``position`` leaves each (queue, segment).
 

@@ -10,6 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from duraq.errors import OutcomeUnknown
+
+# A thread that was interrupted at the wrong moment may never say that it is done; in seconds.
+_PATIENCE = 60.0
+
 
 class GroupCommit:
     """Runs ``sync`` for whoever needs it, one at a time.
@@ -23,6 +28,7 @@ class GroupCommit:
         self._turn = threading.Condition(self._lock)
         self._waiting = 0
         self._running = False
+        self._closed = False
         self.synced = 0
 
     def learn(self, position: int) -> None:
@@ -32,6 +38,13 @@ class GroupCommit:
 
     def wait_for(self, position: int) -> None:
         """Return once everything before ``position`` is durable. Raises what the sync raised."""
+        # Again if a sync reached less: another thread was just finding out how far the journal goes.
+        while self.synced < position:
+            if self._closed:
+                raise OutcomeUnknown("the storage was closed before this was known to be durable")
+            self._wait_once(position)
+
+    def _wait_once(self, position: int) -> None:
         leading, reached = False, 0
         try:
             with self._lock:
@@ -53,5 +66,11 @@ class GroupCommit:
                 with self._lock:
                     self._running = False
                     self.synced = max(self.synced, reached)
-                    if self._waiting:
+                    if self._waiting or self._closed:
                         self._turn.notify_all()
+
+    def close(self) -> None:
+        """Return when no sync is running any more, and let none begin: descriptors are about to be closed."""
+        with self._lock:
+            self._closed = True
+            self._turn.wait_for(lambda: not self._running and not self._waiting, _PATIENCE)

@@ -129,7 +129,7 @@ class Journal:
         now = self.standing
         data, crc = frame.encode(now.epoch, now.end, synced, now.chain, parts)
         if now.end - now.base + len(data) > self.capacity:
-            now = self._go_over(len(data))
+            now = self._ahead(len(data))
             data, crc = frame.encode(now.epoch, now.end, synced, now.chain, parts)
         fd = self.files[now.epoch & 1]
         # Not synced here: the caller does that after giving up the lock, together with others.
@@ -163,33 +163,55 @@ class Journal:
         """Go on from behind the frame; a sync that begins now may speak for it."""
         # Not before: a position that another thread had synced, and that were then taken back, would be
         # used again for a frame that nobody has synced.
+        if after.epoch != self.standing.epoch:
+            self.capacity = self.header(after.epoch).capacity
         self.standing = after
 
     def take_back(self, before: Standing, now: Standing) -> None:
         """Undo the append that led from ``before`` to ``now``, durably: no later recovery finds the frame."""
+        # Should we die in between: whoever is next takes the journal's word, not the block's.
+        self.control.write(NOTHING)
         self._wipe(now.start, now)
-        start = before.start if now.epoch == before.epoch else now.base
-        restored = now._replace(chain=before.chain, start=start, end=now.start)
+        restored = before
+        if now.epoch != before.epoch:
+            restored = now._replace(chain=_chain(before), start=now.base, end=now.start)
         self.control.write(restored)
-        self.standing = restored
+        self.accept(restored)
 
-    def _go_over(self, length: int) -> Standing:
+    def _ahead(self, length: int) -> Standing:
+        """Where the other file begins, if it is prepared for a frame of this length; else NeedsRoom."""
         now = self.standing
         ahead = self.try_header(now.epoch + 1)
         if ahead is None or ahead.capacity < length:
             raise NeedsRoom(length)
-        self.capacity = ahead.capacity
-        # From a file without a frame the chain begins anew: recovery could not know what it was.
-        chain = now.chain if now.start < now.end else 0
-        self.standing = now._replace(
-            epoch=ahead.epoch, chain=chain, base=ahead.base, start=ahead.base, end=ahead.base
+        return now._replace(
+            epoch=ahead.epoch, chain=_chain(now), base=ahead.base, start=ahead.base, end=ahead.base
         )
-        return self.standing
 
     def go_over_now(self) -> None:
         """Leave the current file for good; the other one must be prepared."""
-        self.standing = self._go_over(0)._replace(synced=self.standing.base)
-        self.control.write(self.standing)
+        now = self._ahead(0)
+        now = now._replace(synced=now.base)
+        self.control.write(now)
+        self.accept(now)
+
+    def clear(self, epoch: int) -> None:
+        """Wipe the frames of an epoch that the journal does not go on from, durably.
+
+        A power cut can keep the first frame of a file and lose the end of the one before it. Recovery goes on
+        in that one, and what it writes there must never be followed by the frame that was left over.
+        """
+        fd = self.files[epoch & 1]
+        content = self._fs.pread(fd, self._fs.size(fd), 0)
+        if frame.any_of(content, HEADER_BYTES, epoch):
+            for at in range(HEADER_BYTES, len(content), len(_ZEROS)):
+                self._fs.pwrite(fd, _ZEROS[: len(content) - at], at)
+            self._fs.datasync(fd)
+
+    def renew(self, standing: Standing) -> None:
+        """Take over where a recovery has found the journal; in one step, for others may be syncing."""
+        self.capacity = self.header(standing.epoch).capacity
+        self.standing = standing
 
     # -- with or without it ----------------------------------------------------------------------------
 
@@ -253,6 +275,11 @@ class Journal:
             self._fs.sync(fd)
         except OSError as error:
             raise SyncFailed(*error.args) from error
+
+
+def _chain(now: Standing) -> int:
+    # From a file without a frame the chain begins anew: recovery could not know what it was.
+    return now.chain if now.start < now.end else 0
 
 
 def scan(file_system: FileSystem, fd: int, header: Header) -> tuple[list[Frame], bytes]:

@@ -58,6 +58,7 @@ class Log:
         # Re-entrant, so that a thread that was interrupted in the middle of a turn can still close all this.
         self._threads = threading.RLock()
         self._inside = False  # a turn is going on
+        self._unreplayed = False  # others wrote, and their last frame is not known to be in the segments
         self._failed = False  # a sync failed and could not be made good
         self.shared = False  # whether others wrote between the last two turns of this process
         self.queues: dict[str, Segments] = {}
@@ -90,26 +91,23 @@ class Log:
 
     def _arrive(self) -> None:
         """Be counted among those who have the storage open; the first one recovers it."""
-        while True:
-            if self.fs.try_lock(self._presence):
-                # Nobody else has it open: whatever the control block says is from another life.
-                self._recover()
-                # flock trades the exclusive lock for the shared one in two steps; another process may get
-                # in between and recover once more, which changes nothing.
-                self.fs.share_lock(self._presence)
-            else:
-                self.fs.share_lock(self._presence)
-            self.fs.lock(self.control.fd)
-            try:
-                standing = self.control.read()
-                if standing.epoch:
-                    self._check_not_failed(standing)
-                    self.journal.adopt(standing)
-                    return
-            finally:
-                self.fs.unlock(self.control.fd)
-            # Its first opener died while it was recovering: be the first ourselves.
-            self.fs.unlock(self._presence)
+        if self.fs.try_lock(self._presence):
+            # Nobody else has it open: whatever the control block says is from another life.
+            self._recover()
+        # flock trades an exclusive lock for the shared one in two steps; another process may get in between
+        # and recover once more, which changes nothing.
+        self.fs.share_lock(self._presence)
+        self.fs.lock(self.control.fd)
+        try:
+            standing = self.control.read()
+            if not standing.epoch:
+                # Its first opener died while it was recovering, or a turn was broken off.
+                self._recover_under_lock()
+                return
+            self._check_not_failed(standing)
+            self.journal.adopt(standing)
+        finally:
+            self.fs.unlock(self.control.fd)
 
     def _recover(self) -> None:
         self.fs.lock(self.control.fd)
@@ -120,15 +118,16 @@ class Log:
 
     def _recover_under_lock(self) -> None:
         failed = self.control.read().failed
-        # 0: whoever comes now must not believe the block before it is written anew.
-        self.control.write(NOTHING)
+        # Whoever comes now must not believe the block before it is written anew.
+        self.control.write(NOTHING._replace(failed=failed))
         # The first recycling prepares epoch 3; before that there may be nothing to note.
         required = newest_epoch(self.fs, self.journal.files) > 2
         known = ends.load(self.fs, self.directory, required=required)
         found = read_journal(self.fs, self.journal.files, known.position)
         Replay(self.fs, self.root).recover(found.frames, known.queues, self.names())
-        self.journal.standing = NOTHING
-        self.journal.adopt(found.standing)
+        if found.newest > found.standing.epoch:
+            self.journal.clear(found.newest)
+        self.journal.renew(found.standing)
         if failed or self._is_poisoned(found.standing.epoch):
             # A sync failed in another life. What the page cache shows may be nowhere else, and no sync would
             # write it: so all of it is written again, and nothing is promised from that file any more.
@@ -141,6 +140,7 @@ class Log:
         """Give up every descriptor and lock, once no thread is in the middle of a turn."""
         if not self.forked:
             self.recycling.join()
+            self.commits.close()
         with self._threads:
             if self.closed:
                 return
@@ -192,7 +192,7 @@ class Log:
             self.fs.lock(self.control.fd)
             standing = self.control.read()
             mine = self.journal.standing
-            if standing is not mine:
+            if standing is not mine or self._unreplayed:
                 self._refresh(standing, mine)
         except BaseException:
             self.unlock()
@@ -215,15 +215,19 @@ class Log:
 
     def _refresh(self, standing: Standing, mine: Standing) -> None:
         """Others, or other threads, have been here since."""
+        self._check_not_failed(standing)
         if not standing.epoch:
             # Somebody died in the middle of writing the block. The journal itself says where it stands.
             self._recover_under_lock()
+            self._unreplayed = False
             self.shared = True
             return
         self.commits.learn(standing.synced)
-        self._check_not_failed(standing)
+        moved = self._unreplayed or standing.end != mine.end or standing.epoch != mine.epoch
+        # Should the disk be full now, the next turn must come back to it.
+        self._unreplayed = moved
         self.journal.adopt(standing)
-        self.shared = moved = standing.end != mine.end or standing.epoch != mine.epoch
+        self.shared = moved
         if moved and standing.synced < standing.end and standing.start < standing.end:
             # Whoever wrote the last frame may have died before its lines reached the segments. (If it is
             # synced, its writer lived long enough to write them first.)
@@ -233,6 +237,7 @@ class Log:
                 if queue is None or not queue.reaches(part.segment, part.offset + len(part.lines)):
                     Replay(self.fs, self.root).run([frame])
                     break
+        self._unreplayed = False
 
     def end_broken_turn(self, forget: Callable[[], None]) -> None:
         """If a turn of this thread was broken off so that it left the lock held, give it up.
@@ -253,7 +258,7 @@ class Log:
         There may be a frame that the control block knows nothing of. It would appear at the next recovery;
         better now, than after everybody was told that it is not there.
         """
-        self.control.write(NOTHING)
+        self.control.write(NOTHING._replace(failed=self.control.read().failed))
 
     # -- under the lock --------------------------------------------------------------------------------
 
@@ -288,7 +293,10 @@ class Log:
 
     def reopen(self, name: str) -> Segments:
         """The queue's segments, read from their beginning."""
-        self.queues.pop(name).close()
+        # Not there if this failed once before.
+        before = self.queues.pop(name, None)
+        if before is not None:
+            before.close()
         found = self.queue(name)
         assert found is not None
         return found
@@ -369,28 +377,40 @@ class Log:
         other journal file. If that fails too, nobody can say what survives: OutcomeUnknown, for all.
         """
         log.error("syncing the journal failed (%s); leaving the file for the other one", error)
+        # Until it is made good, whatever comes between: the next sync of that file would lie.
+        self._failed = True
         try:
-            self.lock()
-            try:
-                standing = self.journal.standing
-                if standing.epoch == failed.epoch:
-                    self._leave_file(standing)
-                elif not self._is_poisoned(failed.epoch):
-                    # Others have filled the file meanwhile, and know nothing.
-                    self.recycling.make_durable(self.recycling.touched(failed.epoch), standing.base)
-                    self.control.write(standing._replace(synced=max(standing.synced, standing.base)))
-                return self.journal.standing.base
-            except (OSError, StorageError):
-                self.fail()
-                raise
-            finally:
-                self.unlock()
+            with self.recycling.alone():
+                self.lock()
+                try:
+                    reached = self._make_good(failed)
+                except (OSError, StorageError):
+                    self.fail()
+                    raise
+                finally:
+                    self.unlock()
         except (OSError, StorageError) as worse:
             raise OutcomeUnknown(
                 f"the journal could not be synced ({error}), nor its lines elsewhere ({worse})",
                 path=self.path,
                 hint="the change is there wholly or not at all; close and reopen the storage to see",
             ) from error
+        self._failed = False
+        return reached
+
+    def _make_good(self, failed: Standing) -> int:
+        """Make durable, through the segments, what the file holds whose sync has failed; under the lock.
+
+        Returns up to which position.
+        """
+        standing = self.journal.standing
+        if standing.epoch == failed.epoch:
+            self._leave_file(standing)
+        elif not self._is_poisoned(failed.epoch):
+            # Others have filled the file meanwhile, and know nothing.
+            self.recycling.make_durable(self.recycling.touched(failed.epoch), standing.base)
+            self.control.write(standing._replace(synced=max(standing.synced, standing.base)))
+        return self.journal.standing.base
 
     def fail(self) -> None:
         """Nothing is accepted any more, from anyone, until the storage is reopened."""

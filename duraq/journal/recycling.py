@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from duraq.errors import StorageError, StorageFailed
@@ -61,9 +62,7 @@ class Recycling:
 
     def make_room(self, length: int) -> None:
         """Prepare the other journal file for a frame of this length; waits for whoever is at it."""
-        with self._threads:
-            self._log.check_usable()
-            self._fs.lock(self._lock)
+        with self.alone():
             try:
                 self._recycle(length)
             except SyncFailed as error:
@@ -75,6 +74,15 @@ class Recycling:
                 finally:
                     self._log.unlock()
                 raise StorageFailed(f"a sync failed ({error})", path=self._log.path, hint=REOPEN) from error
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else prepares a file or notes the ends meanwhile. To be taken before the storage's lock."""
+        with self._threads:
+            self._log.check_usable()
+            try:
+                self._fs.lock(self._lock)
+                yield
             finally:
                 self._fs.unlock(self._lock)
 

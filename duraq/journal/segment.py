@@ -11,7 +11,7 @@ not yet the newest.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -89,6 +89,7 @@ class Segments:
             self._fd = self._open_first()
             undo.pop_all()
         self._sealed: OrderedDict[int, int] = OrderedDict()
+        self._next: int | None = None  # a seal was read, and the segment that it names is still to be opened
         self.size = 0  # bytes of the active segment that were read
         self.next_seq = self.segment
         # The storage's position up to which this queue is known to have been read.
@@ -127,16 +128,16 @@ class Segments:
         Raises StorageDamaged at the first line that is not a record, or not the next one.
         """
         while True:
+            if self._next is not None:
+                self._advance(self._next)
             length = self._fs.size(self._fd) - self.size
-            sealed = None
             if length > 0:
-                sealed = yield from self._read(self._fs.pread(self._fd, length, self.size))
-            if sealed is None:
+                yield from self._read(self._fs.pread(self._fd, length, self.size))
+            if self._next is None:
                 # A reader may have come between the seal and what was written behind it.
                 if self._writable:
                     self._check_end()
                 return
-            self._advance(sealed)
 
     def _check_end(self) -> None:
         """Raise StorageDamaged if there is more, though no seal says so; once, at what was there first."""
@@ -147,7 +148,7 @@ class Segments:
             if self._length(number):
                 raise self._damaged(f"the segment ends without a seal, though segment {number} follows")
 
-    def _read(self, data: bytes) -> Generator[tuple[Record, Where], None, int | None]:
+    def _read(self, data: bytes) -> Iterator[tuple[Record, Where]]:
         at = 0
         while (newline := data.find(b"\n", at)) >= 0:
             line = data[at : newline + 1]
@@ -157,17 +158,19 @@ class Segments:
                 raise self._damaged(str(error)) from None
             if found.seq != self.next_seq:
                 raise self._damaged(f"record {self.next_seq} was due here, this is record {found.seq}")
+            if isinstance(found.operation, Seal):
+                # First of all, for opening it may fail, and what is behind a seal is nobody's.
+                self._next = found.operation.next
             self.next_seq += 1
             where = (self.segment, self.size, len(line))
             self.size += len(line)
             at = newline + 1
-            if isinstance(found.operation, Seal):
-                return found.operation.next
+            if self._next is not None:
+                return
             yield found, where
         if at < len(data) and self._writable:
             # For a reader it is a line in the making; whoever holds the lock sees none.
             raise self._damaged("the last line has no end")
-        return None
 
     def _missing(self, segment: int) -> StorageDamaged:
         return StorageDamaged("the segment is missing", path=self._path(segment), hint=REFUSED)
@@ -189,6 +192,7 @@ class Segments:
             raise self._missing(segment) from None
         self._keep_sealed(self.segment, self._fd)
         self._fd, self.segment, self.size = fd, segment, 0
+        self._next = None
 
     def line(self, where: Where) -> bytes:
         """The bytes of one record."""

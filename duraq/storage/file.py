@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -124,6 +125,7 @@ class FileStorage(FoldStorage):
         self._need = 0
         self._queues: dict[str, _Queue] = {}
         self._closing = False
+        self._closing_lock = threading.RLock()
         self._next_recount = 0.0
         if not allow_network and is_network(kind := file_system_type(self.path)):
             raise NetworkFileSystem(
@@ -369,25 +371,27 @@ class FileStorage(FoldStorage):
 
     def close(self) -> None:
         """Give back what is leased, uncounted, and release every lock and descriptor. Idempotent."""
-        if self._log.closed or self._closing:
-            return
-        self._closing = True
-        try:
-            # First: the thread that prepares the journal is waited for below, and it waits for the lock.
-            self._log.end_broken_turn(self._forget)
-            self._give_back()
-        except (DuraqError, OSError) as error:
-            # The leases end all the same, when the locks go; only their attempts then count.
-            log.warning("closing %s: could not give back what was leased: %s", self.path, error)
-        if self._flusher is not None:
-            self._flusher.stop()
-        # First, so that whoever is woken by the rest sees that it is closed.
-        self._log.close()
-        for known in self._queues.values():
-            known.waiters.close()
-            self._fs.close(known.waiters.directory)
-        self._presence.close()
-        self._fs.close(self._leases)
+        # By another thread at once it waits; again, after it was interrupted, it goes on.
+        with self._closing_lock:
+            if self._log.closed:
+                return
+            self._closing = True
+            try:
+                # First: the thread that prepares the journal is waited for below, and it waits for the lock.
+                self._log.end_broken_turn(self._forget)
+                self._give_back()
+            except (DuraqError, OSError) as error:
+                # The leases end all the same, when the locks go; only their attempts then count.
+                log.warning("closing %s: could not give back what was leased: %s", self.path, error)
+            if self._flusher is not None:
+                self._flusher.stop()
+            # First, so that whoever is woken by the rest sees that it is closed.
+            self._log.close()
+            for known in self._queues.values():
+                known.waiters.close()
+                self._fs.close(known.waiters.directory)
+            self._presence.close()
+            self._fs.close(self._leases)
 
     def _give_back(self) -> None:
         if not any(known.state.leased for known in self._queues.values()):
@@ -405,6 +409,7 @@ class FileStorage(FoldStorage):
         """The child closes the parent's descriptors and may not use this object; see StorageForked."""
         if self._log.closed:
             return
+        self._closing_lock = threading.RLock()
         self._log.after_fork_in_child()
         for known in self._queues.values():
             self._fs.close(known.waiters.directory)

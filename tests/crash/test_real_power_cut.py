@@ -79,9 +79,13 @@ class Disk:
         run("mount", "-o", "loop", self.image, self.mounted)
 
     def unmount(self) -> None:
-        if subprocess.run(["umount", self.mounted], check=False, capture_output=True).returncode:
-            # A process of a test that failed still has files there; nothing of it may stay mounted.
-            subprocess.run(["umount", "-l", self.mounted], check=False, capture_output=True)
+        # What was killed a moment ago may not have let go of everything yet, and nobody tells when it has.
+        for _ in range(50):
+            if not subprocess.run(["umount", self.mounted], check=False, capture_output=True).returncode:
+                return
+            time.sleep(0.1)
+        # A process of a test that failed still has files there; nothing of it may stay mounted.
+        subprocess.run(["umount", "-l", self.mounted], check=False, capture_output=True)
 
     def cut_power(self) -> None:
         fd = os.open(self.mounted, os.O_RDONLY)
