@@ -69,8 +69,8 @@ class GroupCommit:
                     if self._waiting or self._closed:
                         self._turn.notify_all()
 
-    def close(self) -> None:
-        """Return when no sync is running any more, and let none begin: descriptors are about to be closed."""
+    def close(self) -> bool:
+        """Let no sync begin any more, and wait for those that run; returns whether they have ended."""
         with self._lock:
             self._closed = True
-            self._turn.wait_for(lambda: not self._running and not self._waiting, _PATIENCE)
+            return self._turn.wait_for(lambda: not self._running and not self._waiting, _PATIENCE)

@@ -138,15 +138,21 @@ class Log:
 
     def close(self) -> None:
         """Give up every descriptor and lock, once no thread is in the middle of a turn."""
+        idle = True
         if not self.forked:
             self.recycling.join()
-            self.commits.close()
+            idle = self.commits.close()
         with self._threads:
             if self.closed:
                 return
             self.closed = True
             for queue in self.queues.values():
                 queue.close()
+            if not idle:
+                # A disk that does not answer. The sync's descriptors stay open: their numbers, given to other
+                # files, would have it write and sync there. The next opener is not kept waiting.
+                self.fs.unlock(self._presence)
+                self._opened.pop_all()
             self._opened.close()
 
     def after_fork_in_child(self) -> None:

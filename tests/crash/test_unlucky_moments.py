@@ -1,0 +1,265 @@
+"""Two things at once: a failure, and a kill, a power cut or another failure while it is being made good."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from duraq.errors import DuraqError, NotWritten, OutcomeUnknown, StorageFailed
+from duraq.journal import recycling
+from duraq.journal.log import Sizes
+from duraq.operations import Complete, Enqueue
+from duraq.storage.file import FileStorage
+from duraq.testing import Crashed, FakeClock, MemoryFileSystem
+from duraq.testing.power_cut import Nothing, after_power_cut
+
+SIZES = Sizes(journal=8 << 10, segment=2 << 10)
+
+
+class Inline:
+    """Stands in for a thread: the disk in memory knows one only."""
+
+    def __init__(self, target, **_):
+        self.start, self.is_alive, self.join = target, lambda: False, lambda: None
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("duraq"), "disabled", True)
+    monkeypatch.setattr(recycling, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Inline))
+
+
+@pytest.fixture
+def disk():
+    """An empty disk, seen by a first process."""
+    return MemoryFileSystem()
+
+
+def opened(fs):
+    return FileStorage("/storage", clock=FakeClock(), file_system=fs, sizes=SIZES, allow_network=True)
+
+
+def put(storage, *names, size=50, queue="a"):
+    storage.commit({queue: [Enqueue(name, b'"%s"' % (b"x" * size)) for name in names]})
+
+
+def ids(storage, queue="a"):
+    return [entry.id for entry in storage.entries(queue)]
+
+
+def fill(storage, room=1400):
+    """Fill the journal's file until less than that is left; returns what was put."""
+    names = []
+    while True:
+        journal = storage._log.journal
+        if journal.capacity - (journal.standing.end - journal.standing.base) < room:
+            return names
+        names.append(f"fill{len(names)}")
+        put(storage, names[-1], size=300)
+
+
+def test_no_descriptor_for_the_next_segment(disk):
+    """A process that could not open the next segment opens it later, and writes nothing behind the seal."""
+    storage, follower = opened(disk), disk.process()
+    put(storage, "0")
+    other = opened(follower)
+    assert ids(other) == ["0"]
+    for number in range(1, 12):
+        put(storage, f"{number}", size=300)
+    follower.fail("open_file", errno.EMFILE, name="*.jsonl", when=4)
+    with pytest.raises(DuraqError):
+        ids(other)
+    put(other, "mine")
+    expected = [*map(str, range(12)), "mine"]
+    assert ids(storage) == ids(other) == expected
+    storage.close()
+    other.close()
+    assert ids(opened(disk.process())) == expected
+
+
+def test_killed_while_undoing(disk):
+    """A process that is killed while it undoes what found no room leaves a journal without a hole."""
+    storage, other = opened(disk), opened(disk.process())
+    put(storage, "1")
+    put(other, "2")
+    put(storage, "3")
+    disk.fail("pwrite", errno.ENOSPC, name="*.jsonl", short=10)
+    disk.crash_after(1, at={"datasync"})
+    with pytest.raises(Crashed):
+        put(storage, "4")
+    put(other, "5")
+    put(other, "6")
+    other.close()
+    assert ids(opened(disk.process())) == ["1", "2", "3", "5", "6"]
+
+
+def test_a_full_disk_while_replaying(disk):
+    """A group whose writer died is brought to its segments, if not by the first who meets it, by the next."""
+    storage, follower = opened(disk), disk.process()
+    other = opened(follower)
+    put(storage, "job")
+    put(storage, "old", queue="b")
+    (claimed,) = storage.claim("a", 1, detached=True)
+    assert (ids(other), ids(other, "b")) == (["job"], ["old"])
+    pwrite = disk.pwrite
+
+    def die_before_the_segments(fd, data, offset):
+        if "segments" in disk._description(fd).path:
+            disk.die()
+            raise Crashed
+        return pwrite(fd, data, offset)
+
+    disk.pwrite = die_before_the_segments
+    with pytest.raises(Crashed):
+        storage.commit({"a": [Complete("job", claimed.token)], "b": [Enqueue("new", b"1")]})
+    follower.fail("pwrite", errno.ENOSPC, name="b/segments/*")
+    with pytest.raises(NotWritten):
+        ids(other)
+    assert (ids(other), ids(other, "b")) == ([], ["old", "new"])
+
+
+def test_a_sync_while_going_over(disk):
+    """A sync beside a frame that fails, and would have begun the next file, speaks for no later frame."""
+    storage = opened(disk)
+    names = fill(storage)
+    pwrite = disk.pwrite
+
+    def fail_and_sync(fd, data, offset):
+        if len(data) > 1500 and "journal" in disk._description(fd).path:
+            disk.pwrite = pwrite
+            storage._log.settle(storage._log.journal.standing.end)
+            raise OSError(errno.ENOSPC, "no space")
+        return pwrite(fd, data, offset)
+
+    disk.pwrite = fail_and_sync
+    with pytest.raises(NotWritten):
+        put(storage, "refused", size=1500)
+    put(storage, "durable")
+    assert ids(opened(disk.surviving(nothing=True))) == [*names, "durable"]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_full_disk_twice(disk, count):
+    """After a full disk at a file's beginning, and at a group larger than one, what is written is found."""
+    storage = opened(disk)
+    names = fill(storage)
+    disk.fail("pwrite", errno.ENOSPC, name="*.jsonl", times=None)
+    for group, size in ((["x"], 1500), ([f"y{number}" for number in range(9)], 1000)):
+        with pytest.raises(NotWritten):
+            put(storage, *group, size=size)
+    disk.heal()
+    for number in range(count):
+        put(storage, f"z{number}")
+    storage.close()
+    assert ids(opened(disk.process())) == [*names, *(f"z{number}" for number in range(count))]
+
+
+def only(kept):
+    """A power cut that takes all but what was written to one file."""
+
+    class Only(Nothing):
+        def content(self, file):
+            return file.cache.copy() if file is kept else file.durable()
+
+    return Only()
+
+
+def test_a_frame_that_is_left_over(disk):
+    """A frame of the next file that outlives the end of this one is wiped, and never comes back."""
+    storage = opened(disk)
+    names = fill(storage, 1500)
+    storage._log.settle = lambda _position: None  # these two syncs never begin
+    put(storage, "tail", size=400)
+    put(storage, "stale", size=1500)
+    next_file = dict(disk._disk.files())["storage/journal/0.journal"]
+    after = MemoryFileSystem(disk=after_power_cut(disk._disk, only(next_file)))
+    storage = opened(after)
+    assert ids(storage) == names
+    put(storage, "b", size=20)
+    after.fail("datasync", errno.EIO, name="1.journal")
+    put(storage, "c", size=30)  # goes over to the other file
+    storage.close()
+    assert ids(opened(after.process())) == [*names, "b", "c"]
+
+
+def test_a_failed_sync_and_a_killed_opener(disk):
+    """That a sync failed is remembered until a recovery is through, however many are killed in it."""
+    storage = opened(disk)
+    put(storage, "1")
+    disk.fail("datasync", errno.EIO, name="*.journal")
+    disk.fail("pwrite", errno.ENOSPC, name="poison.json*", times=None)
+    with pytest.raises(OutcomeUnknown):
+        put(storage, "2")
+    disk.heal()
+    with pytest.raises(StorageFailed):
+        put(storage, "refused")
+    storage.close()
+    opener = disk.process()
+    opener.crash_after(2)
+    with pytest.raises(Crashed):
+        opened(opener)
+    put(opened(disk.process()), "3")
+    assert ids(opened(disk.surviving(nothing=True))) == ["1", "2", "3"]
+
+
+def test_interrupted_after_a_failed_sync(disk):
+    """After a Ctrl-C while a failed sync is being made good, no sync of that file passes for one."""
+    storage = opened(disk)
+    put(storage, "1")
+    disk.fail("datasync", errno.EIO, name="*.journal")
+    lock, turns = disk.lock, []
+
+    def interrupted(fd):
+        turns.append(fd)
+        if len(turns) > 1:
+            disk.lock = lock
+            raise KeyboardInterrupt
+        lock(fd)
+
+    disk.lock = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        put(storage, "2")
+    with pytest.raises(OutcomeUnknown):
+        put(storage, "3")
+    assert ids(opened(disk.surviving(nothing=True)))[:1] == ["1"]
+
+
+def test_opening_after_a_call_was_broken_off(disk):
+    """Who opens a storage need not wait for one that has it open, and was interrupted in a call."""
+    storage = opened(disk)
+    put(storage, "1")
+    pwrite = disk.pwrite
+
+    def interrupted(fd, data, offset):
+        disk.pwrite = pwrite
+        raise KeyboardInterrupt
+
+    disk.pwrite = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        put(storage, "2")
+    assert ids(opened(disk.process())) == ["1"]
+
+
+def test_no_descriptor_after_a_call_was_broken_off(disk):
+    """What is known is read anew after an interrupt, if not at the first try, at the next."""
+    storage = opened(disk)
+    put(storage, "1")
+    pwrite = disk.pwrite
+
+    def interrupted(fd, data, offset):
+        disk.pwrite = pwrite
+        raise KeyboardInterrupt
+
+    disk.pwrite = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        put(storage, "2")
+    disk.fail("open_file", errno.EMFILE, name="*.jsonl", when=2)
+    with pytest.raises(DuraqError):
+        put(storage, "3")
+    put(storage, "4")
+    assert ids(storage) == ["1", "4"]
+    storage.close()
