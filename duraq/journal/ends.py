@@ -55,7 +55,7 @@ def load(file_system: FileSystem, directory: int, *, required: bool) -> Ends:
         record.check(line)
         content = orjson.loads(line)
         return Ends(content["position"], {queue: End(*end) for queue, end in content["queues"].items()})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise StorageDamaged(
             f"the ends of the queues cannot be read ({error})",
             path=f"journal/{NAME}",

@@ -120,8 +120,15 @@ def any_of(buffer: bytes, start: int, epoch: int) -> bool:
     return at >= 0
 
 
-def touched(buffer: bytes, start: int, epoch: int, position: int) -> dict[tuple[str, int], int]:
+def previous(head: bytes) -> int:
+    """The crc that this head names as that of the frame before."""
+    return int(_HEAD.unpack_from(head)[4])
+
+
+def touched(buffer: bytes, start: int, epoch: int, position: int, last: int) -> dict[tuple[str, int], int]:
     """Where the chain of frames that begins at ``position`` leaves each (queue, segment).
+
+    ``last`` is the crc of the last one that counts, 0 if none does: one behind it was passed over.
 
     What has another position, or does not name the crc before it, is left over from an earlier round. The
     frame behind the last one may be torn, its head whole: a power cut did that, and nothing was written there
@@ -130,6 +137,8 @@ def touched(buffer: bytes, start: int, epoch: int, position: int) -> dict[tuple[
     ends: dict[tuple[bytes, int], int] = {}
     view = memoryview(buffer)
     at, chain = start, None
+    if not last:
+        return {}
     while at + HEAD_LENGTH <= len(buffer):
         magic, found_epoch, found_position, _, previous, length = _HEAD.unpack_from(buffer, at)
         if magic != MAGIC or found_epoch != epoch or found_position != position:
@@ -150,4 +159,6 @@ def touched(buffer: bytes, start: int, epoch: int, position: int) -> dict[tuple[
             ends[buffer[at : at + name_length], segment] = offset + lines_length
             at += name_length + lines_length
         at = end
+        if chain == last:
+            break
     return {(name.decode("ascii"), segment): end for (name, segment), end in ends.items()}

@@ -130,6 +130,10 @@ class Journal:
         data, crc = frame.encode(now.epoch, now.end, synced, now.chain, parts)
         if now.end - now.base + len(data) > self.capacity:
             now = self._ahead(len(data))
+            # Everybody goes over before there is a frame: else one whose writer dies here would be left over
+            # in the next file, while others go on in this one.
+            self.control.write(now)
+            self.accept(now)
             data, crc = frame.encode(now.epoch, now.end, synced, now.chain, parts)
         fd = self.files[now.epoch & 1]
         # Not synced here: the caller does that after giving up the lock, together with others.
@@ -251,11 +255,23 @@ class Journal:
         """
         header = self.header(epoch)
         content = self._fs.pread(self.files[epoch & 1], HEADER_BYTES + header.capacity, 0)
-        return frame.touched(content, HEADER_BYTES, epoch, header.base)
+        return frame.touched(content, HEADER_BYTES, epoch, header.base, self._last(epoch))
+
+    def _last(self, epoch: int) -> int:
+        """The crc of the last frame of that epoch that counts, 0 if there is none."""
+        now = self.standing
+        if epoch == now.epoch:
+            return _chain(now)
+        if now.base == now.end:
+            return now.chain
+        return frame.previous(self._fs.pread(self.files[now.epoch & 1], frame.HEAD_LENGTH, HEADER_BYTES))
 
     def frames_of(self, epoch: int) -> list[Frame]:
-        """The whole frames in that epoch's file, in order, up to the first that is none."""
-        return scan(self._fs, self.files[epoch & 1], self.header(epoch))[0]
+        """The frames in that epoch's file that count, in order."""
+        frames, _ = scan(self._fs, self.files[epoch & 1], self.header(epoch))
+        crcs = [found.crc for found in frames]
+        last = self._last(epoch)
+        return frames[: crcs.index(last) + 1] if last in crcs else []
 
     def datasync(self, standing: Standing, synced: int) -> None:
         """Make every frame before ``standing.end`` durable, given that those before ``synced`` are."""

@@ -71,8 +71,11 @@ def read_journal(file_system: FileSystem, files: tuple[int, ...], durable: int =
         newer, content = journal.scan(file_system, files[known[1].epoch & 1], known[1])
         _convict(newer, content, known[1], known[1].base)
         if newer:
-            if newer[0].previous == (frames[-1].crc if frames else 0):
-                frames += newer
+            # The one that it names is the last of the older file. What is behind that was written by somebody
+            # who died before it counted, and was passed over because the next frame did not fit there.
+            crcs = [0, *(each.crc for each in frames)]
+            if newer[0].previous in crcs:
+                frames = frames[: len(crcs) - 1 - crcs[::-1].index(newer[0].previous)] + newer
                 current = known[1]
             else:
                 end = frames[-1].end if frames else known[0].base
@@ -123,6 +126,10 @@ def _check_torn_header(file_system: FileSystem, files: tuple[int, ...], known: H
             byte=0,
             hint="nothing was changed; restore the file",
         )
+
+
+class Unsynced(OSError):
+    """The sync of a segment failed. The kernel has dropped its bytes; the journal still has them."""
 
 
 class Replay:
@@ -221,13 +228,21 @@ class Replay:
     def sync(self, touched: Iterable[tuple[str, int]]) -> None:
         """Make these segments durable, their names included.
 
-        Raises OSError if their bytes are not (they may be written again), SyncFailed if their names are not.
+        Raises Unsynced if their bytes are not (they may be written again), SyncFailed if their names are not,
+        and OSError if nothing was synced at all.
         """
         try:
-            for queue, number in touched:
-                if refusal.is_refused(self._fs, self._home(queue)):
-                    continue  # what the journal held of it has been set aside
-                self._fs.datasync(self._segment(queue, number))
+            fds = [
+                self._segment(queue, number)
+                for queue, number in touched
+                # Of a refused one, what the journal held has been set aside.
+                if not refusal.is_refused(self._fs, self._home(queue))
+            ]
+            for fd in fds:
+                try:
+                    self._fs.datasync(fd)
+                except OSError as error:
+                    raise Unsynced(*error.args) from error
             # A segment, or a queue, may be new; its name must not be lost before its lines are needed.
             for fd in (*self._directories.values(), self._root):
                 sync_once(self._fs, fd)

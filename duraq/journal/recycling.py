@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from duraq.errors import StorageError, StorageFailed
 from duraq.journal import ends
 from duraq.journal.filesystem import SyncFailed
-from duraq.journal.recovery import Replay, newest_epoch
+from duraq.journal.recovery import Replay, Unsynced, newest_epoch
 
 if TYPE_CHECKING:
     from duraq.journal.log import Log
@@ -125,9 +125,7 @@ class Recycling:
         journal, root = self._log.journal, self._log.root
         try:
             Replay(self._fs, root).sync(touched)
-        except SyncFailed:
-            raise
-        except OSError as error:
+        except Unsynced as error:
             # The kernel has dropped what it could not write; a second sync would lie. So make it dirty
             # again, from the journal (with what came later: it may have been dropped as well), and sync that.
             log.error("syncing a segment failed (%s); writing its lines again from the journal", error)

@@ -158,6 +158,28 @@ def test_a_full_disk_twice(disk, count):
     assert ids(opened(disk.process())) == [*names, *(f"z{number}" for number in range(count))]
 
 
+@pytest.mark.parametrize("room", [1400, 0])
+def test_killed_before_the_frame_counts(disk, room):
+    """A frame whose writer died before it counted stays passed over, in this file and in the next."""
+    storage, other = opened(disk), opened(disk.process())
+    names = fill(storage)
+    pwrite = disk.pwrite
+
+    def die_before_the_block(fd, data, offset):
+        if disk._description(fd).path == "journal/lock":
+            disk.die()
+            raise Crashed
+        return pwrite(fd, data, offset)
+
+    disk.pwrite = die_before_the_block
+    with pytest.raises(Crashed):
+        put(storage, "never", size=100 if room else 1500)
+    put(other, "next", size=1500)
+    put(other, "last", size=20)
+    other.close()
+    assert ids(opened(disk.process())) == [*names, "next", "last"]
+
+
 def only(kept):
     """A power cut that takes all but what was written to one file."""
 
