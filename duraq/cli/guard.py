@@ -2,7 +2,8 @@
 
 Its entries go back at once, so a program that lived on would work beside the next one that is given its
 entry. A process forked before everything else waits for the end of a pipe that only its parent writes to,
-which the kernel closes however the parent ends; then it ends what still runs.
+which the kernel closes however the parent ends; then it ends what still runs. Only a program that was being
+started in that very moment, and has not been given its payload, is missed.
 """
 
 from __future__ import annotations

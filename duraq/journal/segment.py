@@ -98,7 +98,9 @@ class Segments:
     def _open_first(self) -> int:
         if 1 not in self._existing and any(map(self._length, self._existing)):
             raise self._missing(1)
-        return self._open(1, create=True)
+        if self._existing and not self._writable:
+            self.segment = self._existing[0]  # empty like all the others, if it is not the first
+        return self._open(self.segment, create=True)
 
     def _length(self, segment: int) -> int:
         fd = self._open(segment)

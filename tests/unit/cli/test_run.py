@@ -130,9 +130,9 @@ def test_what_a_dead_worker_left(duraq, queue):
 
 
 def test_a_killed_run_takes_its_programs_along(duraq, queue):
-    """A program does not outlive the run that started it, for its entry is another's by then."""
+    """A program does not outlive the run that gave it its payload, for its entry is another's by then."""
     queue.enqueue(1)
-    process = duraq.start("run", "jobs", *sh("trap '' TERM INT; echo $$; exec sleep 600"))
+    process = duraq.start("run", "jobs", *sh("read payload; trap '' TERM INT; echo $$; exec sleep 600"))
     program = int(process.stdout.readline())
     process.kill()
     with contextlib.suppress(ProcessLookupError):
