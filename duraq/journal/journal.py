@@ -116,13 +116,13 @@ class Journal:
     # -- under the storage's lock ----------------------------------------------------------------------
 
     def adopt(self, standing: Standing) -> None:
-        """Take over where others have brought the journal."""
+        """Go on from where others, a recovery or our own last frame have brought the journal."""
         if standing.epoch != self.standing.epoch:
             self.capacity = self.header(standing.epoch).capacity
         self.standing = standing
 
     def append(self, parts: Sequence[Share], synced: int, *, start_writing: bool = False) -> Standing:
-        """Write one frame and make it the last one; ``accept`` follows once its lines are in place.
+        """Write one frame and make it the last one; ``adopt`` follows once its lines are in place.
 
         Raises NeedsRoom before anything is written.
         """
@@ -133,7 +133,7 @@ class Journal:
             # Everybody goes over before there is a frame: else one whose writer dies here would be left over
             # in the next file, while others go on in this one.
             self.control.write(now)
-            self.accept(now)
+            self.adopt(now)
             data, crc = frame.encode(now.epoch, now.end, synced, now.chain, parts)
         fd = self.files[now.epoch & 1]
         # Not synced here: the caller does that after giving up the lock, together with others.
@@ -163,24 +163,12 @@ class Journal:
         # The frame may be on the disk already (others sync too); the caller is about to say it is not.
         self._fs.datasync(fd)
 
-    def accept(self, after: Standing) -> None:
-        """Go on from behind the frame; a sync that begins now may speak for it."""
-        # Not before: a position that another thread had synced, and that were then taken back, would be
-        # used again for a frame that nobody has synced.
-        if after.epoch != self.standing.epoch:
-            self.capacity = self.header(after.epoch).capacity
-        self.standing = after
-
-    def take_back(self, before: Standing, now: Standing) -> None:
-        """Undo the append that led from ``before`` to ``now``, durably: no later recovery finds the frame."""
+    def take_back(self, now: Standing) -> None:
+        """Undo the append that led to ``now``, durably: no later recovery finds the frame."""
         # Should we die in between: whoever is next takes the journal's word, not the block's.
         self.control.write(NOTHING)
         self._wipe(now.start, now)
-        restored = before
-        if now.epoch != before.epoch:
-            restored = now._replace(chain=_chain(before), start=now.base, end=now.start)
-        self.control.write(restored)
-        self.accept(restored)
+        self.control.write(self.standing)
 
     def _ahead(self, length: int) -> Standing:
         """Where the other file begins, if it is prepared for a frame of this length; else NeedsRoom."""
@@ -197,7 +185,7 @@ class Journal:
         now = self._ahead(0)
         now = now._replace(synced=now.base)
         self.control.write(now)
-        self.accept(now)
+        self.adopt(now)
 
     def clear(self, epoch: int) -> None:
         """Wipe the frames of an epoch that the journal does not go on from, durably.
@@ -211,11 +199,6 @@ class Journal:
             for at in range(HEADER_BYTES, len(content), len(_ZEROS)):
                 self._fs.pwrite(fd, _ZEROS[: len(content) - at], at)
             self._fs.datasync(fd)
-
-    def renew(self, standing: Standing) -> None:
-        """Take over where a recovery has found the journal; in one step, for others may be syncing."""
-        self.capacity = self.header(standing.epoch).capacity
-        self.standing = standing
 
     # -- with or without it ----------------------------------------------------------------------------
 

@@ -127,7 +127,7 @@ class Log:
         Replay(self.fs, self.root).recover(found.frames, known.queues, self.names())
         if found.newest > found.standing.epoch:
             self.journal.clear(found.newest)
-        self.journal.renew(found.standing)
+        self.journal.adopt(found.standing)
         if failed or self._is_poisoned(found.standing.epoch):
             # A sync failed in another life. What the page cache shows may be nowhere else, and no sync would
             # write it: so all of it is written again, and nothing is promised from that file any more.
@@ -313,7 +313,6 @@ class Log:
         ``soon``: the caller is about to settle it, so the disk may as well begin.
         Raises NeedsRoom or OSError; then nothing is written.
         """
-        before = self.journal.standing
         parts = (
             groups[0][1].parts if len(groups) == 1 else [part for _, group in groups for part in group.parts]
         )
@@ -329,11 +328,13 @@ class Log:
             try:
                 for queue, group in groups:
                     queue.cut(group)
-                self.journal.take_back(before, after)
+                self.journal.take_back(after)
             except OSError as worse:
                 raise self._cannot_undo(worse) from worse
             raise
-        self.journal.accept(after)
+        # Not before: a position that another thread had synced, and that was then taken back, would be used
+        # again for a frame that nobody has synced.
+        self.journal.adopt(after)
         for queue, group in groups:
             queue.accept(group)
         return after.end

@@ -250,10 +250,8 @@ def test_interrupted_after_a_failed_sync(disk):
     assert ids(opened(disk.surviving(nothing=True)))[:1] == ["1"]
 
 
-def test_opening_after_a_call_was_broken_off(disk):
-    """Who opens a storage need not wait for one that has it open, and was interrupted in a call."""
-    storage = opened(disk)
-    put(storage, "1")
+def break_off(disk, storage):
+    """Put an entry "2", and be interrupted at the first write."""
     pwrite = disk.pwrite
 
     def interrupted(fd, data, offset):
@@ -263,6 +261,13 @@ def test_opening_after_a_call_was_broken_off(disk):
     disk.pwrite = interrupted
     with pytest.raises(KeyboardInterrupt):
         put(storage, "2")
+
+
+def test_opening_after_a_call_was_broken_off(disk):
+    """Who opens a storage need not wait for one that has it open, and was interrupted in a call."""
+    storage = opened(disk)
+    put(storage, "1")
+    break_off(disk, storage)
     assert ids(opened(disk.process())) == ["1"]
 
 
@@ -270,15 +275,7 @@ def test_no_descriptor_after_a_call_was_broken_off(disk):
     """What is known is read anew after an interrupt, if not at the first try, at the next."""
     storage = opened(disk)
     put(storage, "1")
-    pwrite = disk.pwrite
-
-    def interrupted(fd, data, offset):
-        disk.pwrite = pwrite
-        raise KeyboardInterrupt
-
-    disk.pwrite = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        put(storage, "2")
+    break_off(disk, storage)
     disk.fail("open_file", errno.EMFILE, name="*.jsonl", when=2)
     with pytest.raises(DuraqError):
         put(storage, "3")
