@@ -112,10 +112,10 @@ class Inspector:
         counts = state.counts(now)
         oldest: int | None = None
         died = []
-        for entry in state:
+        for entry in state.listing(None, now):
             if entry.status is EntryStatus.DEAD:
                 died.append(to_datetime(entry.updated_at))
-            elif entry.status is EntryStatus.READY and (entry.expires_at is None or entry.expires_at > now):
+            elif entry.status is EntryStatus.READY:
                 since = max(entry.updated_at, entry.ready_at or 0)
                 oldest = since if oldest is None else min(oldest, since)
         return QueueView(
@@ -188,8 +188,7 @@ class Inspector:
         self, queue: str, status: EntryStatus | None = None, *, limit: int | None = None, offset: int = 0
     ) -> Iterator[EntryView]:
         """The same, one by one: only the payload of the one at hand is in memory."""
-        found = self._reader.state(queue).listing(status, self._clock.now())
-        chosen = found[offset : None if limit is None else offset + limit]
+        chosen = self._reader.state(queue).listing(status, self._clock.now(), limit, offset)
         return (self._entry(queue, entry) for entry in chosen)
 
     def get(self, entry_id: str, queue: str | None = None) -> EntryView:

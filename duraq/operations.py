@@ -14,7 +14,10 @@ from duraq.model import AttemptError, Cause
 
 @dataclass(slots=True)
 class Enqueue:
-    """A new entry: ready at once, or scheduled if ``ready_at`` is given."""
+    """A new entry: ready at once, or scheduled if ``ready_at`` is given.
+
+    ``fresh``: the id was made for it just now, so that no other entry can have it. Not recorded.
+    """
 
     op: ClassVar[str] = "enqueue"
     id: str
@@ -22,6 +25,7 @@ class Enqueue:
     priority: int = 0
     ready_at: int | None = None
     expires_at: int | None = None
+    fresh: bool = False
 
 
 @dataclass(slots=True)

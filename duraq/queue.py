@@ -91,7 +91,10 @@ class Queue(Generic[T]):
         OutcomeUnknown.
         """
         payload = self._codec.encode(data)
-        entry = Enqueue(str(uuid_utils.uuid7()) if id is None else options.entry_id(id), payload)
+        if id is None:
+            entry = Enqueue(str(uuid_utils.uuid7()), payload, fresh=True)
+        else:
+            entry = Enqueue(options.entry_id(id), payload)
         # The usual case first; anything else, a False or a 0.0 too, is looked at closely.
         if (
             priority.__class__ is not int
@@ -137,7 +140,7 @@ class Queue(Generic[T]):
                 raise InvalidOption(f"{len(names)} ids for {len(payloads)} items")
         if payloads:
             entries = [
-                Enqueue(name, payload, priority, ready_at, expires_at)
+                Enqueue(name, payload, priority, ready_at, expires_at, ids is None)
                 for name, payload in zip(names, payloads, strict=True)
             ]
             self._storage.commit({self.name: entries}, self._limits)

@@ -7,8 +7,10 @@ that keeps them in step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from heapq import heapify, heappop, heappush
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heappush, merge
+from itertools import islice
 from typing import Any
 
 from duraq.clock import to_datetime
@@ -31,35 +33,54 @@ from duraq.operations import (
     ResumeQueue,
 )
 from duraq.ready import Ready
+from duraq.shelf import EmptyShelf, Shelf
 
 _WAITING = (READY, SCHEDULED)
 _GIVEN_BACK = AttemptError("Released", "given back; not counted")
 
 
 class QueueState:
-    """The entries of one queue that are scheduled, ready, leased or dead."""
+    """The entries of one queue that are scheduled, ready, leased or dead.
+
+    ``entries`` are those in memory, the leased ones among them; the others lie on the shelf.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.pause: Pause | None = None
-        self.entries: dict[str, Entry] = {}
-        self.leased: dict[str, dict[str, Entry]] = {}  # by worker, then id
         # The highest token ever given: an id may be used again, a token never is.
         self.tokens = 0
+        self.leased: dict[str, dict[str, Entry]] = {}  # by worker, then id
+        self.shelve(EmptyShelf())
+
+    def shelve(self, shelf: Shelf) -> None:
+        """Go on with this shelf, on which every entry lies that is not leased."""
+        self.shelf = shelf
+        self.entries: dict[str, Entry] = {e.id: e for held in self.leased.values() for e in held.values()}
+        for entry in self.entries.values():
+            entry.queued = False
         self._tally = dict.fromkeys((SCHEDULED, READY, LEASED, DEAD), 0)
+        self._tally[LEASED] = len(self.entries)
         self._ready = Ready()
         # Heaps whose items may be stale: an item counts only if the entry still agrees with it.
         self._scheduled: list[tuple[int, int, Entry]] = []
-        self._expiring: list[tuple[int, int, Entry]] = []
-        self._deadlines: list[tuple[int, int, int, Entry]] = []
+        self._expiring = [(e.expires_at, e.seq, e) for e in self.entries.values() if e.expires_at is not None]
+        heapify(self._expiring)
+        self._deadlines = self._fresh_deadlines()
+
+    def resume(self, tokens: int, pause: Pause | None, leased: Iterable[Entry]) -> None:
+        """Go on from a state that was kept; ``shelve`` follows, with the entries that are not leased."""
+        self.tokens, self.pause = tokens, pause
+        self.leased = {}
+        for entry in leased:
+            self.leased.setdefault(entry.worker, {})[entry.id] = entry
 
     # -- asking ----------------------------------------------------------------------------------------
 
     def check(self, operation: Operation) -> None:
         """Raise the error that says why the operation cannot be applied now, if it cannot."""
         if isinstance(operation, Enqueue):
-            if operation.id in self.entries:
-                raise DuplicateEntry(f"queue {self.name}: there is an entry {operation.id} already")
+            self._check_new(operation)
         elif isinstance(operation, (Extend, Complete, Fail, Bury, Release)):
             self._check_lease(operation.id, operation.token)
         elif isinstance(operation, (Requeue, Remove)):
@@ -68,6 +89,11 @@ class QueueState:
             self._check_status(operation.id, READY)
         elif isinstance(operation, Expire):
             self._check_status(operation.id, READY, SCHEDULED)
+
+    def _check_new(self, operation: Enqueue) -> None:
+        # An id of our own making is nowhere yet; the shelf need not be searched for it.
+        if operation.id in self.entries or (not operation.fresh and self.shelf.find(operation.id)):
+            raise DuplicateEntry(f"queue {self.name}: there is an entry {operation.id} already")
 
     def _check_lease(self, entry_id: str, token: int) -> None:
         entry = self.entries.get(entry_id)
@@ -81,8 +107,12 @@ class QueueState:
                 f"it is leased again, as {entry.token}, to {entry.worker or 'no process'}"
             )
 
+    def find(self, entry_id: str) -> Entry | None:
+        """The entry of that id, wherever it is, or None."""
+        return self.entries.get(entry_id) or self.shelf.find(entry_id)
+
     def _check_status(self, entry_id: str, *allowed: EntryStatus) -> None:
-        entry = self.entries.get(entry_id)
+        entry = self.find(entry_id)
         if entry is None:
             raise EntryNotFound(f"queue {self.name}: there is no entry {entry_id}")
         if entry.status not in allowed:
@@ -93,34 +123,38 @@ class QueueState:
     def counts(self, now: int) -> Counts:
         """How many entries are in each state at this time; those past their TTL no longer count."""
         self.advance(now)
-        tally = dict(self._tally)
-        for entry in self.expired(now):
-            tally[entry.status] -= 1
-        return Counts(tally[SCHEDULED], tally[READY], tally[LEASED], tally[DEAD])
+        tally, shelf, over = self._tally, self.shelf.tally, self.shelf.count_expired(now)
+        scheduled = tally[SCHEDULED] + shelf.scheduled - over.scheduled
+        ready = tally[READY] + shelf.ready - over.ready
+        for entry in self._expired(now):
+            scheduled -= entry.status is SCHEDULED
+            ready -= entry.status is READY
+        return Counts(scheduled, ready, tally[LEASED], tally[DEAD] + shelf.dead)
 
     @property
     def size(self) -> int:
         """Entries still to be worked: scheduled, ready and leased."""
-        return len(self.entries) - self._tally[DEAD]
+        return len(self.entries) - self._tally[DEAD] + self.shelf.tally.length
 
-    def listing(self, status: EntryStatus | None, now: int) -> list[Entry]:
+    def listing(
+        self, status: EntryStatus | None, now: int, limit: int | None = None, offset: int = 0
+    ) -> Iterator[Entry]:
         """Entries in that state (None: all): ready ones in the order of delivery, others in enqueue order."""
         self.advance(now)
-        over = {entry.id for entry in self.expired(now)}
-        found = [
-            entry
-            for entry in self.entries.values()
-            if status in {None, entry.status} and entry.id not in over
-        ]
-        found.sort(key=delivery_order if status is READY else enqueue_order)
-        return found
+        order = delivery_order if status is READY else enqueue_order
+        here: Iterable[Entry] = (each for each in self.entries.values() if status in {None, each.status})
+        found = merge(sorted(here, key=order), self.shelf.walk(status), key=order)
+        found = (entry for entry in found if not self.is_over(entry, now))
+        end = sys.maxsize if limit is None else offset + limit
+        return islice(found, min(offset, sys.maxsize), min(end, sys.maxsize))
 
     def next_event(self) -> int | None:
         """The wall time at which the next scheduled entry is ready, if there is one."""
         heap = self._scheduled
         while heap and not (heap[0][2].status is SCHEDULED and heap[0][2].ready_at == heap[0][0]):
             heappop(heap)
-        return heap[0][0] if heap else None
+        first, shelved = heap[0][0] if heap else None, self.shelf.next_event()
+        return min(first, shelved) if first is not None and shelved is not None else first or shelved
 
     def next_deadline(self) -> Entry | None:
         """The leased entry whose deadline comes first."""
@@ -154,14 +188,20 @@ class QueueState:
             if entry.status is SCHEDULED and entry.ready_at == ready_at:
                 self._tally[SCHEDULED] -= 1
                 self._make_ready(entry)
+        self.shelf.advance(now)
 
     @property
     def may_have_expired(self) -> bool:
         """Whether any entry has a TTL at all."""
-        return bool(self._expiring)
+        return bool(self._expiring) or self.shelf.may_expire
 
-    def expired(self, now: int) -> list[Entry]:
-        """Entries whose TTL passed and that nobody holds."""
+    def expired(self, now: int, limit: int) -> list[Entry]:
+        """Entries whose TTL passed and that nobody holds, at most ``limit``."""
+        found = self._expired(now)[:limit]
+        return found + self.shelf.expired(now, limit - len(found))
+
+    def _expired(self, now: int) -> list[Entry]:
+        """Those of them that are in memory."""
         heap = self._expiring
         if not heap or heap[0][0] > now:
             return []
@@ -185,19 +225,27 @@ class QueueState:
         return entry.expires_at is not None and entry.expires_at <= now and entry.status in _WAITING
 
     def take(self, limit: int) -> list[Entry]:
-        """Up to ``limit`` ready entries, out of the heap; each must then be leased or put back."""
-        return self._ready.take(limit)
+        """Up to ``limit`` ready entries in the order of delivery; each must then be leased or put back."""
+        taken = self._ready.take(limit)
+        first = self.shelf.first()
+        # Nothing that is shelved comes before these.
+        if first is None or (len(taken) == limit and delivery_order(taken[-1]) < first):
+            return taken
+        both = sorted([*taken, *self.shelf.peek(limit)], key=delivery_order)
+        self.put_back(both[limit:])
+        return both[:limit]
 
     def put_back(self, entries: list[Entry]) -> None:
         """Undo ``take`` for entries that were not leased after all."""
         for entry in entries:
-            if entry.status is READY:
+            # Not those that still lie on the shelf, nor those that went there meanwhile.
+            if entry.status is READY and self.entries.get(entry.id) is entry:
                 self._ready.add(entry)
 
     def has_ready(self, now: int) -> bool:
         """Whether something could be leased now."""
         self.advance(now)
-        return self._tally[READY] > 0 and self.pause is None
+        return self.pause is None and (self._tally[READY] > 0 or self.shelf.tally.ready > 0)
 
     # -- folding ---------------------------------------------------------------------------------------
 
@@ -242,7 +290,7 @@ class QueueState:
             self._schedule(entry, entry.ready_at)
 
     def _lease(self, operation: Lease, _seq: int, at: int, _where: Any, _position: int) -> None:
-        entry = self.entries[operation.id]
+        entry = self.entries.get(operation.id) or self._unshelve(operation.id)
         self._tally[entry.status] -= 1
         self._tally[LEASED] += 1
         entry.status = LEASED
@@ -282,11 +330,12 @@ class QueueState:
         self._return(entry, operation.ready_at)
 
     def _expire(self, operation: Expire, _seq: int, _at: int, _where: Any, _position: int) -> None:
-        self._tally[self.entries[operation.id].status] -= 1
+        entry = self.entries.get(operation.id) or self._unshelve(operation.id)
+        self._tally[entry.status] -= 1
         self._drop(operation.id)
 
     def _requeue(self, operation: Requeue, _seq: int, at: int, _where: Any, _position: int) -> None:
-        entry = self.entries[operation.id]
+        entry = self.entries.get(operation.id) or self._unshelve(operation.id)
         self._tally[DEAD] -= 1
         entry.updated_at = at
         if not operation.keep_attempts:
@@ -296,6 +345,8 @@ class QueueState:
         self._return(entry, None)
 
     def _remove(self, operation: Remove, _seq: int, _at: int, _where: Any, _position: int) -> None:
+        if operation.id not in self.entries:
+            self._unshelve(operation.id)
         self._tally[DEAD] -= 1
         self._drop(operation.id)
 
@@ -306,6 +357,15 @@ class QueueState:
         self.pause = None
 
     # -- pieces of the fold ----------------------------------------------------------------------------
+
+    def _unshelve(self, entry_id: str) -> Entry:
+        """An entry that is about to change, now in memory."""
+        entry = self.shelf.take(entry_id)
+        self.entries[entry_id] = entry
+        self._tally[entry.status] += 1
+        if entry.expires_at is not None:
+            heappush(self._expiring, (entry.expires_at, entry.seq, entry))
+        return entry
 
     def _make_ready(self, entry: Entry) -> None:
         entry.status = READY
@@ -338,10 +398,11 @@ class QueueState:
         heappush(self._deadlines, (entry.deadline, entry.seq, entry.token, entry))
         if len(self._deadlines) > 64 + 4 * self._tally[LEASED]:
             # Leases end before their deadlines as a rule, so most items are stale long before they surface.
-            self._deadlines = [
-                (e.deadline, e.seq, e.token, e) for held in self.leased.values() for e in held.values()
-            ]
-            self._deadlines.sort(key=lambda item: item[:3])
+            self._deadlines = self._fresh_deadlines()
+
+    def _fresh_deadlines(self) -> list[tuple[int, int, int, Entry]]:
+        leased = (entry for held in self.leased.values() for entry in held.values())
+        return sorted((e.deadline, e.seq, e.token, e) for e in leased)
 
     def _unlease(self, entry: Entry) -> None:
         self._tally[LEASED] -= 1
@@ -364,9 +425,6 @@ class QueueState:
         # Heap items may still point here; this makes them stale.
         entry.status = EntryStatus.COMPLETED
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries.values())
-
 
 def check_group(state: QueueState, operations: Sequence[Operation], max_size: int | None) -> None:
     """Check operations that are to be applied together; each may concern an entry of its own only."""
@@ -377,9 +435,8 @@ def check_group(state: QueueState, operations: Sequence[Operation], max_size: in
             operation.id for operation in operations if not isinstance(operation, (PauseQueue, ResumeQueue))
         ]
         # A batch of new entries is checked at once.
-        if {type(operation) for operation in operations} != {Enqueue} or not state.entries.keys().isdisjoint(
-            ids
-        ):
+        new = [operation for operation in operations if type(operation) is Enqueue and operation.fresh]
+        if len(new) < len(operations) or not state.entries.keys().isdisjoint(ids):
             for operation in operations:
                 state.check(operation)
         if len(set(ids)) != len(ids):

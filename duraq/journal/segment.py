@@ -20,7 +20,7 @@ from duraq.journal import record
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.frame import Share
 from duraq.journal.record import BadRecord, Record, Seal
-from duraq.operations import Operation
+from duraq.operations import Enqueue, Operation
 
 SUFFIX = ".jsonl"
 REFUSED = "other queues go on working, and of this one nothing was changed; restore the file"
@@ -32,8 +32,25 @@ OPEN_SEALED = 8  # descriptors kept for payloads in sealed segments
 Where = tuple[int, int, int]
 
 
+class SealAt(NamedTuple):
+    """Where a segment's seal lies, its checksum, and the segment that it names."""
+
+    segment: int
+    offset: int
+    length: int
+    crc: str
+    next: int
+
+
+def _seal_at(where: Where, line: bytes, following: int) -> SealAt:
+    return SealAt(*where, line[-11:-3].decode(), following)
+
+
 class Group(NamedTuple):
-    """A queue's share of a frame: the lines and where they go, and how the queue stands afterwards."""
+    """A queue's share of a frame: the lines and where they go, and how the queue stands afterwards.
+
+    ``seal``: the segment before was full; its seal is the first of the parts.
+    """
 
     parts: list[Share]
     places: list[Where]
@@ -41,6 +58,7 @@ class Group(NamedTuple):
     segment: int
     size: int
     bytes: int  # of all its lines
+    seal: SealAt | None
 
 
 def file_name(segment: int) -> str:
@@ -89,7 +107,7 @@ class Segments:
             self._fd = self._open_first()
             undo.pop_all()
         self._sealed: OrderedDict[int, int] = OrderedDict()
-        self._next: int | None = None  # a seal was read, and the segment that it names is still to be opened
+        self.seal: SealAt | None = None  # it was read, and the segment that it names is still to be opened
         self.size = 0  # bytes of the active segment that were read
         self.next_seq = self.segment
         # The storage's position up to which this queue is known to have been read.
@@ -130,16 +148,20 @@ class Segments:
         Raises StorageDamaged at the first line that is not a record, or not the next one.
         """
         while True:
-            if self._next is not None:
-                self._advance(self._next)
+            yield from self.read_on()
+            if self.seal is None:
+                return
+            self.advance()
+
+    def read_on(self) -> Iterator[tuple[Record, Where]]:
+        """The same, but up to the end of a segment; ``seal`` then says that it goes on."""
+        if self.seal is None:
             length = self._fs.size(self._fd) - self.size
             if length > 0:
                 yield from self._read(self._fs.pread(self._fd, length, self.size))
-            if self._next is None:
-                # A reader may have come between the seal and what was written behind it.
-                if self._writable:
-                    self._check_end()
-                return
+        # A reader may have come between the seal and what was written behind it.
+        if self.seal is None and self._writable:
+            self._check_end()
 
     def _check_end(self) -> None:
         """Raise StorageDamaged if there is more, though no seal says so; once, at what was there first."""
@@ -160,14 +182,13 @@ class Segments:
                 raise self._damaged(str(error)) from None
             if found.seq != self.next_seq:
                 raise self._damaged(f"record {self.next_seq} was due here, this is record {found.seq}")
-            if isinstance(found.operation, Seal):
-                # First of all, for opening it may fail, and what is behind a seal is nobody's.
-                self._next = found.operation.next
-            self.next_seq += 1
             where = (self.segment, self.size, len(line))
+            self.next_seq += 1
             self.size += len(line)
             at = newline + 1
-            if self._next is not None:
+            if isinstance(found.operation, Seal):
+                # What is behind a seal is nobody's.
+                self.seal = _seal_at(where, line, found.operation.next)
                 return
             yield found, where
         if at < len(data) and self._writable:
@@ -187,14 +208,21 @@ class Segments:
             hint=REFUSED,
         )
 
-    def _advance(self, segment: int) -> None:
+    def advance(self) -> None:
+        """Go on to the segment that the seal names."""
+        assert self.seal is not None
+        self.start_behind(self.seal)
+
+    def start_behind(self, seal: SealAt) -> None:
+        """Read from that seal's next segment on; what comes before it is known already."""
         try:
-            fd = self._open(segment)
+            fd = self._open(seal.next)
         except FileNotFoundError:
-            raise self._missing(segment) from None
+            raise self._missing(seal.next) from None
         self._keep_sealed(self.segment, self._fd)
-        self._fd, self.segment, self.size = fd, segment, 0
-        self._next = None
+        self._fd, self.segment, self.size = fd, seal.next, 0
+        self.next_seq = seal.next
+        self.seal = None
 
     def line(self, where: Where) -> bytes:
         """The bytes of one record."""
@@ -210,6 +238,21 @@ class Segments:
         except BadRecord as error:
             segment, offset, _ = where
             raise StorageDamaged(str(error), path=self._path(segment), byte=offset) from None
+
+    def enqueued(self, where: Where, seq: int) -> Record:
+        """The record of an enqueue, which has that number. Raises StorageDamaged if it is not there."""
+        segment, offset, _ = where
+        try:
+            found = record.decode(self.line(where))
+        except BadRecord as error:
+            why = str(error)
+        except FileNotFoundError:
+            raise self._missing(segment) from None
+        else:
+            if found.seq == seq and isinstance(found.operation, Enqueue):
+                return found
+            why = f"the record of entry number {seq} was due here, this is record {found.seq}"
+        raise StorageDamaged(why, path=self._path(segment), byte=offset, hint=REFUSED)
 
     def _sealed_fd(self, segment: int) -> int:
         fd = self._sealed.get(segment)
@@ -238,9 +281,11 @@ class Segments:
         """
         seq, segment, size = self.next_seq, self.segment, self.size
         parts: list[Share] = []
+        seal = None
         if size >= self._limit:
-            seal = record.encode(Seal(seq + 1), seq, at)
-            parts.append((self.queue, segment, size, seal))
+            line = record.encode(Seal(seq + 1), seq, at)
+            parts.append((self.queue, segment, size, line))
+            seal = _seal_at((segment, size, len(line)), line, seq + 1)
             seq += 1
             segment, size = seq, 0
             if segment not in self._sealed:  # else an earlier group that was not written made it
@@ -257,7 +302,7 @@ class Segments:
             places.append((segment, offset, len(line)))
             offset += len(line)
         parts.append((self.queue, segment, size, b"".join(lines)))
-        return Group(parts, places, first_seq, segment, offset, offset - size)
+        return Group(parts, places, first_seq, segment, offset, offset - size, seal)
 
     def write(self, group: Group) -> None:
         """Put the group's lines into the segments.

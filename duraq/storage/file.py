@@ -32,17 +32,18 @@ from duraq.errors import (
 )
 from duraq.journal import forks
 from duraq.journal.filesystem import FileSystem, RealFileSystem
+from duraq.journal.folded import Folded
 from duraq.journal.journal import NeedsRoom
 from duraq.journal.lease import Watch, WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.record import rfc3339
-from duraq.journal.segment import Segments
 from duraq.journal.waiters import Waiters
 from duraq.operations import Enqueue, Operation, Release
+from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.flusher import Flusher
-from duraq.storage.fold import FoldStorage, TryAgain
+from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, found_again
 
 log = logging.getLogger("duraq")
 
@@ -54,14 +55,20 @@ SWEEP_INTERVAL = 0.5
 class _Queue:
     """What this process knows of one queue."""
 
-    __slots__ = ("damage", "segments", "stale", "state", "waiters")
+    __slots__ = ("damage", "folded", "lost", "stale", "waiters")
 
-    def __init__(self, segments: Segments, waiters: Waiters) -> None:
-        self.segments = segments
-        self.state = QueueState(segments.queue)
+    def __init__(self, folded: Folded, waiters: Waiters) -> None:
+        self.folded = folded
         self.waiters = waiters
         self.damage: StorageDamaged | None = None
         self.stale = False
+        self.lost: Mislaid | None = None
+
+    def mislay(self, lost: Mislaid | None = None) -> None:
+        """Read it anew when it is needed; ``lost`` if something is not there that a checkpoint names."""
+        self.stale = True
+        self.lost = lost
+        self.folded.segments.read_at = -1
 
 
 class _Turn:
@@ -78,10 +85,12 @@ class _Turn:
         except OSError as error:
             raise self._storage._refused(error, self._storage.path, NotWritten) from error  # noqa: SLF001
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
             # A Ctrl-C may come anywhere, so that something is written and not yet folded, or the reverse.
-            if kind is not None and not issubclass(kind, (DuraqError, TryAgain)):
+            if isinstance(error, Mislaid):
+                self._storage._mislay(error)  # noqa: SLF001
+            elif kind is not None and not issubclass(kind, (DuraqError, TryAgain)):
                 self._storage._forget()  # noqa: SLF001
         finally:
             self._log.unlock()
@@ -163,53 +172,58 @@ class FileStorage(FoldStorage):
                 segments = self._log.queue(queue, create=create)
                 if segments is None:
                     return None
-                known = _Queue(segments, Waiters(self._fs.open_dir(segments.home, "waiters", create=True)))
+                waiters = Waiters(self._fs.open_dir(segments.home, "waiters", create=True))
+                known = _Queue(Folded(self._fs, segments), waiters)
                 self._queues[queue] = known
             end = self._log.journal.standing.end
-            if known.segments.read_at != end:
+            if known.folded.segments.read_at != end:
                 self._catch_up(known, end)
-                known.segments.read_at = end
+                known.folded.segments.read_at = end
         except OSError as error:
             raise self._refused(
                 error, f"{self.path}/{queue}", NotEnqueued if create else NotWritten
             ) from error
-        return known.state
+        return known.folded.state
 
     def _forget(self) -> None:
         """What is known may be half of the truth: read it anew when it is needed."""
         for known in self._queues.values():
-            known.stale = True
-            known.segments.read_at = -1
+            known.mislay()
         self._log.doubt()
+
+    def _mislay(self, lost: Mislaid) -> None:
+        self._queues[lost.queue].mislay(lost)
 
     def _catch_up(self, known: _Queue, end: int) -> None:
         if known.damage is not None:
             raise known.damage.with_traceback(None)
         try:
-            self._read_on(known, end)
+            while True:
+                if known.stale:
+                    self._begin_anew(known)
+                try:
+                    known.folded.catch_up(end)
+                    return
+                except Mislaid as error:
+                    known.mislay(error)
         except StorageDamaged as error:
             # What was read before it must not pass for all there is.
             known.damage = error
             raise
 
-    def _read_on(self, known: _Queue, end: int) -> None:
-        if known.stale:
-            known.segments = self._log.reopen(known.state.name)
-            known.state = QueueState(known.state.name)
-            known.stale = False
-        apply = known.state.apply
-        try:
-            for (operation, seq, at), where in known.segments.catch_up():
-                apply(operation, seq, at, where, end)  # type: ignore[arg-type] # seals are not yielded
-        except KeyError as error:
-            raise StorageDamaged(
-                f"a record speaks of entry {error}, which is not there",
-                path=f"{self.path}/{known.state.name}",
-            ) from None
+    def _begin_anew(self, known: _Queue) -> None:
+        """From the newest checkpoint, or from the first record if what it names was lost."""
+        name = known.folded.state.name
+        if known.lost is not None:
+            log.warning("%s; going on from what else is there", known.lost)
+            known.lost = None
+            known.folded.distrust()
+        known.folded = Folded(self._fs, self._log.reopen(name))
+        known.stale = False
 
     def _known_state(self, queue: str) -> QueueState | None:
         known = self._queues.get(queue)
-        return None if known is None else known.state
+        return None if known is None else known.folded.state
 
     def _write(self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False) -> int:
         at = self.clock.now()
@@ -217,7 +231,7 @@ class FileStorage(FoldStorage):
         try:
             groups, length = [], 0
             for queue, operations in changes.items():
-                segments = self._queues[queue].segments
+                segments = self._queues[queue].folded.segments
                 group = segments.compose(operations, stamp)
                 groups.append((segments, group))
                 length += group.bytes
@@ -226,13 +240,19 @@ class FileStorage(FoldStorage):
             end = self._log.append(groups, soon=soon and self._power)
         except NeedsRoom as need:
             self._need = need.length
-            raise TryAgain from None
+            raise NoRoom from None
         except OSError as error:
             enqueuing = any(isinstance(operations[0], Enqueue) for operations in changes.values())
             raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
         for (queue, operations), (segments, group) in zip(changes.items(), groups, strict=True):
+            known = self._queues[queue]
             segments.read_at = end
-            self._queues[queue].state.apply_group(operations, group.first_seq, at, group.places, end)
+            try:
+                known.folded.written(operations, group, at, end)
+            except Mislaid as error:
+                # It is written, whatever has become of what was kept beside it.
+                known.mislay(error)
+                self._state(queue)
         return end
 
     def _too_large(self, length: int) -> GroupTooLarge:
@@ -262,7 +282,7 @@ class FileStorage(FoldStorage):
 
     def _payload(self, queue: str, entry: Entry) -> bytes:
         try:
-            return self._queues[queue].segments.payload(entry.where)
+            return self._queues[queue].folded.segments.payload(entry.where)
         except OSError as error:
             raise self._refused(error, f"{self.path}/{queue}", StorageError) from error
 
@@ -343,6 +363,7 @@ class FileStorage(FoldStorage):
                     self._next_liveness_check.pop(queue, None)
                     return True
 
+    @found_again
     def _look(self, queue: str, timeout: float | None) -> tuple[float, list[Watch]] | None:
         """None if there is something to do for a consumer; else how long to sleep, and what else ends it."""
         mine = self._worker()
@@ -394,12 +415,14 @@ class FileStorage(FoldStorage):
             self._fs.close(self._leases)
 
     def _give_back(self) -> None:
-        if not any(known.state.leased for known in self._queues.values()):
+        if not any(known.folded.state.leased for known in self._queues.values()):
             return
         mine = self._presence.worker
         for queue, known in list(self._queues.items()):
             # As of now: once caught up, the same entries may show the leases of others.
-            held = [Release(entry.id, entry.token) for entry in known.state.leased.get(mine, {}).values()]
+            held = [
+                Release(entry.id, entry.token) for entry in known.folded.state.leased.get(mine, {}).values()
+            ]
             for release in held:
                 # One by one: a lease that was lost meanwhile must not keep the others from being given back.
                 with suppress(QueueError):

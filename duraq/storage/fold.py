@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
-from typing import Any, Self
+from functools import wraps
+from typing import Any, ParamSpec, Self, TypeVar
 
 from duraq import options
 from duraq.clock import Clock
 from duraq.entry import Entry
-from duraq.errors import EntryNotFound, LeaseLost, NotLeased, QueueNotFound
+from duraq.errors import (
+    DuplicateEntry,
+    EntryNotFound,
+    LeaseLost,
+    NotLeased,
+    QueueFull,
+    QueueNotFound,
+)
 from duraq.model import Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
     Bury,
@@ -31,8 +39,12 @@ from duraq.operations import (
     Requeue,
     ResumeQueue,
 )
+from duraq.shelf import Mislaid
 from duraq.state import QueueState, check_group
 from duraq.storage.base import Held, Lapsed, Limits, StoredEntry
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Operations after which somebody who waits may find something.
 _FEEDING = (Enqueue, Fail, Release, Requeue, ResumeQueue)
@@ -43,7 +55,23 @@ EXPIRE_AT_ONCE = 1000
 
 
 class TryAgain(Exception):
-    """Raised by ``_write``: nothing was written; call ``_make_room`` outside the turn and decide again."""
+    """Raised in a turn that has to end before its call was decided: decide again in another one."""
+
+
+class NoRoom(TryAgain):
+    """Raised by ``_write``: nothing was written; call ``_make_room`` outside the turn first."""
+
+
+def found_again(method: Callable[P, T]) -> Callable[P, T]:
+    """If something turned out to be mislaid in a turn, ask again: the next turn makes the state anew."""
+
+    @wraps(method)
+    def asking(*args: P.args, **kwargs: P.kwargs) -> T:
+        while True:
+            with suppress(Mislaid):
+                return method(*args, **kwargs)
+
+    return asking
 
 
 class FoldStorage(ABC):
@@ -122,22 +150,33 @@ class FoldStorage(ABC):
             try:
                 with self._turn:
                     for queue, operations in changes.items():
-                        max_size = None if limits is None else limits.max_size.get(queue)
-                        state = self._state_for(queue, operations, max_size)
-                        self._end_expired(state)
-                        check_group(state, operations, max_size)
-                        if limits is not None and limits.still_late:
-                            self._check_late(state, operations)
+                        self._check(queue, operations, limits)
                     position = self._write(changes, soon=True)
                 break
-            except TryAgain:
+            except NoRoom:
                 pass
+            except (TryAgain, Mislaid):
+                continue
             self._make_room(enqueuing=any(isinstance(each[0], Enqueue) for each in changes.values()))
         self._settle(position)
         if self._someone_waits:
             for queue, operations in changes.items():
                 if isinstance(operations[0], _FEEDING):
                     self._notify(queue, len(operations))
+
+    def _check(self, queue: str, operations: Sequence[Operation], limits: Limits | None) -> None:
+        max_size = None if limits is None else limits.max_size.get(queue)
+        state = self._state_for(queue, operations, max_size)
+        more = self._end_expired(state)
+        try:
+            check_group(state, operations, max_size)
+        except (DuplicateEntry, QueueFull):
+            # What is in the way may be over.
+            if more:
+                raise TryAgain from None
+            raise
+        if limits is not None and limits.still_late:
+            self._check_late(state, operations)
 
     def _check_late(self, state: QueueState, operations: Sequence[Operation]) -> None:
         uptime = self.clock.uptime()
@@ -147,11 +186,15 @@ class FoldStorage(ABC):
                 if entry.boot == self.clock.boot_id and entry.deadline > uptime:
                     raise LeaseLost(f"queue {state.name}: the lease of entry {entry.id} was extended in time")
 
-    def _end_expired(self, state: QueueState) -> None:
-        """Entries past their TTL are over: their ids are free, and they take no room."""
-        over = state.expired(self.clock.now()) if state.may_have_expired else []
+    def _end_expired(self, state: QueueState) -> bool:
+        """Entries past their TTL are over: their ids are free, and they take no room.
+
+        Returns whether there may be more of them: a turn does not end all, for others wait for it.
+        """
+        over = state.expired(self.clock.now(), EXPIRE_AT_ONCE) if state.may_have_expired else []
         if over:
-            self._write({state.name: [Expire(entry.id) for entry in over[:EXPIRE_AT_ONCE]]})
+            self._write({state.name: [Expire(entry.id) for entry in over]})
+        return len(over) == EXPIRE_AT_ONCE
 
     def _state_for(self, queue: str, operations: Sequence[Operation], max_size: int | None) -> QueueState:
         state = self._state(queue)
@@ -179,8 +222,10 @@ class FoldStorage(ABC):
                         return []
                     claimed, position = self._claim(state, limit, worker, length)
                 break
-            except TryAgain:
+            except NoRoom:
                 pass
+            except (TryAgain, Mislaid):
+                continue
             self._make_room(enqueuing=False)
         if claimed:
             # Never hand out what a power cut could still take back. (Their leases need no sync: after a
@@ -196,16 +241,17 @@ class FoldStorage(ABC):
         if state.may_be_late(uptime) and state.past_deadline(uptime):
             # They come first, and this is the first that we hear of them: the caller settles them.
             return [], 0
+        more = self._end_expired(state)
         state.advance(now)
-        over = state.expired(now)[:EXPIRE_AT_ONCE] if state.may_have_expired else []
-        operations: list[Operation] = [Expire(entry.id) for entry in over]
         taken = state.take(limit)
-        if over:
-            taken = self._without(state, taken, {entry.id for entry in over}, limit)
-        if not taken and not over:
+        if more and any(state.is_over(entry, now) for entry in taken):
+            state.put_back(taken)
+            raise TryAgain
+        if not taken:
             return [], 0
         deadline, deadline_at, boot = uptime + length, now + length, self.clock.boot_id
         payloads: list[bytes] = []
+        operations: list[Operation] = []
         try:
             for token, entry in enumerate(taken, start=state.tokens + 1):
                 # Read before the lease is written: damage then costs no attempt.
@@ -217,21 +263,16 @@ class FoldStorage(ABC):
         except BaseException:
             state.put_back(taken)
             raise
-        claimed = [_stored(entry, payload) for entry, payload in zip(taken, payloads, strict=True)]
-        return claimed, max([entry.position for entry in taken], default=0)
-
-    def _without(self, state: QueueState, taken: list[Entry], over: set[str], limit: int) -> list[Entry]:
-        kept = [entry for entry in taken if entry.id not in over]
-        dropped = [entry for entry in taken if entry.id in over]
-        while len(kept) < limit and (more := state.take(limit - len(kept))):
-            kept += [entry for entry in more if entry.id not in over]
-            dropped += [entry for entry in more if entry.id in over]
-        # Their expiry is about to be written; should that fail they must still be found.
-        state.put_back(dropped)
-        return kept
+        # Looked up anew: writing may have put what was in memory on the shelf, and have taken it off again.
+        written = self._known_state(state.name)
+        assert written is not None
+        leased = [written.entries[entry.id] for entry in taken]
+        claimed = [_stored(entry, payload) for entry, payload in zip(leased, payloads, strict=True)]
+        return claimed, max(entry.position for entry in leased)
 
     # -- asking ----------------------------------------------------------------------------------------
 
+    @found_again
     def lapsed(self, queue: str) -> list[Lapsed]:
         """Leases whose holder died or whose deadline passed; see Storage."""
         state = self._known_state(queue)
@@ -281,6 +322,7 @@ class FoldStorage(ABC):
             )
         return Held(entry.token, entry.attempts)
 
+    @found_again
     def get(self, queue: str, entry_id: str) -> StoredEntry:
         """One live or dead entry; see Storage."""
         with self._turn:
@@ -289,11 +331,12 @@ class FoldStorage(ABC):
                 raise QueueNotFound(f"there is no queue {queue!r}")
             now = self.clock.now()
             state.advance(now)
-            entry = state.entries.get(entry_id)
+            entry = state.find(entry_id)
             if entry is None or state.is_over(entry, now):
                 raise EntryNotFound(f"queue {queue}: there is no entry {entry_id}")
             return _stored(entry, self._payload(queue, entry))
 
+    @found_again
     def entries(
         self, queue: str, status: EntryStatus | None = None, limit: int | None = None, offset: int = 0
     ) -> list[StoredEntry]:
@@ -302,10 +345,10 @@ class FoldStorage(ABC):
             state = self._state(queue)
             if state is None:
                 return []
-            found = state.listing(status, self.clock.now())
-            chosen = found[offset : None if limit is None else offset + limit]
+            chosen = state.listing(status, self.clock.now(), limit, offset)
             return [_stored(entry, self._payload(queue, entry)) for entry in chosen]
 
+    @found_again
     def counts(self, queue: str) -> Counts:
         """Entries by state; see Storage."""
         with self._turn:

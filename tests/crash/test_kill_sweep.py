@@ -153,7 +153,7 @@ def seen(storage: FileStorage) -> Entries:
 
 
 def segments(root: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(root.glob("*/segments/*"))}
+    return {str(path): path.read_bytes() for path in sorted(root.glob("*/segments/*.jsonl"))}
 
 
 def check(root: Path, said: str, where: str) -> None:

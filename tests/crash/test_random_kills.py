@@ -145,7 +145,7 @@ class Verdict:
                 self.done.add((words[0], int(words[1])))
 
     def read(self, root: Path) -> None:
-        for path in root.glob("jobs/segments/*"):
+        for path in root.glob("jobs/segments/*.jsonl"):
             for line in path.read_bytes().splitlines():
                 fields = json.loads(line)
                 if fields["op"] == "complete":

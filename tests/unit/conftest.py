@@ -17,6 +17,7 @@ from duraq.operations import Enqueue
 from duraq.testing import FakeClock
 
 # The processes' notes and locks: the first to open a storage writes them anew.
+_DERIVED = (".index", ".checkpoint")
 _NOTES = ("journal/lock", "journal/presence", "journal/recycle")
 _TEXT = b'"%s"' % (b"x" * 100)
 
@@ -67,7 +68,12 @@ class Stored:
         return found
 
     def segments(self, queue: str) -> list[Path]:
-        return sorted((self.path / queue / "segments").iterdir())
+        return sorted((self.path / queue / "segments").glob("*.jsonl"))
+
+    def forget(self) -> None:
+        """Remove every checkpoint, so that the next opener folds all records there are."""
+        for file in self.path.glob("*/segments/*.checkpoint"):
+            file.unlink()
 
     def quarantined(self, queue: str) -> dict[str, bytes]:
         """What was cut off, by the name it is kept under."""
@@ -75,9 +81,13 @@ class Stored:
         return {file.name: file.read_bytes() for file in directory.iterdir()} if directory.exists() else {}
 
     def contents(self) -> dict[str, bytes]:
-        """Every file's bytes by its name, but for the notes."""
+        """Every file's bytes by its name, but for the notes and what is derived from the records."""
         files = {str(each.relative_to(self.path)): each for each in self.path.rglob("*") if each.is_file()}
-        return {name: file.read_bytes() for name, file in sorted(files.items()) if name not in _NOTES}
+        return {
+            name: file.read_bytes()
+            for name, file in sorted(files.items())
+            if name not in _NOTES and file.suffix not in _DERIVED
+        }
 
     # -- damage ----------------------------------------------------------------------------------------
 

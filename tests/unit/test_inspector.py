@@ -82,7 +82,7 @@ def fill(queue, count):
 
 
 def segments(path, queue="jobs"):
-    return sorted((path / queue / "segments").iterdir())
+    return sorted((path / queue / "segments").glob("*.jsonl"))
 
 
 # -- what it sees ------------------------------------------------------------------------------------------

@@ -20,11 +20,15 @@ NEXT = record.encode(Enqueue("foreign", b"1"), 6, "2026-01-01T12:00:00.000000Z")
 
 @pytest.fixture
 def sealed(tmp_path, stored):
-    """A storage whose queue ``jobs`` has sealed segments of which the journal holds nothing any more."""
+    """A storage whose queue ``jobs`` has sealed segments of which the journal holds nothing any more.
+
+    No checkpoint either, so that each line is read again.
+    """
     small = type(stored)(tmp_path / "sealed", segment=2 << 10)
     small.write("jobs", *range(30))
     small.write("other", *range(110))
     assert len(small.segments("jobs")) == 3
+    small.forget()
     return small
 
 

@@ -223,15 +223,15 @@ def test_expired_entries(fold):
     fold.enqueue("e")
     fold.lease_id("b")
     now = fold.now + SECOND
-    assert fold.state.expired(now - 1) == []
+    assert fold.state.expired(now - 1, 9) == []
     for _ in range(3):
-        assert {entry.id for entry in fold.state.expired(now)} == {"a", "c"}
+        assert {entry.id for entry in fold.state.expired(now, 9)} == {"a", "c"}
     assert fold.state.counts(now) == Counts(ready=2, leased=1)
     assert [entry.id for entry in fold.state.listing(None, now)] == ["b", "d", "e"]
     fold.apply(Expire("a"), Expire("c"))
-    assert fold.state.expired(now) == []
+    assert fold.state.expired(now, 9) == []
     fold.release("b")
-    assert [entry.id for entry in fold.state.expired(now)] == ["b"]
+    assert [entry.id for entry in fold.state.expired(now, 9)] == ["b"]
 
 
 def test_a_dead_entry_has_no_ttl_ever_after(fold):
@@ -242,9 +242,9 @@ def test_a_dead_entry_has_no_ttl_ever_after(fold):
     fold.bury("b")
     fold.apply(Requeue("a"))
     fold.now += SECOND
-    assert fold.state.expired(fold.now) == []
+    assert fold.state.expired(fold.now, 9) == []
     fold.apply(Requeue("b"))
-    assert fold.state.expired(fold.now) == []
+    assert fold.state.expired(fold.now, 9) == []
     assert fold.state.counts(fold.now) == Counts(ready=2)
 
 

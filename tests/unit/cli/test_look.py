@@ -66,7 +66,7 @@ def test_damage(duraq, root):
         # So many that the journal does not know the first any more, and could not mend it.
         for number in range(300):
             queue.enqueue(number)
-    segment = min((root / "jobs" / "segments").iterdir())
+    segment = min((root / "jobs" / "segments").glob("*.jsonl"))
     segment.write_bytes(segment.read_bytes().replace(b'"data":0', b'"data":1'))
     result = duraq("stats", "--json")
     assert result.exit_code == Code.DAMAGED

@@ -81,7 +81,7 @@ def test_hostile_arguments(duraq):
 def test_hostile_names(duraq, queue, root):
     """A damaged file's name and content are escaped in the complaint about it."""
     queue.enqueue("\x1b")
-    segment = next((root / "jobs" / "segments").iterdir())
+    segment = next((root / "jobs" / "segments").glob("*.jsonl"))
     segment.write_bytes(b"\x1b[2J\n" + segment.read_bytes())
     result = duraq("ls", "jobs")
     assert not FORBIDDEN.search(result.stderr.replace("\n", ""))

@@ -1,0 +1,167 @@
+"""A queue's state at the end of a sealed segment, so that opening does not fold all that came before.
+
+Beside each segment, under its number, once it was sealed:
+
+    00000000000000000001.jsonl         the segment
+    00000000000000000001.index         the entries that nobody held then (``duraq.journal.index``)
+    00000000000000000001.checkpoint    one line of JSON with a record's checksum: the runs that something is
+                                       left of, the entries that were held, the pause, the highest token
+
+Derived, all of it: the newest checkpoint that is whole counts, two are kept, and without any the records are
+folded from the first. None of this is synced when it is written: what a power cut takes is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple
+from zlib import crc32
+
+import orjson
+
+from duraq.clock import from_datetime, to_datetime
+from duraq.entry import Entry
+from duraq.errors import NotAStorage
+from duraq.journal import index, record, segment, snapshot
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.index import Index
+from duraq.journal.run import Run
+from duraq.journal.segment import SealAt
+from duraq.model import Pause
+
+FORMAT = 1
+SUFFIX = ".checkpoint"
+INDEX_SUFFIX = ".index"
+
+
+class Checkpoint(NamedTuple):
+    """The state behind a seal.
+
+    ``finished``: runs that only the checkpoint before this one may still need. ``before``: its segment.
+    """
+
+    seal: SealAt
+    tokens: int
+    pause: Pause | None
+    leased: list[Entry]
+    runs: list[Run]
+    finished: list[int]
+    before: int | None
+
+
+def _name(number: int, suffix: str) -> str:
+    return f"{number:020d}{suffix}"
+
+
+# -- writing, under the storage's lock ---------------------------------------------------------------------
+
+
+def save_index(fs: FileSystem, directory: int, number: int, entries: Iterable[Entry]) -> Index | None:
+    """Write the index of these entries; None if there are none."""
+    rows = list(entries)
+    if not rows:
+        return None
+    content = index.build(number, rows)
+    _replace(fs, directory, _name(number, INDEX_SUFFIX), content)
+    return Index(content)
+
+
+def save(fs: FileSystem, directory: int, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint. Each run must have its image at hand."""
+    pause = checkpoint.pause
+    fields = {
+        "op": "checkpoint",
+        "format": FORMAT,
+        "seal": list(checkpoint.seal),
+        "tokens": checkpoint.tokens,
+        "pause": None if pause is None else [from_datetime(pause.at), pause.who, pause.reason],
+        "leased": [snapshot.of(entry) for entry in checkpoint.leased],
+        "runs": [run.image() for run in checkpoint.runs],
+        "finished": checkpoint.finished,
+        "before": checkpoint.before,
+    }
+    body = orjson.dumps(fields)[:-1]
+    line = b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+    _replace(fs, directory, _name(checkpoint.seal.segment, SUFFIX), line)
+
+
+def _replace(fs: FileSystem, directory: int, name: str, content: bytes) -> None:
+    temporary = name + ".tmp"
+    fd = fs.open_file(directory, temporary, create=True)
+    try:
+        fs.truncate(fd, 0)
+        # No sync: it can be made again, and its checksum tells whether it is whole.
+        if fs.pwrite(fd, content, 0) != len(content):
+            raise OSError(28, "no space left for an index or a checkpoint")
+    finally:
+        fs.close(fd)
+    fs.rename(directory, temporary, name)
+
+
+def remove(fs: FileSystem, directory: int, checkpoint: int | None, indexes: Iterable[int]) -> None:
+    """Remove what no kept checkpoint needs."""
+    names = [_name(number, INDEX_SUFFIX) for number in indexes]
+    if checkpoint is not None:
+        names.append(_name(checkpoint, SUFFIX))
+    for name in names:
+        with suppress(FileNotFoundError):
+            fs.unlink(directory, name)
+
+
+# -- reading -----------------------------------------------------------------------------------------------
+
+
+def numbers(fs: FileSystem, directory: int) -> list[int]:
+    """The segments that have a checkpoint, in order."""
+    stems = [name.removesuffix(SUFFIX) for name in fs.names(directory) if name.endswith(SUFFIX)]
+    return [int(stem) for stem in stems if len(stem) == 20 and stem.isascii() and stem.isdigit()]
+
+
+def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoint | None:
+    """The checkpoint of that segment if it is whole, and the segment's seal is still the same.
+
+    ``position``: where the journal must be durable before its entries are handed out.
+    """
+    try:
+        line = _read(fs, directory, _name(number, SUFFIX))
+        record.check(line)
+        fields = orjson.loads(line)
+        if fields["format"] != FORMAT:
+            return None
+        pause = fields["pause"]
+        found = Checkpoint(
+            SealAt(*fields["seal"]),
+            fields["tokens"],
+            None if pause is None else Pause(to_datetime(pause[0]), *pause[1:]),
+            [snapshot.restore(each, position) for each in fields["leased"]],
+            [Run(image) for image in fields["runs"]],
+            fields["finished"],
+            fields["before"],
+        )
+        return found if _is_sealed(fs, directory, found.seal) else None
+    except (FileNotFoundError, NotAStorage, ValueError, KeyError, TypeError):
+        return None
+
+
+def load_index(fs: FileSystem, directory: int, number: int) -> Index:
+    """Raises BadIndex or FileNotFoundError."""
+    return Index(_read(fs, directory, _name(number, INDEX_SUFFIX)))
+
+
+def _is_sealed(fs: FileSystem, directory: int, seal: SealAt) -> bool:
+    fd = fs.open_file(directory, segment.file_name(seal.segment))
+    try:
+        line = fs.pread(fd, seal.length + 1, seal.offset)
+    finally:
+        fs.close(fd)
+    record.check(line)
+    return line[-11:-3].decode() == seal.crc
+
+
+def _read(fs: FileSystem, directory: int, name: str) -> bytes:
+    fd = fs.open_file(directory, name)
+    try:
+        return fs.pread(fd, fs.size(fd), 0)
+    finally:
+        fs.close(fd)

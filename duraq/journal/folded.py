@@ -1,0 +1,136 @@
+"""One queue as one process has folded it: its segments, its state, and the checkpoints on the way.
+
+At each seal the entries that nobody holds go from memory to the shelf. Whoever writes the seal writes the
+index and the checkpoint that this takes; whoever reads it later finds them, or makes them if they are lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from duraq.entry import LEASED
+from duraq.errors import StorageDamaged
+from duraq.journal import checkpoint
+from duraq.journal.checkpoint import Checkpoint
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.index import BadIndex, Index
+from duraq.journal.run import Run
+from duraq.journal.runs import Runs
+from duraq.journal.segment import Group, SealAt, Segments
+from duraq.operations import Operation
+from duraq.shelf import Mislaid
+from duraq.state import QueueState
+
+log = logging.getLogger("duraq")
+
+
+class Folded:
+    """A queue's segments and the state they fold to. All of this happens under the storage's lock."""
+
+    def __init__(self, file_system: FileSystem, segments: Segments) -> None:
+        self._fs = file_system
+        self.segments = segments
+        self.state = QueueState(segments.queue)
+        self._runs = self._shelf([], 0)
+        self._last: Checkpoint | None = None  # the one that we went on from
+        self._begun = False
+
+    # -- reading on ------------------------------------------------------------------------------------
+
+    def catch_up(self, position: int) -> None:
+        """Fold what was written since; ``position`` is where the journal ends now.
+
+        Raises Mislaid if the state must be made again, and StorageDamaged.
+        """
+        if not self._begun:
+            self._begin(position)
+        state, segments = self.state, self.segments
+        while True:
+            try:
+                for (operation, seq, at), where in segments.read_on():
+                    state.apply(operation, seq, at, where, position)  # type: ignore[arg-type] # no seals here
+            except KeyError as error:
+                raise StorageDamaged(
+                    f"a record speaks of entry {error}, which is not there", path=state.name
+                ) from None
+            seal = segments.seal
+            if seal is None:
+                return
+            found = checkpoint.load(self._fs, segments.directory, seal.segment, position)
+            if found is None:
+                self._shelve(seal, position)
+            else:
+                self._adopt(found, position)
+            segments.advance()
+
+    def _begin(self, position: int) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        fs, directory = self._fs, self.segments.directory
+        for number in reversed(checkpoint.numbers(fs, directory)):
+            found = checkpoint.load(fs, directory, number, position)
+            if found is not None:
+                self.segments.start_behind(found.seal)
+                self.state.resume(found.tokens, found.pause, found.leased)
+                self._adopt(found, position)
+                break
+        self._begun = True
+
+    def _adopt(self, found: Checkpoint, position: int) -> None:
+        """Go on with the runs of a checkpoint that was made where we are now."""
+        self._runs = self._shelf(found.runs, position)
+        self._last = found
+        self.state.shelve(self._runs)
+
+    def _shelf(self, runs: list[Run], position: int) -> Runs:
+        return Runs(
+            self.state.name, runs, load=self._load_index, record=self.segments.enqueued, position=position
+        )
+
+    def _load_index(self, number: int) -> Index:
+        try:
+            return checkpoint.load_index(self._fs, self.segments.directory, number)
+        except (BadIndex, FileNotFoundError) as error:
+            raise Mislaid(self.state.name, f"the index of segment {number}: {error}") from error
+
+    def distrust(self) -> None:
+        """Something is not there that our checkpoint names: it goes, and those before it."""
+        fs, directory = self._fs, self.segments.directory
+        for number in checkpoint.numbers(fs, directory):
+            # A newer one may do; what is not whole is passed over.
+            if self._last is None or number <= self._last.seal.segment:
+                checkpoint.remove(fs, directory, number, ())
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def written(self, operations: Sequence[Operation], group: Group, at: int, position: int) -> None:
+        """Fold what this process has just written. Raises Mislaid if the state must be made again."""
+        if group.seal is not None:
+            self._shelve(group.seal, position)
+        self.state.apply_group(operations, group.first_seq, at, group.places, position)
+
+    def _shelve(self, seal: SealAt, position: int) -> None:
+        """Leave on the shelf what nobody holds, now that its segment is sealed."""
+        state, fs, directory, last = self.state, self._fs, self.segments.directory, self._last
+        waiting = [entry for entry in state.entries.values() if entry.status is not LEASED]
+        leased = [entry for entry in state.entries.values() if entry.status is LEASED]
+        try:
+            index = checkpoint.save_index(fs, directory, seal.segment, waiting)
+            runs = self._runs.imaged()
+            if index is not None:
+                runs.append(Run.whole(index))
+            before = None if last is None else last.seal.segment
+            made = Checkpoint(seal, state.tokens, state.pause, leased, runs, self._runs.finished, before)
+            checkpoint.save(fs, directory, made)
+        except OSError as error:
+            # Nothing that anybody was promised depends on it; memory serves until the next one.
+            log.warning("queue %s: no checkpoint at segment %d: %s", state.name, seal.segment, error)
+            return
+        if index is not None:
+            self._runs.add(runs[-1], position, index)
+        self._runs.finished = []
+        state.shelve(self._runs)
+        if last is not None:
+            # Only now: two are kept, and what only older ones named may go.
+            checkpoint.remove(fs, directory, last.before, last.finished)
+        self._last = made

@@ -1,0 +1,182 @@
+"""The index of a sealed segment: the entries that nobody held when it was sealed, in order.
+
+Derived: it can be deleted at any time, and is made again from the records. What is in it never changes; what
+was taken out since is noted elsewhere (``duraq.journal.runs``).
+
+    header      magic  segment  rows  waiting  due  expiring  states  crc
+    rows        order  segment  offset  length  priority  state         waiting ones first, then dead letters
+    due         ready_at ...  row ...                                   rows that are scheduled, by time
+    expiring    expires_at ...  row ...                                 rows with a TTL, by time
+    ids         hash << 32 | row ...                                    all rows, by hash
+    states      JSON, one after the other                               of entries that were leased before
+
+Waiting rows are in the order of delivery, dead ones in the order they were enqueued in. Numbers are the
+machine's own (the magic tells an index from a machine of the other kind). It is read into memory, not mapped:
+a mapped file that somebody cuts short kills whoever looks at it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from struct import Struct
+from typing import NamedTuple
+from zlib import crc32
+
+import orjson
+
+from duraq.entry import DEAD, Entry, delivery_order, enqueue_order
+from duraq.journal import snapshot
+
+_MAGIC = 0x3149_5144  # "DQI1"
+_HEADER = Struct("=IQIIIIII")
+_ROW = Struct("=QQIIiI")
+# In ``state``: whether the row is in the due table, and one more than where the entry's snapshot begins; 0
+# for one that is as it was enqueued.
+_TIMED = 1 << 31
+_PRISTINE = 0
+
+
+class BadIndex(ValueError):
+    """The bytes are not a whole index."""
+
+
+class Row(NamedTuple):
+    """Where an entry stands and where its record lies."""
+
+    order: int
+    segment: int
+    offset: int
+    length: int
+    priority: int
+    state: int
+
+    @property
+    def timed(self) -> bool:
+        """Whether it waits, or waited, for a time."""
+        return bool(self.state & _TIMED)
+
+
+def id_hash(entry_id: str) -> int:
+    """What the ids of an index are sorted by."""
+    return crc32(entry_id.encode())
+
+
+class Times:
+    """Rows by a time, the earliest first."""
+
+    def __init__(self, times: memoryview, rows: memoryview) -> None:
+        self.times = times.cast("q")
+        self.rows = rows.cast("q")
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def until(self, now: int) -> int:
+        """How many of the times are not after ``now``."""
+        return bisect_left(self.times, now + 1)
+
+
+def build(segment: int, entries: Iterable[Entry]) -> bytes:
+    """The index of these entries, none of which is leased."""
+    waiting: list[Entry] = []
+    dead: list[Entry] = []
+    for entry in entries:
+        (dead if entry.status is DEAD else waiting).append(entry)
+    waiting.sort(key=delivery_order)
+    dead.sort(key=enqueue_order)
+    rows = waiting + dead
+    states, blob = _states(rows)
+    pack = _ROW.pack
+    table = b"".join(
+        [pack(e.seq, *e.where, e.priority, state) for e, state in zip(rows, states, strict=True)]
+    )
+    due = sorted((e.ready_at, row) for row, e in enumerate(waiting) if e.ready_at is not None)
+    expiring = sorted((e.expires_at, row) for row, e in enumerate(waiting) if e.expires_at is not None)
+    ids = sorted([id_hash(e.id) << 32 | row for row, e in enumerate(rows)])
+    body = b"".join([table, _pairs(due), _pairs(expiring), _numbers("Q", ids), blob])
+    counts = (segment, len(rows), len(waiting), len(due), len(expiring), len(blob))
+    check = crc32(body, crc32(_HEADER.pack(_MAGIC, *counts, 0)))
+    return _HEADER.pack(_MAGIC, *counts, check) + body
+
+
+def _states(rows: Sequence[Entry]) -> tuple[list[int], bytes]:
+    """The snapshots of those that are no longer as they were enqueued, and where each begins."""
+    places, blobs, at = [], [], 0
+    for entry in rows:
+        place = _PRISTINE
+        if entry.token:
+            blob = orjson.dumps(snapshot.of(entry)) + b"\n"
+            blobs.append(blob)
+            place = at + 1
+            at += len(blob)
+        timed = entry.ready_at is not None and entry.status is not DEAD
+        places.append(place | _TIMED if timed else place)
+    return places, b"".join(blobs)
+
+
+def _pairs(pairs: Sequence[tuple[int, int]]) -> bytes:
+    return _numbers("q", [time for time, _ in pairs]) + _numbers("q", [row for _, row in pairs])
+
+
+def _numbers(kind: str, numbers: Sequence[int]) -> bytes:
+    return Struct(f"={len(numbers)}{kind}").pack(*numbers)
+
+
+class Index:
+    """An index, read. Raises BadIndex if the bytes are not a whole one."""
+
+    def __init__(self, content: bytes) -> None:
+        if len(content) < _HEADER.size:
+            raise BadIndex("shorter than a header")
+        magic, *counts, check = _HEADER.unpack_from(content)
+        self.segment, self.rows, self.waiting, due, expiring, states = counts
+        self.crc = check
+        size = _HEADER.size + self.rows * (_ROW.size + 8) + (due + expiring) * 16 + states
+        head = _HEADER.pack(_MAGIC, *counts, 0)
+        if (
+            magic != _MAGIC
+            or len(content) != size
+            or crc32(memoryview(content)[_HEADER.size :], crc32(head)) != check
+        ):
+            raise BadIndex("not an index, or a damaged one")
+        self._content = content
+        view = memoryview(content)
+        at = _HEADER.size + self.rows * _ROW.size
+        self.due = Times(view[at : at + due * 8], view[at + due * 8 : at + due * 16])
+        at += due * 16
+        self.expiring = Times(view[at : at + expiring * 8], view[at + expiring * 8 : at + expiring * 16])
+        at += expiring * 16
+        self._ids = view[at : at + self.rows * 8].cast("Q")
+        self._states = at + self.rows * 8
+
+    def row(self, number: int) -> Row:
+        return Row(*_ROW.unpack_from(self._content, _HEADER.size + number * _ROW.size))
+
+    def key(self, number: int) -> tuple[int, int]:
+        """The row's place in the order of delivery."""
+        order, _, _, _, priority, _ = _ROW.unpack_from(self._content, _HEADER.size + number * _ROW.size)
+        return -priority, order
+
+    def lowest(self) -> int:
+        """The earliest sequence number among the entries; there is one at least."""
+        table = memoryview(self._content)[_HEADER.size : _HEADER.size + self.rows * _ROW.size]
+        lowest: int = min(order for order, *_ in _ROW.iter_unpack(table))
+        return lowest
+
+    def snapshot(self, row: Row) -> snapshot.Snapshot | None:
+        """What the entry had become, or None if it is as it was enqueued."""
+        place = row.state & ~_TIMED
+        if place == _PRISTINE:
+            return None
+        start = self._states + place - 1
+        found: snapshot.Snapshot = orjson.loads(self._content[start : self._content.index(b"\n", start)])
+        return found
+
+    def candidates(self, entry_id: str) -> Iterator[int]:
+        """Rows whose id may be this one."""
+        wanted = id_hash(entry_id)
+        at = bisect_left(self._ids, wanted << 32)
+        while at < self.rows and self._ids[at] >> 32 == wanted:
+            yield self._ids[at] & 0xFFFF_FFFF
+            at += 1

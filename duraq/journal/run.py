@@ -1,0 +1,195 @@
+"""One sealed segment's index and what was taken out of it since: a run of entries, in order of delivery."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from duraq.entry import DEAD, READY, SCHEDULED
+from duraq.journal.index import Index
+
+# What a row is. It only ever goes on: from scheduled to ready, and from anything to taken.
+WAITS, IS_READY, TAKEN, IS_DEAD = range(4)
+STATUS = {WAITS: SCHEDULED, IS_READY: READY, IS_DEAD: DEAD}
+_TAKEN_ROWS = re.compile(b"%c+" % TAKEN)
+
+Key = tuple[int, int]  # a place in the order of delivery
+
+
+class Run:
+    """Until somebody comes to it these are a few numbers; then each row gets a mark (``activate``)."""
+
+    __slots__ = (
+        "_due_at",
+        "_due_from",
+        "_expiring_from",
+        "_image",
+        "_taken",
+        "crc",
+        "dead",
+        "expires",
+        "head",
+        "head_key",
+        "lowest",
+        "marks",
+        "next_due",
+        "plain",
+        "ready",
+        "scheduled",
+        "segment",
+        "timed",
+    )
+
+    def __init__(self, image: dict[str, Any]) -> None:
+        """From what ``image`` gave. Raises KeyError, TypeError or ValueError if it is not that."""
+        self._image: dict[str, Any] | None = image
+        self.segment: int = image["segment"]
+        self.crc: int = image["crc"]
+        # How many rows are left: those that had no time to wait for, those that have or had, dead letters.
+        self.plain: int = image["plain"]
+        self.timed: int = image["timed"]
+        self.dead: int = image["dead"]
+        self._taken: list[tuple[int, int]] = [(first, end) for first, end in image["taken"]]
+        self.lowest: int = image["lowest"]  # nothing in it was enqueued before this
+        # What these say may be too early, never too late: the row may have been taken.
+        self.next_due: int | None = image["due"]
+        self.expires: int | None = image["expires"]
+        self.head_key: Key | None = tuple(image["first"]) if self.plain else None
+        # As of now, with those whose time has come among the ready ones.
+        self.ready, self.scheduled = self.plain, self.timed
+        self.marks: bytearray | None = None
+        self.head = -1  # the first row that is ready
+        self._due_at = 0  # how far in the index's due table the time has come
+        self._due_from = 0  # before this all rows of that table are taken
+        self._expiring_from = 0  # the same for the expiring ones
+
+    @classmethod
+    def whole(cls, index: Index) -> Self:
+        """The run of an index that nothing was taken from."""
+        timed = len(index.due)
+        return cls(
+            {
+                "segment": index.segment,
+                "crc": index.crc,
+                "plain": index.waiting - timed,
+                "timed": timed,
+                "dead": index.rows - index.waiting,
+                "taken": [],
+                "lowest": index.lowest(),
+                "due": index.due.times[0] if timed else None,
+                "expires": index.expiring.times[0] if len(index.expiring) else None,
+                "first": index.key(0) if index.waiting else None,
+            }
+        )
+
+    @property
+    def left(self) -> int:
+        """Rows that were not taken."""
+        return self.plain + self.timed + self.dead
+
+    def activate(self, index: Index) -> bytearray:
+        """Mark each row, if that was not done yet."""
+        if self.marks is None:
+            marks = bytearray([IS_READY]) * index.waiting + bytearray([IS_DEAD]) * (
+                index.rows - index.waiting
+            )
+            for row in index.due.rows:
+                marks[row] = WAITS
+            for first, end in self._taken:
+                marks[first:end] = bytearray([TAKEN]) * (end - first)
+            self.marks = marks
+            self._set_head(index, marks.find(IS_READY))
+        return self.marks
+
+    def _set_head(self, index: Index, row: int) -> None:
+        self.head = row
+        self.head_key = index.key(row) if row >= 0 else None
+
+    def is_taken(self, row: int) -> bool:
+        """Whether the row is no longer here."""
+        assert self.marks is not None
+        return self.marks[row] == TAKEN
+
+    def next_ready(self, row: int) -> int:
+        """The first ready row behind that one, or -1."""
+        assert self.marks is not None
+        return self.marks.find(IS_READY, row + 1)
+
+    def make_due(self, index: Index, now: int) -> int:
+        """Rows whose time has come are ready; returns how many became so."""
+        marks = self.activate(index)
+        due, count, first = index.due, 0, self.head
+        until = due.until(now)
+        for row in due.rows[self._due_at : until]:
+            if marks[row] == WAITS:
+                marks[row] = IS_READY
+                count += 1
+                if first < 0 or row < first:
+                    first = row
+        self._due_at = until
+        self.next_due = due.times[until] if until < len(due) else None
+        self.ready += count
+        self.scheduled -= count
+        if first != self.head:
+            self._set_head(index, first)
+        return count
+
+    def take(self, index: Index, row: int) -> int:
+        """Take a row out; returns what it was."""
+        marks = self.activate(index)
+        was = marks[row]
+        marks[row] = TAKEN
+        self._image = None
+        if was == IS_DEAD:
+            self.dead -= 1
+            return was
+        if was == IS_READY:
+            self.ready -= 1
+        else:
+            self.scheduled -= 1
+        if index.row(row).timed:
+            self.timed -= 1
+        else:
+            self.plain -= 1
+        if row == self.head:
+            self._set_head(index, marks.find(IS_READY, row + 1))
+        return was
+
+    def expired(self, index: Index, now: int) -> Iterator[int]:
+        """Rows that are left and whose TTL has passed."""
+        marks, expiring = self.activate(index), index.expiring
+        for at in range(self._expiring_from, expiring.until(now)):
+            row = expiring.rows[at]
+            if marks[row] != TAKEN:
+                yield row
+            elif at == self._expiring_from:
+                self._expiring_from += 1
+                following = self._expiring_from
+                self.expires = expiring.times[following] if following < len(expiring) else None
+
+    def image(self, load: Callable[[Run], Index] | None = None) -> dict[str, Any]:
+        """The run as JSON values, so that it can be made again; ``load`` gets its index if that is needed.
+
+        What time alone has brought about is left out: whoever makes it again has a clock.
+        """
+        if self._image is None:
+            assert load is not None
+            index = load(self)
+            marks, due = self.activate(index), index.due
+            while self._due_from < len(due) and marks[due.rows[self._due_from]] == TAKEN:
+                self._due_from += 1
+            left = [row for row in (marks.find(WAITS), marks.find(IS_READY)) if row >= 0]
+            self._image = {
+                "segment": self.segment,
+                "crc": self.crc,
+                "plain": self.plain,
+                "timed": self.timed,
+                "dead": self.dead,
+                "taken": [match.span() for match in _TAKEN_ROWS.finditer(marks)],
+                "lowest": self.lowest,
+                "due": due.times[self._due_from] if self._due_from < len(due) else None,
+                "expires": self.expires,
+                "first": index.key(min(left)) if left else None,
+            }
+        return self._image

@@ -1,0 +1,299 @@
+"""The shelf of a file storage: the indexes of sealed segments, and what was taken out of each since.
+
+The first ready entry of all is the first of the runs' heads. A run that nobody has come to is a few numbers;
+its index is read when it is its turn, and a few indexes are kept.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from heapq import heapify, heappop, heappush
+from itertools import islice
+
+from duraq.entry import READY, Entry
+from duraq.journal import snapshot
+from duraq.journal.index import Index
+from duraq.journal.record import Record
+from duraq.journal.run import IS_DEAD, IS_READY, STATUS, TAKEN, WAITS, Key, Run
+from duraq.journal.segment import Where
+from duraq.model import Counts, EntryStatus
+from duraq.operations import Enqueue
+from duraq.shelf import Mislaid
+
+OPEN_INDEXES = 8
+
+
+class Runs:
+    """All runs of one queue. A Shelf."""
+
+    def __init__(
+        self,
+        queue: str,
+        runs: Iterable[Run],
+        *,
+        load: Callable[[int], Index],
+        record: Callable[[Where, int], Record],
+        position: int,
+    ) -> None:
+        """``load`` reads the index of a segment, ``record`` the enqueue at a place.
+
+        ``position``: where the journal must be durable before anything of this is handed out.
+        """
+        self._queue = queue
+        self._load = load
+        self._record = record
+        self._runs: dict[int, Run] = {}
+        self._indexes: OrderedDict[int, Index] = OrderedDict()
+        self._now = 0
+        # What was looked at last is taken next, as a rule.
+        self._seen: dict[str, tuple[Run, int, Entry]] = {}
+        self.tally = Counts()
+        # Heaps of what comes first, with the segment. An item counts only if its run still says the same.
+        self._heads: list[tuple[Key, int]] = []
+        self._dues: list[tuple[int, int]] = []
+        self._expiries: list[tuple[int, int]] = []
+        self.finished: list[int] = []  # runs of which nothing is left
+        self._position = position
+        for run in runs:
+            self.add(run, position)
+
+    def add(self, run: Run, position: int, index: Index | None = None) -> None:
+        """Put another run beside the others."""
+        self._runs[run.segment] = run
+        self._position = position
+        if index is not None:
+            self._keep(index)
+        self._count(ready=run.ready, scheduled=run.scheduled, dead=run.dead)
+        for heap, first in ((self._dues, run.next_due), (self._expiries, run.expires)):
+            if first is not None:
+                heappush(heap, (first, run.segment))
+        if run.ready and run.head_key is not None:
+            heappush(self._heads, (run.head_key, run.segment))
+
+    def imaged(self) -> list[Run]:
+        """The runs, each with its image at hand."""
+        for run in self._runs.values():
+            run.image(self._index)
+        return list(self._runs.values())
+
+    def _count(self, *, ready: int = 0, scheduled: int = 0, dead: int = 0) -> None:
+        was = self.tally
+        self.tally = Counts(was.scheduled + scheduled, was.ready + ready, 0, was.dead + dead)
+
+    # -- indexes and entries ---------------------------------------------------------------------------
+
+    def _index(self, run: Run) -> Index:
+        """The run's index; from then on its rows have marks."""
+        index = self._indexes.get(run.segment)
+        if index is None:
+            index = self._load(run.segment)
+            if index.crc != run.crc:
+                raise Mislaid(self._queue, f"the index of segment {run.segment} is another one")
+            self._keep(index)
+        if run.marks is None:
+            before = run.head_key
+            run.activate(index)
+            self._note_head(run, before)
+        return index
+
+    def _keep(self, index: Index) -> None:
+        self._indexes[index.segment] = index
+        if len(self._indexes) > OPEN_INDEXES:
+            self._indexes.popitem(last=False)
+
+    def _entry(self, run: Run, number: int) -> Entry:
+        index = self._index(run)
+        row = index.row(number)
+        found = index.snapshot(row)
+        if found is not None:
+            entry = snapshot.restore(found, self._position)
+        else:
+            where = (row.segment, row.offset, row.length)
+            operation, seq, at = self._record(where, row.order)
+            assert isinstance(operation, Enqueue)
+            entry = Entry(operation, seq, at, where, self._position)
+        assert run.marks is not None
+        entry.status = STATUS[run.marks[number]]
+        return entry
+
+    def _look(self, run: Run, number: int) -> Entry:
+        entry = self._entry(run, number)
+        self._seen[entry.id] = run, number, entry
+        return entry
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def advance(self, now: int) -> None:
+        """Scheduled entries whose time has come are ready."""
+        self._now = max(now, self._now)
+        while self._dues and self._dues[0][0] <= now:
+            due, segment = heappop(self._dues)
+            run = self._runs.get(segment)
+            if run is not None and run.next_due == due:
+                self._make_due(run)
+
+    def _make_due(self, run: Run) -> None:
+        index, before = self._index(run), run.head_key
+        count = run.make_due(index, self._now)
+        self._count(ready=count, scheduled=-count)
+        if run.next_due is not None:
+            heappush(self._dues, (run.next_due, run.segment))
+        self._note_head(run, before)
+
+    def _note_head(self, run: Run, before: Key | None) -> None:
+        if run.head_key is not None and run.head_key != before:
+            heappush(self._heads, (run.head_key, run.segment))
+
+    def next_event(self) -> int | None:
+        """When the next scheduled entry is ready, or earlier."""
+        while self._dues:
+            due, segment = self._dues[0]
+            run = self._runs.get(segment)
+            if run is not None and run.next_due == due:
+                return due
+            heappop(self._dues)
+        return None
+
+    # -- the order of delivery -------------------------------------------------------------------------
+
+    def first(self) -> Key | None:
+        """Where the first ready entry stands, or None."""
+        while self._heads:
+            key, segment = self._heads[0]
+            run = self._runs.get(segment)
+            if run is not None and run.marks is not None and run.head_key == key:
+                return key
+            if run is not None and run.marks is None:
+                # All that was known of it is where its first row stood.
+                self._index(run)
+            else:
+                heappop(self._heads)
+        return None
+
+    def peek(self, limit: int) -> list[Entry]:
+        """The first ready entries, in the order of delivery."""
+        self._seen.clear()
+        key = self.first()
+        if key is None:
+            return []
+        if limit == 1:
+            run = self._runs[self._heads[0][1]]
+            return [self._look(run, run.head)]
+        return [self._look(run, row) for run, row in islice(self._ready_rows(), limit)]
+
+    def _ready_rows(self) -> Iterator[tuple[Run, int]]:
+        self.first()
+        heap = [(key, segment, -1) for key, segment in self._heads]
+        begun = set()
+        while heap:
+            key, segment, row = heappop(heap)
+            run = self._runs.get(segment)
+            if run is None or (row < 0 and segment in begun):
+                continue
+            index = self._index(run)
+            if row < 0:
+                if run.head_key is None:
+                    continue
+                if run.head_key != key:
+                    heappush(heap, (run.head_key, segment, -1))
+                    continue
+                begun.add(segment)
+                row = run.head
+            yield run, row
+            following = run.next_ready(row)
+            if following >= 0:
+                heappush(heap, (index.key(following), segment, following))
+
+    # -- by id -----------------------------------------------------------------------------------------
+
+    def find(self, entry_id: str) -> Entry | None:
+        """The entry of that id, or None."""
+        seen = self._seen.get(entry_id)
+        if seen is not None and not seen[0].is_taken(seen[1]):
+            return seen[2]
+        for run in list(self._runs.values()):
+            for row in self._index(run).candidates(entry_id):
+                if not run.is_taken(row):
+                    entry = self._look(run, row)
+                    if entry.id == entry_id:
+                        return entry
+        return None
+
+    def take(self, entry_id: str) -> Entry:
+        """Take the entry off the shelf. Raises KeyError if it is not there."""
+        # Others lease in the same order as we would.
+        if entry_id not in self._seen and self.first() is not None:
+            self.peek(1)
+        if self.find(entry_id) is None:
+            raise KeyError(entry_id)
+        run, row, entry = self._seen.pop(entry_id)
+        index, before = self._index(run), run.head_key
+        was = run.take(index, row)
+        self._count(ready=-(was == IS_READY), scheduled=-(was == WAITS), dead=-(was == IS_DEAD))
+        self._note_head(run, before)
+        if not run.left:
+            del self._runs[run.segment]
+            self._indexes.pop(run.segment, None)
+            self.finished.append(run.segment)
+        return entry
+
+    # -- expiry ----------------------------------------------------------------------------------------
+
+    @property
+    def may_expire(self) -> bool:
+        """Whether any of them has a TTL."""
+        return bool(self._expiries)
+
+    def expired(self, now: int, limit: int) -> list[Entry]:
+        """Entries whose TTL passed, at most ``limit``."""
+        with closing(self._expired_rows(now)) as rows:
+            return [self._look(run, row) for run, row in islice(rows, limit)]
+
+    def count_expired(self, now: int) -> Counts:
+        """How many those are in all, by state."""
+        if not self._expiries or self._expiries[0][0] > now:
+            return Counts()
+        marks = [run.marks[row] for run, row in self._expired_rows(now) if run.marks is not None]
+        return Counts(marks.count(WAITS), marks.count(IS_READY))
+
+    def _expired_rows(self, now: int) -> Generator[tuple[Run, int]]:
+        again = []
+        try:
+            while self._expiries and self._expiries[0][0] <= now:
+                expires, segment = heappop(self._expiries)
+                run = self._runs.get(segment)
+                if run is not None and run.expires == expires:
+                    again.append(run)
+                    for row in run.expired(self._index(run), now):
+                        yield run, row
+        finally:
+            for run in again:
+                if run.expires is not None:
+                    heappush(self._expiries, (run.expires, run.segment))
+
+    # -- all of them -----------------------------------------------------------------------------------
+
+    def walk(self, status: EntryStatus | None) -> Iterator[Entry]:
+        """Entries in that state (None: all): ready ones in the order of delivery, others as enqueued."""
+        rows = self._ready_rows() if status is READY else self._in_order(status)
+        for run, row in rows:
+            yield self._entry(run, row)
+
+    def _in_order(self, status: EntryStatus | None) -> Iterator[tuple[Run, int]]:
+        """Rows in the order they were enqueued in; a run is gone into when its first one may be next."""
+        waiting = sorted(self._runs.values(), key=lambda run: run.lowest, reverse=True)
+        heap: list[tuple[int, int, int]] = []
+        while waiting or heap:
+            while waiting and (not heap or waiting[-1].lowest <= heap[0][0]):
+                run = waiting.pop()
+                index = self._index(run)
+                assert run.marks is not None
+                for row, mark in enumerate(run.marks):
+                    if mark != TAKEN and status in {None, STATUS[mark]}:
+                        heap.append((index.key(row)[1], run.segment, row))
+                heapify(heap)
+            if heap:
+                _, segment, row = heappop(heap)
+                yield self._runs[segment], row
