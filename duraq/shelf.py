@@ -30,6 +30,10 @@ class Shelf(Protocol):
         """How many lie here in each state, as of the last ``advance``. None is leased."""
 
     @property
+    def any_ready(self) -> bool:
+        """Whether any of them could be delivered, as of the last ``advance``."""
+
+    @property
     def may_expire(self) -> bool:
         """Whether any of them has a TTL."""
 
@@ -65,6 +69,7 @@ class EmptyShelf:
     """For a fold that keeps everything in memory."""
 
     tally = Counts()
+    any_ready = False
     may_expire = False
 
     def advance(self, now: int) -> None:

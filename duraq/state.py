@@ -245,7 +245,7 @@ class QueueState:
     def has_ready(self, now: int) -> bool:
         """Whether something could be leased now."""
         self.advance(now)
-        return self.pause is None and (self._tally[READY] > 0 or self.shelf.tally.ready > 0)
+        return self.pause is None and (self._tally[READY] > 0 or self.shelf.any_ready)
 
     # -- folding ---------------------------------------------------------------------------------------
 

@@ -8,13 +8,15 @@ Beside each segment, under its number, once it was sealed:
                                        left of, the entries that were held, the pause, the highest token
 
 Derived, all of it: the newest checkpoint that is whole counts, two are kept, and without any the records are
-folded from the first. None of this is synced when it is written: what a power cut takes is made again.
+folded from the first. None of this is synced when it is written: what a power cut takes is made again. That
+may take long, so whoever prepares a journal file syncs it in passing.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 from zlib import crc32
 
@@ -29,6 +31,8 @@ from duraq.journal.index import Index
 from duraq.journal.run import Run
 from duraq.journal.segment import SealAt
 from duraq.model import Pause
+
+log = logging.getLogger("duraq")
 
 FORMAT = 1
 SUFFIX = ".checkpoint"
@@ -107,6 +111,36 @@ def remove(fs: FileSystem, directory: int, checkpoint: int | None, indexes: Iter
     for name in names:
         with suppress(FileNotFoundError):
             fs.unlink(directory, name)
+
+
+def sync(fs: FileSystem, root: int, segments: Iterable[tuple[str, int]]) -> None:
+    """Make durable what lies beside those segments, so that the next power cut costs no time."""
+    for queue, number in segments:
+        try:
+            with ExitStack() as opened:
+                home = fs.open_dir(root, queue)
+                opened.callback(fs.close, home)
+                directory = fs.open_dir(home, "segments")
+                opened.callback(fs.close, directory)
+                for name in (_name(number, INDEX_SUFFIX), _name(number, SUFFIX)):
+                    if fs.exists(directory, name):
+                        _sync(fs, directory, name)
+        except OSError as error:
+            # Nothing that anybody was promised depends on it.
+            log.warning("queue %s: what belongs to segment %d was not synced: %s", queue, number, error)
+
+
+def _sync(fs: FileSystem, directory: int, name: str) -> None:
+    fd = fs.open_file(directory, name)
+    try:
+        # The name itself is not synced: the file is found, or it is made again.
+        fs.datasync(fd)
+    except OSError:
+        # The kernel has dropped what it could not write, and will not say so again.
+        fs.unlink(directory, name)
+        raise
+    finally:
+        fs.close(fd)
 
 
 # -- reading -----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from duraq.errors import StorageError, StorageFailed
-from duraq.journal import ends
+from duraq.journal import checkpoint, ends
 from duraq.journal.filesystem import SyncFailed
 from duraq.journal.recovery import Replay, Unsynced, newest_epoch
 
@@ -136,6 +136,7 @@ class Recycling:
             except OSError as again:
                 raise SyncFailed(*again.args) from again
         self._note_ends(touched, journal.header(epoch + 1).base)
+        checkpoint.sync(self._fs, root, touched)
 
     def _note_ends(self, touched: dict[tuple[str, int], int], position: int) -> None:
         directory = self._log.directory

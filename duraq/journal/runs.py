@@ -16,7 +16,7 @@ from duraq.entry import READY, Entry
 from duraq.journal import snapshot
 from duraq.journal.index import Index
 from duraq.journal.record import Record
-from duraq.journal.run import IS_DEAD, IS_READY, STATUS, TAKEN, WAITS, Key, Run
+from duraq.journal.run import IS_READY, STATUS, TAKEN, WAITS, Key, Run
 from duraq.journal.segment import Where
 from duraq.model import Counts, EntryStatus
 from duraq.operations import Enqueue
@@ -49,7 +49,7 @@ class Runs:
         self._now = 0
         # What was looked at last is taken next, as a rule.
         self._seen: dict[str, tuple[Run, int, Entry]] = {}
-        self.tally = Counts()
+        self._scheduled = self._ready = self._dead = 0
         # Heaps of what comes first, with the segment. An item counts only if its run still says the same.
         self._heads: list[tuple[Key, int]] = []
         self._dues: list[tuple[int, int]] = []
@@ -65,7 +65,9 @@ class Runs:
         self._position = position
         if index is not None:
             self._keep(index)
-        self._count(ready=run.ready, scheduled=run.scheduled, dead=run.dead)
+        self._ready += run.ready
+        self._scheduled += run.scheduled
+        self._dead += run.dead
         for heap, first in ((self._dues, run.next_due), (self._expiries, run.expires)):
             if first is not None:
                 heappush(heap, (first, run.segment))
@@ -78,9 +80,15 @@ class Runs:
             run.image(self._index)
         return list(self._runs.values())
 
-    def _count(self, *, ready: int = 0, scheduled: int = 0, dead: int = 0) -> None:
-        was = self.tally
-        self.tally = Counts(was.scheduled + scheduled, was.ready + ready, 0, was.dead + dead)
+    @property
+    def tally(self) -> Counts:
+        """How many lie here in each state, as of the last ``advance``."""
+        return Counts(self._scheduled, self._ready, 0, self._dead)
+
+    @property
+    def any_ready(self) -> bool:
+        """Whether any of them could be delivered, as of the last ``advance``."""
+        return self._ready > 0
 
     # -- indexes and entries ---------------------------------------------------------------------------
 
@@ -137,7 +145,8 @@ class Runs:
     def _make_due(self, run: Run) -> None:
         index, before = self._index(run), run.head_key
         count = run.make_due(index, self._now)
-        self._count(ready=count, scheduled=-count)
+        self._ready += count
+        self._scheduled -= count
         if run.next_due is not None:
             heappush(self._dues, (run.next_due, run.segment))
         self._note_head(run, before)
@@ -223,15 +232,23 @@ class Runs:
 
     def take(self, entry_id: str) -> Entry:
         """Take the entry off the shelf. Raises KeyError if it is not there."""
-        # Others lease in the same order as we would.
-        if entry_id not in self._seen and self.first() is not None:
+        if entry_id not in self._seen:
+            # Others lease in the same order as we would.
             self.peek(1)
-        if self.find(entry_id) is None:
-            raise KeyError(entry_id)
-        run, row, entry = self._seen.pop(entry_id)
+        seen = self._seen.pop(entry_id, None)
+        if seen is None or seen[0].is_taken(seen[1]):
+            if self.find(entry_id) is None:
+                raise KeyError(entry_id)
+            seen = self._seen.pop(entry_id)
+        run, row, entry = seen
         index, before = self._index(run), run.head_key
         was = run.take(index, row)
-        self._count(ready=-(was == IS_READY), scheduled=-(was == WAITS), dead=-(was == IS_DEAD))
+        if was == IS_READY:
+            self._ready -= 1
+        elif was == WAITS:
+            self._scheduled -= 1
+        else:
+            self._dead -= 1
         self._note_head(run, before)
         if not run.left:
             del self._runs[run.segment]

@@ -500,6 +500,31 @@ class FileQueueMachine(QueueMachine):
         for index in (who, 1 - who):
             self.storages[index] = self.open()
 
+    @rule(number=st.integers(0, 99), how=st.sampled_from(["gone", "empty", "short", "flipped"]))
+    def spoil(self, number, how):
+        """Something that was derived from the records is lost or damaged."""
+        found = sorted(self.directory.glob("storage/*/segments/*[0-9].[ic]*"))
+        if not found:
+            return
+        file = found[number % len(found)]
+        content = file.read_bytes()
+        if how == "gone":
+            file.unlink()
+        elif how == "empty":
+            file.write_bytes(b"")
+        elif how == "short":
+            file.write_bytes(content[: number % max(len(content), 1)])
+        elif content:
+            at = number * 37 % len(content)
+            file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+
+    @rule(number=st.integers(0, 9))
+    def spoil_all(self, number):
+        """All that was derived from the records is lost, now and then."""
+        if number == 0:
+            for file in self.directory.glob("storage/*/segments/*[0-9].[ic]*"):
+                file.unlink()
+
 
 DEEP = settings.get_current_profile_name() == "duraq-deep"
 
