@@ -1,0 +1,398 @@
+"""Indexes and checkpoints: what leaves memory at a seal, and how a queue is gone on with from there."""
+
+import errno
+import itertools
+import random
+from datetime import timedelta
+
+import pytest
+
+from duraq import (
+    Counts,
+    DeadLetterQueue,
+    DuplicateEntry,
+    EntryStatus,
+    FileStorage,
+    NoRetry,
+    Queue,
+    StorageDamaged,
+)
+from duraq.entry import DEAD, READY, SCHEDULED, Entry, delivery_order
+from duraq.journal import checkpoint, index
+from duraq.journal.index import BadIndex, Index
+from duraq.journal.log import Sizes
+from duraq.journal.run import Run
+from duraq.operations import Complete, Enqueue
+from duraq.testing import FakeClock, MemoryFileSystem
+
+TINY = Sizes(journal=16 << 10, segment=2 << 10)
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def open_storage(tmp_path, clock):
+    """Open the same storage, with segments of a dozen entries, as often as wanted."""
+    opened = []
+
+    def make(**options):
+        storage = FileStorage(tmp_path / "queues", clock=clock, sizes=TINY, **options)
+        opened.append(storage)
+        return storage
+
+    yield make
+    for storage in opened:
+        storage.close()
+
+
+def jobs(storage, policy=None):
+    return Queue("jobs", storage, retry_policy=policy or NoRetry())
+
+
+def files(tmp_path, suffix):
+    return sorted((tmp_path / "queues" / "jobs" / "segments").glob(f"*{suffix}"))
+
+
+def in_memory(storage):
+    return len(storage._queues["jobs"].folded.state.entries)
+
+
+def drain(queue):
+    """Everything that is delivered, in order, each completed."""
+    found = []
+    while (entry := queue.dequeue()) is not None:
+        found.append(entry.data)
+        queue.mark_completed(entry.id)
+    return found
+
+
+# -- memory and opening ------------------------------------------------------------------------------------
+
+
+def test_what_nobody_holds_leaves_memory(open_storage):
+    """However deep a queue is, a process keeps the leased entries and those of one segment."""
+    queue = jobs(storage := open_storage())
+    held = [queue.enqueue(number) and queue.dequeue() for number in range(3)]
+    for number in range(500):
+        queue.enqueue(number)
+        assert in_memory(storage) <= 3 + 20
+    assert queue.counts() == Counts(ready=500, leased=3)
+    for entry in held:
+        queue.mark_completed(entry.id)
+    assert drain(queue) == list(range(500))
+
+
+def test_opening_reads_no_more_than_the_end(open_storage, tmp_path, monkeypatch):
+    """Whoever opens a queue reads its newest checkpoint and the records behind it."""
+    jobs(storage := open_storage()).enqueue_many(range(300))
+    for number in range(20):
+        jobs(storage).enqueue(number)
+    storage.close()
+    read = []
+    real = index.Index.__init__
+    monkeypatch.setattr(index.Index, "__init__", lambda *args: read.append(1) or real(*args))
+    queue = jobs(storage := open_storage())
+    assert queue.counts() == Counts(ready=320)
+    assert not read
+    assert in_memory(storage) <= 20
+    assert queue.dequeue().data == 0
+    assert len(read) == 1
+
+
+def test_a_sleeper_goes_on_from_a_newer_checkpoint(open_storage, tmp_path):
+    """A process that slept while others filled and emptied segments sees what they left."""
+    sleeper, other = jobs(open_storage()), jobs(open_storage())
+    other.enqueue_many(range(100))
+    assert sleeper.counts() == Counts(ready=100)
+    for number in range(100, 400):
+        other.enqueue(number)
+        entry = other.dequeue()
+        other.mark_completed(entry.id)
+    assert len(files(tmp_path, ".checkpoint")) == 2
+    assert drain(sleeper) == list(range(300, 400))
+    assert other.counts() == Counts()
+
+
+def test_what_is_not_needed_is_removed(open_storage, tmp_path):
+    """Two checkpoints are kept, and the indexes that they name."""
+    queue = jobs(storage := open_storage())
+    for number in range(1000):
+        queue.enqueue(number)
+        assert queue.dequeue().data == number
+        queue.mark_completed(queue.entries()[0].id)
+    assert len(files(tmp_path, ".checkpoint")) == 2
+    named = {
+        run.segment
+        for number in checkpoint.numbers(storage._fs, storage._queues["jobs"].folded.segments.directory)
+        for run in checkpoint.load(
+            storage._fs, storage._queues["jobs"].folded.segments.directory, number, 0
+        ).runs
+    }
+    assert {int(file.stem) for file in files(tmp_path, ".index")} <= named
+
+
+# -- what is kept ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_everything_about_an_entry_is_kept(open_storage, clock, reopened):
+    """Attempts, errors, times, priority and state of an entry are the same on the shelf and off it."""
+    storage = open_storage()
+    queue = jobs(storage)
+    queue.enqueue("dead", id="dead", priority=3)
+    queue.mark_failed(queue.dequeue().id, error=ValueError("no"))
+    queue.enqueue("given back", id="back", ttl=900 * SECOND)
+    queue.release(queue.dequeue().id)
+    queue.enqueue("later", id="later", delay=60 * SECOND, priority=-2)
+    queue.pause(who="ann", reason="lunch")
+    before = {entry.id: entry for entry in queue.entries()}
+    for number in range(40):
+        queue.enqueue(number)
+    if reopened:
+        storage.close()
+        queue = jobs(open_storage())
+    after = {entry.id: entry for entry in queue.entries()}
+    assert {name: after[name] for name in before} == before
+    assert queue.paused.who == "ann"
+    assert [entry.id for entry in DeadLetterQueue("jobs", object, queue._storage).list()] == ["dead"]
+    queue.resume(who="ann")
+    clock.advance(60 * SECOND)
+    assert drain(queue) == ["given back", *range(40), "later"]
+
+
+def test_a_lease_outlives_a_seal(open_storage):
+    """Who holds an entry while its segment is sealed, and the queue is opened by others, still holds it."""
+    mine = jobs(open_storage())
+    mine.enqueue("held")
+    held = mine.dequeue()
+    for number in range(60):
+        mine.enqueue(number)
+    other = jobs(open_storage())
+    assert other.counts() == Counts(ready=60, leased=1)
+    assert other.dequeue().data == 0
+    mine.mark_completed(held.id)
+    assert other.counts() == Counts(ready=59, leased=1)
+
+
+def test_an_id_on_the_shelf_is_taken(open_storage):
+    """An id is refused as long as its entry lives, wherever it lies, and free afterwards."""
+    queue = jobs(open_storage())
+    queue.enqueue("first", id="mine")
+    for number in range(60):
+        queue.enqueue(number)
+    with pytest.raises(DuplicateEntry):
+        queue.enqueue("second", id="mine")
+    with pytest.raises(DuplicateEntry):
+        queue.enqueue_many(["x", "second"], ids=["other", "mine"])
+    queue.mark_completed(queue.dequeue().id)
+    queue.enqueue("third", id="mine")
+    assert drain(queue) == [*range(60), "third"]
+
+
+def test_more_expire_at_once_than_one_turn_ends(open_storage, clock):
+    """Thousands of entries whose time has passed are all ended, none of them is delivered."""
+    queue = jobs(open_storage())
+    queue.enqueue_many(range(2500), ttl=SECOND)
+    queue.enqueue("stays")
+    clock.advance(2 * SECOND)
+    assert queue.counts() == Counts(ready=1)
+    assert queue.dequeue().data == "stays"
+    assert queue.dequeue() is None
+
+
+def test_many_are_due_at_once(open_storage, clock):
+    """Entries that become due together are delivered by priority, then as they were enqueued."""
+    queue = jobs(storage := open_storage())
+    rng = random.Random(7)
+    wanted = []
+    for number in range(300):
+        priority = rng.choice([0, 0, 1, -1])
+        queue.enqueue(number, priority=priority, delay=timedelta(seconds=rng.randint(1, 50)))
+        wanted.append((-priority, number))
+    assert queue.dequeue() is None
+    clock.advance(100 * SECOND)
+    assert queue.counts() == Counts(ready=300)
+    assert drain(queue) == [number for _, number in sorted(wanted)]
+    assert in_memory(storage) == 0
+
+
+# -- damage ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".index", ".checkpoint"])
+@pytest.mark.parametrize("how", ["gone", "empty", "flipped"])
+def test_what_is_derived_is_made_again(open_storage, tmp_path, suffix, how, caplog):
+    """Whatever is lost beside the segments, nothing of the queue is, for those who are there and who come."""
+    here = jobs(open_storage())
+    here.enqueue_many(range(100))
+    for number in range(100, 200):
+        here.enqueue(number)
+    for file in files(tmp_path, suffix):
+        content = file.read_bytes()
+        if how == "gone":
+            file.unlink()
+        else:
+            middle = len(content) // 2
+            flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            file.write_bytes(b"" if how == "empty" else flipped)
+    comer = jobs(open_storage())
+    assert [entry.data for entry in comer.entries()] == list(range(200))
+    found = []
+    for queue in itertools.cycle([here, comer]):
+        entry = queue.dequeue()
+        if entry is None:
+            break
+        found.append(entry.data)
+        queue.mark_completed(entry.id)
+    assert found == list(range(200))
+
+
+def test_a_damaged_record_is_found_when_it_is_wanted(open_storage, tmp_path):
+    """A line that was damaged behind the newest checkpoint's back is named, and nothing else is given out."""
+    queue = jobs(storage := open_storage())
+    # So many that the journal does not know the damaged line any more, which would mend it.
+    for number in range(300):
+        queue.enqueue(number)
+    storage.close()
+    segment = files(tmp_path, ".jsonl")[0]
+    content = segment.read_bytes()
+    second = content.index(b"\n") + 1
+    segment.write_bytes(content[: second + 40] + b"~" + content[second + 41 :])
+    queue = jobs(open_storage())
+    assert queue.counts() == Counts(ready=300)
+    first = queue.dequeue()
+    assert first.data == 0
+    for _ in range(2):
+        with pytest.raises(StorageDamaged) as caught:
+            queue.dequeue()
+        assert (caught.value.path, caught.value.byte) == (f"jobs/segments/{segment.name}", second)
+    queue.mark_completed(first.id)
+
+
+def test_a_checkpoint_of_another_seal_is_none(open_storage, tmp_path):
+    """A checkpoint whose seal is not in its segment does not count."""
+    queue = jobs(storage := open_storage())
+    for number in range(30):
+        queue.enqueue(number)
+    directory = storage._queues["jobs"].folded.segments.directory
+    number = checkpoint.numbers(storage._fs, directory)[-1]
+    assert checkpoint.load(storage._fs, directory, number, 0) is not None
+    segment = tmp_path / "queues" / "jobs" / "segments" / f"{number:020d}.jsonl"
+    content = segment.read_bytes()
+    segment.write_bytes(content[:-2])
+    assert checkpoint.load(storage._fs, directory, number, 0) is None
+    segment.write_bytes(content)
+    assert checkpoint.load(storage._fs, directory, number, 0) is not None
+
+
+@pytest.mark.parametrize("suffix", ["index.tmp", "checkpoint.tmp"])
+@pytest.mark.parametrize("call", ["open_file", "pwrite", "rename"])
+def test_a_checkpoint_that_cannot_be_written(suffix, call, caplog):
+    """When there is no room for what is derived, what was asked for is done all the same."""
+    file_system = MemoryFileSystem()
+    storage = FileStorage("/q", clock=FakeClock(), sizes=TINY, file_system=file_system, allow_network=True)
+    file_system.fail(call, errno.ENOSPC, times=None, name=f"*.{suffix}")
+    for number in range(60):
+        storage.commit({"jobs": [Enqueue(f"job-{number}", b"1")]})
+    assert storage.counts("jobs") == Counts(ready=60)
+    assert "no checkpoint" in caplog.text
+    file_system.heal()
+    for number in range(60, 120):
+        storage.commit({"jobs": [Enqueue(f"job-{number}", b"1")]})
+    assert in_memory(storage) < 30
+    names = [entry.id for entry in storage.entries("jobs")]
+    assert names == [f"job-{number}" for number in range(120)]
+    (first,) = storage.claim("jobs", detached=True)
+    storage.commit({"jobs": [Complete(first.id, first.token)]})
+
+
+# -- the index itself --------------------------------------------------------------------------------------
+
+
+def entries(count, seed):
+    rng = random.Random(seed)
+    for seq in range(1, count + 1):
+        ready_at = rng.choice([None, None, rng.randint(1, 50)])
+        expires_at = rng.choice([None, None, None, rng.randint(40, 90)])
+        operation = Enqueue(f"id-{seq}", b"", rng.randint(-1, 1), ready_at, expires_at)
+        entry = Entry(operation, seq, 0, (1, seq * 10, 10), 0)
+        entry.status = rng.choice([DEAD, READY if ready_at is None else SCHEDULED])
+        yield entry
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_index_has_its_entries_in_order(seed):
+    """What was put into an index comes out of it: order, times, ids."""
+    rows = list(entries(60, seed))
+    found = Index(index.build(1, rows))
+    waiting = sorted((entry for entry in rows if entry.status is not DEAD), key=delivery_order)
+    dead = [entry for entry in rows if entry.status is DEAD]
+    assert [found.row(number).order for number in range(60)] == [entry.seq for entry in [*waiting, *dead]]
+    for number, entry in enumerate([*waiting, *dead]):
+        assert number in list(found.candidates(entry.id))
+        assert found.key(number) == delivery_order(entry)
+    assert list(found.candidates("foreign")) == []
+    due = sorted((entry.ready_at, number) for number, entry in enumerate(waiting) if entry.ready_at)
+    assert list(zip(found.due.times, found.due.rows, strict=True)) == due
+
+
+def test_any_damage_of_an_index_is_seen():
+    """A bit that is changed anywhere, or a byte that is missing or added, is noticed."""
+    content = index.build(1, list(entries(12, 1)))
+    for at in range(len(content)):
+        with pytest.raises(BadIndex):
+            Index(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
+        with pytest.raises(BadIndex):
+            Index(content[:at])
+    with pytest.raises(BadIndex):
+        Index(content + b"x")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_run_is_the_same_after_it_was_kept(seed):
+    """A run made from its image has the same rows left, the same first one, the same times."""
+    rng = random.Random(seed)
+    rows = list(entries(60, seed))
+    found = Index(index.build(1, rows))
+    run = Run.whole(found)
+    run.activate(found)
+    for number in rng.sample(range(60), 40):
+        run.take(found, number)
+        again = Run(run.image(lambda _: found))
+        again.activate(found)
+        now = rng.randint(0, 60)
+        again.make_due(found, now)
+        expected = Run.whole(found)
+        expected.activate(found)
+        for other, mark in enumerate(run.marks):
+            if mark == 2:
+                expected.take(found, other)
+        expected.make_due(found, now)
+        assert (again.marks, again.head, again.left) == (expected.marks, expected.head, expected.left)
+        assert (again.ready, again.scheduled, again.dead) == (
+            expected.ready,
+            expected.scheduled,
+            expected.dead,
+        )
+        assert list(again.expired(found, 70)) == list(expected.expired(found, 70))
+
+
+def test_listing_by_state(open_storage, clock):
+    """Each state is listed by itself, in its order, in pages, whether entries lie on the shelf or not."""
+    queue = jobs(open_storage())
+    for number in range(120):
+        queue.enqueue(number, priority=number % 3, delay=timedelta(hours=1) if number % 4 == 0 else None)
+        if number % 10 == 9:
+            queue.mark_failed(queue.dequeue().id, error=ValueError("no"))
+    everything = queue.entries()
+    assert [entry.data for entry in everything] == list(range(120))
+    for status in (EntryStatus.READY, EntryStatus.SCHEDULED, EntryStatus.DEAD):
+        wanted = [entry for entry in everything if entry.status is status]
+        if status is EntryStatus.READY:
+            wanted.sort(key=lambda entry: (-entry.priority, entry.data))
+        assert queue.entries(status) == wanted
+        assert queue.entries(status, limit=7, offset=5) == wanted[5:12]
