@@ -7,8 +7,9 @@ import threading
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from duraq.clock import to_datetime
 from duraq.errors import InvalidQueueName
 
 T = TypeVar("T")
@@ -71,8 +72,40 @@ class Attempt:
     ended_at: datetime
 
 
+# The times of an entry, and what a storage calls them.
+_TIMES = {
+    "created_at": "created_at",
+    "updated_at": "updated_at",
+    "scheduled_for": "ready_at",
+    "expires_at": "expires_at",
+    "lease_deadline": "deadline_at",
+}
+
+
+class _LazyTimes:
+    """Times that are made when somebody asks for them, which handlers seldom do."""
+
+    # What the storage handed out, its times in microseconds.
+    __slots__ = ("_stored",)
+
+    _stored: Any
+
+    if not TYPE_CHECKING:  # a type checker shall know the fields of an entry and no others
+
+        def __getattr__(self, name: str) -> datetime | None:
+            # Only asked for what is not set.
+            if name not in _TIMES:
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+                )
+            at = getattr(self._stored, _TIMES[name])
+            moment = None if at is None else to_datetime(at)
+            setattr(self, name, moment)
+            return moment
+
+
 @dataclass(slots=True)
-class QueueEntry(Generic[T]):
+class QueueEntry(_LazyTimes, Generic[T]):
     """One entry of a queue, as it was when it was read.
 
     ``attempts`` counts deliveries, the current one included, so it is 1 on the first. ``token`` names the
@@ -98,6 +131,25 @@ class QueueEntry(Generic[T]):
     lease_deadline: datetime | None = None
     decode_error: str | None = None
     lost: threading.Event | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, stored: Any, data: T, queue: str, max_attempts: int | None) -> QueueEntry[T]:
+        """What a storage handed out (a StoredEntry), as its user sees it."""
+        # Not through the constructor, which would want the times.
+        self = cls.__new__(cls)
+        self._stored = stored
+        self.id = stored.id
+        self.data = data
+        self.queue = queue
+        self.status = stored.status
+        self.priority = stored.priority
+        self.attempts = stored.attempts
+        self.max_attempts = max_attempts
+        self.errors = stored.history
+        self.token = stored.token
+        self.worker = stored.worker
+        self.decode_error = self.lost = None
+        return self
 
     @property
     def is_last_attempt(self) -> bool:

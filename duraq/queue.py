@@ -412,23 +412,7 @@ class Queue(Generic[T]):
             return replace(self._entry(stored, raw), decode_error=str(error))
 
     def _entry(self, stored: StoredEntry, data: T) -> QueueEntry[T]:
-        return QueueEntry(
-            id=stored.id,
-            data=data,
-            queue=self.name,
-            status=stored.status,
-            priority=stored.priority,
-            created_at=to_datetime(stored.created_at),
-            updated_at=to_datetime(stored.updated_at),
-            scheduled_for=None if stored.ready_at is None else to_datetime(stored.ready_at),
-            expires_at=None if stored.expires_at is None else to_datetime(stored.expires_at),
-            attempts=stored.attempts,
-            max_attempts=failure.max_attempts(self.retry_policy),
-            errors=stored.history,
-            token=stored.token,
-            worker=stored.worker,
-            lease_deadline=None if stored.deadline_at is None else to_datetime(stored.deadline_at),
-        )
+        return QueueEntry.of(stored, data, self.name, failure.max_attempts(self.retry_policy))
 
 
 def _why(lease: Lapsed) -> AttemptError:

@@ -18,6 +18,7 @@ from duraq.journal.filesystem import FileSystem
 _BLOCK = struct.Struct("<IIQQQII")
 _CRC = struct.Struct("<I")
 _SYNCED = struct.Struct("<Q")
+_END = struct.Struct("<IQ")  # the last two
 _CRC_AT, _SYNCED_AT, _LENGTH = 40, 44, 52
 assert _BLOCK.size == _CRC_AT
 
@@ -76,5 +77,6 @@ class Control:
 
 
 def _encode(standing: Standing) -> bytes:
-    fields = _BLOCK.pack(*standing[:-1])
-    return fields + _CRC.pack(crc32(fields)) + _SYNCED.pack(standing.synced)
+    epoch, chain, base, start, end, waiters, failed, synced = standing
+    fields = _BLOCK.pack(epoch, chain, base, start, end, waiters, failed)
+    return fields + _END.pack(crc32(fields), synced)

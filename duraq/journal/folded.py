@@ -107,7 +107,7 @@ class Folded:
         """Fold what this process has just written. Raises Mislaid if the state must be made again."""
         if group.seal is not None:
             self._shelve(group.seal, position)
-        self.state.apply_group(operations, group.first_seq, at, group.places, position)
+        self.state.apply_group(operations, group.first_seq, at, group.places(), position)
 
     def _shelve(self, seal: SealAt, position: int) -> None:
         """Leave on the shelf what nobody holds, now that its segment is sealed."""
@@ -118,7 +118,8 @@ class Folded:
             index = checkpoint.save_index(fs, directory, seal.segment, waiting)
             runs = self._runs.imaged()
             if index is not None:
-                runs.append(Run.whole(index))
+                names = [entry.id for entry in waiting]
+                runs.append(Run.whole(index, (min(names), max(names))))
             before = None if last is None else last.seal.segment
             made = Checkpoint(seal, state.tokens, state.pause, leased, runs, self._runs.finished, before)
             checkpoint.save(fs, directory, made)

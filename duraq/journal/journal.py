@@ -135,16 +135,14 @@ class Journal:
             self.control.write(now)
             self.adopt(now)
             data, crc = frame.encode(now.epoch, now.end, synced, now.chain, parts)
-        fd = self.files[now.epoch & 1]
+        fd, at, length = self.files[now.epoch & 1], HEADER_BYTES + now.end - now.base, len(data)
         # Not synced here: the caller does that after giving up the lock, together with others.
-        if self._fs.pwrite(fd, data, HEADER_BYTES + now.end - now.base) != len(data):
+        if self._fs.pwrite(fd, data, at) != length:
             raise OSError(5, "short write into space that was preallocated")
         if start_writing:
             # The disk works on the frame while we go on; the sync that comes then has less left to wait for.
-            self._fs.start_writing(fd, HEADER_BYTES + now.end - now.base, len(data))
-        after = Standing(
-            now.epoch, crc, now.base, now.end, now.end + len(data), now.waiters, now.failed, synced
-        )
+            self._fs.start_writing(fd, at, length)
+        after = Standing(now.epoch, crc, now.base, now.end, now.end + length, now.waiters, now.failed, synced)
         # From here on the frame counts: whoever gets the lock next brings it to the segments if we die.
         try:
             self.control.write(after)

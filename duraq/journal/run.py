@@ -24,6 +24,7 @@ class Run:
         "_due_at",
         "_due_from",
         "_expiring_from",
+        "_ids",
         "_image",
         "_taken",
         "crc",
@@ -52,6 +53,9 @@ class Run:
         self.dead: int = image["dead"]
         self._taken: list[tuple[int, int]] = [(first, end) for first, end in image["taken"]]
         self.lowest: int = image["lowest"]  # nothing in it was enqueued before this
+        # No id comes before the first or behind the second. Ids that we make, and many others, rise with time,
+        # so that this tells most runs from the one that an id is in.
+        self._ids: tuple[str, str] = tuple(image["ids"])
         # What these say may be too early, never too late: the row may have been taken.
         self.next_due: int | None = image["due"]
         self.expires: int | None = image["expires"]
@@ -65,8 +69,8 @@ class Run:
         self._expiring_from = 0  # the same for the expiring ones
 
     @classmethod
-    def whole(cls, index: Index) -> Self:
-        """The run of an index that nothing was taken from."""
+    def whole(cls, index: Index, ids: tuple[str, str]) -> Self:
+        """The run of an index that nothing was taken from; ``ids`` are the first and the last of its ids."""
         timed = len(index.due)
         return cls(
             {
@@ -77,6 +81,7 @@ class Run:
                 "dead": index.rows - index.waiting,
                 "taken": [],
                 "lowest": index.lowest(),
+                "ids": ids,
                 "due": index.due.times[0] if timed else None,
                 "expires": index.expiring.times[0] if len(index.expiring) else None,
                 "first": index.key(0) if index.waiting else None,
@@ -105,6 +110,11 @@ class Run:
     def _set_head(self, index: Index, row: int) -> None:
         self.head = row
         self.head_key = index.key(row) if row >= 0 else None
+
+    def may_have(self, entry_id: str) -> bool:
+        """Whether the id could be that of a row."""
+        first, last = self._ids
+        return first <= entry_id <= last
 
     def is_taken(self, row: int) -> bool:
         """Whether the row is no longer here."""
@@ -188,6 +198,7 @@ class Run:
                 "dead": self.dead,
                 "taken": [match.span() for match in _TAKEN_ROWS.finditer(marks)],
                 "lowest": self.lowest,
+                "ids": self._ids,
                 "due": due.times[self._due_from] if self._due_from < len(due) else None,
                 "expires": self.expires,
                 "first": index.key(min(left)) if left else None,

@@ -222,7 +222,7 @@ class Runs:
         seen = self._seen.get(entry_id)
         if seen is not None and not seen[0].is_taken(seen[1]):
             return seen[2]
-        for run in list(self._runs.values()):
+        for run in [run for run in self._runs.values() if run.may_have(entry_id)]:
             for row in self._index(run).candidates(entry_id):
                 if not run.is_taken(row):
                     entry = self._look(run, row)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import accumulate, repeat
 from typing import NamedTuple
 
 from duraq.errors import StorageDamaged
@@ -46,19 +47,27 @@ def _seal_at(where: Where, line: bytes, following: int) -> SealAt:
     return SealAt(*where, line[-11:-3].decode(), following)
 
 
-class Group(NamedTuple):
-    """A queue's share of a frame: the lines and where they go, and how the queue stands afterwards.
+class Group:
+    """A queue's share of a frame: its lines, and the parts in which they go to the segments."""
 
-    ``seal``: the segment before was full; its seal is the first of the parts.
-    """
+    __slots__ = ("bytes", "first_seq", "lines", "parts", "seal")
 
-    parts: list[Share]
-    places: list[Where]
-    first_seq: int
-    segment: int
-    size: int
-    bytes: int  # of all its lines
-    seal: SealAt | None
+    def __init__(
+        self, parts: list[Share], lines: list[bytes], first_seq: int, length: int, seal: SealAt | None
+    ) -> None:
+        self.parts = parts  # the last one has the lines, one before it a seal
+        self.lines = lines
+        self.first_seq = first_seq
+        self.bytes = length  # of all the lines
+        self.seal = seal  # of the segment before, if that was full
+
+    def places(self) -> list[Where]:
+        """Where each line lies; asked for when the disk is at work already."""
+        _, segment, offset, _ = self.parts[-1]
+        if len(self.lines) == 1:
+            return [(segment, offset, self.bytes)]
+        lengths = list(map(len, self.lines))
+        return list(zip(repeat(segment), accumulate(lengths, initial=offset), lengths))
 
 
 def file_name(segment: int) -> str:
@@ -294,19 +303,13 @@ class Segments:
             segment, size = seq, 0
             if segment not in self._sealed:  # else an earlier group that was not written made it
                 self._keep_sealed(segment, self._open(segment, create=True))
-        first_seq = seq
         encode = record.encode
         lines: list[bytes] = []
-        places: list[Where] = []
-        offset = size
-        for operation in operations:
-            line = encode(operation, seq, at)
-            seq += 1
-            lines.append(line)
-            places.append((segment, offset, len(line)))
-            offset += len(line)
-        parts.append((self.queue, segment, size, b"".join(lines)))
-        return Group(parts, places, first_seq, segment, offset, offset - size, seal)
+        for number, operation in enumerate(operations, seq):
+            lines.append(encode(operation, number, at))
+        data = b"".join(lines)
+        parts.append((self.queue, segment, size, data))
+        return Group(parts, lines, seq, len(data), seal)
 
     def write(self, group: Group) -> None:
         """Put the group's lines into the segments.
@@ -327,10 +330,11 @@ class Segments:
 
     def accept(self, group: Group) -> None:
         """The group is written; go on from behind it."""
-        if group.segment != self.segment:
+        _, segment, offset, _ = group.parts[-1]
+        if segment != self.segment:
             # Taken out before another is put in, which may push the oldest out.
-            opened = self._sealed.pop(group.segment)
+            opened = self._sealed.pop(segment)
             self._keep_sealed(self.segment, self._fd)
-            self._fd, self.segment = opened, group.segment
-        self.size = group.size
-        self.next_seq = group.first_seq + len(group.places)
+            self._fd, self.segment = opened, segment
+        self.size = offset + group.bytes
+        self.next_seq = group.first_seq + len(group.lines)

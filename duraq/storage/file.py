@@ -269,11 +269,12 @@ class FileStorage(FoldStorage):
             raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
 
     def _settle(self, position: int) -> None:
+        # First, for the disk is at work already; afterwards the caller would wait for it.
+        self._log.recycling.if_due()
         if self._power:
             self._log.settle(position)
         elif self._flusher is not None:
             self._flusher.note()
-        self._log.recycling.if_due()
 
     def _settle_to_read(self, position: int) -> None:
         if self._power and position > self._log.commits.synced:

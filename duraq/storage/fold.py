@@ -158,8 +158,10 @@ class FoldStorage(ABC):
             except (TryAgain, Mislaid):
                 continue
             self._make_room(enqueuing=any(isinstance(each[0], Enqueue) for each in changes.values()))
+        # Asked while the disk is at work. Whoever begins to wait from now on looks first, and finds it.
+        someone_waits = self._someone_waits
         self._settle(position)
-        if self._someone_waits:
+        if someone_waits:
             for queue, operations in changes.items():
                 if isinstance(operations[0], _FEEDING):
                     self._notify(queue, len(operations))

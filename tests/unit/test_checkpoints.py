@@ -220,6 +220,20 @@ def test_many_are_due_at_once(open_storage, clock):
     assert in_memory(storage) == 0
 
 
+def test_an_id_is_looked_for_where_it_can_be(open_storage, monkeypatch):
+    """However deep a queue is, an entry is found by its id in the index that has it, or is known not to be."""
+    queue = jobs(storage := open_storage())
+    ids = [queue.enqueue(number) for number in range(400)]
+    storage.close()
+    read = []
+    real = index.Index.__init__
+    monkeypatch.setattr(index.Index, "__init__", lambda *args: read.append(1) or real(*args))
+    storage = open_storage()
+    assert storage.get("jobs", ids[200]).id == ids[200]
+    jobs(storage).enqueue("own", id="order-17")
+    assert len(read) == 1
+
+
 # -- damage ------------------------------------------------------------------------------------------------
 
 
@@ -358,7 +372,7 @@ def test_a_run_is_the_same_after_it_was_kept(seed):
     rng = random.Random(seed)
     rows = list(entries(60, seed))
     found = Index(index.build(1, rows))
-    run = Run.whole(found)
+    run = Run.whole(found, ("id-1", "id-9"))
     run.activate(found)
     for number in rng.sample(range(60), 40):
         run.take(found, number)
@@ -366,7 +380,7 @@ def test_a_run_is_the_same_after_it_was_kept(seed):
         again.activate(found)
         now = rng.randint(0, 60)
         again.make_due(found, now)
-        expected = Run.whole(found)
+        expected = Run.whole(found, ("id-1", "id-9"))
         expected.activate(found)
         for other, mark in enumerate(run.marks):
             if mark == 2:
