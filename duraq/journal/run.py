@@ -53,8 +53,8 @@ class Run:
         self.dead: int = image["dead"]
         self._taken: list[tuple[int, int]] = [(first, end) for first, end in image["taken"]]
         self.lowest: int = image["lowest"]  # nothing in it was enqueued before this
-        # No id comes before the first or behind the second. Ids that we make, and many others, rise with time,
-        # so that this tells most runs from the one that an id is in.
+        # No id comes before the first or behind the second. Ids that we make, and many others, rise with
+        # time, so that this tells most runs from the one that an id is in.
         self._ids: tuple[str, str] = tuple(image["ids"])
         # What these say may be too early, never too late: the row may have been taken.
         self.next_due: int | None = image["due"]

@@ -221,7 +221,7 @@ def test_many_are_due_at_once(open_storage, clock):
 
 
 def test_an_id_is_looked_for_where_it_can_be(open_storage, monkeypatch):
-    """However deep a queue is, an entry is found by its id in the index that has it, or is known not to be."""
+    """However deep a queue is, an entry is found by its id in the index that has it."""
     queue = jobs(storage := open_storage())
     ids = [queue.enqueue(number) for number in range(400)]
     storage.close()
