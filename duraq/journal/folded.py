@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from duraq.entry import LEASED
 from duraq.errors import StorageDamaged
@@ -51,9 +52,11 @@ class Folded:
                 for (operation, seq, at), where in segments.read_on():
                     state.apply(operation, seq, at, where, position)  # type: ignore[arg-type] # no seals here
             except KeyError as error:
-                raise StorageDamaged(
-                    f"a record speaks of entry {error}, which is not there", path=state.name
-                ) from None
+                why = f"a record speaks of entry {error}, which is not there"
+                if self._last is not None:
+                    # What is derived is never the word that convicts the records.
+                    raise Mislaid(state.name, why) from None
+                raise StorageDamaged(why, path=state.name) from None
             seal = segments.seal
             if seal is None:
                 return
@@ -131,7 +134,8 @@ class Folded:
             self._runs.add(runs[-1], position, index)
         self._runs.finished = []
         state.shelve(self._runs)
-        if last is not None:
-            # Only now: two are kept, and what only older ones named may go.
-            checkpoint.remove(fs, directory, last.before, last.finished)
         self._last = made
+        if last is not None:
+            # Two are kept; what only older ones named may go. What stays behind takes room, and that is all.
+            with suppress(OSError):
+                checkpoint.remove(fs, directory, last.before, last.finished)

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from duraq.entry import DEAD, READY, SCHEDULED
 from duraq.journal.index import Index
+from duraq.model import EntryStatus
 
 # What a row is. It only ever goes on: from scheduled to ready, and from anything to taken.
 WAITS, IS_READY, TAKEN, IS_DEAD = range(4)
@@ -120,6 +121,11 @@ class Run:
         """Whether the row is no longer here."""
         assert self.marks is not None
         return self.marks[row] == TAKEN
+
+    def status(self, row: int) -> EntryStatus:
+        """The state of a row that was not taken."""
+        assert self.marks is not None
+        return STATUS[self.marks[row]]
 
     def next_ready(self, row: int) -> int:
         """The first ready row behind that one, or -1."""

@@ -122,8 +122,7 @@ class Runs:
             operation, seq, at = self._record(where, row.order)
             assert isinstance(operation, Enqueue)
             entry = Entry(operation, seq, at, where, self._position)
-        assert run.marks is not None
-        entry.status = STATUS[run.marks[number]]
+        entry.status = run.status(number)
         return entry
 
     def _look(self, run: Run, number: int) -> Entry:
@@ -221,7 +220,9 @@ class Runs:
         """The entry of that id, or None."""
         seen = self._seen.get(entry_id)
         if seen is not None and not seen[0].is_taken(seen[1]):
-            return seen[2]
+            run, row, entry = seen
+            entry.status = run.status(row)  # its time may have come since
+            return entry
         for run in [run for run in self._runs.values() if run.may_have(entry_id)]:
             for row in self._index(run).candidates(entry_id):
                 if not run.is_taken(row):
@@ -241,6 +242,7 @@ class Runs:
                 raise KeyError(entry_id)
             seen = self._seen.pop(entry_id)
         run, row, entry = seen
+        entry.status = run.status(row)
         index, before = self._index(run), run.head_key
         was = run.take(index, row)
         if was == IS_READY:

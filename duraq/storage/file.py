@@ -197,29 +197,30 @@ class FileStorage(FoldStorage):
     def _catch_up(self, known: _Queue, end: int) -> None:
         if known.damage is not None:
             raise known.damage.with_traceback(None)
+        folded = known.folded
         try:
             while True:
-                if known.stale:
-                    self._begin_anew(known)
                 try:
-                    known.folded.catch_up(end)
-                    return
+                    if known.stale:
+                        folded = self._begun_anew(known, folded)
+                    folded.catch_up(end)
+                    break
                 except Mislaid as error:
                     known.mislay(error)
         except StorageDamaged as error:
             # What was read before it must not pass for all there is.
             known.damage = error
             raise
+        # Only now: threads that look without a turn see the state as it was before, or whole.
+        known.folded, known.stale = folded, False
 
-    def _begin_anew(self, known: _Queue) -> None:
+    def _begun_anew(self, known: _Queue, before: Folded) -> Folded:
         """From the newest checkpoint, or from the first record if what it names was lost."""
-        name = known.folded.state.name
         if known.lost is not None:
             log.warning("%s; going on from what else is there", known.lost)
             known.lost = None
-            known.folded.distrust()
-        known.folded = Folded(self._fs, self._log.reopen(name))
-        known.stale = False
+            before.distrust()
+        return Folded(self._fs, self._log.reopen(before.state.name))
 
     def _known_state(self, queue: str) -> QueueState | None:
         known = self._queues.get(queue)
@@ -250,9 +251,11 @@ class FileStorage(FoldStorage):
             try:
                 known.folded.written(operations, group, at, end)
             except Mislaid as error:
-                # It is written, whatever has become of what was kept beside it.
+                # It is written, whatever has become of what was kept beside it: the next look reads it.
                 known.mislay(error)
-                self._state(queue)
+            except OSError as error:
+                log.warning("queue %s: reading what is kept beside its segments failed: %s", queue, error)
+                known.mislay()
         return end
 
     def _too_large(self, length: int) -> GroupTooLarge:

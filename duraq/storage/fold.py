@@ -266,7 +266,7 @@ class FoldStorage(ABC):
             state.put_back(taken)
             raise
         # Looked up anew: writing may have put what was in memory on the shelf, and have taken it off again.
-        written = self._known_state(state.name)
+        written = self._state(state.name)
         assert written is not None
         leased = [written.entries[entry.id] for entry in taken]
         claimed = [_stored(entry, payload) for entry, payload in zip(leased, payloads, strict=True)]
