@@ -184,6 +184,10 @@ class QueueState:
         """Whether its TTL passed while nobody held it, so that it will never be delivered."""
         return entry.expires_at is not None and entry.expires_at <= now and entry.status in _WAITING
 
+    def likely_next(self) -> Entry | None:
+        """Which entry will be taken next, as it looks now."""
+        return self._ready.first()
+
     def take(self, limit: int) -> list[Entry]:
         """Up to ``limit`` ready entries, out of the heap; each must then be leased or put back."""
         return self._ready.take(limit)

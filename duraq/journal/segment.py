@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import accumulate, repeat
 
 from duraq.errors import StorageDamaged
@@ -24,6 +24,7 @@ from duraq.operations import Operation
 
 SUFFIX = ".jsonl"
 REFUSED = "other queues go on working, and of this one nothing was changed; restore the file"
+READ_AHEAD = 64 << 10  # bytes of a record that may be kept until it is asked for
 OPEN_SEALED = 8  # descriptors kept for payloads in sealed segments
 
 
@@ -98,6 +99,7 @@ class Segments:
             self._fd = self._open_first()
             undo.pop_all()
         self._sealed: OrderedDict[int, int] = OrderedDict()
+        self._ahead: tuple[Where, bytes] | None = None  # a payload that was read ahead
         self._next: int | None = None  # a seal was read, and the segment that it names is still to be opened
         self.size = 0  # bytes of the active segment that were read
         self.next_seq = self.segment
@@ -211,8 +213,18 @@ class Segments:
         fd = self._fd if segment == self.segment else self._sealed_fd(segment)
         return self._fs.pread(fd, length, offset)
 
+    def read_ahead(self, where: Where) -> None:
+        """Have the payload that is likely to be asked for next at hand: read while the disk is at work."""
+        if where[2] <= READ_AHEAD:
+            # What cannot be read is for the one who asks for it.
+            with suppress(OSError, StorageDamaged):
+                self._ahead = where, self.payload(where)
+
     def payload(self, where: Where) -> bytes:
         """The payload in the record of an enqueue. Raises StorageDamaged if its bytes have changed."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is where:
+            return ahead[1]
         line = self.line(where)
         try:
             return record.payload(line)

@@ -39,7 +39,7 @@ from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.record import rfc3339
 from duraq.journal.segment import Segments
 from duraq.journal.waiters import Waiters
-from duraq.operations import Enqueue, Operation, Release
+from duraq.operations import Complete, Enqueue, Operation, Release
 from duraq.state import QueueState
 from duraq.storage.flusher import Flusher
 from duraq.storage.fold import FoldStorage, TryAgain
@@ -232,7 +232,13 @@ class FileStorage(FoldStorage):
             raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
         for (queue, operations), (segments, group) in zip(changes.items(), groups, strict=True):
             segments.read_at = end
-            self._queues[queue].state.apply_group(operations, group.first_seq, at, group.places(), end)
+            state = self._queues[queue].state
+            state.apply_group(operations, group.first_seq, at, group.places(), end)
+            # Whoever has completed one asks for the next. Among others it would be taken by one of them.
+            if soon and self._power and isinstance(operations[0], Complete) and not self._log.shared:
+                following = state.likely_next()
+                if following is not None:
+                    segments.read_ahead(following.where)
         return end
 
     def _too_large(self, length: int) -> GroupTooLarge:
