@@ -34,6 +34,13 @@ class Ready:
         else:
             heappush(self._heap, (-entry.priority, entry.seq, entry))
 
+    def first(self) -> Entry | None:
+        """The one that stands first, perhaps no longer ready."""
+        line, heap = self._line, self._heap
+        if heap and (not line or heap[0] < (0, line[0].seq)):
+            return heap[0][2]
+        return line[0] if line else None
+
     def take(self, limit: int) -> list[Entry]:
         """Up to ``limit`` entries from the front that are ready."""
         line, heap = self._line, self._heap

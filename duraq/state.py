@@ -224,6 +224,13 @@ class QueueState:
         """Whether its TTL passed while nobody held it, so that it will never be delivered."""
         return entry.expires_at is not None and entry.expires_at <= now and entry.status in _WAITING
 
+    def likely_next(self) -> Entry | None:
+        """Which entry will be taken next, as it looks now."""
+        first, shelved = self._ready.first(), self.shelf.first()
+        if shelved is None or (first is not None and delivery_order(first) < shelved):
+            return first
+        return next(iter(self.shelf.peek(1)), None)
+
     def take(self, limit: int) -> list[Entry]:
         """Up to ``limit`` ready entries in the order of delivery; each must then be leased or put back."""
         taken = self._ready.take(limit)

@@ -112,6 +112,14 @@ class Folded:
             self._shelve(group.seal, position)
         self.state.apply_group(operations, group.first_seq, at, group.places(), position)
 
+    def read_ahead(self) -> None:
+        """Have what will probably be dequeued next at hand."""
+        # What cannot be read is for the one who asks for it.
+        with suppress(OSError, StorageDamaged, Mislaid):
+            following = self.state.likely_next()
+            if following is not None:
+                self.segments.read_ahead(following.where)
+
     def _shelve(self, seal: SealAt, position: int) -> None:
         """Leave on the shelf what nobody holds, now that its segment is sealed."""
         state, fs, directory, last = self.state, self._fs, self.segments.directory, self._last

@@ -182,12 +182,18 @@ class Runs:
 
     def peek(self, limit: int) -> list[Entry]:
         """The first ready entries, in the order of delivery."""
-        self._seen.clear()
         key = self.first()
         if key is None:
             return []
+        run = self._runs[self._heads[0][1]]
+        if limit == 1 and len(self._seen) == 1:
+            # It was read ahead.
+            ((seen, row, entry),) = self._seen.values()
+            if seen is run and row == run.head:
+                entry.status = run.status(row)
+                return [entry]
+        self._seen.clear()
         if limit == 1:
-            run = self._runs[self._heads[0][1]]
             return [self._look(run, run.head)]
         return [self._look(run, row) for run, row in islice(self._ready_rows(), limit)]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import accumulate, repeat
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from duraq.operations import Enqueue, Operation
 
 SUFFIX = ".jsonl"
 REFUSED = "other queues go on working, and of this one nothing was changed; restore the file"
+READ_AHEAD = 64 << 10  # bytes of a record that may be kept until it is asked for
 OPEN_SEALED = 8  # descriptors kept for payloads in sealed segments
 
 
@@ -116,10 +117,10 @@ class Segments:
             self._fd = self._open_first()
             undo.pop_all()
         self._sealed: OrderedDict[int, int] = OrderedDict()
+        self._ahead: tuple[Where, bytes] | None = None  # a payload that was read ahead
         self.seal: SealAt | None = None  # it was read, and the segment that it names is still to be opened
         self.size = 0  # bytes of the active segment that were read
         self.next_seq = self.segment
-        self._read_last: tuple[Where | None, bytes] = None, b""
         # The storage's position up to which this queue is known to have been read.
         self.read_at = -1
 
@@ -236,15 +237,26 @@ class Segments:
 
     def line(self, where: Where) -> bytes:
         """The bytes of one record."""
-        # Who takes an entry off the shelf reads its record twice: for itself, then for its payload.
-        if where != self._read_last[0]:
-            segment, offset, length = where
-            fd = self._fd if segment == self.segment else self._sealed_fd(segment)
-            self._read_last = where, self._fs.pread(fd, length, offset)
-        return self._read_last[1]
+        segment, offset, length = where
+        fd = self._fd if segment == self.segment else self._sealed_fd(segment)
+        return self._fs.pread(fd, length, offset)
+
+    def read_ahead(self, where: Where) -> None:
+        """Have the payload that is likely to be asked for next at hand: read while the disk is at work."""
+        if where[2] <= READ_AHEAD and (self._ahead is None or self._ahead[0] is not where):
+            self._keep_ahead(where, self.line(where))
+
+    def _keep_ahead(self, where: Where, line: bytes) -> None:
+        if len(line) <= READ_AHEAD:
+            # What cannot be read is for the one who asks for it.
+            with suppress(BadRecord):
+                self._ahead = where, record.payload(line)
 
     def payload(self, where: Where) -> bytes:
         """The payload in the record of an enqueue. Raises StorageDamaged if its bytes have changed."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is where:
+            return ahead[1]
         line = self.line(where)
         try:
             return record.payload(line)
@@ -256,13 +268,16 @@ class Segments:
         """The record of an enqueue, which has that number. Raises StorageDamaged if it is not there."""
         segment, offset, _ = where
         try:
-            found = record.enqueued(self.line(where))
+            line = self.line(where)
+            found = record.enqueued(line)
         except BadRecord as error:
             why = str(error)
         except FileNotFoundError:
             raise self._missing(segment) from None
         else:
             if found.seq == seq and isinstance(found.operation, Enqueue):
+                # Who takes an entry off the shelf wants its payload next.
+                self._keep_ahead(where, line)
                 return found
             why = f"the record of entry number {seq} was due here, this is record {found.seq}"
         raise StorageDamaged(why, path=self._path(segment), byte=offset, hint=REFUSED)

@@ -39,7 +39,7 @@ from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.record import rfc3339
 from duraq.journal.waiters import Waiters
-from duraq.operations import Enqueue, Operation, Release
+from duraq.operations import Complete, Enqueue, Operation, Release
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.flusher import Flusher
@@ -256,6 +256,9 @@ class FileStorage(FoldStorage):
             except OSError as error:
                 log.warning("queue %s: reading what is kept beside its segments failed: %s", queue, error)
                 known.mislay()
+            # Whoever has completed one asks for the next. Among others it would be taken by one of them.
+            if soon and self._power and isinstance(operations[0], Complete) and not self._log.shared:
+                known.folded.read_ahead()
         return end
 
     def _too_large(self, length: int) -> GroupTooLarge:

@@ -1,0 +1,111 @@
+"""The payload that is read ahead while a complete is being synced."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from duraq import FileStorage, Queue, StorageDamaged
+from duraq.journal.filesystem import RealFileSystem
+from duraq.journal.segment import READ_AHEAD
+
+
+class CountingFileSystem(RealFileSystem):
+    """Counts the reads of whole records: the control block and the journal's headers have other lengths."""
+
+    def __init__(self):
+        super().__init__()
+        self.lengths = []
+        pread = self.pread
+
+        def counted(fd, length, offset):
+            self.lengths.append(length)
+            return pread(fd, length, offset)
+
+        self.pread = counted
+
+
+class Opened:
+    def __init__(self, path, stack, **options):
+        self.files = CountingFileSystem()
+        self.storage = stack.enter_context(FileStorage(path, file_system=self.files, **options))
+        self.queue = Queue("jobs", self.storage)
+
+    def reads(self, call):
+        """What the call returned, and how many records it read."""
+        self.files.lengths.clear()
+        found = call()
+        return found, sum(1 for length in self.files.lengths if length > 200 and length != 4096)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    with ExitStack() as stack:
+        yield lambda **options: Opened(tmp_path / "storage", stack, **options)
+
+
+def text(number):
+    return f"{number:0200d}"
+
+
+def test_the_next_dequeue_reads_nothing(opened):
+    one = opened()
+    one.queue.enqueue_many([text(number) for number in range(3)])
+    first, read = one.reads(one.queue.dequeue)
+    assert read == 1
+    assert one.reads(lambda: one.queue.mark_completed(first))[1] == 1
+    second, read = one.reads(one.queue.dequeue)
+    assert (second.data, read) == (text(1), 0)
+    # Without a complete in between there was nothing ahead.
+    third, read = one.reads(one.queue.dequeue)
+    assert (third.data, read) == (text(2), 1)
+
+
+@pytest.mark.parametrize("durability", ["process", "batched"])
+def test_not_where_nobody_waits_for_the_disk(opened, durability):
+    one = opened(durability=durability)
+    one.queue.enqueue_many([text(0), text(1)])
+    first = one.queue.dequeue()
+    assert one.reads(lambda: one.queue.mark_completed(first))[1] == 0
+    assert one.queue.dequeue().data == text(1)
+
+
+def test_not_a_large_one(opened):
+    one = opened()
+    one.queue.enqueue_many([text(0), "x" * READ_AHEAD])
+    first = one.queue.dequeue()
+    assert one.reads(lambda: one.queue.mark_completed(first))[1] == 0
+    assert one.queue.dequeue().data == "x" * READ_AHEAD
+
+
+def test_one_of_higher_priority_comes_in_between(opened):
+    one = opened()
+    one.queue.enqueue_many([text(0), text(1)])
+    one.queue.mark_completed(one.queue.dequeue())
+    one.queue.enqueue(text(9), priority=9)
+    assert [one.queue.dequeue().data, one.queue.dequeue().data] == [text(9), text(1)]
+
+
+def test_somebody_else_takes_it(opened):
+    one, other = opened(), opened()
+    one.queue.enqueue_many([text(number) for number in range(4)])
+    one.queue.mark_completed(one.queue.dequeue())
+    taken = other.queue.dequeue()
+    assert (taken.data, one.queue.dequeue().data) == (text(1), text(2))
+    # Where others write there is no reading ahead: they would all read the same entry.
+    assert one.reads(lambda: one.queue.enqueue(text(5)))[1] == 0
+    other.queue.mark_completed(taken)
+    assert one.queue.dequeue().data == text(3)
+
+
+def test_damage_is_for_the_one_who_asks(opened, tmp_path):
+    one = opened()
+    one.queue.enqueue_many([text(0), text(1)])
+    first = one.queue.dequeue()
+    (segment,) = (tmp_path / "storage/jobs/segments").iterdir()
+    content = bytearray(segment.read_bytes())
+    content[content.index(text(1).encode()) + 5] ^= 1
+    segment.write_bytes(content)
+    one.queue.mark_completed(first)
+    for _ in range(2):
+        with pytest.raises(StorageDamaged):
+            one.queue.dequeue()
