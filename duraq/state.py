@@ -233,12 +233,17 @@ class QueueState:
 
     def take(self, limit: int) -> list[Entry]:
         """Up to ``limit`` ready entries in the order of delivery; each must then be leased or put back."""
-        taken = self._ready.take(limit)
         first = self.shelf.first()
+        taken = self._ready.take(limit)
         # Nothing that is shelved comes before these.
         if first is None or (len(taken) == limit and delivery_order(taken[-1]) < first):
             return taken
-        both = sorted([*taken, *self.shelf.peek(limit)], key=delivery_order)
+        try:
+            shelved = self.shelf.peek(limit)
+        except BaseException:
+            self.put_back(taken)
+            raise
+        both = sorted([*taken, *shelved], key=delivery_order)
         self.put_back(both[limit:])
         return both[:limit]
 
@@ -297,7 +302,7 @@ class QueueState:
             self._schedule(entry, entry.ready_at)
 
     def _lease(self, operation: Lease, _seq: int, at: int, _where: Any, _position: int) -> None:
-        entry = self.entries.get(operation.id) or self._unshelve(operation.id)
+        entry = self.entries.get(operation.id) or self._unshelve(operation.id, at)
         self._tally[entry.status] -= 1
         self._tally[LEASED] += 1
         entry.status = LEASED
@@ -336,13 +341,13 @@ class QueueState:
         entry.attempts -= 1
         self._return(entry, operation.ready_at)
 
-    def _expire(self, operation: Expire, _seq: int, _at: int, _where: Any, _position: int) -> None:
-        entry = self.entries.get(operation.id) or self._unshelve(operation.id)
+    def _expire(self, operation: Expire, _seq: int, at: int, _where: Any, _position: int) -> None:
+        entry = self.entries.get(operation.id) or self._unshelve(operation.id, at)
         self._tally[entry.status] -= 1
         self._drop(operation.id)
 
     def _requeue(self, operation: Requeue, _seq: int, at: int, _where: Any, _position: int) -> None:
-        entry = self.entries.get(operation.id) or self._unshelve(operation.id)
+        entry = self.entries.get(operation.id) or self._unshelve(operation.id, at)
         self._tally[DEAD] -= 1
         entry.updated_at = at
         if not operation.keep_attempts:
@@ -351,9 +356,9 @@ class QueueState:
         entry.expires_at = None
         self._return(entry, None)
 
-    def _remove(self, operation: Remove, _seq: int, _at: int, _where: Any, _position: int) -> None:
+    def _remove(self, operation: Remove, _seq: int, at: int, _where: Any, _position: int) -> None:
         if operation.id not in self.entries:
-            self._unshelve(operation.id)
+            self._unshelve(operation.id, at)
         self._tally[DEAD] -= 1
         self._drop(operation.id)
 
@@ -365,8 +370,10 @@ class QueueState:
 
     # -- pieces of the fold ----------------------------------------------------------------------------
 
-    def _unshelve(self, entry_id: str) -> Entry:
+    def _unshelve(self, entry_id: str, at: int) -> Entry:
         """An entry that is about to change, now in memory."""
+        # What was ready for the one who wrote the record is to be ready here: then it is found at once.
+        self.shelf.advance(at)
         entry = self.shelf.take(entry_id)
         self.entries[entry_id] = entry
         self._tally[entry.status] += 1

@@ -14,6 +14,7 @@ may take long, so whoever prepares a journal file syncs it in passing.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
@@ -27,13 +28,15 @@ from duraq.entry import Entry
 from duraq.errors import NotAStorage
 from duraq.journal import index, record, segment, snapshot
 from duraq.journal.filesystem import FileSystem
-from duraq.journal.index import Index
+from duraq.journal.index import BadIndex, Index
 from duraq.journal.run import Run
 from duraq.journal.segment import SealAt
 from duraq.model import Pause
 
 log = logging.getLogger("duraq")
 
+# Whoever is short of these cannot read a file that is all right; any other error means that it is not.
+_SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 FORMAT = 1
 SUFFIX = ".checkpoint"
 INDEX_SUFFIX = ".index"
@@ -95,12 +98,21 @@ def _replace(fs: FileSystem, directory: int, name: str, content: bytes) -> None:
     fd = fs.open_file(directory, temporary, create=True)
     try:
         fs.truncate(fd, 0)
-        # No sync: it can be made again, and its checksum tells whether it is whole.
-        if fs.pwrite(fd, content, 0) != len(content):
-            raise OSError(28, "no space left for an index or a checkpoint")
+        _write(fs, fd, content)
+        fs.rename(directory, temporary, name)
+    except OSError:
+        # Above all where there is no space, nothing is to be left over.
+        with suppress(OSError):
+            fs.unlink(directory, temporary)
+        raise
     finally:
         fs.close(fd)
-    fs.rename(directory, temporary, name)
+
+
+def _write(fs: FileSystem, fd: int, content: bytes) -> None:
+    # No sync: it can be made again, and its checksum tells whether it is whole.
+    if fs.pwrite(fd, content, 0) != len(content):
+        raise OSError(errno.ENOSPC, "no space left for an index or a checkpoint")
 
 
 def remove(fs: FileSystem, directory: int, checkpoint: int | None, indexes: Iterable[int]) -> None:
@@ -109,7 +121,8 @@ def remove(fs: FileSystem, directory: int, checkpoint: int | None, indexes: Iter
     if checkpoint is not None:
         names.append(_name(checkpoint, SUFFIX))
     for name in names:
-        with suppress(FileNotFoundError):
+        # What stays behind takes room, and that is all.
+        with suppress(OSError):
             fs.unlink(directory, name)
 
 
@@ -173,14 +186,25 @@ def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoi
             fields["finished"],
             fields["before"],
         )
-        return found if _is_sealed(fs, directory, found.seal) else None
-    except (FileNotFoundError, NotAStorage, ValueError, KeyError, TypeError):
+        return found if found.seal.segment == number and _is_sealed(fs, directory, found.seal) else None
+    except (NotAStorage, ValueError, KeyError, TypeError):
+        return None
+    except OSError as error:
+        if error.errno in _SHORT_OF:
+            raise
         return None
 
 
 def load_index(fs: FileSystem, directory: int, number: int) -> Index:
-    """Raises BadIndex or FileNotFoundError."""
-    return Index(_read(fs, directory, _name(number, INDEX_SUFFIX)))
+    """The index of that segment. Raises BadIndex if it cannot be read."""
+    try:
+        return Index(_read(fs, directory, _name(number, INDEX_SUFFIX)))
+    except NotAStorage as error:
+        raise BadIndex(str(error)) from error
+    except OSError as error:
+        if error.errno in _SHORT_OF:
+            raise
+        raise BadIndex(str(error)) from error
 
 
 def _is_sealed(fs: FileSystem, directory: int, seal: SealAt) -> bool:

@@ -29,8 +29,10 @@ log = logging.getLogger("duraq")
 class Folded:
     """A queue's segments and the state they fold to. All of this happens under the storage's lock."""
 
-    def __init__(self, file_system: FileSystem, segments: Segments) -> None:
+    def __init__(self, file_system: FileSystem, segments: Segments, distrusted: int = 0) -> None:
+        """Checkpoints up to that of the segment ``distrusted`` are not used."""
         self._fs = file_system
+        self._distrusted = distrusted
         self.segments = segments
         self.state = QueueState(segments.queue)
         self._runs = self._shelf([], 0)
@@ -60,24 +62,36 @@ class Folded:
             seal = segments.seal
             if seal is None:
                 return
-            found = checkpoint.load(self._fs, segments.directory, seal.segment, position)
-            if found is None:
-                self._shelve(seal, position)
-            else:
+            found = self._load(seal.segment, position)
+            if found is not None and found.seal == seal:
                 self._adopt(found, position)
+            elif self._skip(seal.segment, position):
+                continue  # we slept, and others have removed what lies between
+            else:
+                self._shelve(seal, position)
             segments.advance()
 
     def _begin(self, position: int) -> None:
         """Go on from the newest checkpoint, if there is one."""
-        fs, directory = self._fs, self.segments.directory
-        for number in reversed(checkpoint.numbers(fs, directory)):
-            found = checkpoint.load(fs, directory, number, position)
+        self._skip(0, position)
+        self._begun = True
+
+    def _skip(self, segment: int, position: int) -> bool:
+        """Go on from the newest checkpoint of a segment behind that one, if there is one."""
+        numbers = checkpoint.numbers(self._fs, self.segments.directory)
+        for number in reversed([number for number in numbers if number > segment]):
+            found = self._load(number, position)
             if found is not None:
                 self.segments.start_behind(found.seal)
                 self.state.resume(found.tokens, found.pause, found.leased)
                 self._adopt(found, position)
-                break
-        self._begun = True
+                return True
+        return False
+
+    def _load(self, number: int, position: int) -> Checkpoint | None:
+        if number <= self._distrusted:
+            return None
+        return checkpoint.load(self._fs, self.segments.directory, number, position)
 
     def _adopt(self, found: Checkpoint, position: int) -> None:
         """Go on with the runs of a checkpoint that was made where we are now."""
@@ -93,16 +107,13 @@ class Folded:
     def _load_index(self, number: int) -> Index:
         try:
             return checkpoint.load_index(self._fs, self.segments.directory, number)
-        except (BadIndex, FileNotFoundError) as error:
+        except BadIndex as error:
             raise Mislaid(self.state.name, f"the index of segment {number}: {error}") from error
 
-    def distrust(self) -> None:
-        """Something is not there that our checkpoint names: it goes, and those before it."""
-        fs, directory = self._fs, self.segments.directory
-        for number in checkpoint.numbers(fs, directory):
-            # A newer one may do; what is not whole is passed over.
-            if self._last is None or number <= self._last.seal.segment:
-                checkpoint.remove(fs, directory, number, ())
+    @property
+    def distrusted(self) -> int:
+        """Once something that it names was lost: up to which segment no checkpoint is to be used."""
+        return self._distrusted if self._last is None else self._last.seal.segment
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -131,6 +142,9 @@ class Folded:
             if index is not None:
                 names = [entry.id for entry in waiting]
                 runs.append(Run.whole(index, (min(names), max(names))))
+            if last is not None and last.seal == seal:
+                # Once before, but then going on failed.
+                last = None
             before = None if last is None else last.seal.segment
             made = Checkpoint(seal, state.tokens, state.pause, leased, runs, self._runs.finished, before)
             checkpoint.save(fs, directory, made)
@@ -144,6 +158,5 @@ class Folded:
         state.shelve(self._runs)
         self._last = made
         if last is not None:
-            # Two are kept; what only older ones named may go. What stays behind takes room, and that is all.
-            with suppress(OSError):
-                checkpoint.remove(fs, directory, last.before, last.finished)
+            # Two are kept; what only older ones named may go.
+            checkpoint.remove(fs, directory, last.before, last.finished)

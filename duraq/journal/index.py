@@ -25,12 +25,12 @@ from zlib import crc32
 
 import orjson
 
-from duraq.entry import DEAD, Entry, delivery_order, enqueue_order
+from duraq.entry import DEAD, READY, Entry, delivery_order, enqueue_order
 from duraq.journal import snapshot
 
 _MAGIC = 0x3149_5144  # "DQI1"
 _HEADER = Struct("=IQIIIIII")
-_ROW = Struct("=QQIIiI")
+_ROW = Struct("=QQQIiI")
 # In ``state``: whether the row is in the due table, and one more than where the entry's snapshot begins; 0
 # for one that is as it was enqueued.
 _TIMED = 1 << 31
@@ -106,7 +106,10 @@ def _states(rows: Sequence[Entry]) -> tuple[list[int], bytes]:
     for entry in rows:
         place = _PRISTINE
         if entry.token:
-            blob = orjson.dumps(snapshot.of(entry)) + b"\n"
+            # Whether its time has come depends on who asks, and everybody's index must be the same.
+            blob = (
+                orjson.dumps(snapshot.of(entry) | {"status": DEAD if entry.status is DEAD else READY}) + b"\n"
+            )
             blobs.append(blob)
             place = at + 1
             at += len(blob)

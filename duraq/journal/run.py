@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 from duraq.entry import DEAD, READY, SCHEDULED
@@ -13,7 +13,8 @@ from duraq.model import EntryStatus
 # What a row is. It only ever goes on: from scheduled to ready, and from anything to taken.
 WAITS, IS_READY, TAKEN, IS_DEAD = range(4)
 STATUS = {WAITS: SCHEDULED, IS_READY: READY, IS_DEAD: DEAD}
-_TAKEN_ROWS = re.compile(b"%c+" % TAKEN)
+_ONES = re.compile("1+")
+_BITS = bytes.maketrans(bytes([WAITS, IS_READY, TAKEN, IS_DEAD]), b"0010")
 
 Key = tuple[int, int]  # a place in the order of delivery
 
@@ -27,6 +28,8 @@ class Run:
         "_expiring_from",
         "_ids",
         "_image",
+        "_kept_due",
+        "_kept_first",
         "_taken",
         "crc",
         "dead",
@@ -52,7 +55,7 @@ class Run:
         self.plain: int = image["plain"]
         self.timed: int = image["timed"]
         self.dead: int = image["dead"]
-        self._taken: list[tuple[int, int]] = [(first, end) for first, end in image["taken"]]
+        self._taken = int(image["taken"], 16)  # a bit for each row, the first one's the lowest
         self.lowest: int = image["lowest"]  # nothing in it was enqueued before this
         # No id comes before the first or behind the second. Ids that we make, and many others, rise with
         # time, so that this tells most runs from the one that an id is in.
@@ -61,6 +64,8 @@ class Run:
         self.next_due: int | None = image["due"]
         self.expires: int | None = image["expires"]
         self.head_key: Key | None = tuple(image["first"]) if self.plain else None
+        self._kept_due: int | None = image["due"]
+        self._kept_first: Key | None = image["first"]
         # As of now, with those whose time has come among the ready ones.
         self.ready, self.scheduled = self.plain, self.timed
         self.marks: bytearray | None = None
@@ -80,7 +85,7 @@ class Run:
                 "plain": index.waiting - timed,
                 "timed": timed,
                 "dead": index.rows - index.waiting,
-                "taken": [],
+                "taken": "0",
                 "lowest": index.lowest(),
                 "ids": ids,
                 "due": index.due.times[0] if timed else None,
@@ -102,7 +107,8 @@ class Run:
             )
             for row in index.due.rows:
                 marks[row] = WAITS
-            for first, end in self._taken:
+            for taken in _ONES.finditer(f"{self._taken:b}"[::-1]):
+                first, end = taken.span()
                 marks[first:end] = bytearray([TAKEN]) * (end - first)
             self.marks = marks
             self._set_head(index, marks.find(IS_READY))
@@ -111,6 +117,11 @@ class Run:
     def _set_head(self, index: Index, row: int) -> None:
         self.head = row
         self.head_key = index.key(row) if row >= 0 else None
+
+    def has(self, status: EntryStatus | None) -> bool:
+        """Whether anything of that state (None: any) is left."""
+        left = {None: self.left, READY: self.ready, SCHEDULED: self.scheduled, DEAD: self.dead}
+        return left.get(status, 0) > 0
 
     def may_have(self, entry_id: str) -> bool:
         """Whether the id could be that of a row."""
@@ -184,29 +195,37 @@ class Run:
                 following = self._expiring_from
                 self.expires = expiring.times[following] if following < len(expiring) else None
 
-    def image(self, load: Callable[[Run], Index] | None = None) -> dict[str, Any]:
-        """The run as JSON values, so that it can be made again; ``load`` gets its index if that is needed.
+    def image(self, index: Index | None = None) -> dict[str, Any]:
+        """The run as JSON values, so that it can be made again.
 
-        What time alone has brought about is left out: whoever makes it again has a clock.
+        Without its index what comes first is said as it last was, which may be too early. What time alone has
+        brought about is left out: whoever makes it again has a clock.
         """
         if self._image is None:
-            assert load is not None
-            index = load(self)
-            marks, due = self.activate(index), index.due
-            while self._due_from < len(due) and marks[due.rows[self._due_from]] == TAKEN:
-                self._due_from += 1
-            left = [row for row in (marks.find(WAITS), marks.find(IS_READY)) if row >= 0]
+            assert self.marks is not None
+            if index is not None:
+                self._find_first(index)
+            bits = self.marks.translate(_BITS)[::-1]
             self._image = {
                 "segment": self.segment,
                 "crc": self.crc,
                 "plain": self.plain,
                 "timed": self.timed,
                 "dead": self.dead,
-                "taken": [match.span() for match in _TAKEN_ROWS.finditer(marks)],
+                "taken": f"{int(bits, 2):x}",
                 "lowest": self.lowest,
                 "ids": self._ids,
-                "due": due.times[self._due_from] if self._due_from < len(due) else None,
+                "due": self._kept_due,
                 "expires": self.expires,
-                "first": index.key(min(left)) if left else None,
+                "first": self._kept_first,
             }
         return self._image
+
+    def _find_first(self, index: Index) -> None:
+        assert self.marks is not None
+        due = index.due
+        while self._due_from < len(due) and self.marks[due.rows[self._due_from]] == TAKEN:
+            self._due_from += 1
+        self._kept_due = due.times[self._due_from] if self._due_from < len(due) else None
+        left = [row for row in (self.marks.find(WAITS), self.marks.find(IS_READY)) if row >= 0]
+        self._kept_first = index.key(min(left)) if left else None

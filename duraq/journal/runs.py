@@ -23,6 +23,7 @@ from duraq.operations import Enqueue
 from duraq.shelf import Mislaid
 
 OPEN_INDEXES = 8
+SEEN = 10_000  # entries that were looked at and are kept in case they are taken next
 
 
 class Runs:
@@ -77,7 +78,8 @@ class Runs:
     def imaged(self) -> list[Run]:
         """The runs, each with its image at hand."""
         for run in self._runs.values():
-            run.image(self._index)
+            # None is read for this: it happens while others wait.
+            run.image(self._indexes.get(run.segment))
         return list(self._runs.values())
 
     @property
@@ -95,7 +97,9 @@ class Runs:
     def _index(self, run: Run) -> Index:
         """The run's index; from then on its rows have marks."""
         index = self._indexes.get(run.segment)
-        if index is None:
+        if index is not None:
+            self._indexes.move_to_end(run.segment)
+        else:
             index = self._load(run.segment)
             if index.crc != run.crc:
                 raise Mislaid(self._queue, f"the index of segment {run.segment} is another one")
@@ -127,6 +131,8 @@ class Runs:
 
     def _look(self, run: Run, number: int) -> Entry:
         entry = self._entry(run, number)
+        if len(self._seen) >= SEEN:
+            self._seen.clear()
         self._seen[entry.id] = run, number, entry
         return entry
 
@@ -135,7 +141,7 @@ class Runs:
     def advance(self, now: int) -> None:
         """Scheduled entries whose time has come are ready."""
         self._now = max(now, self._now)
-        while self._dues and self._dues[0][0] <= now:
+        while self._dues and self._dues[0][0] <= self._now:
             due, segment = heappop(self._dues)
             run = self._runs.get(segment)
             if run is not None and run.next_due == due:
@@ -151,8 +157,17 @@ class Runs:
         self._note_head(run, before)
 
     def _note_head(self, run: Run, before: Key | None) -> None:
-        if run.head_key is not None and run.head_key != before:
-            heappush(self._heads, (run.head_key, run.segment))
+        if run.head_key is None or run.head_key == before:
+            return
+        heappush(self._heads, (run.head_key, run.segment))
+        if len(self._heads) > 64 + 2 * len(self._runs):
+            # A head that moves back and forth leaves an item each time.
+            self._heads = list({item for item in self._heads if self._counts(*item)})
+            heapify(self._heads)
+
+    def _counts(self, key: Key, segment: int) -> bool:
+        run = self._runs.get(segment)
+        return run is not None and run.head_key == key
 
     def next_event(self) -> int | None:
         """When the next scheduled entry is ready, or earlier."""
@@ -195,7 +210,8 @@ class Runs:
         self._seen.clear()
         if limit == 1:
             return [self._look(run, run.head)]
-        return [self._look(run, row) for run, row in islice(self._ready_rows(), limit)]
+        rows = islice(self._ready_rows(), min(limit, self._ready))
+        return [self._look(run, row) for run, row in rows]
 
     def _ready_rows(self) -> Iterator[tuple[Run, int]]:
         self.first()
@@ -239,9 +255,10 @@ class Runs:
 
     def take(self, entry_id: str) -> Entry:
         """Take the entry off the shelf. Raises KeyError if it is not there."""
-        if entry_id not in self._seen:
+        if entry_id not in self._seen and self.first() is not None:
             # Others lease in the same order as we would.
-            self.peek(1)
+            head = self._runs[self._heads[0][1]]
+            self._look(head, head.head)
         seen = self._seen.pop(entry_id, None)
         if seen is None or seen[0].is_taken(seen[1]):
             if self.find(entry_id) is None:
@@ -308,7 +325,8 @@ class Runs:
 
     def _in_order(self, status: EntryStatus | None) -> Iterator[tuple[Run, int]]:
         """Rows in the order they were enqueued in; a run is gone into when its first one may be next."""
-        waiting = sorted(self._runs.values(), key=lambda run: run.lowest, reverse=True)
+        runs = [run for run in self._runs.values() if run.has(status)]
+        waiting = sorted(runs, key=lambda run: run.lowest, reverse=True)
         heap: list[tuple[int, int, int]] = []
         while waiting or heap:
             while waiting and (not heap or waiting[-1].lowest <= heap[0][0]):

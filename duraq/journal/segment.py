@@ -227,7 +227,8 @@ class Segments:
     def start_behind(self, seal: SealAt) -> None:
         """Read from that seal's next segment on; what comes before it is known already."""
         try:
-            fd = self._open(seal.next)
+            # An earlier group of ours that was not written may have made it.
+            fd = self._sealed.pop(seal.next, None) or self._open(seal.next)
         except FileNotFoundError:
             raise self._missing(seal.next) from None
         self._keep_sealed(self.segment, self._fd)

@@ -90,6 +90,10 @@ class _Turn:
             # A Ctrl-C may come anywhere, so that something is written and not yet folded, or the reverse.
             if isinstance(error, Mislaid):
                 self._storage._mislay(error)  # noqa: SLF001
+            elif isinstance(error, OSError):
+                # In reading, so that nothing was written; what was read may be half of it.
+                self._storage._mislay_all()  # noqa: SLF001
+                raise self._storage._refused(error, self._storage.path, StorageError) from error  # noqa: SLF001
             elif kind is not None and not issubclass(kind, (DuraqError, TryAgain)):
                 self._storage._forget()  # noqa: SLF001
         finally:
@@ -187,9 +191,12 @@ class FileStorage(FoldStorage):
 
     def _forget(self) -> None:
         """What is known may be half of the truth: read it anew when it is needed."""
+        self._mislay_all()
+        self._log.doubt()
+
+    def _mislay_all(self) -> None:
         for known in self._queues.values():
             known.mislay()
-        self._log.doubt()
 
     def _mislay(self, lost: Mislaid) -> None:
         self._queues[lost.queue].mislay(lost)
@@ -207,6 +214,10 @@ class FileStorage(FoldStorage):
                     break
                 except Mislaid as error:
                     known.mislay(error)
+        except OSError:
+            # A record may have been read and not folded.
+            known.mislay()
+            raise
         except StorageDamaged as error:
             # What was read before it must not pass for all there is.
             known.damage = error
@@ -218,9 +229,10 @@ class FileStorage(FoldStorage):
         """From the newest checkpoint, or from the first record if what it names was lost."""
         if known.lost is not None:
             log.warning("%s; going on from what else is there", known.lost)
-            known.lost = None
-            before.distrust()
-        return Folded(self._fs, self._log.reopen(before.state.name))
+        distrusted = 0 if known.lost is None else before.distrusted
+        found = Folded(self._fs, self._log.reopen(before.state.name), distrusted)
+        known.lost = None
+        return found
 
     def _known_state(self, queue: str) -> QueueState | None:
         known = self._queues.get(queue)

@@ -196,6 +196,8 @@ class FoldStorage(ABC):
         over = state.expired(self.clock.now(), EXPIRE_AT_ONCE) if state.may_have_expired else []
         if over:
             self._write({state.name: [Expire(entry.id) for entry in over]})
+            if self._state(state.name) is not state:
+                raise TryAgain
         return len(over) == EXPIRE_AT_ONCE
 
     def _state_for(self, queue: str, operations: Sequence[Operation], max_size: int | None) -> QueueState:
