@@ -120,7 +120,12 @@ class Run:
 
     def has(self, status: EntryStatus | None) -> bool:
         """Whether anything of that state (None: any) is left."""
-        left = {None: self.left, READY: self.ready, SCHEDULED: self.scheduled, DEAD: self.dead}
+        left: dict[EntryStatus | None, int] = {
+            None: self.left,
+            READY: self.ready,
+            SCHEDULED: self.scheduled,
+            DEAD: self.dead,
+        }
         return left.get(status, 0) > 0
 
     def may_have(self, entry_id: str) -> bool:
