@@ -16,6 +16,7 @@ from duraq import (
     NoRetry,
     Queue,
     StorageDamaged,
+    StorageError,
 )
 from duraq.entry import DEAD, READY, SCHEDULED, Entry, delivery_order
 from duraq.journal import checkpoint, index
@@ -410,3 +411,113 @@ def test_listing_by_state(open_storage, clock):
             wanted.sort(key=lambda entry: (-entry.priority, entry.data))
         assert queue.entries(status) == wanted
         assert queue.entries(status, limit=7, offset=5) == wanted[5:12]
+
+
+# -- misfortunes -------------------------------------------------------------------------------------------
+
+
+def test_an_index_is_lost_while_a_dequeue_seals(open_storage, tmp_path, clock):
+    """When the expiry that a dequeue begins with finds an index gone, nothing that is over is delivered."""
+    storage = open_storage()
+    queue = jobs(storage)
+    for number in range(64):
+        queue.enqueue("x" * 400, priority=9 if number % 4 == 0 else 0)
+    held = queue.dequeue(limit=12)  # one or more of each run
+    queue.enqueue("dies", priority=100, ttl=SECOND)
+    folded = storage._queues["jobs"].folded
+    while folded.segments.size < TINY.segment:
+        queue.extend(held[0])
+    for file in files(tmp_path, ".index"):
+        file.unlink()
+    folded.state.shelf._indexes.clear()
+    clock.advance(2 * SECOND)
+    assert queue.dequeue().data != "dies"
+    assert queue.counts() == Counts(ready=51, leased=13)
+    storage.close()
+    assert jobs(open_storage()).counts() == Counts(ready=64)
+
+
+def test_an_error_while_another_s_lease_is_read(open_storage, monkeypatch):
+    """A record that could not be folded for want of descriptors is read again: nothing is leased twice."""
+    mine, other = jobs(first := open_storage()), jobs(second := open_storage())
+    mine.enqueue_many(range(60))
+    mine.resume(who="ann")
+    assert other.counts() == mine.counts() == Counts(ready=60)
+    held = mine.dequeue()
+    shelf = second._queues["jobs"].folded.state.shelf
+    shelf._indexes.clear()
+
+    def without_descriptors(number):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(shelf, "_load", without_descriptors)
+    with pytest.raises(StorageError):
+        other.dequeue()
+    taken = other.dequeue()
+    assert (held.data, taken.data) == (0, 1)
+    assert first.counts("jobs") == Counts(ready=58, leased=2)
+
+
+@pytest.mark.parametrize("suffix", [".index", ".checkpoint"])
+def test_something_else_is_in_the_place_of_a_derived_file(open_storage, tmp_path, suffix):
+    """A directory where an index or a checkpoint should be does not keep a queue from being used."""
+    jobs(storage := open_storage()).enqueue_many(range(60))
+    jobs(storage).resume(who="ann")
+    storage.close()
+    (file,) = files(tmp_path, suffix)
+    file.unlink()
+    file.mkdir()
+    assert drain(jobs(open_storage())) == list(range(60))
+
+
+def test_a_checkpoint_under_another_name(open_storage, tmp_path):
+    """A checkpoint that was put in the place of another is not taken for it."""
+    queue = jobs(storage := open_storage())
+    for number in range(60):
+        queue.enqueue(number)
+    storage.close()
+    older, newer = files(tmp_path, ".checkpoint")
+    newer.write_bytes(older.read_bytes())
+    assert drain(jobs(open_storage())) == list(range(60))
+
+
+def test_the_state_that_time_brought(open_storage, clock):
+    """An entry that was looked at before it was due is shown as ready afterwards."""
+    queue = jobs(open_storage())
+    queue.enqueue("later", id="a", delay=10 * SECOND)
+    for number in range(40):
+        queue.enqueue(number)
+    assert queue.get("a").status is EntryStatus.SCHEDULED
+    clock.advance(10 * SECOND)
+    assert queue.get("a").status is EntryStatus.READY
+
+
+def test_leases_of_others_are_folded_without_a_search(open_storage, clock, monkeypatch):
+    """What another process takes, by time and priority, is found at the head of the order here too."""
+    mine, other = jobs(open_storage()), jobs(second := open_storage())
+    rng = random.Random(3)
+    for number in range(300):
+        mine.enqueue(number, delay=timedelta(seconds=rng.randint(1, 100)), priority=rng.randint(0, 2))
+    assert other.counts() == Counts(scheduled=300)
+    clock.advance(50 * SECOND)
+    taken = mine.dequeue(limit=40)
+    searched = []
+    shelf = second._queues["jobs"].folded.state.shelf
+    real = shelf.find
+    monkeypatch.setattr(shelf, "find", lambda entry_id: searched.append(entry_id) or real(entry_id))
+    assert other.counts().leased == len(taken) == 40
+    assert not searched
+
+
+def test_heads_that_move_back_and_forth_are_not_kept(open_storage, clock):
+    """However often the first entry of a run changes, what is remembered of it stays bounded."""
+    queue = jobs(storage := open_storage())
+    rng = random.Random(5)
+    for number in range(400):
+        queue.enqueue(number, delay=timedelta(seconds=rng.randint(1, 400)))
+    shelf = storage._queues["jobs"].folded.state.shelf
+    for _ in range(400):
+        clock.advance(SECOND)
+        if (entry := queue.dequeue()) is not None:
+            queue.mark_completed(entry)
+        assert len(shelf._heads) <= 64 + 2 * len(shelf._runs)
