@@ -28,7 +28,7 @@ PANEL_WIDTH = (WIDTH - 2 * MARGIN - GAP) / COLUMNS
 NAMES = 96  # the column of names, and right of the longest bar the column of figures
 FIGURES = 96
 BAR, STEP = 13, 20
-HEAD, FOOT = 72, 44
+HEAD, FOOT = 72, 74
 PANEL_HEAD = 44
 
 STYLE = """
@@ -67,7 +67,6 @@ PANELS = (
     Panel("batch", "1000 entries at once, entries/s", "batch"),
     Panel("lives", "4 producers + 4 consumers, whole lives/s", "enqueue"),
 )
-FOOTNOTE = " * No lease: an entry whose worker is killed is lost."
 # Workloads in which entries are taken: who has no lease is marked there.
 TAKING = ("work", "lives")
 
@@ -151,20 +150,22 @@ def _panel(left: float, top: float, panel: Panel, found: Sequence[Bar]) -> list[
 
 
 def _foot(document: Mapping[str, Any], top: float) -> list[str]:
-    where = document["machine"]
-    counted = all(isinstance(found, Mapping) for found in document["syncs"].values()) and document["syncs"]
-    hatched = (
-        "Hatched: no sync for each entry, so a power cut takes what was accepted (syncs counted by strace)."
+    where, syncs = document["machine"], document["syncs"]
+    counted = syncs and all(isinstance(found, Mapping) for found in syncs.values())
+    lines = [
+        "Hatched: no sync for each entry, so a power cut takes accepted ones (syncs counted by strace)."
         if counted
-        else "Syncs were not counted: nothing here says who survives a power cut."
-    )
-    marked = "" if all(peer.get("leases", True) for peer in document["peers"].values()) else FOOTNOTE
-    smoke = " A smoke run: too short to judge by." if document["quick"] else ""
-    measured = (
-        f"Medians of {document['rounds']} interleaved rounds, {document['payload_bytes']} B payloads."
-        f" CPUs: {where['cpus']}; {where['kernel']}, {where['file system']}, {where['python']}.{smoke}"
-    )
-    return [_text(MARGIN, top, hatched + marked, "small"), _text(MARGIN, top + 16, measured, "small")]
+        else "Syncs were not counted for all: a solid bar does not say that a power cut is survived.",
+        (
+            f"Medians of at least {document['rounds']} interleaved rounds,"
+            f" {document['payload_bytes']} B payloads. CPUs: {where['cpus']}; {where['kernel']}, {where['file system']}, {where['python']}."
+        ),
+    ]
+    if not all(peer.get("leases", True) for peer in document["peers"].values()):
+        lines.insert(1, "* No lease: an entry whose worker is killed is lost.")
+    if document["quick"]:
+        lines.append("A smoke run: too short to judge by.")
+    return [_text(MARGIN, top + number * 16, line, "small") for number, line in enumerate(lines)]
 
 
 def _document(height: float, parts: Sequence[str], foot: Sequence[str]) -> str:

@@ -23,10 +23,10 @@ from benchmarks.runner import Bench, say
 from benchmarks.workload import Workload
 
 BASELINE = Path(__file__).with_name("baseline.json")
-ROUNDS = 7
+ROUNDS = 5
 RECORDED_RUNS = 7
 # Enough of each to be a ratio, and little enough for a check of a minute.
-COUNTS = {"enqueue": 400, "batch": 10, "work": 400, "work-process": 2000, "crowd": 100}
+COUNTS = {"enqueue": 200, "batch": 10, "work": 200, "work-process": 700, "crowd": 100}
 CONTENDERS = frozenset({*registry.FLOORS, "sqlite", registry.DURAQ})
 
 

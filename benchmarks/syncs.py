@@ -31,7 +31,7 @@ CALLS = ("fsync", "fdatasync", "msync", "sync", "syncfs", "sync_file_range", "pw
 # It starts writing and may wait for it, and makes neither sizes nor the disk's cache durable.
 NOT_DURABLE = frozenset({"sync_file_range"})
 OPERATIONS: tuple[Operation, ...] = ("enqueue", "batch", "work")
-COUNTS: dict[Operation, int] = {"enqueue": 300, "batch": 3, "work": 300}
+COUNTS: dict[Operation, int] = {"enqueue": 200, "batch": 2, "work": 200}
 QUICK_COUNTS: dict[Operation, int] = {"enqueue": 40, "batch": 1, "work": 40}
 # From this many syncs an operation on, each of them was synced: a few for every hundred are checkpoints.
 EACH_ONE = 0.99

@@ -52,7 +52,7 @@ def record_bytes(directory: Path) -> RecordBytes:
     """What DuraQ appends to a segment, taken from one: the floors write as many bytes."""
 
     def size() -> int:
-        return sum(path.stat().st_size for path in directory.glob("duraq/jobs/segments/*.jsonl"))
+        return sum(path.stat().st_size for path in directory.glob("duraq/jobs/**/*.jsonl"))
 
     with DuraQ(directory, "power") as duraq:
         duraq.enqueue(payload(0))  # the first one may bring a header with it
