@@ -152,14 +152,13 @@ def _panel(left: float, top: float, panel: Panel, found: Sequence[Bar]) -> list[
 def _foot(document: Mapping[str, Any], top: float) -> list[str]:
     where, syncs = document["machine"], document["syncs"]
     counted = syncs and all(isinstance(found, Mapping) for found in syncs.values())
+    machine = f"CPUs: {where['cpus']}; {where['kernel']}, {where['file system']}, {where['python']}."
+    rounds, size = document["rounds"], document["payload_bytes"]
     lines = [
         "Hatched: no sync for each entry, so a power cut takes accepted ones (syncs counted by strace)."
         if counted
         else "Syncs were not counted for all: a solid bar does not say that a power cut is survived.",
-        (
-            f"Medians of at least {document['rounds']} interleaved rounds,"
-            f" {document['payload_bytes']} B payloads. CPUs: {where['cpus']}; {where['kernel']}, {where['file system']}, {where['python']}."
-        ),
+        f"Medians of at least {rounds} interleaved rounds, {size} B payloads. {machine}",
     ]
     if not all(peer.get("leases", True) for peer in document["peers"].values()):
         lines.insert(1, "* No lease: an entry whose worker is killed is lost.")

@@ -26,7 +26,7 @@ BASELINE = Path(__file__).with_name("baseline.json")
 ROUNDS = 5
 RECORDED_RUNS = 7
 # Enough of each to be a ratio, and little enough for a check of a minute.
-COUNTS = {"enqueue": 200, "batch": 10, "work": 200, "work-process": 700, "crowd": 100}
+COUNTS = {"enqueue": 200, "batch": 10, "work": 200, "work-process": 700, "crowd": 300}
 CONTENDERS = frozenset({*registry.FLOORS, "sqlite", registry.DURAQ})
 
 
