@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-deep lint format bench clean
+.PHONY: demo test test-deep lint format bench bench-check bench-baseline clean
 
 demo: .venv/core.stamp
 	$(BIN)/duraq demo
@@ -24,8 +24,17 @@ format: .venv/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/dev.stamp
-	$(BIN)/python -m benchmarks
+# BENCH=--quick for a smoke run, BENCH=--deep for depths up to ten million, BENCH=--help for the rest.
+bench: .venv/bench.stamp
+	$(BIN)/python -m benchmarks --json benchmarks/results/latest.json \
+		--chart benchmarks/results/latest.svg $(BENCH)
+
+# Against the ratios of benchmarks/baseline.json, which bench-baseline makes anew.
+bench-check: .venv/core.stamp
+	$(BIN)/python -m benchmarks.guard check
+
+bench-baseline: .venv/core.stamp
+	$(BIN)/python -m benchmarks.guard record
 
 .venv/core.stamp: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,6 +45,16 @@ bench: .venv/dev.stamp
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ .venv/core.stamp
+
+# The peers' packages, in a directory of their own (benchmarks/packages.py says why). One that cannot be
+# installed must not keep the others out: the benchmark names it.
+PEERS := .venv/bench-peers
+.venv/bench.stamp: .venv/core.stamp benchmarks/extra.py
+	$(BIN)/python benchmarks/extra.py > $(PEERS).txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target $(PEERS) -r $(PEERS).txt || \
+		xargs -a $(PEERS).txt -d '\n' -n 1 \
+		$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target $(PEERS) || true
+	touch $@
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist

@@ -4,70 +4,118 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from benchmarks import machine, report
-from benchmarks.contender import PAYLOAD_BYTES, Factory
+from benchmarks import budgets, chart, machine, report, syncs, tables, workloads
+from benchmarks.contender import PAYLOAD_BYTES, Missing
 from benchmarks.floors import RecordBytes
-from benchmarks.peers import record_bytes
-from benchmarks.report import Run
-from benchmarks.stage import Stage
-from benchmarks.workloads import WORKLOADS, Workload, contenders
+from benchmarks.peers import registry
+from benchmarks.peers.duraq_itself import record_bytes
+from benchmarks.runner import Bench, Outcome, say
+from benchmarks.workload import Workload
 
 ROUNDS = 5
-QUICK_ROUNDS = 2
+QUICK_ROUNDS = 1
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Options:
+    directory: Path
+    workloads: list[Workload]
+    rounds: int
+    quick: bool
+    only: frozenset[str]
+    count_syncs: bool
+    json: Path | None
+    chart: Path | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
-    chosen = [workload for workload in WORKLOADS if not options.only or workload.name in options.only]
-    with tempfile.TemporaryDirectory(prefix="duraq-benchmark-", dir=options.dir) as name:
-        directory = Path(name)
-        where = machine.describe(directory)
-        size = _record_bytes(directory)
-        _print_head(where, size, options)
-        runs: list[Run] = []
-        try:
-            for workload in chosen:
-                with ExitStack() as stack:
-                    stages = _set_up(workload, contenders(size), directory, stack)
-                    found = list(_rounds(workload, stages, options))
-                _print_workload(workload, found, stages)
-                runs += found
-        finally:
-            # Whatever ends the run early, what was measured by then stands.
-            print("\n" + "\n".join(report.budget_lines(runs)), flush=True)
-            if options.json:
-                _write_json(options.json, where, size, runs, options)
+    # The servers that were started are stopped, and the directory removed, on the way out.
+    signal.signal(signal.SIGTERM, _terminate)
+    with tempfile.TemporaryDirectory(prefix="duraq-benchmark-", dir=options.directory) as name:
+        return _run(options, Path(name).resolve())
 
 
-def _parse(arguments: Sequence[str] | None) -> Any:
+def _run(options: Options, directory: Path) -> int:
+    where = machine.describe(directory)
+    size = _record_bytes(directory)
+    bench = Bench(registry.contenders(size), directory, options.rounds, options.quick, options.only)
+    _print_head(where, size, bench)
+    counted: dict[str, Any] = {}
+    outcomes: list[Outcome] = []
+    try:
+        if options.count_syncs:
+            counted = _count_syncs(bench, size)
+        for workload in options.workloads:
+            outcome = bench.run(workload)
+            outcomes.append(outcome)
+            print("\n" + "\n".join(report.outcome_lines(outcome, bench.peers, counted)), flush=True)
+    finally:
+        # Whatever ends the run early, what was measured by then stands.
+        runs = [run for outcome in outcomes for run in outcome.runs]
+        print("\n" + "\n".join(tables.table(budgets.budget_rows(runs))), flush=True)
+        found = report.document(where, bench, size, counted, outcomes)
+        _write(options.json, json.dumps(found, indent=2) + "\n")
+        if options.chart is not None:
+            _write(options.chart, chart.draw(found))
+    return 1 if any(outcome.broken for outcome in outcomes) else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--dir", type=Path, default=Path(), help="where to measure (a temporary directory in it)"
     )
-    names = [workload.name for workload in WORKLOADS]
-    parser.add_argument("--only", action="append", choices=names, help="this workload (may be repeated)")
+    known = [workload.name for workload in workloads.workloads()]
+    parser.add_argument("--only", action="append", choices=known, help="this workload (may be repeated)")
+    parser.add_argument("--contenders", metavar="A,B", help="these contenders only")
     parser.add_argument("--rounds", type=int, default=None, help=f"default {ROUNDS}")
+    parser.add_argument("--depth", type=_depths, metavar="N,N", help="depths of the workload `depth`")
+    parser.add_argument("--deep", action="store_true", help="to a depth of ten million: hours, and gigabytes")
     parser.add_argument("--quick", action="store_true", help="a smoke run: too short to judge by")
+    parser.add_argument("--no-syncs", action="store_true", help="do not count syncs with strace")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the machine and every figure there")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the main comparisons there, as SVG")
     options = parser.parse_args(arguments)
-    if options.rounds is None:
-        options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    if options.rounds < 1:
+    rounds = options.rounds
+    if rounds is None:
+        rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    if rounds < 1:
         parser.error("--rounds must be at least 1")
     kind = machine.file_system(options.dir)
     if kind in machine.IN_MEMORY:
         parser.error(f"{options.dir.resolve()} is on {kind}, where nothing is durable: give --dir on a disk")
-    return options
+    only = frozenset(options.contenders.split(",") if options.contenders else ())
+    if unknown := only - set(workloads.ALL):
+        parser.error(f"no such contender: {', '.join(sorted(unknown))}; there are {', '.join(workloads.ALL)}")
+    usual = workloads.QUICK_DEPTHS if options.quick else workloads.DEPTHS
+    depths = options.depth or (workloads.DEEP if options.deep else usual)
+    chosen = [each for each in workloads.workloads(depths) if not options.only or each.name in options.only]
+    return Options(
+        directory=options.dir,
+        workloads=chosen,
+        rounds=rounds,
+        quick=options.quick,
+        only=only,
+        count_syncs=not options.no_syncs and any(each.operation for each in chosen),
+        json=options.json,
+        chart=options.chart,
+    )
+
+
+def _depths(text: str) -> tuple[int, ...]:
+    depths = tuple(sorted({int(part) for part in text.split(",")}))
+    if depths[0] < 1:
+        raise argparse.ArgumentTypeError("a depth is at least 1")
+    return depths
 
 
 def _record_bytes(directory: Path) -> RecordBytes:
@@ -75,72 +123,47 @@ def _record_bytes(directory: Path) -> RecordBytes:
         return record_bytes(Path(name))
 
 
-def _set_up(
-    workload: Workload, factories: dict[str, Factory], directory: Path, stack: ExitStack
-) -> list[Stage]:
-    """Its contenders, open until the stack unwinds: through all rounds, as a daemon's queue is."""
-    stages = []
-    for name in workload.contenders:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory)))
-        opener = partial(factories[name], home, workload.durability)
-        stages.append(Stage(name, opener, stack.enter_context(opener())))
-    return stages
+def _count_syncs(bench: Bench, size: RecordBytes) -> dict[str, Any]:
+    """In a pass of its own: what is traced is not timed."""
+    counts = syncs.QUICK_COUNTS if bench.quick else syncs.COUNTS
+    found: dict[str, Any] = {}
+    for name, peer in bench.peers.items():
+        if not bench.wants(name):
+            continue
+        try:
+            peer.version()
+        except Missing:
+            continue
+        try:
+            counted = syncs.count(name, bench.directory, size, counts)
+        except Missing as missing:
+            found[name] = f"not counted: {missing}"
+            say(f"syncs: {name} {found[name]}")
+        else:
+            found[name] = counted
+            say(f"syncs: {name} " + ", ".join(f"{operation} {each}" for operation, each in counted.items()))
+    return found
 
 
-def _rounds(workload: Workload, stages: list[Stage], options: Any) -> Iterator[Run]:
-    count = workload.quick_count if options.quick else workload.count
-    # Round 0 warms up and does not count: SQLite's log, for one, grows until its first checkpoint.
-    for number in range(options.rounds + 1):
-        turn = number % len(stages)
-        for stage in stages[turn:] + stages[:turn]:
-            # What a predecessor left unwritten must not be written in this one's time.
-            os.sync()
-            run = Run(workload.name, stage.name, number, tuple(workload.measure(stage, count)))
-            _progress(workload, run, options.rounds)
-            if number:
-                yield run
-
-
-def _progress(workload: Workload, run: Run, rounds: int) -> None:
-    figure = report.format_figure(report.Spread.of(run.values).median)
-    stage = f"round {run.round}/{rounds}" if run.round else "warm-up"
-    print(f"{workload.name}, {stage}: {run.contender} {figure} {workload.unit}", file=sys.stderr)
-
-
-def _print_head(where: dict[str, str], size: RecordBytes, options: Any) -> None:
+def _print_head(where: Mapping[str, str], size: RecordBytes, bench: Bench) -> None:
+    rounds = f"{bench.rounds}{', a smoke run: too short to judge by' if bench.quick else ''}"
     for key, value in where.items():
         print(f"{key:12} {value}")
     print(f"{'payload':12} {PAYLOAD_BYTES} B")
     print(f"{'floors write':12} {size.enqueue} B for an enqueue, {size.cycle} B for a cycle, as DuraQ does")
-    print(f"{'rounds':12} {options.rounds}{', a smoke run: too short to judge by' if options.quick else ''}")
+    print(f"{'rounds':12} {rounds}\n")
+    print("\n".join(report.peer_lines(bench.peers)), flush=True)
 
 
-def _print_workload(workload: Workload, runs: Sequence[Run], stages: Sequence[Stage]) -> None:
-    print(f"\n{workload.name}: {workload.title}, {workload.unit}")
-    if workload.unit.endswith("/s"):
-        syncs = {}
-        if workload.syncs:
-            syncs = {stage.name: getattr(stage.contender.syncs, workload.syncs) for stage in stages}
-        lines = report.rate_lines(runs, workload.name, workload.contenders, syncs)
-    else:
-        lines = report.latency_lines(runs, workload.name, workload.contenders)
-    print("\n".join(lines), flush=True)
+def _write(path: Path | None, text: str) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
-def _write_json(
-    path: Path, where: dict[str, str], size: RecordBytes, runs: Sequence[Run], options: Any
-) -> None:
-    document = {
-        "machine": where,
-        "payload_bytes": PAYLOAD_BYTES,
-        "record_bytes": size._asdict(),
-        "rounds": options.rounds,
-        "quick": options.quick,
-        "runs": [asdict(run) for run in runs],
-        "budgets": [{**asdict(each), "measured": report.measured(each, runs)} for each in report.BUDGETS],
-    }
-    path.write_text(json.dumps(document, indent=2) + "\n")
+def _terminate(*_: object) -> NoReturn:
+    sys.exit("terminated")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """What the file system itself can do: bare loops that write the bytes DuraQ writes, and sync.
 
-A floor is no queue. Its ``work`` writes what one cycle of leasing and completing writes, and its entries
-are counted by the bytes that are in its file.
+A floor is no queue. Its ``complete`` writes what one cycle of leasing and completing writes, and its
+entries are counted by the bytes that are in its file.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
-from benchmarks.contender import Contender, Durability, Lost, Payload, Syncs
+from benchmarks.contender import Contender, Durability, Lost, Payload
 
 SPACE = 4 * 1024 * 1024
 PIECE = 16 * 1024
@@ -26,8 +26,6 @@ class RecordBytes(NamedTuple):
 
 
 class _Floor(Contender):
-    syncs: ClassVar[Syncs] = Syncs(enqueue=1, batch=1, work=1)
-
     def __init__(self, directory: Path, durability: Durability, *, size: RecordBytes) -> None:
         self._line = b"e" * (size.enqueue - 1) + b"\n"
         self._cycle = b"c" * (size.cycle - 1) + b"\n"
@@ -43,12 +41,12 @@ class _Floor(Contender):
         self._write(self._line * len(payloads))
         self._enqueued += len(payloads)
 
-    def work(self) -> int | None:
-        if self._completed == self._enqueued:
-            return None
+    def lease(self) -> int | None:
+        return None if self._completed == self._enqueued else self._completed
+
+    def complete(self) -> None:
         self._write(self._cycle)
         self._completed += 1
-        return self._completed - 1
 
     def remaining(self) -> int:
         written = self._enqueued * len(self._line) + self._completed * len(self._cycle)

@@ -1,172 +1,117 @@
-"""From figures to ratios, tables and a verdict on each budget. Nothing here measures."""
+"""A run as text and as JSON."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
-FLOORS = ("floor A", "floor B")
+from benchmarks import budgets, tables
+from benchmarks.contender import PAYLOAD_BYTES, Durability, Missing
+from benchmarks.figures import Run
+from benchmarks.floors import RecordBytes
+from benchmarks.peers.registry import Peer
+from benchmarks.runner import Bench, Outcome
+from benchmarks.syncs import Counted
 
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one contender did in one round of one workload: one rate, or many latencies."""
-
-    workload: str
-    contender: str
-    round: int
-    values: tuple[float, ...]
+# What each contender was seen to sync, or why that was not counted.
+SyncCounts = Mapping[str, Counted | str]
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        return cls(statistics.median(values), min(values), max(values))
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """A line of the design's table of budgets, for ``duraq`` in a workload.
-
-    ``over``: the limit is on the ratio to that contender, else on the figure itself. ``percentile``: of
-    all values; for ratios it is the median of the rounds.
-    """
-
-    workload: str
-    limit: float
-    unit: str
-    at_least: bool = True
-    over: str | None = None
-    percentile: int = 50
-
-    def __str__(self) -> str:
-        what = "median" if self.percentile == 50 else f"p{self.percentile}"
-        relation = "≥" if self.at_least else "≤"
-        return f"{self.workload}, {what} {relation} {format_figure(self.limit)} {self.unit}"
-
-
-BUDGETS = (
-    Budget("enqueue", 1.10, "x floor A", over="floor A"),
-    Budget("enqueue", 0.85, "x floor B", over="floor B"),
-    Budget("batch", 250_000, "entries/s"),
-    Budget("batch", 1.10, "x sqlite", over="sqlite"),
-    Budget("work", 1.00, "x floor A", over="floor A"),
-    Budget("work-process", 30_000, "cycles/s"),
-    Budget("wake", 0.6, "ms", at_least=False),
-    Budget("wake", 2, "ms", at_least=False, percentile=99),
-    Budget("idle", 0.1, "% of a core", at_least=False),
-    Budget("kill", 10, "ms", at_least=False),
-)
-
-
-def percentile(values: Iterable[float], percent: int) -> float:
-    """The smallest value that at least so many percent of them do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
-
-
-def values_of(runs: Iterable[Run], workload: str, contender: str) -> list[float]:
-    """All rounds together."""
-    return [
-        value
-        for run in runs
-        if run.workload == workload and run.contender == contender
-        for value in run.values
-    ]
-
-
-def ratios(runs: Sequence[Run], workload: str, contender: str, base: str) -> list[float]:
-    """A contender's rate over another's, round by round: what slows a round slows both."""
-    by_round: dict[str, dict[int, float]] = {contender: {}, base: {}}
-    for run in runs:
-        if run.workload == workload and run.contender in by_round:
-            by_round[run.contender][run.round] = statistics.median(run.values)
-    theirs = by_round[base]
-    return [rate / theirs[number] for number, rate in by_round[contender].items() if number in theirs]
-
-
-def measured(budget: Budget, runs: Sequence[Run]) -> float | None:
-    """The figure that the budget limits; None if it was not measured."""
-    if budget.over is not None:
-        values = ratios(runs, budget.workload, "duraq", budget.over)
-    else:
-        values = values_of(runs, budget.workload, "duraq")
-    if not values:
-        return None
-    if budget.percentile == 50:
-        return statistics.median(values)
-    return percentile(values, budget.percentile)
-
-
-def verdict(budget: Budget, value: float) -> str:
-    miss = (budget.limit - value) / budget.limit
-    if not budget.at_least:
-        miss = -miss
-    return "holds" if miss <= 0 else f"misses by {format_figure(100 * miss)} %"
-
-
-def budget_lines(runs: Sequence[Run]) -> list[str]:
-    rows = [["budget", "measured", "verdict"]]
-    for budget in BUDGETS:
-        value = measured(budget, runs)
-        if value is None:
-            rows.append([str(budget), "not measured", ""])
-        else:
-            rows.append([str(budget), f"{format_figure(value)} {budget.unit}", verdict(budget, value)])
-    return table(rows)
-
-
-def rate_lines(
-    runs: Sequence[Run], workload: str, contenders: Sequence[str], syncs: Mapping[str, int]
-) -> list[str]:
-    """A row for each contender, with its ratios to the floors; ``syncs`` are those of one operation."""
-    rows = [["", "median", "min", "max", *(f"x {floor} (min..max)" for floor in FLOORS), "syncs/op"]]
-    for contender in contenders:
-        rate = Spread.of(values_of(runs, workload, contender))
-        row = [contender, *(format_figure(value) for value in (rate.median, rate.low, rate.high))]
-        for floor in FLOORS:
-            found = ratios(runs, workload, contender, floor)
-            row.append(format_ratio(Spread.of(found)) if found else "-")
-        rows.append([*row, str(syncs.get(contender, "-"))])
-    return table(rows)
-
-
-def latency_lines(runs: Sequence[Run], workload: str, contenders: Sequence[str]) -> list[str]:
-    rows = [["", "p50", "p99", "min", "max", "n"]]
-    for contender in contenders:
-        values = values_of(runs, workload, contender)
-        spread = Spread.of(values)
-        figures = (spread.median, percentile(values, 99), spread.low, spread.high)
-        rows.append([contender, *map(format_figure, figures), str(len(values))])
-    return table(rows)
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns two spaces apart, the first to the left, the others to the right."""
+def peer_lines(peers: Mapping[str, Peer]) -> list[str]:
+    """Everybody's version and settings; those that are not here, with the reason."""
+    rows = [["", "version", "settings of a durable run"]]
+    lines = []
+    for peer in peers.values():
+        try:
+            rows.append([peer.name, peer.version(), _settings(peer, "power")])
+        except Missing as missing:
+            lines.append(f"{peer.name} is left out: {missing}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if index else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
+    return [*table, *lines]
 
 
-def format_ratio(ratio: Spread) -> str:
-    return f"{ratio.median:.2f} ({ratio.low:.2f}..{ratio.high:.2f})"
+def outcome_lines(outcome: Outcome, peers: Mapping[str, Peer], syncs: SyncCounts) -> list[str]:
+    workload = outcome.workload
+    lines = [f"{workload.name}: {workload.title}, {workload.unit}"]
+    if outcome.measured:
+        lines += _table(outcome, peers, syncs)
+    if workload.durability == "process":
+        lines += [
+            f"  {name}: {_settings(peers[name], 'process')}" for name in outcome.measured if name in peers
+        ]
+    lines += [f"  {name}: not measured, {why}" for name, why in outcome.left_out.items()]
+    lines += [f"  {label}: FAILED {why}" for label, why in outcome.failed.items()]
+    return lines
 
 
-def format_figure(value: float) -> str:
-    """Three digits that say something, and no exponent."""
-    if value == 0:
-        return "0"
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{decimals}f}"
+def _table(outcome: Outcome, peers: Mapping[str, Peer], syncs: SyncCounts) -> list[str]:
+    workload, runs = outcome.workload, outcome.runs
+    if workload.shows == "latency":
+        return tables.latency_lines(runs, workload.name, outcome.measured)
+    if workload.shows == "columns":
+        return tables.column_lines(
+            runs, workload.name, outcome.measured, workload.columns, outcome.first_variants
+        )
+    if workload.operation is None:
+        return tables.rate_lines(runs, workload.name, outcome.measured)
+    cells = {
+        name: tables.durability_cells(found, workload.operation, leases=peers[name].leases)
+        for name, found in syncs.items()
+    }
+    return tables.rate_lines(runs, workload.name, outcome.measured, cells)
+
+
+def _settings(peer: Peer, durability: Durability) -> str:
+    notes = peer.notes if durability == "power" else ()
+    return "; ".join((peer.settings[durability], *notes))
+
+
+def document(
+    where: Mapping[str, str], bench: Bench, size: RecordBytes, syncs: SyncCounts, outcomes: Sequence[Outcome]
+) -> dict[str, Any]:
+    """Everything that is known of the run, for JSON."""
+    runs: list[Run] = [run for outcome in outcomes for run in outcome.runs]
+    return {
+        "machine": dict(where),
+        "payload_bytes": PAYLOAD_BYTES,
+        "record_bytes": size._asdict(),
+        "rounds": bench.rounds,
+        "quick": bench.quick,
+        "peers": {name: _describe(peer) for name, peer in bench.peers.items()},
+        "syncs": {
+            name: found if isinstance(found, str) else {key: each.calls for key, each in found.items()}
+            for name, found in syncs.items()
+        },
+        "workloads": {outcome.workload.name: _summarise(outcome) for outcome in outcomes},
+        "runs": [asdict(run) for run in runs],
+        "budgets": [{**asdict(each), "measured": budgets.measured(each, runs)} for each in budgets.BUDGETS],
+    }
+
+
+def _summarise(outcome: Outcome) -> dict[str, Any]:
+    workload = outcome.workload
+    return {
+        "title": workload.title,
+        "unit": workload.unit,
+        "durability": workload.durability,
+        "measured": outcome.measured,
+        "left_out": outcome.left_out,
+        "failed": outcome.failed,
+    }
+
+
+def _describe(peer: Peer) -> dict[str, Any]:
+    try:
+        version = peer.version()
+    except Missing as missing:
+        return {"missing": str(missing)}
+    return {
+        "version": version,
+        "settings": dict(peer.settings),
+        "notes": list(peer.notes),
+        "leases": peer.leases,
+    }

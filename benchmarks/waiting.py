@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
+import random
 import time
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import NamedTuple, Self
 
-from benchmarks.contender import Lost, WaitingContender, payload
+from benchmarks import packages
+from benchmarks.contender import Lost, Opener, payload
+from benchmarks.crew import PATIENCE_SECONDS, spawn
+from benchmarks.proc import cpu_seconds
 from benchmarks.stage import Stage
+from benchmarks.workload import Figures
 
-# Far beyond every budget: what has not arrived by then is lost.
-PATIENCE_SECONDS = 60.0
-# Long enough that a consumer told to take an entry sleeps by then.
+# Long enough that a consumer told to take an entry sleeps by then, and never the same: one that looks by
+# the clock must not be met at the same point of its sleep each time.
 SETTLE_SECONDS = 0.01
-IDLE_SECONDS = 5.0
-
-_spawn = multiprocessing.get_context("spawn")  # nothing of the parent's: no descriptors, no locks
+SETTLE_JITTER = 0.02
 
 
 class _Order(NamedTuple):
@@ -39,15 +40,16 @@ class _Consumer:
     """A process that takes one entry of the contender whenever it is told to."""
 
     def __init__(self, stage: Stage) -> None:
-        self._pipe, theirs = _spawn.Pipe()
-        self._process = _spawn.Process(target=_consume, args=(stage.opener, theirs), daemon=True)
-        self._process.start()
+        self._pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=_consume, args=(stage.opener, theirs), daemon=True)
+        with packages.hidden():
+            self._process.start()
         theirs.close()
         self._receive()  # it is ready
 
     def order(self, seconds: float = PATIENCE_SECONDS, *, complete: bool = True) -> None:
         self._pipe.send(_Order(seconds, complete))
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(SETTLE_SECONDS + random.uniform(0, SETTLE_JITTER))
 
     def taken(self) -> _Taken:
         taken = self._receive()
@@ -77,7 +79,7 @@ class _Consumer:
             raise Lost("a consumer died of the error that it printed") from None
 
 
-def _consume(opener: partial[WaitingContender], pipe: Connection) -> None:
+def _consume(opener: Opener, pipe: Connection) -> None:
     with opener() as contender:
         pipe.send("ready")
         while True:
@@ -85,15 +87,15 @@ def _consume(opener: partial[WaitingContender], pipe: Connection) -> None:
                 order = pipe.recv()
             except EOFError:
                 return
-            cpu = time.process_time()
-            number = contender.take(order.seconds)
-            taken = _Taken(number, time.monotonic_ns(), time.process_time() - cpu)
+            cpu = cpu_seconds(os.getpid())
+            number = contender.lease_within(order.seconds)
+            taken = _Taken(number, time.monotonic_ns(), cpu_seconds(os.getpid()) - cpu)
             if order.complete and number is not None:
                 contender.complete()
             pipe.send(taken)
 
 
-def wake(stage: Stage, count: int) -> list[float]:
+def wake(stage: Stage, count: int) -> Figures:
     """Milliseconds from the call of enqueue here to the entry in the hands of a process that sleeps."""
     latencies = []
     with _Consumer(stage) as consumer:
@@ -103,25 +105,26 @@ def wake(stage: Stage, count: int) -> list[float]:
             stage.contender.enqueue(payload(number))
             latencies.append(_elapsed_ms(begin, consumer.taken(), number))
     _expect_empty(stage)
-    return latencies
+    return {"": latencies}
 
 
-def idle(stage: Stage, count: int) -> list[float]:
-    """Percent of a core that a consumer uses, all its threads together, while nothing comes."""
-    shares = []
+def idle(stage: Stage, count: int) -> Figures:
+    """Percent of a core that a consumer uses, and its server with it, while nothing comes.
+
+    ``count`` is how many seconds long.
+    """
     with _Consumer(stage) as consumer:
         consumer.order(SETTLE_SECONDS)  # what the first call alone costs is not idling
         consumer.taken()
-        for _ in range(count):
-            consumer.order(IDLE_SECONDS)
-            taken = consumer.taken()
-            if taken.number is not None:
-                raise Lost(f"{stage.name}: entry {taken.number} came from an empty queue")
-            shares.append(100 * taken.cpu_seconds / IDLE_SECONDS)
-    return shares
+        before = _server_cpu(stage)
+        consumer.order(count)
+        taken = consumer.taken()
+        if taken.number is not None:
+            raise Lost(f"entry {taken.number} came from an empty queue")
+        return {"": [100 * (taken.cpu_seconds + _server_cpu(stage) - before) / count]}
 
 
-def kill(stage: Stage, count: int) -> list[float]:
+def kill(stage: Stage, count: int) -> Figures:
     """Milliseconds from the SIGKILL of an entry's holder to the entry in the hands of one that sleeps."""
     latencies = []
     with _Consumer(stage) as heir:
@@ -130,13 +133,17 @@ def kill(stage: Stage, count: int) -> list[float]:
             with _Consumer(stage) as holder:
                 holder.order(complete=False)
                 if holder.taken().number != number:
-                    raise Lost(f"{stage.name}: the holder did not get entry {number}")
+                    raise Lost(f"the holder did not get entry {number}")
                 heir.order()
                 begin = time.monotonic_ns()
                 holder.kill()
                 latencies.append(_elapsed_ms(begin, heir.taken(), number))
     _expect_empty(stage)
-    return latencies
+    return {"": latencies}
+
+
+def _server_cpu(stage: Stage) -> float:
+    return 0.0 if stage.server_pid is None else cpu_seconds(stage.server_pid)
 
 
 def _elapsed_ms(begin_ns: int, taken: _Taken, number: int) -> float:
@@ -147,4 +154,4 @@ def _elapsed_ms(begin_ns: int, taken: _Taken, number: int) -> float:
 
 def _expect_empty(stage: Stage) -> None:
     if remaining := stage.contender.remaining():
-        raise Lost(f"{stage.name}: {remaining} entries remain, all were completed")
+        raise Lost(f"{remaining} entries remain, all were completed")
