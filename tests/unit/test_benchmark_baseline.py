@@ -22,9 +22,14 @@ def test_margin_is_never_nothing() -> None:
     assert Expected.of([1.0, 1.0, 1.0]).margin == 0.05
 
 
-def test_margin_is_never_more_than_everything() -> None:
-    """Runs that say nothing make a ratio that cannot fail, and not a negative limit."""
-    assert Expected.of([0.1, 1.0, 5.0]).limit == 0.0
+def test_runs_that_say_nothing_guard_nothing() -> None:
+    """A ratio that differs too much from run to run cannot fail, and says so."""
+    noisy = Expected.of([0.1, 1.0, 5.0])
+    assert not noisy.guards
+    assert noisy.limit == 0.0
+    assert baseline.behind({"x": noisy}, {"x": 0.01}) == []
+    (row,) = baseline.comparison_rows({"x": noisy}, {"x": 0.5})[1:]
+    assert row[-1] == "-50 %: the baseline is too noisy to guard it"
 
 
 def test_baseline_needs_several_runs() -> None:
