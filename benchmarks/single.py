@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from typing import TypeVar
 
 from benchmarks.contender import Contender, Lost, cycles, payloads
 from benchmarks.stage import Stage
 from benchmarks.workload import Figures
+
+Given = TypeVar("Given")
 
 BATCH = 1000
 # Nobody is given longer in a round: a slow disk or a slow queue makes fewer operations, not a longer run.
@@ -15,31 +20,22 @@ ROUND_SECONDS = 1.5
 
 def enqueue(stage: Stage, count: int) -> Figures:
     """Entries a second, one call each."""
-    contender = stage.contender
-    jobs = payloads(0, count)
-    before = contender.remaining()
-    done = 0
-    begin = time.perf_counter()
-    for job in jobs:
-        contender.enqueue(job)
-        done += 1
-        if time.perf_counter() - begin > ROUND_SECONDS:
-            break
-    seconds = time.perf_counter() - begin
-    expect_remaining(stage, before + done)
-    return {"": [done / seconds]}
+    return _fill(stage, stage.contender.enqueue, payloads(0, count), 1)
 
 
 def enqueue_many(stage: Stage, count: int) -> Figures:
     """Entries a second, BATCH in a call."""
-    contender = stage.contender
-    jobs = payloads(0, BATCH)
-    before = contender.remaining()
+    return _fill(stage, stage.contender.enqueue_many, repeat(payloads(0, BATCH), count), BATCH)
+
+
+def _fill(stage: Stage, put: Callable[[Given], object], given: Iterable[Given], size: int) -> Figures:
+    """Entries a second, with a call for each that is given, of ``size`` entries."""
+    before = stage.contender.remaining()
     done = 0
     begin = time.perf_counter()
-    for _ in range(count):
-        contender.enqueue_many(jobs)
-        done += BATCH
+    for each in given:
+        put(each)
+        done += size
         if time.perf_counter() - begin > ROUND_SECONDS:
             break
     seconds = time.perf_counter() - begin

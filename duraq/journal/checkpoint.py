@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
-from zlib import crc32
 
 import orjson
 
@@ -28,7 +27,7 @@ from duraq.entry import Entry
 from duraq.errors import NotAStorage
 from duraq.journal import index, record, segment, snapshot
 from duraq.journal.filesystem import FileSystem
-from duraq.journal.index import BadIndex, Index
+from duraq.journal.index import Index
 from duraq.journal.run import Run
 from duraq.journal.segment import SealAt
 from duraq.model import Pause
@@ -40,6 +39,10 @@ _SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 FORMAT = 1
 SUFFIX = ".checkpoint"
 INDEX_SUFFIX = ".index"
+
+
+class Lost(ValueError):
+    """A file that was derived cannot be read."""
 
 
 class Checkpoint(NamedTuple):
@@ -57,20 +60,15 @@ class Checkpoint(NamedTuple):
     before: int | None
 
 
-def _name(number: int, suffix: str) -> str:
-    return f"{number:020d}{suffix}"
-
-
 # -- writing, under the storage's lock ---------------------------------------------------------------------
 
 
-def save_index(fs: FileSystem, directory: int, number: int, entries: Iterable[Entry]) -> Index | None:
+def save_index(fs: FileSystem, directory: int, number: int, entries: Sequence[Entry]) -> Index | None:
     """Write the index of these entries; None if there are none."""
-    rows = list(entries)
-    if not rows:
+    if not entries:
         return None
-    content = index.build(number, rows)
-    _replace(fs, directory, _name(number, INDEX_SUFFIX), content)
+    content = index.build(number, entries)
+    _replace(fs, directory, segment.file_name(number, INDEX_SUFFIX), content)
     return Index(content)
 
 
@@ -89,8 +87,7 @@ def save(fs: FileSystem, directory: int, checkpoint: Checkpoint) -> None:
         "before": checkpoint.before,
     }
     body = orjson.dumps(fields)[:-1]
-    line = b'%b,"crc":"%08x"}\n' % (body, crc32(body))
-    _replace(fs, directory, _name(checkpoint.seal.segment, SUFFIX), line)
+    _replace(fs, directory, segment.file_name(checkpoint.seal.segment, SUFFIX), record.finished(body))
 
 
 def _replace(fs: FileSystem, directory: int, name: str, content: bytes) -> None:
@@ -117,9 +114,9 @@ def _write(fs: FileSystem, fd: int, content: bytes) -> None:
 
 def remove(fs: FileSystem, directory: int, checkpoint: int | None, indexes: Iterable[int]) -> None:
     """Remove what no kept checkpoint needs."""
-    names = [_name(number, INDEX_SUFFIX) for number in indexes]
+    names = [segment.file_name(number, INDEX_SUFFIX) for number in indexes]
     if checkpoint is not None:
-        names.append(_name(checkpoint, SUFFIX))
+        names.append(segment.file_name(checkpoint, SUFFIX))
     for name in names:
         # What stays behind takes room, and that is all.
         with suppress(OSError):
@@ -135,7 +132,7 @@ def sync(fs: FileSystem, root: int, segments: Iterable[tuple[str, int]]) -> None
                 opened.callback(fs.close, home)
                 directory = fs.open_dir(home, "segments")
                 opened.callback(fs.close, directory)
-                for name in (_name(number, INDEX_SUFFIX), _name(number, SUFFIX)):
+                for name in (segment.file_name(number, INDEX_SUFFIX), segment.file_name(number, SUFFIX)):
                     if fs.exists(directory, name):
                         _sync(fs, directory, name)
         except OSError as error:
@@ -161,8 +158,7 @@ def _sync(fs: FileSystem, directory: int, name: str) -> None:
 
 def numbers(fs: FileSystem, directory: int) -> list[int]:
     """The segments that have a checkpoint, in order."""
-    stems = [name.removesuffix(SUFFIX) for name in fs.names(directory) if name.endswith(SUFFIX)]
-    return [int(stem) for stem in stems if len(stem) == 20 and stem.isascii() and stem.isdigit()]
+    return segment.numbers(fs, directory, SUFFIX)
 
 
 def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoint | None:
@@ -171,7 +167,7 @@ def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoi
     ``position``: where the journal must be durable before its entries are handed out.
     """
     try:
-        line = _read(fs, directory, _name(number, SUFFIX))
+        line = _read(fs, directory, segment.file_name(number, SUFFIX))
         record.check(line)
         fields = orjson.loads(line)
         if fields["format"] != FORMAT:
@@ -187,39 +183,33 @@ def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoi
             fields["before"],
         )
         return found if found.seal.segment == number and _is_sealed(fs, directory, found.seal) else None
-    except (NotAStorage, ValueError, KeyError, TypeError):
-        return None
-    except OSError as error:
-        if error.errno in _SHORT_OF:
-            raise
+    except (ValueError, KeyError, TypeError):
         return None
 
 
 def load_index(fs: FileSystem, directory: int, number: int) -> Index:
-    """The index of that segment. Raises BadIndex if it cannot be read."""
-    try:
-        return Index(_read(fs, directory, _name(number, INDEX_SUFFIX)))
-    except NotAStorage as error:
-        raise BadIndex(str(error)) from error
-    except OSError as error:
-        if error.errno in _SHORT_OF:
-            raise
-        raise BadIndex(str(error)) from error
+    """The index of that segment. Raises BadIndex or Lost if it is not there whole."""
+    return Index(_read(fs, directory, segment.file_name(number, INDEX_SUFFIX)))
 
 
 def _is_sealed(fs: FileSystem, directory: int, seal: SealAt) -> bool:
-    fd = fs.open_file(directory, segment.file_name(seal.segment))
-    try:
-        line = fs.pread(fd, seal.length + 1, seal.offset)
-    finally:
-        fs.close(fd)
+    """Whether that seal is still what the segment ends in."""
+    line = _read(fs, directory, segment.file_name(seal.segment), seal.offset)
     record.check(line)
-    return line[-11:-3].decode() == seal.crc
+    return record.checksum(line) == seal.crc
 
 
-def _read(fs: FileSystem, directory: int, name: str) -> bytes:
-    fd = fs.open_file(directory, name)
+def _read(fs: FileSystem, directory: int, name: str, offset: int = 0) -> bytes:
+    """The file from that byte on. Raises Lost, or the OSError if the file may be all right."""
     try:
-        return fs.pread(fd, fs.size(fd), 0)
-    finally:
-        fs.close(fd)
+        fd = fs.open_file(directory, name)
+        try:
+            return fs.pread(fd, max(0, fs.size(fd) - offset), offset)
+        finally:
+            fs.close(fd)
+    except NotAStorage as error:
+        raise Lost(str(error)) from error
+    except OSError as error:
+        if error.errno in _SHORT_OF:
+            raise
+        raise Lost(str(error)) from error

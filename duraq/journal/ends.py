@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
-from zlib import crc32
 
 import orjson
 
@@ -68,7 +67,7 @@ def save(file_system: FileSystem, directory: int, ends: Ends) -> None:
     """Replace the file, durably."""
     queues = {queue: list(end) for queue, end in sorted(ends.queues.items())}
     body = orjson.dumps({"op": "ends", "position": ends.position, "queues": queues})[:-1]
-    write_durably(file_system, directory, NAME, b'%b,"crc":"%08x"}\n' % (body, crc32(body)))
+    write_durably(file_system, directory, NAME, record.finished(body))
 
 
 def merge(ends: dict[str, End], touched: Mapping[tuple[str, int], int]) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from duraq.entry import LEASED
 from duraq.errors import StorageDamaged
 from duraq.journal import checkpoint
-from duraq.journal.checkpoint import Checkpoint
+from duraq.journal.checkpoint import Checkpoint, Lost
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import BadIndex, Index
 from duraq.journal.run import Run
@@ -107,7 +107,7 @@ class Folded:
     def _load_index(self, number: int) -> Index:
         try:
             return checkpoint.load_index(self._fs, self.segments.directory, number)
-        except BadIndex as error:
+        except (BadIndex, Lost) as error:
             raise Mislaid(self.state.name, f"the index of segment {number}: {error}") from error
 
     @property

@@ -113,6 +113,16 @@ def encode(operation: Operation | Seal, seq: int, at: str) -> bytes:
     return body + _SUFFIX % crc32(body)
 
 
+def finished(body: bytes) -> bytes:
+    """The whole line of a JSON object that lacks nothing but its last brace."""
+    return body + _SUFFIX % crc32(body)
+
+
+def checksum(line: bytes) -> str:
+    """The checksum that a whole line ends in, as it stands there."""
+    return line[-11:-3].decode()
+
+
 def _lease(o: Lease) -> str:
     return (
         f',"id":"{o.id}","token":{o.token},"attempt":{o.attempt},"worker":"{o.worker}"'

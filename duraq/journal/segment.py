@@ -45,7 +45,7 @@ class SealAt(NamedTuple):
 
 
 def _seal_at(where: Where, line: bytes, following: int) -> SealAt:
-    return SealAt(*where, line[-11:-3].decode(), following)
+    return SealAt(*where, record.checksum(line), following)
 
 
 class Group:
@@ -71,17 +71,17 @@ class Group:
         return list(zip(repeat(segment), accumulate(lengths, initial=offset), lengths))
 
 
-def file_name(segment: int) -> str:
-    """The segment's file."""
-    return f"{segment:020d}{SUFFIX}"
+def file_name(segment: int, suffix: str = SUFFIX) -> str:
+    """The segment's file, or what lies beside it."""
+    return f"{segment:020d}{suffix}"
 
 
-def numbers(file_system: FileSystem, directory: int) -> list[int]:
-    """The segments in that directory, in order; foreign files are left alone."""
+def numbers(file_system: FileSystem, directory: int, suffix: str = SUFFIX) -> list[int]:
+    """The segments that have such a file in that directory, in order; foreign files are left alone."""
     found = []
     for name in file_system.names(directory):
-        stem = name.removesuffix(SUFFIX)
-        if name.endswith(SUFFIX) and len(stem) == 20 and stem.isascii() and stem.isdigit():
+        stem = name.removesuffix(suffix)
+        if name.endswith(suffix) and len(stem) == 20 and stem.isascii() and stem.isdigit():
             found.append(int(stem))
     return found
 
