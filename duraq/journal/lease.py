@@ -62,12 +62,12 @@ class WorkerPresence:
     """One open storage as a worker, and its view of the other workers. Thread-safe.
 
     ``directory`` is a descriptor of ``leases/`` and remains the caller's to close. A presence that is never
-    asked for ``worker`` leaves no file, so that readers may use one too.
+    asked for ``worker`` leaves no file, so that readers may use one too. Once closed, it raises StorageClosed.
     """
 
     def __init__(self, directory: int, clock: Clock) -> None:
-        self._directory = directory
-        self._own_directory: Descriptor | None = None
+        self._given = directory
+        self._directory: Descriptor | None = None
         self._clock = clock
         self._worker: str | None = None
         self._held: tuple[int, ...] = ()  # descriptors: the locked file, the FIFO
@@ -97,9 +97,10 @@ class WorkerPresence:
     def sweep(self) -> list[str]:
         """Remove what dead workers left behind; returns who they were. Anybody may sweep at any time."""
         swept = set()
-        for name in reversed(_files.names(self._directory)):  # .new and .json before .fifo
+        here = self._here()
+        for name in reversed(_files.names(here.fileno())):  # .new and .json before .fifo
             found = _FILE.fullmatch(name)
-            if found and self._remove_if_dead(found["worker"], found["kind"]):
+            if found and _remove_if_dead(here.fileno(), found["worker"], found["kind"]):
                 swept.add(found["worker"])
         return sorted(swept)
 
@@ -107,9 +108,10 @@ class WorkerPresence:
         """End this worker's presence: from now on it is dead to all others. Idempotent."""
         with forks.no_fork:
             if self._worker is not None:
+                here = self._here()
                 # In this order, as in sweep: a FIFO outlives its lock file, never the other way round.
-                unlink_if_there(self._directory, f"{self._worker}.json")
-                unlink_if_there(self._directory, f"{self._worker}.fifo")
+                unlink_if_there(here.fileno(), f"{self._worker}.json")
+                unlink_if_there(here.fileno(), f"{self._worker}.fifo")
             self._let_go(StorageClosed)
 
     def abandon(self) -> None:
@@ -123,50 +125,58 @@ class WorkerPresence:
         self._ended = self._ended or why
         self._worker = None
         self._watched.clear()
+        self._directory = None
         held, self._held = self._held, ()
         for fd in held:
             os.close(fd)
 
-    def _appear(self) -> str:
-        with forks.no_fork:
-            if self._own_directory is None:
-                # The caller may close its own while another thread still asks who is alive.
-                self._own_directory = Descriptor(os.dup(self._directory))
-                self._directory = self._own_directory.fileno()
-            while self._worker is None:
+    def _here(self) -> Descriptor:
+        """The directory, for as long as the caller keeps it: another thread may close both meanwhile."""
+        here = self._directory
+        if here is None:
+            with forks.no_fork:
                 if self._ended is not None:
                     raise self._ended("no longer a worker", hint="open another storage")
+                here = self._directory = self._directory or Descriptor(os.dup(self._given))
+        return here
+
+    def _appear(self) -> str:
+        with forks.no_fork:
+            while self._worker is None:
                 self._try_to_appear(f"{os.getpid()}-{secrets.token_hex(4)}")
             return self._worker
 
     def _try_to_appear(self, worker: str) -> None:
         """Lock, make the FIFO, and only then take the name that others look for."""
         new, fifo = f"{worker}.new", f"{worker}.fifo"
+        here = self._here()
+        directory = here.fileno()
         with ExitStack() as undo:
-            lock = _files.open_file(self._directory, new, exclusive=True)
+            lock = _files.open_file(directory, new, exclusive=True)
             undo.callback(os.close, lock)
             if not _files.try_lock(lock) or os.fstat(lock).st_nlink == 0:
                 # A sweeper came between the two calls and takes the file for a dead worker's. It may
                 # have it: nobody has heard of this worker yet. Once locked, no sweeper removes it.
                 return
-            undo.callback(unlink_if_there, self._directory, new)
-            make_fifo(self._directory, fifo)
-            undo.callback(unlink_if_there, self._directory, fifo)
-            alive = open_fifo(self._directory, fifo, os.O_RDWR)
+            undo.callback(unlink_if_there, directory, new)
+            make_fifo(directory, fifo)
+            undo.callback(unlink_if_there, directory, fifo)
+            alive = open_fifo(directory, fifo, os.O_RDWR)
             undo.callback(os.close, alive)
             _write_for_people(lock, _description(self._clock))
-            _files.rename(self._directory, new, f"{worker}.json")
+            _files.rename(directory, new, f"{worker}.json")
             undo.pop_all()
             self._held, self._worker = (lock, alive), worker
 
     def _begin_watch(self, worker: str) -> Watch | None:
         if not _WORKER.fullmatch(worker):
             raise ValueError(f"{worker!r} is not a worker's id")
+        here = self._here()
         try:
-            watch = Watch(worker, open_fifo(self._directory, f"{worker}.fifo", os.O_RDONLY))
+            watch = Watch(worker, open_fifo(here.fileno(), f"{worker}.fifo", os.O_RDONLY))
             # The writer first: a FIFO opened after its writer has gone does not hang up, it reads as ended.
             # The lock alone would not do, for a dying process may lose the two in any order.
-            if not _has_writer(watch.fileno()) or not self._is_locked(f"{worker}.json"):
+            if not _has_writer(watch.fileno()) or not _is_locked(here.fileno(), f"{worker}.json"):
                 return None
         except FileNotFoundError:
             return None
@@ -176,43 +186,46 @@ class WorkerPresence:
                 self._watched.pop(other.worker, None)
         return self._watched.setdefault(worker, watch)
 
-    def _is_locked(self, name: str) -> bool:
-        lock = self._share(name)
-        if lock is None:
-            return True
+
+def _is_locked(directory: int, name: str) -> bool:
+    lock = _share(directory, name)
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
+def _share(directory: int, name: str) -> int | None:
+    """A descriptor with the file's shared lock, or None if its worker holds it.
+
+    Shared: any number may probe at once and none takes another for the worker.
+    """
+    lock = _files.open_file(directory, name, writable=False)
+    try:
+        _locker.lock(lock, LOCK_SH | LOCK_NB)  # type: ignore[arg-type] # plain ints skip 5 us of IntFlag
+    except AlreadyLocked:
         os.close(lock)
+        return None
+    return lock
+
+
+def _remove_if_dead(directory: int, worker: str, kind: str) -> bool:
+    if kind == "fifo":
+        # A living worker's lock is renamed from .new to .json: asked in this order, one of them is there.
+        if any(_files.exists(directory, f"{worker}.{lock}") for lock in ("new", "json")):
+            return False
+        return unlink_if_there(directory, f"{worker}.fifo")
+    try:
+        lock = _share(directory, f"{worker}.{kind}")
+    except FileNotFoundError:  # renamed by its worker, or removed by another sweeper
         return False
-
-    def _share(self, name: str) -> int | None:
-        """A descriptor with the file's shared lock, or None if its worker holds it.
-
-        Shared: any number may probe at once and none takes another for the worker.
-        """
-        lock = _files.open_file(self._directory, name, writable=False)
-        try:
-            _locker.lock(lock, LOCK_SH | LOCK_NB)  # type: ignore[arg-type] # plain ints skip 5 us of IntFlag
-        except AlreadyLocked:
-            os.close(lock)
-            return None
-        return lock
-
-    def _remove_if_dead(self, worker: str, kind: str) -> bool:
-        if kind == "fifo":
-            # A living worker's lock is renamed from .new to .json: asked in this order, one of them is there.
-            if any(_files.exists(self._directory, f"{worker}.{lock}") for lock in ("new", "json")):
-                return False
-            return unlink_if_there(self._directory, f"{worker}.fifo")
-        try:
-            lock = self._share(f"{worker}.{kind}")
-        except FileNotFoundError:  # renamed by its worker, or removed by another sweeper
-            return False
-        if lock is None:
-            return False
-        # While the shared lock is held, a worker that is only just appearing cannot lock its file.
-        try:
-            return unlink_if_there(self._directory, f"{worker}.{kind}")
-        finally:
-            os.close(lock)
+    if lock is None:
+        return False
+    # While the shared lock is held, a worker that is only just appearing cannot lock its file.
+    try:
+        return unlink_if_there(directory, f"{worker}.{kind}")
+    finally:
+        os.close(lock)
 
 
 def _has_writer(fifo: int) -> bool:
