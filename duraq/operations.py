@@ -7,9 +7,12 @@ true, not how it is stored: ``duraq.journal.record`` turns it into a line, ``dur
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from duraq.model import AttemptError, Cause
+from duraq.model import AttemptError, Cause, Pause
+
+if TYPE_CHECKING:
+    from duraq.entry import Entry
 
 
 @dataclass(slots=True)
@@ -143,6 +146,34 @@ class ResumeQueue:
     who: str
 
 
+@dataclass(slots=True)
+class Keep:
+    """The entry, as it is, written once more, so that what was written of it before is not needed.
+
+    ``entry`` is read from the record, or the one of the fold that is written. Nothing about it changes.
+    """
+
+    op: ClassVar[str] = "keep"
+    id: str
+    payload: bytes
+    entry: Entry
+
+
+@dataclass(slots=True)
+class Drop:
+    """Nothing that is written before the record ``first`` is needed: it may be gone.
+
+    ``bytes`` is how much that was since the last drop. ``tokens`` and ``pause`` are the queue's, for what set
+    them may be gone as well.
+    """
+
+    op: ClassVar[str] = "drop"
+    first: int
+    bytes: int
+    tokens: int
+    pause: Pause | None
+
+
 Operation = (
     Enqueue
     | Lease
@@ -156,4 +187,6 @@ Operation = (
     | Remove
     | PauseQueue
     | ResumeQueue
+    | Keep
+    | Drop
 )

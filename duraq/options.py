@@ -36,6 +36,17 @@ def duration(name: str, value: timedelta, *, zero: bool = False) -> int:
     return from_timedelta(value)
 
 
+def history(value: timedelta | int | None) -> dict[str, int] | None:
+    """How long, or how many bytes, to keep of what is over; in whole seconds."""
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        return {"seconds": -(-duration("history", value, zero=True) // 1_000_000)}
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidOption(f"history must be a timedelta, or a number of bytes from 0 on, not {value!r}")
+    return {"bytes": value}
+
+
 def moment(name: str, value: datetime, now: int) -> int:
     if not isinstance(value, datetime):
         raise InvalidOption(f"{name} must be a datetime, not {value!r}")

@@ -8,9 +8,9 @@ from pathlib import Path
 from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged
 from duraq.journal import opening, reading
 from duraq.journal.filesystem import FileSystem
+from duraq.journal.folded import fold
 from duraq.journal.lines import Lines
 from duraq.journal.reading import View
-from duraq.journal.record import Seal
 from duraq.journal.segment import Segments
 from duraq.model import QUEUE_NAME
 from duraq.state import QueueState
@@ -147,15 +147,10 @@ class Reader:
             if folded.segments is None:
                 folded.segments = self._open(state.name)
             if folded.segments is not None:
-                for (operation, seq, at), where in folded.segments.catch_up():
-                    assert not isinstance(operation, Seal)
-                    state.apply(operation, seq, at, where)
+                for found, where in folded.segments.catch_up():
+                    fold(state, folded.segments, found, where)
         except (StorageDamaged, OSError) as error:
             folded.problem = error
-        except KeyError as error:
-            folded.problem = StorageDamaged(
-                f"a record speaks of entry {error}, which is not there", path=state.name
-            )
         if folded.problem is None:
             folded.problem = self.view.damaged.get(state.name)
 
@@ -170,4 +165,10 @@ class Reader:
                 return None
         finally:
             lines.close()
-        return Segments(self.view.fs, self.view.root, queue, writable=False, limit=0)
+        segments = Segments(self.view.fs, self.view.root, queue, writable=False, limit=0)
+        try:
+            segments.start()
+        except BaseException:
+            segments.close()
+            raise
+        return segments

@@ -20,10 +20,12 @@ from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
     Bury,
     Complete,
+    Drop,
     Enqueue,
     Expire,
     Extend,
     Fail,
+    Keep,
     Lease,
     Operation,
     PauseQueue,
@@ -368,7 +370,42 @@ class QueueState:
     def _resume(self, _operation: ResumeQueue, _seq: int, _at: int, _where: Any, _position: int) -> None:
         self.pause = None
 
+    def _keep(self, operation: Keep, _seq: int, at: int, where: Any, position: int) -> None:
+        entry = self.entries.get(operation.id)
+        if entry is None:
+            try:
+                entry = self._unshelve(operation.id, at)
+            except KeyError:
+                # What was written of it before is gone.
+                self._admit(operation.entry, where, position)
+                return
+            if entry.status is READY:
+                self._ready.add(entry)
+            elif entry.status is SCHEDULED:
+                heappush(self._scheduled, (entry.ready_at or 0, entry.seq, entry))
+        entry.where = where
+
+    def _drop_before(self, operation: Drop, _seq: int, _at: int, _where: Any, _position: int) -> None:
+        self.tokens = max(self.tokens, operation.tokens)
+        self.pause = operation.pause
+
     # -- pieces of the fold ----------------------------------------------------------------------------
+
+    def _admit(self, entry: Entry, where: Any, position: int) -> None:
+        """An entry that is new here, whatever it has been through."""
+        self.entries[entry.id] = entry
+        entry.where, entry.position = where, position
+        self.tokens = max(self.tokens, entry.token)
+        if entry.expires_at is not None:
+            heappush(self._expiring, (entry.expires_at, entry.seq, entry))
+        if entry.status is LEASED:
+            self._tally[LEASED] += 1
+            self.leased.setdefault(entry.worker, {})[entry.id] = entry
+            heappush(self._deadlines, (entry.deadline, entry.seq, entry.token, entry))
+        elif entry.status is DEAD:
+            self._tally[DEAD] += 1
+        else:
+            self._return(entry, entry.ready_at)
 
     def _unshelve(self, entry_id: str, at: int) -> Entry:
         """An entry that is about to change, now in memory."""
@@ -446,7 +483,9 @@ def check_group(state: QueueState, operations: Sequence[Operation], max_size: in
         state.check(operations[0])
     else:
         ids = [
-            operation.id for operation in operations if not isinstance(operation, (PauseQueue, ResumeQueue))
+            operation.id
+            for operation in operations
+            if not isinstance(operation, (PauseQueue, ResumeQueue, Drop))
         ]
         # A batch of new entries is checked at once.
         new = [operation for operation in operations if type(operation) is Enqueue and operation.fresh]
@@ -476,6 +515,8 @@ _FOLD: dict[type[Any], _Fold] = {
     Expire: QueueState._expire,  # noqa: SLF001
     Requeue: QueueState._requeue,  # noqa: SLF001
     Remove: QueueState._remove,  # noqa: SLF001
+    Keep: QueueState._keep,  # noqa: SLF001
+    Drop: QueueState._drop_before,  # noqa: SLF001
     PauseQueue: QueueState._pause,  # noqa: SLF001
     ResumeQueue: QueueState._resume,  # noqa: SLF001
 }

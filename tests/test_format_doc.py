@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from duraq import FileStorage, Queue
+from duraq.entry import Entry
 from duraq.journal import frame, record
 from duraq.journal.ends import NAME as ENDS
 from duraq.journal.journal import FORMAT, HEADER_BYTES, Header
@@ -18,10 +19,12 @@ from duraq.model import AttemptError, Cause
 from duraq.operations import (
     Bury,
     Complete,
+    Drop,
     Enqueue,
     Expire,
     Extend,
     Fail,
+    Keep,
     Lease,
     PauseQueue,
     Release,
@@ -34,6 +37,7 @@ from duraq.testing import FakeClock
 TEXT = (Path(__file__).parent.parent / "docs" / "FORMAT.md").read_text()
 NOON = "2026-01-01T12:00:00.000000Z"
 ERROR = AttemptError("ValueError", "no", "")
+ENTRY = Entry(Enqueue("a", b"{}"), 1, 1, None, 0)
 
 # Of each operation one with everything that is optional, and one without.
 OPERATIONS = [
@@ -49,6 +53,8 @@ OPERATIONS = [
     (Remove("a"), Remove("a")),
     (PauseQueue("ann", "why"), PauseQueue("ann", "")),
     (ResumeQueue("ann"), ResumeQueue("ann")),
+    (Keep("a", b"{}", ENTRY), Keep("a", b"{}", ENTRY)),
+    (Drop(2, 99, 1, None), Drop(2, 99, 1, None)),
     (Seal(2), Seal(2)),
 ]
 

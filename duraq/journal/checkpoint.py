@@ -29,14 +29,14 @@ from duraq.journal import index, record, segment, snapshot
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import Index
 from duraq.journal.run import Run
-from duraq.journal.segment import SealAt
+from duraq.journal.segment import SealAt, Where
 from duraq.model import Pause
 
 log = logging.getLogger("duraq")
 
 # Whoever is short of these cannot read a file that is all right; any other error means that it is not.
 _SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".checkpoint"
 INDEX_SUFFIX = ".index"
 
@@ -48,10 +48,14 @@ class Lost(ValueError):
 class Checkpoint(NamedTuple):
     """The state behind a seal.
 
+    ``first``, ``bytes`` and ``known_from`` are those of ``Segments``, ``bytes`` that of the sealed ones.
     ``finished``: runs that only the checkpoint before this one may still need. ``before``: its segment.
     """
 
     seal: SealAt
+    first: int
+    bytes: int
+    known_from: Where | None
     tokens: int
     pause: Pause | None
     leased: list[Entry]
@@ -79,9 +83,12 @@ def save(fs: FileSystem, directory: int, checkpoint: Checkpoint) -> None:
         "op": "checkpoint",
         "format": FORMAT,
         "seal": list(checkpoint.seal),
+        "first": checkpoint.first,
+        "bytes": checkpoint.bytes,
+        "known_from": checkpoint.known_from,
         "tokens": checkpoint.tokens,
         "pause": None if pause is None else [from_datetime(pause.at), pause.who, pause.reason],
-        "leased": [snapshot.of(entry) for entry in checkpoint.leased],
+        "leased": [[entry.id, snapshot.of(entry), list(entry.where)] for entry in checkpoint.leased],
         "runs": [run.image() for run in checkpoint.runs],
         "finished": checkpoint.finished,
         "before": checkpoint.before,
@@ -135,6 +142,8 @@ def sync(fs: FileSystem, root: int, segments: Iterable[tuple[str, int]]) -> None
                 for name in (segment.file_name(number, INDEX_SUFFIX), segment.file_name(number, SUFFIX)):
                     if fs.exists(directory, name):
                         _sync(fs, directory, name)
+        except FileNotFoundError:
+            continue  # removed meanwhile, by whoever knew that nobody needs it
         except OSError as error:
             # Nothing that anybody was promised depends on it.
             log.warning("queue %s: what belongs to segment %d was not synced: %s", queue, number, error)
@@ -175,9 +184,15 @@ def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoi
         pause = fields["pause"]
         found = Checkpoint(
             SealAt(*fields["seal"]),
+            fields["first"],
+            fields["bytes"],
+            None if fields["known_from"] is None else tuple(fields["known_from"]),
             fields["tokens"],
             None if pause is None else Pause(to_datetime(pause[0]), *pause[1:]),
-            [snapshot.restore(each, position) for each in fields["leased"]],
+            [
+                snapshot.restore(entry_id, entry, tuple(where), position)
+                for entry_id, entry, where in fields["leased"]
+            ],
             [Run(image) for image in fields["runs"]],
             fields["finished"],
             fields["before"],

@@ -9,21 +9,41 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 
-from duraq.entry import LEASED
+from duraq.entry import LEASED, Entry
 from duraq.errors import StorageDamaged
 from duraq.journal import checkpoint
 from duraq.journal.checkpoint import Checkpoint, Lost
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import BadIndex, Index
+from duraq.journal.record import Record, Seal
 from duraq.journal.run import Run
 from duraq.journal.runs import Runs
-from duraq.journal.segment import Group, SealAt, Segments
-from duraq.operations import Operation
+from duraq.journal.segment import Gap, Group, SealAt, Segments, Where
+from duraq.operations import Drop, Operation
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 
 log = logging.getLogger("duraq")
+
+
+def fold(state: QueueState, segments: Segments, found: Record, where: Where, position: int = 0) -> None:
+    """Fold one record that was read. Raises Gap if it speaks of an entry that is not there."""
+    operation, seq, at = found
+    assert not isinstance(operation, Seal)
+    try:
+        state.apply(operation, seq, at, where, position)
+    except KeyError as error:
+        # Of what was dropped, the records of its entries' further lives are left; nobody needs them.
+        if segments.known_from is None:
+            why = f"a record speaks of entry {error}, which is not there"
+            raise Gap(why, path=state.name) from None
+    except StorageDamaged as error:
+        # Not the record, but the one of its entry: it may lie in a segment that was dropped since.
+        raise Gap(error.reason, path=error.path, byte=error.byte, hint=error.hint) from error
+    if type(operation) is Drop:
+        segments.note_drop(operation, where)
 
 
 class Folded:
@@ -38,6 +58,7 @@ class Folded:
         self._runs = self._shelf([], 0)
         self._last: Checkpoint | None = None  # the one that we went on from
         self._begun = False
+        self._adopted = False  # a checkpoint was believed
 
     # -- reading on ------------------------------------------------------------------------------------
 
@@ -46,35 +67,32 @@ class Folded:
 
         Raises Mislaid if the state must be made again, and StorageDamaged.
         """
-        if not self._begun:
-            self._begin(position)
-        state, segments = self.state, self.segments
+        begun, self._begun = self._begun, True
+        try:
+            if not begun and not self._skip(0, position):
+                self.segments.start()
+            self._read_on(position)
+        except Gap as error:
+            if not begun and not self._adopted:
+                raise
+            # What is derived, and what was read before others removed it, never convicts the records.
+            raise Mislaid(self.state.name, error.reason) from None
+
+    def _read_on(self, position: int) -> None:
+        segments = self.segments
         while True:
-            try:
-                for (operation, seq, at), where in segments.read_on():
-                    state.apply(operation, seq, at, where, position)  # type: ignore[arg-type] # no seals here
-            except KeyError as error:
-                why = f"a record speaks of entry {error}, which is not there"
-                if self._last is not None:
-                    # What is derived is never the word that convicts the records.
-                    raise Mislaid(state.name, why) from None
-                raise StorageDamaged(why, path=state.name) from None
+            for found, where in segments.read_on():
+                fold(self.state, segments, found, where, position)
             seal = segments.seal
             if seal is None:
                 return
-            found = self._load(seal.segment, position)
-            if found is not None and found.seal == seal:
-                self._adopt(found, position)
-            elif self._skip(seal.segment, position):
-                continue  # we slept, and others have removed what lies between
-            else:
+            known = self._load(seal.segment, position)
+            if known is not None and known.seal == seal:
+                self._adopt(known, position)
+            elif not self._skip(seal.segment, position):
+                segments.advance()
                 self._shelve(seal, position)
-            segments.advance()
-
-    def _begin(self, position: int) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        self._skip(0, position)
-        self._begun = True
+            # Else we slept, and others have removed what lies between.
 
     def _skip(self, segment: int, position: int) -> bool:
         """Go on from the newest checkpoint of a segment behind that one, if there is one."""
@@ -82,8 +100,6 @@ class Folded:
         for number in reversed([number for number in numbers if number > segment]):
             found = self._load(number, position)
             if found is not None:
-                self.segments.start_behind(found.seal)
-                self.state.resume(found.tokens, found.pause, found.leased)
                 self._adopt(found, position)
                 return True
         return False
@@ -94,9 +110,15 @@ class Folded:
         return checkpoint.load(self._fs, self.segments.directory, number, position)
 
     def _adopt(self, found: Checkpoint, position: int) -> None:
-        """Go on with the runs of a checkpoint that was made where we are now."""
+        """Go on from behind the checkpoint's seal, with its state."""
+        # First of all: should it be wrong, it is the one that is not to be believed again.
+        self._adopted, self._last = True, found
+        segments = self.segments
+        segments.start_behind(found.seal)
+        segments.first, segments.sealed_bytes = found.first, found.bytes
+        segments.known_from = found.known_from
+        self.state.resume(found.tokens, found.pause, found.leased)
         self._runs = self._shelf(found.runs, position)
-        self._last = found
         self.state.shelve(self._runs)
 
     def _shelf(self, runs: list[Run], position: int) -> Runs:
@@ -115,13 +137,41 @@ class Folded:
         """Once something that it names was lost: up to which segment no checkpoint is to be used."""
         return self._distrusted if self._last is None else self._last.seal.segment
 
+    # -- for compaction --------------------------------------------------------------------------------
+
+    @property
+    def live_bytes(self) -> int:
+        """How long the records are that the entries lie in."""
+        here: int = sum(entry.where[2] for entry in self.state.entries.values())
+        return self._runs.bytes + here
+
+    @property
+    def checkpoint(self) -> int:
+        """The segment whose checkpoint we went on from; 0 if there was none."""
+        return 0 if self._last is None else self._last.seal.segment
+
+    @property
+    def indexes(self) -> set[int]:
+        """The segments whose indexes are needed, by us or by the checkpoint before the last."""
+        finished = [] if self._last is None else self._last.finished
+        return {*self._runs.segments, *self._runs.finished, *finished}
+
+    def lying_before(self, segment: int, limit: int) -> list[Entry]:
+        """Entries whose records lie in segments before that one, at most ``limit``."""
+        here = (entry for entry in self.state.entries.values() if entry.where[0] < segment)
+        found = list(islice(here, limit))
+        return found + self._runs.before(segment, limit - len(found))
+
     # -- writing ---------------------------------------------------------------------------------------
 
     def written(self, operations: Sequence[Operation], group: Group, at: int, position: int) -> None:
         """Fold what this process has just written. Raises Mislaid if the state must be made again."""
         if group.seal is not None:
             self._shelve(group.seal, position)
-        self.state.apply_group(operations, group.first_seq, at, group.places(), position)
+        places = group.places()
+        self.state.apply_group(operations, group.first_seq, at, places, position)
+        if type(operations[0]) is Drop:
+            self.segments.note_drop(operations[0], places[0])
 
     def read_ahead(self) -> None:
         """Have what will probably be dequeued next at hand."""
@@ -146,7 +196,18 @@ class Folded:
                 # Once before, but then going on failed.
                 last = None
             before = None if last is None else last.seal.segment
-            made = Checkpoint(seal, state.tokens, state.pause, leased, runs, self._runs.finished, before)
+            made = Checkpoint(
+                seal,
+                self.segments.first,
+                self.segments.sealed_bytes,
+                self.segments.known_from,
+                state.tokens,
+                state.pause,
+                leased,
+                runs,
+                self._runs.finished,
+                before,
+            )
             checkpoint.save(fs, directory, made)
         except OSError as error:
             # Nothing that anybody was promised depends on it; memory serves until the next one.

@@ -25,10 +25,10 @@ from zlib import crc32
 
 import orjson
 
-from duraq.entry import DEAD, READY, Entry, delivery_order, enqueue_order
+from duraq.entry import DEAD, Entry, delivery_order, enqueue_order
 from duraq.journal import snapshot
 
-_MAGIC = 0x3149_5144  # "DQI1"
+_MAGIC = 0x3249_5144  # "DQI2"
 _HEADER = Struct("=IQIIIIII")
 _ROW = Struct("=QQQIiI")
 # In ``state``: whether the row is in the due table, and one more than where the entry's snapshot begins; 0
@@ -55,6 +55,17 @@ class Row(NamedTuple):
     def timed(self) -> bool:
         """Whether it waits, or waited, for a time."""
         return bool(self.state & _TIMED)
+
+
+class Columns(NamedTuple):
+    """The same of all rows."""
+
+    order: tuple[int, ...]
+    segment: tuple[int, ...]
+    offset: tuple[int, ...]
+    length: tuple[int, ...]
+    priority: tuple[int, ...]
+    state: tuple[int, ...]
 
 
 def id_hash(entry_id: str) -> int:
@@ -106,10 +117,8 @@ def _states(rows: Sequence[Entry]) -> tuple[list[int], bytes]:
     for entry in rows:
         place = _PRISTINE
         if entry.token:
-            # Whether its time has come depends on who asks, and everybody's index must be the same.
-            blob = (
-                orjson.dumps(snapshot.of(entry) | {"status": DEAD if entry.status is DEAD else READY}) + b"\n"
-            )
+            # The same, whoever makes it: each index has its checksum in everybody's checkpoints.
+            blob = orjson.dumps({"id": entry.id, "entry": snapshot.of(entry)}) + b"\n"
             blobs.append(blob)
             place = at + 1
             at += len(blob)
@@ -161,20 +170,19 @@ class Index:
         order, _, _, _, priority, _ = _ROW.unpack_from(self._content, _HEADER.size + number * _ROW.size)
         return -priority, order
 
-    def lowest(self) -> int:
-        """The earliest sequence number among the entries; there is one at least."""
+    def columns(self) -> Columns:
+        """All rows at once, field by field; there is one row at least."""
         table = memoryview(self._content)[_HEADER.size : _HEADER.size + self.rows * _ROW.size]
-        lowest: int = min(order for order, *_ in _ROW.iter_unpack(table))
-        return lowest
+        return Columns(*zip(*_ROW.iter_unpack(table), strict=True))
 
-    def snapshot(self, row: Row) -> snapshot.Snapshot | None:
-        """What the entry had become, or None if it is as it was enqueued."""
+    def snapshot(self, row: Row) -> tuple[str, snapshot.Snapshot] | None:
+        """The entry's id and what it had become, or None if it is as its record says."""
         place = row.state & ~_TIMED
         if place == _PRISTINE:
             return None
         start = self._states + place - 1
-        found: snapshot.Snapshot = orjson.loads(self._content[start : self._content.index(b"\n", start)])
-        return found
+        found = orjson.loads(self._content[start : self._content.index(b"\n", start)])
+        return found["id"], found["entry"]
 
     def candidates(self, entry_id: str) -> Iterator[int]:
         """Rows whose id may be this one."""

@@ -33,7 +33,7 @@ from duraq.errors import StorageClosed, StorageError, StorageForked
 from duraq.journal import forks
 from duraq.journal.fifo import Descriptor, make_fifo, open_fifo, unlink_if_there
 from duraq.journal.filesystem import RealFileSystem
-from duraq.journal.record import rfc3339
+from duraq.journal.times import rfc3339
 
 _WORKER = re.compile(r"[1-9]\d*-[0-9a-f]{8}")
 _FILE = re.compile(rf"(?P<worker>{_WORKER.pattern})\.(?P<kind>new|json|fifo)")
@@ -62,7 +62,8 @@ class WorkerPresence:
     """One open storage as a worker, and its view of the other workers. Thread-safe.
 
     ``directory`` is a descriptor of ``leases/`` and remains the caller's to close. A presence that is never
-    asked for ``worker`` leaves no file, so that readers may use one too. Once closed, it raises StorageClosed.
+    asked for ``worker`` leaves no file, so that readers may use one too. Once closed, it raises
+    StorageClosed.
     """
 
     def __init__(self, directory: int, clock: Clock) -> None:

@@ -54,6 +54,13 @@ class Lines:
         finally:
             self._fs.close(fd)
 
+    def _read_if_there(self, number: int) -> bytes:
+        # It may have been dropped since it was listed.
+        try:
+            return self.read(number)
+        except FileNotFoundError:
+            return b""
+
     def last(self, count: int) -> list[tuple[Line, Record]]:
         """The newest records, oldest first, as far as there are so many. Raises StorageDamaged."""
         found: list[tuple[Line, Record]] = []
@@ -62,7 +69,7 @@ class Lines:
             if missing <= 0:
                 break
             # One more, for a sealed segment ends in its seal.
-            newest = deque(split(self.read(number), number), missing + 1)
+            newest = deque(split(self._read_if_there(number), number), missing + 1)
             records = [(line, self.decode(line)) for line in newest]
             found[:0] = [each for each in records if not isinstance(each[1].operation, Seal)][-missing:]
         return found
@@ -80,7 +87,7 @@ class Lines:
         """Every undamaged record that concerns the entry, oldest first."""
         mention = f'"id":"{entry_id}"'.encode()
         for number in self.segments():
-            data = self.read(number)
+            data = self._read_if_there(number)
             line, counted = 1, 0
             at = data.find(mention)
             while at >= 0:

@@ -50,7 +50,15 @@ class Sizes(NamedTuple):
 class Log:
     """An open storage's files. Every change goes through ``append`` under the lock, then ``settle``."""
 
-    def __init__(self, file_system: FileSystem, path: str, sizes: Sizes, *, create: bool = True) -> None:
+    def __init__(
+        self,
+        file_system: FileSystem,
+        path: str,
+        sizes: Sizes,
+        *,
+        create: bool = True,
+        history: opening.History | None = None,
+    ) -> None:
         self.fs = file_system
         self.path = path
         self.sizes = sizes
@@ -66,6 +74,7 @@ class Log:
         try:
             self.root = self._keep(file_system.open_root(path, create=create))
             opening.make_or_check(file_system, self.root, path, sizes.journal, create=create)
+            self.history = opening.settle_history(file_system, self.root, path, history)
             self.directory = self._keep(file_system.open_dir(self.root, "journal"))
             self.control = Control(file_system, self._journal_file("lock"))
             self._presence = self._journal_file("presence")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 import orjson
 
@@ -14,6 +15,9 @@ from duraq.model import QUEUE_NAME, RESERVED_NAMES
 
 FORMAT = 1
 MARKER = "duraq.json"
+# How much to keep of what is over: {"seconds": 86400} or {"bytes": 1000000}, of each queue.
+History = dict[str, int]
+NO_HISTORY: History = {"bytes": 0}
 
 
 def make_or_check(fs: FileSystem, root: int, path: str, capacity: int, *, create: bool) -> None:
@@ -53,18 +57,37 @@ def _make(fs: FileSystem, root: int, path: str, capacity: int) -> None:
     # was lost would be a storage that nobody can open.
     fs.sync(root)
     # Last, and durable with everything before it: a directory with a marker is a whole storage.
-    write_durably(fs, root, MARKER, orjson.dumps({"format": FORMAT, "made_by": "duraq"}) + b"\n")
+    _write_marker(fs, root, {"format": FORMAT, "made_by": "duraq"})
 
 
-def check_marker(fs: FileSystem, root: int, path: str) -> None:
-    """Raise unless the marker is there and of a version that this one knows."""
+def _write_marker(fs: FileSystem, root: int, content: dict[str, Any]) -> None:
+    write_durably(fs, root, MARKER, orjson.dumps(content) + b"\n")
+
+
+def settle_history(fs: FileSystem, root: int, path: str, wanted: History | None) -> History:
+    """What is to be kept of what is over: as wanted, and then for everybody, or as it was."""
+    marker = check_marker(fs, root, path)
+    found = marker.get("history")
+    if wanted is not None and wanted != found:
+        fs.lock(root)
+        try:
+            _write_marker(fs, root, check_marker(fs, root, path) | {"history": wanted})
+        finally:
+            fs.unlock(root)
+        return wanted
+    return NO_HISTORY if found is None else found
+
+
+def check_marker(fs: FileSystem, root: int, path: str) -> dict[str, Any]:
+    """What the marker says. Raises unless it is there and of a version that this one knows."""
     fd = fs.open_file(root, MARKER, writable=False)
     try:
         content = fs.pread(fd, 4096, 0)
     finally:
         fs.close(fd)
     try:
-        version = orjson.loads(content)["format"]
+        marker: dict[str, Any] = orjson.loads(content)
+        version = marker["format"]
     except (ValueError, KeyError, TypeError):
         raise NotAStorage("duraq.json is not DuraQ's", path=f"{path}/{MARKER}") from None
     if not isinstance(version, int) or version > FORMAT:
@@ -73,6 +96,7 @@ def check_marker(fs: FileSystem, root: int, path: str) -> None:
             path=path,
             hint="upgrade duraq; nothing was touched",
         )
+    return marker
 
 
 def queue_names(fs: FileSystem, root: int) -> list[str]:

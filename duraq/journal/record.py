@@ -12,20 +12,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, ClassVar, NamedTuple
 from zlib import crc32
 
 import orjson
 
-from duraq.model import AttemptError, Cause
+from duraq.clock import from_datetime, to_datetime
+from duraq.journal import snapshot
+from duraq.journal.times import microseconds, rfc3339
+from duraq.model import AttemptError, Cause, Pause
 from duraq.operations import (
     Bury,
     Complete,
+    Drop,
     Enqueue,
     Expire,
     Extend,
     Fail,
+    Keep,
     Lease,
     Operation,
     PauseQueue,
@@ -43,7 +47,6 @@ _DATA = b',"data":'
 _PLAIN_ENQUEUE = re.compile(
     rb'\{"op":"enqueue","seq":(\d+),"at":"([^"]+)","id":"([^"]+)","priority":(-?\d+),"data":'
 )
-_PREFIXES = 64  # seconds whose text is kept
 
 
 @dataclass(slots=True)
@@ -70,30 +73,6 @@ class UnknownRecord(BadRecord):
     """A line is undamaged, but of an operation this version does not know."""
 
 
-# -- times -------------------------------------------------------------------------------------------------
-
-_prefixes: dict[int, str] = {}
-
-
-def rfc3339(at: int) -> str:
-    """UTC with microseconds, such as 2026-11-24T13:26:00.123456Z."""
-    second = at // 1_000_000
-    # The text of one second serves thousands of records. Single dict operations, so threads may share it.
-    prefix = _prefixes.get(second)
-    if prefix is None:
-        if len(_prefixes) > _PREFIXES:
-            _prefixes.clear()
-        prefix = _prefixes[second] = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-    # The digits behind a leading one: a format such as 06d takes several times as long.
-    return f"{prefix}{str(1_000_000 + at % 1_000_000)[1:]}Z"
-
-
-def microseconds(text: str) -> int:
-    """The inverse of rfc3339."""
-    moment = datetime.fromisoformat(text)
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
-
-
 # -- writing -----------------------------------------------------------------------------------------------
 
 
@@ -107,6 +86,10 @@ def encode(operation: Operation | Seal, seq: int, at: str) -> bytes:
             extra += f',"expires_at":"{rfc3339(operation.expires_at)}"'
         head = f'{{"op":"enqueue","seq":{seq},"at":"{at}","id":"{operation.id}"{extra},"data":'
         body = head.encode() + operation.payload
+    elif type(operation) is Keep:
+        entry = orjson.dumps(snapshot.of(operation.entry))
+        head = f'{{"op":"keep","seq":{seq},"at":"{at}","id":"{operation.id}","entry":'
+        body = b"".join((head.encode(), entry, _DATA, operation.payload))
     else:
         fields = _ENCODE[type(operation)](operation)
         body = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}"{fields}'.encode()
@@ -154,6 +137,14 @@ def _text(value: str) -> str:
     return orjson.dumps(value).decode()
 
 
+def _drop(o: Drop) -> str:
+    pause = "null"
+    if o.pause is not None:
+        at = rfc3339(from_datetime(o.pause.at))
+        pause = f'{{"at":"{at}","who":{_text(o.pause.who)},"reason":{_text(o.pause.reason)}}}'
+    return f',"first":{o.first},"bytes":{o.bytes},"tokens":{o.tokens},"pause":{pause}'
+
+
 _ENCODE: dict[type[Any], Callable[[Any], str]] = {
     Lease: _lease,
     Extend: _extend,
@@ -164,6 +155,7 @@ _ENCODE: dict[type[Any], Callable[[Any], str]] = {
     Expire: lambda o: f',"id":"{o.id}"',
     Requeue: lambda o: f',"id":"{o.id}","keep_attempts":{"true" if o.keep_attempts else "false"}',
     Remove: lambda o: f',"id":"{o.id}"',
+    Drop: _drop,
     PauseQueue: lambda o: f',"who":{_text(o.who)},"reason":{_text(o.reason)}',
     ResumeQueue: lambda o: f',"who":{_text(o.who)}',
     Seal: lambda o: f',"next":{o.next}',
@@ -176,7 +168,7 @@ _ENCODE: dict[type[Any], Callable[[Any], str]] = {
 def decode(line: bytes) -> Record:
     """The record of one whole line, newline included. Raises BadRecord; never a best effort.
 
-    The payload of an enqueue is left out (empty): the fold has no use for it. ``payload`` gets it.
+    Payloads are left out (empty): the fold has no use for them. ``payload`` gets it.
     """
     check(line)
     try:
@@ -216,17 +208,29 @@ def check(line: bytes) -> None:
 
 
 def payload(line: bytes) -> bytes:
-    """The payload's bytes in the line of an enqueue, checksum verified."""
+    """The payload's bytes in the line of an enqueue or a keep, checksum verified."""
     check(line)
     start = line.find(_DATA)
     if start < 0:
-        raise BadRecord("not the record of an enqueue")
+        raise BadRecord("not the record of an enqueue or a keep")
     return line[start + len(_DATA) : -SUFFIX_LENGTH]
 
 
 def _moment(fields: dict[str, Any], key: str) -> int | None:
     text = fields.get(key)
     return None if text is None else microseconds(text)
+
+
+def _keep(fields: dict[str, Any]) -> Keep:
+    return Keep(fields["id"], b"", snapshot.restore(fields["id"], fields["entry"]))
+
+
+def _dropped(fields: dict[str, Any]) -> Drop:
+    found = fields["pause"]
+    pause = None
+    if found is not None:
+        pause = Pause(to_datetime(microseconds(found["at"])), found["who"], found["reason"])
+    return Drop(fields["first"], fields["bytes"], fields["tokens"], pause)
 
 
 def _error(fields: dict[str, Any]) -> AttemptError:
@@ -255,6 +259,8 @@ _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
     "expire": lambda f: Expire(f["id"]),
     "requeue": lambda f: Requeue(f["id"], f["keep_attempts"]),
     "remove": lambda f: Remove(f["id"]),
+    "keep": _keep,
+    "drop": _dropped,
     "pause": lambda f: PauseQueue(f["who"], f["reason"]),
     "resume": lambda f: ResumeQueue(f["who"]),
     "seal": lambda f: Seal(f["next"]),

@@ -8,6 +8,7 @@ finds that a process died between its frame and the segments. Every step may be 
        break's position to be durable convicts it: damage, and the storage is refused.
     3. Write every frame's lines at their offsets, where they are not there already. A queue whose segments
        have lost more than that is left alone, and refused (``duraq.journal.refusal``).
+       What was written to a segment that a drop among these frames makes needless is passed over.
     4. Cut each segment behind the last of them, keeping a copy of what is cut; but never before the end that
        ``journal/ends.jsonl`` knows to be durable, for the frames up to there may be gone. A queue that is
        not there either has no record that was promised.
@@ -18,16 +19,18 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from duraq.errors import StorageDamaged
-from duraq.journal import frame, journal, refusal, segment
+from duraq.journal import frame, journal, record, refusal, segment
 from duraq.journal.control import Standing
 from duraq.journal.ends import End
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.frame import Frame, Part
 from duraq.journal.journal import HEADER_BYTES, Header
 from duraq.journal.opening import sync_once
+from duraq.operations import Drop
 
 log = logging.getLogger("duraq")
 
@@ -160,8 +163,12 @@ class Replay:
                 parts.setdefault(part.queue, []).append(part)
         damaged: dict[str, StorageDamaged] = {}
         try:
-            for queue, wanted in parts.items():
+            for queue, all_parts in parts.items():
+                first = _first_needed(all_parts)
+                wanted = [part for part in all_parts if part.segment >= first]
                 end = known.get(queue, End(0, 0))
+                if end.segment < first:
+                    end = End(0, 0)
                 try:
                     self._check(queue, wanted, end)
                 except StorageDamaged as error:
@@ -192,8 +199,13 @@ class Replay:
         """The lengths of those segments that are there, from that one on."""
         if not self._fs.exists(self._root, queue) or not self._fs.exists(self._home(queue), "segments"):
             return {}
-        numbers = segment.numbers(self._fs, self._segments(queue))
-        return {number: self._fs.size(self._segment(queue, number)) for number in numbers if number >= first}
+        found = {}
+        for number in segment.numbers(self._fs, self._segments(queue)):
+            if number >= first:
+                # One that is needed by nobody may go at any moment, and must not come back as an empty file.
+                with suppress(FileNotFoundError):
+                    found[number] = self._fs.size(self._segment(queue, number, create=False))
+        return found
 
     def _mend(self, queue: str, parts: list[Part], end: End) -> None:
         """Write the lines that are missing, and cut the segments behind the byte where the queue ends."""
@@ -214,11 +226,14 @@ class Replay:
 
     def rewrite(self, frames: list[Frame]) -> None:
         """Write all lines again, whatever is there, so that a coming sync has them to write."""
+        parts = [part for found in frames for part in found.parts()]
+        queues = {part.queue for part in parts}
+        first = {queue: _first_needed(part for part in parts if part.queue == queue) for queue in queues}
         try:
-            for found in frames:
-                for part in found.parts():
-                    if refusal.is_refused(self._fs, self._home(part.queue)):
-                        continue
+            for part in parts:
+                if part.segment >= first[part.queue] and not refusal.is_refused(
+                    self._fs, self._home(part.queue)
+                ):
                     fd = self._segment(part.queue, part.segment)
                     if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
                         raise OSError(errno.ENOSPC, "no space left to write the journal's lines again")
@@ -232,12 +247,13 @@ class Replay:
         and OSError if nothing was synced at all.
         """
         try:
-            fds = [
-                self._segment(queue, number)
-                for queue, number in touched
+            fds = []
+            for queue, number in touched:
                 # Of a refused one, what the journal held has been set aside.
-                if not refusal.is_refused(self._fs, self._home(queue))
-            ]
+                if not refusal.is_refused(self._fs, self._home(queue)):
+                    # One that was dropped since is needed by nobody.
+                    with suppress(FileNotFoundError):
+                        fds.append(self._segment(queue, number, create=False))
             for fd in fds:
                 try:
                     self._fs.datasync(fd)
@@ -254,11 +270,11 @@ class Replay:
             self._fs.close(fd)
         self._open, self._directories = {}, {}
 
-    def _segment(self, queue: str, number: int) -> int:
+    def _segment(self, queue: str, number: int, *, create: bool = True) -> int:
         fd = self._open.get((queue, number))
         if fd is None:
             # Made if missing: after a power cut a new queue's name can be gone while its frames are there.
-            fd = self._fs.open_file(self._segments(queue), segment.file_name(number), create=True)
+            fd = self._fs.open_file(self._segments(queue), segment.file_name(number), create=create)
             self._open[queue, number] = fd
         return fd
 
@@ -299,6 +315,19 @@ class Replay:
             segment.file_name(number),
             name,
         )
+
+
+def _first_needed(parts: Iterable[Part]) -> int:
+    """The first segment that a queue needs, for all that these parts say."""
+    first = 0
+    for part in parts:
+        if segment.DROP in part.lines:
+            for line in part.lines.splitlines(keepends=True):
+                if line.startswith(segment.DROP):
+                    operation = record.decode(line).operation
+                    assert isinstance(operation, Drop)
+                    first = max(first, operation.first)
+    return first
 
 
 def _too_short(queue: str, number: int, size: int, wanted: int) -> StorageDamaged:

@@ -31,6 +31,7 @@ class Run:
         "_kept_due",
         "_kept_first",
         "_taken",
+        "bytes",
         "crc",
         "dead",
         "expires",
@@ -39,6 +40,7 @@ class Run:
         "lowest",
         "marks",
         "next_due",
+        "oldest",
         "plain",
         "ready",
         "scheduled",
@@ -56,7 +58,9 @@ class Run:
         self.timed: int = image["timed"]
         self.dead: int = image["dead"]
         self._taken = int(image["taken"], 16)  # a bit for each row, the first one's the lowest
+        self.bytes: int = image["bytes"]  # of the records of the rows that are left
         self.lowest: int = image["lowest"]  # nothing in it was enqueued before this
+        self.oldest: int = image["oldest"]  # and no record of it lies in a segment before this
         # No id comes before the first or behind the second. Ids that we make, and many others, rise with
         # time, so that this tells most runs from the one that an id is in.
         self._ids: tuple[str, str] = tuple(image["ids"])
@@ -78,6 +82,7 @@ class Run:
     def whole(cls, index: Index, ids: tuple[str, str]) -> Self:
         """The run of an index that nothing was taken from; ``ids`` are the first and the last of its ids."""
         timed = len(index.due)
+        rows = index.columns()
         return cls(
             {
                 "segment": index.segment,
@@ -86,7 +91,9 @@ class Run:
                 "timed": timed,
                 "dead": index.rows - index.waiting,
                 "taken": "0",
-                "lowest": index.lowest(),
+                "bytes": sum(rows.length),
+                "lowest": min(rows.order),
+                "oldest": min(rows.segment),
                 "ids": ids,
                 "due": index.due.times[0] if timed else None,
                 "expires": index.expiring.times[0] if len(index.expiring) else None,
@@ -173,6 +180,8 @@ class Run:
         was = marks[row]
         marks[row] = TAKEN
         self._image = None
+        found = index.row(row)
+        self.bytes -= found.length
         if was == IS_DEAD:
             self.dead -= 1
             return was
@@ -180,13 +189,23 @@ class Run:
             self.ready -= 1
         else:
             self.scheduled -= 1
-        if index.row(row).timed:
+        if found.timed:
             self.timed -= 1
         else:
             self.plain -= 1
         if row == self.head:
             self._set_head(index, marks.find(IS_READY, row + 1))
         return was
+
+    def before(self, index: Index, segment: int) -> list[int]:
+        """Rows that are left and whose records lie in segments before that one."""
+        marks = self.activate(index)
+        lies_in = index.columns().segment
+        rows = [row for row, mark in enumerate(marks) if mark != TAKEN and lies_in[row] < segment]
+        if not rows:
+            # Not to be looked for again; an image that says less is as good.
+            self.oldest = max(self.oldest, segment)
+        return rows
 
     def expired(self, index: Index, now: int) -> Iterator[int]:
         """Rows that are left and whose TTL has passed."""
@@ -218,7 +237,9 @@ class Run:
                 "timed": self.timed,
                 "dead": self.dead,
                 "taken": f"{int(bits, 2):x}",
+                "bytes": self.bytes,
                 "lowest": self.lowest,
+                "oldest": self.oldest,
                 "ids": self._ids,
                 "due": self._kept_due,
                 "expires": self.expires,

@@ -19,7 +19,7 @@ from duraq.journal.record import Record
 from duraq.journal.run import IS_READY, STATUS, TAKEN, WAITS, Key, Run
 from duraq.journal.segment import Where
 from duraq.model import Counts, EntryStatus
-from duraq.operations import Enqueue
+from duraq.operations import Enqueue, Keep
 from duraq.shelf import Mislaid
 
 OPEN_INDEXES = 8
@@ -118,14 +118,18 @@ class Runs:
     def _entry(self, run: Run, number: int) -> Entry:
         index = self._index(run)
         row = index.row(number)
+        where = (row.segment, row.offset, row.length)
         found = index.snapshot(row)
         if found is not None:
-            entry = snapshot.restore(found, self._position)
+            entry = snapshot.restore(*found, where, self._position)
         else:
-            where = (row.segment, row.offset, row.length)
             operation, seq, at = self._record(where, row.order)
-            assert isinstance(operation, Enqueue)
-            entry = Entry(operation, seq, at, where, self._position)
+            if isinstance(operation, Keep):
+                entry = operation.entry
+                entry.where, entry.position = where, self._position
+            else:
+                assert isinstance(operation, Enqueue)
+                entry = Entry(operation, seq, at, where, self._position)
         entry.status = run.status(number)
         return entry
 
@@ -314,6 +318,28 @@ class Runs:
             for run in again:
                 if run.expires is not None:
                     heappush(self._expiries, (run.expires, run.segment))
+
+    @property
+    def segments(self) -> Iterable[int]:
+        """Which segments' indexes these are."""
+        return self._runs.keys()
+
+    # -- by place --------------------------------------------------------------------------------------
+
+    @property
+    def bytes(self) -> int:
+        """How long the records of all entries here are, together."""
+        return sum(run.bytes for run in self._runs.values())
+
+    def before(self, segment: int, limit: int) -> list[Entry]:
+        """Entries whose records lie in segments before that one, at most ``limit``. They stay here."""
+        found: list[Entry] = []
+        for run in [run for run in self._runs.values() if run.oldest < segment]:
+            rows = run.before(self._index(run), segment)
+            found += [self._look(run, row) for row in rows[: limit - len(found)]]
+            if len(found) == limit:
+                break
+        return found
 
     # -- all of them -----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ not yet the newest.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import accumulate, repeat
 from typing import NamedTuple
@@ -21,12 +21,13 @@ from duraq.journal import record
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.frame import Share
 from duraq.journal.record import BadRecord, Record, Seal
-from duraq.operations import Enqueue, Operation
+from duraq.operations import Drop, Enqueue, Keep, Operation
 
 SUFFIX = ".jsonl"
 REFUSED = "other queues go on working, and of this one nothing was changed; restore the file"
 READ_AHEAD = 64 << 10  # bytes of a record that may be kept until it is asked for
 OPEN_SEALED = 8  # descriptors kept for payloads in sealed segments
+DROP = b'{"op":"drop",'
 
 
 # Where a record lies: in which segment, at which byte, how long with its newline. A plain tuple, for there is
@@ -42,6 +43,10 @@ class SealAt(NamedTuple):
     length: int
     crc: str
     next: int
+
+
+class Gap(StorageDamaged):
+    """Something is not there that comes before what is there."""
 
 
 def _seal_at(where: Where, line: bytes, following: int) -> SealAt:
@@ -98,6 +103,39 @@ def any_segment(file_system: FileSystem, root: int, queue: str) -> bool:
         return bool(numbers(file_system, directory))
 
 
+def last_drop(
+    file_system: FileSystem, directory: int, existing: Sequence[int], path: Callable[[int], str]
+) -> tuple[Record, Where] | None:
+    """The newest drop in those segments, and where it lies; None if nothing was ever dropped.
+
+    Raises StorageDamaged if it cannot be read: nobody could say what else is needed.
+    """
+    for segment in reversed(existing):
+        fd = file_system.open_file(directory, file_name(segment), writable=False)
+        try:
+            data = file_system.pread(fd, file_system.size(fd), 0)
+        finally:
+            file_system.close(fd)
+        for at in _line_starts(data, DROP):
+            line = data[at : data.find(b"\n", at) + 1]
+            if not line:
+                continue  # in the making
+            try:
+                return record.decode(line), (segment, at, len(line))
+            except BadRecord as error:
+                raise StorageDamaged(str(error), path=path(segment), byte=at, hint=REFUSED) from None
+    return None
+
+
+def _line_starts(data: bytes, prefix: bytes) -> Iterator[int]:
+    """Where lines begin that start so, the last one first."""
+    at = len(data)
+    while (at := data.rfind(b"\n" + prefix, 0, at)) >= 0:
+        yield at + 1
+    if data.startswith(prefix):
+        yield 0
+
+
 class Segments:
     """One queue's segments as one process has read them so far."""
 
@@ -105,7 +143,7 @@ class Segments:
         self._fs = file_system
         self.queue = queue
         self._writable = writable
-        self._limit = limit
+        self.limit = limit
         with ExitStack() as undo:
             self.home = file_system.open_dir(root, queue)
             undo.callback(file_system.close, self.home)
@@ -113,23 +151,44 @@ class Segments:
             self.directory = file_system.open_dir(self.home, "segments", create=writable)
             undo.callback(file_system.close, self.directory)
             self._existing = numbers(file_system, self.directory)
-            self.segment = 1
-            self._fd = self._open_first()
             undo.pop_all()
+        self._fd = -1  # nothing is read before ``start`` or ``start_behind``
+        self.segment = self.size = 0  # the active one, and how many bytes of it were read
+        self.next_seq = 0
+        self.first = 1  # what comes before this segment is not needed, and may be gone
+        self.sealed_bytes = 0  # the length of the sealed ones from there on
+        # Until this record not every entry is known that records speak of: what came before is gone, and what
+        # is still needed of it is written again in front of this.
+        self.known_from: Where | None = None
         self._sealed: OrderedDict[int, int] = OrderedDict()
         self._ahead: tuple[Where, bytes] | None = None  # a payload that was read ahead
         self.seal: SealAt | None = None  # it was read, and the segment that it names is still to be opened
-        self.size = 0  # bytes of the active segment that were read
-        self.next_seq = self.segment
         # The storage's position up to which this queue is known to have been read.
         self.read_at = -1
 
-    def _open_first(self) -> int:
-        if 1 not in self._existing and any(map(self._length, self._existing)):
-            raise self._missing(1)
-        if self._existing and not self._writable:
-            self.segment = self._existing[0]  # empty like all the others, if it is not the first
-        return self._open(self.segment, create=True)
+    def start(self) -> None:
+        """Read from the first record that is needed. Raises StorageDamaged if it is not there."""
+        drop = last_drop(self._fs, self.directory, self._existing, self._path)
+        if drop is not None:
+            (operation, _, _), self.known_from = drop
+            assert isinstance(operation, Drop)
+            self.first = operation.first
+        first = self.first
+        if first not in self._existing:
+            if drop is not None or any(map(self._length, self._existing)):
+                raise self._missing(first)
+            if self._existing and not self._writable:
+                first = self._existing[0]  # empty like all the others
+        self._fd = self._open(first, create=True)
+        self.segment = self.next_seq = first
+
+    def note_drop(self, operation: Drop, where: Where) -> None:
+        """A drop was read, or written."""
+        if self.known_from is None:
+            self.first = operation.first
+            self.sealed_bytes -= operation.bytes
+        elif where == self.known_from:
+            self.known_from = None
 
     def _length(self, segment: int) -> int:
         fd = self._open(segment)
@@ -140,7 +199,7 @@ class Segments:
 
     def close(self) -> None:
         # A set: an interrupted ``accept`` may have left one in both places.
-        for fd in {self._fd, *self._sealed.values(), self.directory, self.home}:
+        for fd in {self._fd, *self._sealed.values(), self.directory, self.home} - {-1}:
             self._fs.close(fd)
 
     def _open(self, segment: int, *, create: bool = False) -> int:
@@ -206,8 +265,8 @@ class Segments:
             # For a reader it is a line in the making; whoever holds the lock sees none.
             raise self._damaged("the last line has no end")
 
-    def _missing(self, segment: int) -> StorageDamaged:
-        return StorageDamaged("the segment is missing", path=self._path(segment), hint=REFUSED)
+    def _missing(self, segment: int) -> Gap:
+        return Gap("the segment is missing", path=self._path(segment), hint=REFUSED)
 
     def _damaged(self, why: str) -> StorageDamaged:
         line = self._fs.pread(self._fd, self.size, 0).count(b"\n") + 1
@@ -231,9 +290,11 @@ class Segments:
             fd = self._sealed.pop(seal.next, None) or self._open(seal.next)
         except FileNotFoundError:
             raise self._missing(seal.next) from None
-        self._keep_sealed(self.segment, self._fd)
+        if self._fd >= 0:
+            self._keep_sealed(self.segment, self._fd)
         self._fd, self.segment, self.size = fd, seal.next, 0
         self.next_seq = seal.next
+        self.sealed_bytes += seal.offset + seal.length
         self.seal = None
 
     def line(self, where: Where) -> bytes:
@@ -254,7 +315,7 @@ class Segments:
                 self._ahead = where, record.payload(line)
 
     def payload(self, where: Where) -> bytes:
-        """The payload in the record of an enqueue. Raises StorageDamaged if its bytes have changed."""
+        """The payload in an entry's record. Raises StorageDamaged if its bytes have changed."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] is where:
             return ahead[1]
@@ -266,7 +327,10 @@ class Segments:
             raise StorageDamaged(str(error), path=self._path(segment), byte=offset) from None
 
     def enqueued(self, where: Where, seq: int) -> Record:
-        """The record of an enqueue, which has that number. Raises StorageDamaged if it is not there."""
+        """The record in which the entry lies that was enqueued as that number.
+
+        Raises StorageDamaged if it is not there.
+        """
         segment, offset, _ = where
         try:
             line = self.line(where)
@@ -276,7 +340,9 @@ class Segments:
         except FileNotFoundError:
             raise self._missing(segment) from None
         else:
-            if found.seq == seq and isinstance(found.operation, Enqueue):
+            operation = found.operation
+            kept = isinstance(operation, Keep) and operation.entry.seq == seq
+            if kept or (isinstance(operation, Enqueue) and found.seq == seq):
                 # Who takes an entry off the shelf wants its payload next.
                 self._keep_ahead(where, line)
                 return found
@@ -311,7 +377,7 @@ class Segments:
         seq, segment, size = self.next_seq, self.segment, self.size
         parts: list[Share] = []
         seal = None
-        if size >= self._limit:
+        if size >= self.limit:
             line = record.encode(Seal(seq + 1), seq, at)
             parts.append((self.queue, segment, size, line))
             seal = _seal_at((segment, size, len(line)), line, seq + 1)
@@ -352,5 +418,7 @@ class Segments:
             opened = self._sealed.pop(segment)
             self._keep_sealed(self.segment, self._fd)
             self._fd, self.segment = opened, segment
+            assert group.seal is not None
+            self.sealed_bytes += group.seal.offset + group.seal.length
         self.size = offset + group.bytes
         self.next_seq = group.first_seq + len(group.lines)

@@ -25,6 +25,7 @@ from duraq.errors import (
     NotEnqueued,
     NotWritten,
     QueueError,
+    QueueNotFound,
     StorageClosed,
     StorageDamaged,
     StorageError,
@@ -37,11 +38,12 @@ from duraq.journal.journal import NeedsRoom
 from duraq.journal.lease import Watch, WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
-from duraq.journal.record import rfc3339
+from duraq.journal.times import rfc3339
 from duraq.journal.waiters import Waiters
 from duraq.operations import Complete, Enqueue, Operation, Release
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
+from duraq.storage.compactor import Compacted, Compactor
 from duraq.storage.flusher import Flusher
 from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, found_again
 
@@ -109,6 +111,8 @@ class FileStorage(FoldStorage):
     ones. What is taken is always the end of the journal, never something in between.
 
     ``lock_duration``: how long a lease lasts unless it is extended. ``max_payload_bytes``: up to 16 MiB.
+    ``history``: how much to keep of what is over, of each queue: for how long, or how many bytes. It is
+    written down for everybody who opens the storage from now on; None leaves it as it was, at first nothing.
     ``sizes``: of the journal (when it is created), of a segment, of the largest group.
     ``allow_network``: open a storage on a network or FUSE file system, where nothing is promised.
 
@@ -123,6 +127,7 @@ class FileStorage(FoldStorage):
         batch_window: timedelta = timedelta(milliseconds=20),
         lock_duration: timedelta = timedelta(minutes=5),
         max_payload_bytes: int = 1 << 20,
+        history: timedelta | int | None = None,
         sizes: Sizes | None = None,
         create: bool = True,
         allow_network: bool = False,
@@ -135,6 +140,7 @@ class FileStorage(FoldStorage):
         self.path = str(Path(path).absolute())
         self.durability = durability
         self._power = durability == "power"
+        keep = options.history(history)
         self._need = 0
         self._queues: dict[str, _Queue] = {}
         self._closing = False
@@ -149,7 +155,7 @@ class FileStorage(FoldStorage):
         # For leases and waiters the real one whatever is given: they are about processes, not about a disk.
         self._fs = file_system or RealFileSystem()
         try:
-            self._log = Log(self._fs, self.path, sizes or Sizes(), create=create)
+            self._log = Log(self._fs, self.path, sizes or Sizes(), create=create, history=keep)
             self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
         except FileNotFoundError as error:
             raise NotAStorage("there is no such directory", path=self.path) from error
@@ -157,6 +163,14 @@ class FileStorage(FoldStorage):
             raise _storage_error(error, self.path, StorageError) from error
         self._turn = _Turn(self, self._log)
         self._presence = WorkerPresence(self._leases, self.clock)
+        self._compactor = Compactor(
+            self._log,
+            self.clock,
+            turn=self._turn,
+            folded=self._folded,
+            write=lambda queue, operations: self._write({queue: operations}, soon=True),
+            make_room=lambda: self._make_room(enqueuing=False),
+        )
         batched = durability == "batched"
         self._flusher = Flusher(self._log, batch_window.total_seconds()) if batched else None
         forks.register(self)
@@ -188,6 +202,9 @@ class FileStorage(FoldStorage):
                 error, f"{self.path}/{queue}", NotEnqueued if create else NotWritten
             ) from error
         return known.folded.state
+
+    def _folded(self, queue: str) -> Folded | None:
+        return None if self._state(queue) is None else self._queues[queue].folded
 
     def _forget(self) -> None:
         """What is known may be half of the truth: read it anew when it is needed."""
@@ -268,6 +285,8 @@ class FileStorage(FoldStorage):
             except OSError as error:
                 log.warning("queue %s: reading what is kept beside its segments failed: %s", queue, error)
                 known.mislay()
+            if group.seal is not None:
+                self._compactor.note(known.folded)
             # Whoever has completed one asks for the next. Among others it would be taken by one of them.
             if soon and self._power and isinstance(operations[0], Complete) and not self._log.shared:
                 known.folded.read_ahead()
@@ -289,6 +308,7 @@ class FileStorage(FoldStorage):
     def _settle(self, position: int) -> None:
         # First, for the disk is at work already; afterwards the caller would wait for it.
         self._log.recycling.if_due()
+        self._compactor.if_due()
         if self._power:
             self._log.settle(position)
         elif self._flusher is not None:
@@ -298,6 +318,7 @@ class FileStorage(FoldStorage):
         if self._power and position > self._log.commits.synced:
             self._log.settle(position)
         self._log.recycling.if_due()
+        self._compactor.if_due()
 
     def _payload(self, queue: str, entry: Entry) -> bytes:
         try:
@@ -409,6 +430,18 @@ class FileStorage(FoldStorage):
         self._log.check_usable()
         return self._log.names()
 
+    def compact(self, queue: str) -> Compacted:
+        """Remove what is over from the queue's files, but for the history, and say what that was.
+
+        It happens by itself as a queue grows; this does it now. Others go on working meanwhile.
+        """
+        if queue not in self.queues():
+            raise QueueNotFound(f"there is no queue {queue!r}")
+        try:
+            return self._compactor.compact(queue)
+        except OSError as error:
+            raise self._refused(error, f"{self.path}/{queue}", StorageError) from error
+
     def close(self) -> None:
         """Give back what is leased, uncounted, and release every lock and descriptor. Idempotent."""
         # By another thread at once it waits; again, after it was interrupted, it goes on.
@@ -423,6 +456,7 @@ class FileStorage(FoldStorage):
             except (DuraqError, OSError) as error:
                 # The leases end all the same, when the locks go; only their attempts then count.
                 log.warning("closing %s: could not give back what was leased: %s", self.path, error)
+            self._compactor.stop()
             if self._flusher is not None:
                 self._flusher.stop()
             # First, so that whoever is woken by the rest sees that it is closed.

@@ -219,9 +219,28 @@ def act_out(root: Path, chance: Random) -> tuple[list[Actor], int]:
     return producers + consumers + gone, kills
 
 
+def test_nothing_is_lost_while_segments_go(tmp_path: Path) -> None:
+    """The same holds while old segments are removed: what nobody reports to have done, a killed one had."""
+    root = tmp_path / "storage"
+    actors, _ = act_out(root, Random(2))
+    verdict = Verdict()
+    for actor in actors:
+        verdict.hear(actor)
+    unreported = verdict.enqueued - {entry for entry, _ in verdict.done}
+    last = dict(sorted(verdict.taken, key=lambda delivery: delivery[1]))
+    assert all(verdict.taken[entry, last[entry]].killed for entry in unreported)
+    assert not verdict.duplicated
+    assert not {entry for entry, _ in verdict.taken} - verdict.enqueued
+    with FileStorage(root, sizes=SIZES) as storage:
+        assert Queue("jobs", storage, str).entries() == []
+    assert sum(path.stat().st_size for path in root.glob("jobs/segments/*.jsonl")) < 20 * SIZES.segment
+
+
 def test_nobody_loses_anything(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     """While consumers are killed all the time nothing is lost, made up, or delivered while it is held."""
     root = tmp_path / "storage"
+    with FileStorage(root, sizes=SIZES, history=timedelta(days=1)):
+        pass  # every record is to be there in the end
     actors, kills = act_out(root, Random(1))
     verdict = Verdict()
     for actor in actors:

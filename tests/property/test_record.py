@@ -9,17 +9,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from duraq.journal import frame, record
+from duraq.clock import to_datetime
+from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
+from duraq.journal import frame, record, snapshot
 from duraq.journal.frame import HEAD_LENGTH, MAGIC, Part
-from duraq.journal.record import BadRecord, Record, Seal, UnknownRecord, microseconds, rfc3339
-from duraq.model import AttemptError, Cause
+from duraq.journal.record import BadRecord, Seal, UnknownRecord
+from duraq.journal.times import microseconds, rfc3339
+from duraq.model import Attempt, AttemptError, Cause, Pause
 from duraq.operations import (
     Bury,
     Complete,
+    Drop,
     Enqueue,
     Expire,
     Extend,
     Fail,
+    Keep,
     Lease,
     Operation,
     PauseQueue,
@@ -51,6 +56,26 @@ json_values = st.recursive(
 )
 payloads = json_values.map(orjson.dumps)
 
+attempts = st.builds(
+    Attempt, numbers, causes, errors, workers, times.map(to_datetime), times.map(to_datetime)
+)
+pauses = st.builds(Pause, times.map(to_datetime), texts, texts)
+
+
+@st.composite
+def kept(draw):
+    """An entry in any state."""
+    operation = Enqueue("", b"", draw(st.integers(-(2**31), 2**31 - 1)), draw(maybe_times), draw(maybe_times))
+    entry = Entry(operation, draw(numbers), draw(times), None, 0)
+    entry.token = draw(numbers)
+    entry.attempts, entry.updated_at = draw(numbers), draw(times)
+    entry.status = draw(st.sampled_from([READY, SCHEDULED, LEASED, DEAD]))
+    entry.history = tuple(draw(st.lists(attempts, max_size=2)))
+    entry.worker, entry.boot, entry.deadline = draw(workers), draw(boots), draw(numbers)
+    entry.leased_at, entry.deadline_at = draw(times), draw(times)
+    return entry
+
+
 BUILT = {
     Enqueue: (ids, payloads, st.integers(-(2**31), 2**31 - 1), maybe_times, maybe_times),
     Lease: (ids, numbers, numbers, workers, numbers, boots, times),
@@ -64,6 +89,8 @@ BUILT = {
     Remove: (ids,),
     PauseQueue: (texts, texts),
     ResumeQueue: (texts,),
+    Keep: (ids, payloads, kept()),
+    Drop: (numbers, numbers, numbers, st.none() | pauses),
     Seal: (numbers,),
 }
 enqueues = st.builds(Enqueue, *BUILT[Enqueue])
@@ -79,8 +106,10 @@ shares = st.lists(st.tuples(names, u64, u64, bodies), min_size=1, max_size=4)
 frames = st.tuples(u32, u64, u64, u32, shares)
 
 
-def without_payload(operation):
-    """The operation as decode gives it: the fold has no use for payloads."""
+def as_read(operation):
+    """What of the operation decode gives: the fold has no use for payloads."""
+    if isinstance(operation, Keep):
+        return operation.id, snapshot.of(operation.entry)
     return replace(operation, payload=b"") if isinstance(operation, Enqueue) else operation
 
 
@@ -105,7 +134,8 @@ def test_every_operation_is_tried():
 def test_a_record_is_read_as_it_was_written(operation, seq, at):
     """Decoding gives the operation that was encoded, its number and its time, whatever they are."""
     line = record.encode(operation, seq, rfc3339(at))
-    assert record.decode(line) == Record(without_payload(operation), seq, at)
+    found = record.decode(line)
+    assert (as_read(found.operation), found.seq, found.at) == (as_read(operation), seq, at)
 
 
 @given(enqueues, numbers, times)

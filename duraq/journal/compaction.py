@@ -1,0 +1,125 @@
+"""Which segments of a queue are to go, and how their files go.
+
+Segments go from the oldest on. What still lives in one is first written again at the queue's end, as keep
+records; then a drop record says before which segment nothing is needed; and once that is durable the files
+go. Nothing that is over can come back this way: the end of an entry always lies behind its beginning, so it
+is the beginning that goes first.
+
+A crash on the way leaves keep records that say nothing new, or files that nobody needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from duraq.errors import StorageDamaged
+from duraq.journal import checkpoint, record, segment
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.folded import Folded
+from duraq.journal.opening import History
+from duraq.journal.record import BadRecord
+from duraq.journal.segment import Segments
+
+# A queue may take so many times its live bytes, and a segment. Below the promised 2: while the oldest
+# segments are worked through, new ones are written.
+SLACK = 1.5
+_TAIL = 512  # bytes that a seal fits into
+
+
+def is_due(folded: Folded, history: History) -> bool:
+    """Whether the oldest segment is to go, as far as its length tells."""
+    allowed = SLACK * folded.live_bytes + folded.segments.limit + history.get("bytes", 0)
+    return _may_go(folded) and _total(folded) > allowed
+
+
+def is_worth_it(folded: Folded, history: History) -> bool:
+    """The same for somebody who asks for it: whether a segment's worth, and a tenth of all, is over."""
+    over = _total(folded) - folded.live_bytes - history.get("bytes", 0)
+    return _may_go(folded) and over > max(folded.segments.limit, folded.live_bytes // 10)
+
+
+def _may_go(folded: Folded) -> bool:
+    # A checkpoint stands beside the segment whose seal it names, so that one stays.
+    return folded.segments.known_from is None and folded.segments.first < folded.checkpoint
+
+
+def _total(folded: Folded) -> int:
+    return folded.segments.sealed_bytes + folded.segments.size
+
+
+def following(fs: FileSystem, segments: Segments, history: History, now: int) -> int | None:
+    """The segment behind the first one; None if that is to be kept, as history."""
+    if "seconds" in history and _sealed_at(fs, segments) > now - history["seconds"] * 1_000_000:
+        return None
+    return min(number for number in segment.numbers(fs, segments.directory) if number > segments.first)
+
+
+def _sealed_at(fs: FileSystem, segments: Segments) -> int:
+    name = segment.file_name(segments.first)
+    with _opened(fs, segments.directory, name) as fd:
+        end = fs.size(fd)
+        start = max(0, end - _TAIL)
+        seal = fs.pread(fd, end - start, start).splitlines(keepends=True)[-1]
+    try:
+        return record.decode(seal).at
+    except BadRecord as error:
+        raise StorageDamaged(str(error), path=f"{segments.queue}/segments/{name}") from None
+
+
+def length_before(fs: FileSystem, segments: Segments, first: int) -> int:
+    """How many bytes there are from the first segment that is needed to that one."""
+    directory = segments.directory
+    return sum(
+        _length(fs, directory, number)
+        for number in segment.numbers(fs, directory)
+        if segments.first <= number < first
+    )
+
+
+def any_before(fs: FileSystem, segments: Segments) -> bool:
+    """Whether there are files of segments that are not needed."""
+    return segments.first > min(segment.numbers(fs, segments.directory))
+
+
+def sweep(fs: FileSystem, root: int, queue: str, first: int, indexes: Collection[int]) -> int:
+    """Remove what a drop, which is durable, has made needless; returns how many bytes that was.
+
+    ``indexes`` are those that are still in use.
+    """
+    freed = 0
+    with segments_of(fs, root, queue) as directory:
+        # No sync: a name that comes back after a power cut is needed by nobody, and goes the next time.
+        for suffix in (checkpoint.SUFFIX, checkpoint.INDEX_SUFFIX, segment.SUFFIX):
+            for number in segment.numbers(fs, directory, suffix):
+                if number < first and not (suffix == checkpoint.INDEX_SUFFIX and number in indexes):
+                    # Whoever writes a checkpoint removes older ones.
+                    with suppress(FileNotFoundError):
+                        freed += _length(fs, directory, number, suffix)
+                        fs.unlink(directory, segment.file_name(number, suffix))
+    return freed
+
+
+def _length(fs: FileSystem, directory: int, number: int, suffix: str = segment.SUFFIX) -> int:
+    with _opened(fs, directory, segment.file_name(number, suffix)) as fd:
+        return fs.size(fd)
+
+
+@contextmanager
+def segments_of(fs: FileSystem, root: int, queue: str) -> Iterator[int]:
+    """A descriptor of our own of the directory that the queue's segments are in."""
+    with ExitStack() as opened:
+        home = fs.open_dir(root, queue)
+        opened.callback(fs.close, home)
+        directory = fs.open_dir(home, "segments")
+        opened.callback(fs.close, directory)
+        yield directory
+
+
+@contextmanager
+def _opened(fs: FileSystem, directory: int, name: str) -> Iterator[int]:
+    fd = fs.open_file(directory, name, writable=False)
+    try:
+        yield fd
+    finally:
+        fs.close(fd)
