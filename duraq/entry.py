@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from duraq.model import Attempt, EntryStatus
-from duraq.operations import Enqueue
 
 SCHEDULED, READY, LEASED, DEAD = (
     EntryStatus.SCHEDULED,
@@ -13,6 +12,15 @@ SCHEDULED, READY, LEASED, DEAD = (
     EntryStatus.LEASED,
     EntryStatus.DEAD,
 )
+
+
+class New(Protocol):
+    """What is said of an entry when it is enqueued."""
+
+    id: str
+    priority: int
+    ready_at: int | None
+    expires_at: int | None
 
 
 class Entry:
@@ -40,7 +48,7 @@ class Entry:
         "worker",
     )
 
-    def __init__(self, operation: Enqueue, seq: int, at: int, where: Any, position: int) -> None:
+    def __init__(self, operation: New, seq: int, at: int, where: Any, position: int) -> None:
         self.id = operation.id
         self.seq = seq
         self.priority = operation.priority

@@ -24,8 +24,9 @@ from duraq.journal.lease import WorkerPresence
 from duraq.journal.lines import Follower, Line, Lines
 from duraq.journal.reading import ReaderFileSystem
 from duraq.journal.record import Record, Seal
+from duraq.journal.segment import Gap
 from duraq.model import Counts, EntryStatus, Pause
-from duraq.operations import Complete, Enqueue, Expire, Remove
+from duraq.operations import Complete, Enqueue, Expire, Keep, Remove
 from duraq.options import ENTRY_ID
 from duraq.reader import Reader
 from duraq.state import QueueState
@@ -189,7 +190,8 @@ class Inspector:
     ) -> Iterator[EntryView]:
         """The same, one by one: only the payload of the one at hand is in memory."""
         chosen = self._reader.state(queue).listing(status, self._clock.now(), limit, offset)
-        return (self._entry(queue, entry) for entry in chosen)
+        views = (self._entry(queue, entry) for entry in chosen)
+        return (view for view in views if view is not None)
 
     def get(self, entry_id: str, queue: str | None = None) -> EntryView:
         """One entry, of that queue or wherever it is; one that is over too, while its records are there.
@@ -202,8 +204,9 @@ class Inspector:
             # Damage in one queue must not hide an entry of another.
             state = self._reader.fold(name).state if queue is None else self._reader.state(name)
             state.advance(self._clock.now())
-            if entry_id in state.entries:
-                live.append(self._entry(name, state.entries[entry_id]))
+            view = self._entry(name, state.entries[entry_id]) if entry_id in state.entries else None
+            if view is not None:
+                live.append(view)
         over = [] if live else [view for name in names if (view := self._over(name, entry_id)) is not None]
         if len(live) > 1:
             where = ", ".join(view.queue for view in live)
@@ -223,10 +226,23 @@ class Inspector:
         """File, line and byte of each record of the entry, oldest first."""
         return [view.place for view in self.life(entry_id, queue)]
 
-    def _entry(self, queue: str, entry: Entry) -> EntryView:
-        segments = self._reader.fold(queue).segments
-        assert segments is not None
-        return entry_view(queue, entry, segments.payload(entry.where))
+    def _entry(self, queue: str, entry: Entry) -> EntryView | None:
+        """The entry with its payload; None if it has come to its end since it was read."""
+        folded, found = self._reader.fold(queue), entry
+        while True:
+            assert folded.segments is not None
+            try:
+                return entry_view(queue, found, folded.segments.payload(found.where))
+            except Gap:
+                # Its segment was dropped since. If it lives, it lies elsewhere now.
+                before = found.where
+                folded = self._reader.fold_on(queue)
+                later = folded.state.entries.get(entry.id)
+                if later is None:
+                    return None
+                if later.where == before:
+                    raise
+                found = later
 
     def _records_of(self, queue: str, entry_id: str) -> list[tuple[Line, Record]]:
         if not ENTRY_ID.match(entry_id):
@@ -245,7 +261,7 @@ class Inspector:
         payload = b""
         for line, (operation, seq, at) in self._records_of(queue, entry_id):
             assert not isinstance(operation, Seal)
-            if isinstance(operation, Enqueue):
+            if isinstance(operation, Enqueue | Keep):
                 payload = record.payload(line.text)
             # The beginning of its life may have been dropped already.
             with suppress(KeyError):

@@ -7,12 +7,10 @@ true, not how it is stored: ``duraq.journal.record`` turns it into a line, ``dur
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from duraq.entry import Entry
 from duraq.model import AttemptError, Cause, Pause
-
-if TYPE_CHECKING:
-    from duraq.entry import Entry
 
 
 @dataclass(slots=True)

@@ -110,6 +110,11 @@ class Reader:
             raise folded.problem
         return folded.state
 
+    def fold_on(self, queue: str) -> Folded:
+        """The same, read up to its end as of now."""
+        self._fresh.discard(queue)
+        return self.fold(queue)
+
     def fold(self, queue: str) -> Folded:
         """The queue, read up to its end as of the last refresh or later."""
         folded = self._folded.get(queue)

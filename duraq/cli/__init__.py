@@ -29,6 +29,7 @@ COMMANDS = {
     "tail": ("look", "The newest records; -f goes on."),
     "pause": ("feed", "Deliver nothing from a queue until it is resumed."),
     "resume": ("feed", "Deliver again."),
+    "compact": ("upkeep", "Free the disk space of what is over, now."),
     "dlq": ("dead_letters", "Dead letters: ls, show, retry, rm, purge."),
     "demo": ("demo", "A real job on real files, with a worker killed on the way."),
 }

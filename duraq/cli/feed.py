@@ -94,7 +94,7 @@ def pause(queues: tuple[str, ...], reason: str) -> None:
     """Deliver nothing from QUEUES until they are resumed; what is leased goes on."""
     said = settings()
     with said.open() as storage:
-        for name in _existing(storage, queues):
+        for name in existing(storage, queues):
             Queue[Any](name, storage).pause(reason)
             said.say(f"{name} is paused")
 
@@ -106,12 +106,13 @@ def resume(queues: tuple[str, ...]) -> None:
     """Deliver from QUEUES again."""
     said = settings()
     with said.open() as storage:
-        for name in _existing(storage, queues):
+        for name in existing(storage, queues):
             Queue[Any](name, storage).resume()
             said.say(f"{name} is resumed")
 
 
-def _existing(storage: FileStorage, names: tuple[str, ...]) -> tuple[str, ...]:
+def existing(storage: FileStorage, names: tuple[str, ...]) -> tuple[str, ...]:
+    """These queues, for they exist. Raises QueueNotFound."""
     known = set(storage.queues())
     for name in names:
         if name not in known:

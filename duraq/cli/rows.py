@@ -26,7 +26,7 @@ ENTRY_MORE = (
     "errors",
 )
 # What a record's line says elsewhere in its row, or what is of no use to a person.
-_HIDDEN = {"op", "seq", "at", "id", "data", "crc", "error", "boot", "deadline"}
+_HIDDEN = {"op", "seq", "at", "id", "data", "crc", "error", "boot", "deadline", "entry"}
 
 
 def entry_row(view: EntryView) -> dict[str, Any]:

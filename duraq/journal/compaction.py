@@ -55,6 +55,13 @@ def following(fs: FileSystem, segments: Segments, history: History, now: int) ->
     return min(number for number in segment.numbers(fs, segments.directory) if number > segments.first)
 
 
+def furthest(folded: Folded, first: int, history: History) -> int:
+    """How far segments can be dropped, if nothing lies before ``first``."""
+    if any(history.values()):
+        return first
+    return max(first, min(folded.oldest, folded.checkpoint))
+
+
 def _sealed_at(fs: FileSystem, segments: Segments) -> int:
     name = segment.file_name(segments.first)
     with _opened(fs, segments.directory, name) as fd:

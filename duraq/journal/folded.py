@@ -156,6 +156,13 @@ class Folded:
         finished = [] if self._last is None else self._last.finished
         return {*self._runs.segments, *self._runs.finished, *finished}
 
+    @property
+    def oldest(self) -> int:
+        """No entry's record lies in a segment before this one; it may be a little less than it could."""
+        here = (entry.where[0] for entry in self.state.entries.values())
+        found: int = min([self._runs.oldest, *here])
+        return found
+
     def lying_before(self, segment: int, limit: int) -> list[Entry]:
         """Entries whose records lie in segments before that one, at most ``limit``."""
         here = (entry for entry in self.state.entries.values() if entry.where[0] < segment)

@@ -6,6 +6,7 @@ its index is read when it is its turn, and a few indexes are kept.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -323,6 +324,11 @@ class Runs:
     def segments(self) -> Iterable[int]:
         """Which segments' indexes these are."""
         return self._runs.keys()
+
+    @property
+    def oldest(self) -> int:
+        """No record of an entry here lies in a segment before this one."""
+        return min((run.oldest for run in self._runs.values()), default=sys.maxsize)
 
     # -- by place --------------------------------------------------------------------------------------
 

@@ -319,11 +319,12 @@ class Segments:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] is where:
             return ahead[1]
-        line = self.line(where)
+        segment, offset, _ = where
         try:
-            return record.payload(line)
+            return record.payload(self.line(where))
+        except FileNotFoundError:
+            raise self._missing(segment) from None
         except BadRecord as error:
-            segment, offset, _ = where
             raise StorageDamaged(str(error), path=self._path(segment), byte=offset) from None
 
     def enqueued(self, where: Where, seq: int) -> Record:

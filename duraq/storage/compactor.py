@@ -184,6 +184,7 @@ class Compactor:
             keeps.append(Keep(entry.id, folded.segments.payload(entry.where), entry))
         if keeps:
             return keeps
+        first = compaction.furthest(folded, first, self._log.history)
         gone = compaction.length_before(self._log.fs, folded.segments, first)
         return [Drop(first, gone, folded.state.tokens, folded.state.pause)]
 

@@ -1,0 +1,261 @@
+"""Compaction: which segments go, what is kept of them, and what everybody sees of that."""
+
+from datetime import timedelta
+
+import pytest
+
+from duraq import (
+    DeadLetterQueue,
+    EntryStatus,
+    FileStorage,
+    FixedDelay,
+    InvalidOption,
+    LeaseLost,
+    NoRetry,
+    Queue,
+    QueueNotFound,
+    StorageDamaged,
+)
+from duraq.inspector import Inspector
+from duraq.journal import compaction
+from duraq.journal.log import Sizes
+from duraq.testing import FakeClock
+
+TINY = Sizes(journal=16 << 10, segment=2 << 10)
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def open_storage(tmp_path, clock, monkeypatch):
+    """Open the same storage, with segments of a dozen entries; they are compacted when a test says so."""
+    monkeypatch.setattr(compaction, "is_due", lambda *_: False)
+    opened = []
+
+    def make(**options):
+        storage = FileStorage(tmp_path / "queues", clock=clock, sizes=TINY, **options)
+        opened.append(storage)
+        return storage
+
+    yield make
+    for storage in opened:
+        storage.close()
+
+
+def jobs(storage, policy=None):
+    return Queue("jobs", storage, retry_policy=policy or NoRetry())
+
+
+def segments(tmp_path):
+    return sorted((tmp_path / "queues" / "jobs" / "segments").glob("*.jsonl"))
+
+
+def size(tmp_path):
+    return sum(path.stat().st_size for path in segments(tmp_path))
+
+
+def live(queue, count):
+    """That many lives, from the beginning to the end."""
+    for number in range(count):
+        queue.enqueue(f"life {number}")
+        queue.mark_completed(queue.dequeue())
+
+
+def everything(storage):
+    """All that can be seen of the queue."""
+    dead = DeadLetterQueue("jobs", None, storage).list()
+    return storage.counts("jobs"), storage.paused("jobs"), jobs(storage).entries(), dead
+
+
+# -- what goes and what stays ------------------------------------------------------------------------------
+
+
+def test_what_is_over_goes(open_storage, tmp_path):
+    """Of a queue in which all is over two segments stay."""
+    storage = open_storage()
+    live(jobs(storage), 200)
+    before = size(tmp_path)
+    found = storage.compact("jobs")
+    assert len(segments(tmp_path)) == 2
+    assert found.kept == 0
+    assert size(tmp_path) <= before - found.freed + TINY.segment
+    assert storage.compact("jobs") == ("jobs", 0, 0)
+
+
+def test_whatever_lives_is_kept(open_storage, clock):
+    """States, times, priorities, attempts, errors and payloads stay as they were, for everyone."""
+    storage, other = open_storage(), open_storage()
+    queue = jobs(storage)
+    queue.enqueue("buried", id="buried", priority=9)
+    queue.mark_failed(queue.dequeue(), error=ValueError('"},"data":"x'))
+    patient = jobs(storage, FixedDelay(delay=100 * SECOND, max_attempts=3))
+    patient.enqueue("failed", id="failed", ttl=9999 * SECOND)
+    patient.mark_failed(patient.dequeue(), error="not yet")
+    queue.enqueue("released", id="released", priority=-3)
+    queue.release(queue.dequeue())
+    queue.enqueue({"scheduled": ["\u2028", 1.5]}, id="scheduled", delay=500 * SECOND)
+    queue.enqueue("plain", id="plain", priority=-2)
+    clock.advance(SECOND)
+    queue.pause("holidays", who="ann")
+    queue.resume()
+    live(queue, 200)
+    queue.pause("holidays", who="ann")
+    before = everything(storage)
+    found = storage.compact("jobs")
+    assert found.kept >= 5
+    assert found.freed > 0
+    assert everything(storage) == everything(other) == everything(open_storage()) == before
+
+
+@pytest.mark.parametrize("suffix", [".index", ".checkpoint", "[.ic]*[xt]"])
+def test_the_rest_can_be_read_alone(open_storage, tmp_path, suffix):
+    """With segments gone and what is derived lost, the records that are left say everything."""
+    storage = open_storage()
+    queue = jobs(storage)
+    ids = queue.enqueue_many([f"entry {number}" for number in range(40)])
+    queue.mark_failed(queue.dequeue(), error="no")
+    for _ in range(20):
+        queue.mark_completed(queue.dequeue())
+    for _ in range(100):
+        queue.enqueue("first of all", priority=1)
+        queue.mark_completed(queue.dequeue())
+    queue.pause("lunch")
+    assert storage.compact("jobs").freed
+    queue.resume()
+    before = everything(storage)
+    assert len(before[2]) == 20
+    storage.close()
+    for file in (tmp_path / "queues" / "jobs" / "segments").glob(f"*{suffix}"):
+        file.unlink()
+    again = open_storage()
+    assert everything(again) == before
+    assert [entry.id for entry in jobs(again).entries(EntryStatus.READY)] == ids[21:]
+
+
+def test_a_token_is_never_given_again(open_storage, tmp_path):
+    """A holder of long ago is told so, though every record of that time is gone."""
+    storage = open_storage()
+    queue = jobs(storage)
+    queue.enqueue("x", id="again")
+    old = queue.dequeue()
+    queue.mark_completed(old)
+    live(queue, 200)
+    storage.compact("jobs")
+    storage.close()
+    for file in (tmp_path / "queues" / "jobs" / "segments").glob("*.checkpoint"):
+        file.unlink()
+    again = jobs(open_storage())
+    again.enqueue("y", id="again")
+    fresh = again.dequeue()
+    assert fresh.token > old.token
+    with pytest.raises(LeaseLost):
+        again.mark_completed(old)
+
+
+def test_a_held_entry_is_kept_with_its_lease(open_storage):
+    """An entry that is leased meanwhile stays its holder's, and is completed by it."""
+    storage, other = open_storage(), open_storage()
+    queue = jobs(storage)
+    queue.enqueue("long work", id="long")
+    held = queue.dequeue()
+    live(jobs(other), 200)
+    assert other.compact("jobs").kept == 1
+    queue.extend(held.id, 50 * SECOND)
+    queue.mark_completed(held)
+    assert not queue.entries()
+
+
+def test_a_sleeper_wakes_up(open_storage):
+    """Whoever knew only segments that are gone goes on with what is there."""
+    sleeper, storage = open_storage(), open_storage()
+    theirs, queue = jobs(sleeper), jobs(storage)
+    theirs.enqueue("before", id="before")
+    held = theirs.dequeue()
+    for _ in range(5):
+        live(queue, 100)
+        storage.compact("jobs")
+    queue.enqueue("after", id="after")
+    assert [entry.id for entry in theirs.entries()] == ["before", "after"]
+    theirs.mark_completed(held)
+    assert theirs.dequeue().data == "after"
+
+
+def test_readers_go_on(open_storage, tmp_path):
+    """An inspector that has read what is gone by now still gives every entry its payload."""
+    storage = open_storage()
+    queue = jobs(storage)
+    queue.enqueue_many([f"entry {number}" for number in range(10)])
+    with Inspector(tmp_path / "queues") as inspector:
+        walking = inspector.each_entry("jobs")
+        first = next(walking)
+        for _ in range(300):
+            queue.enqueue("other", priority=1)
+            queue.mark_completed(queue.dequeue())
+        assert storage.compact("jobs").kept == 10
+        assert [first.payload, *(view.payload for view in walking)] == [
+            f'"entry {number}"'.encode() for number in range(10)
+        ]
+        assert inspector.get(first.id, "jobs").payload == first.payload
+        inspector.refresh()
+        assert inspector.counts("jobs").ready == 10
+
+
+def test_what_cannot_be_read_is_not_dropped(open_storage, tmp_path):
+    """A segment with a damaged living entry stays, and the entry is named."""
+    storage = open_storage()
+    queue = jobs(storage)
+    queue.enqueue("precious" * 9, id="precious")
+    for _ in range(300):
+        queue.enqueue("other", priority=1)
+        queue.mark_completed(queue.dequeue())
+    oldest = segments(tmp_path)[0]
+    oldest.write_bytes(oldest.read_bytes().replace(b"precious" * 9, b"precious" * 8 + b"pRecious"))
+    with pytest.raises(StorageDamaged, match=oldest.name):
+        storage.compact("jobs")
+    assert oldest.exists()
+
+
+# -- when --------------------------------------------------------------------------------------------------
+
+
+def test_it_happens_by_itself(tmp_path):
+    """A queue through which much goes stays small, whatever is buried in it."""
+    with FileStorage(tmp_path / "queues", sizes=TINY, durability="process") as storage:
+        queue = jobs(storage)
+        queue.enqueue_many(["buried"] * 10)
+        for entry in queue.dequeue(limit=10):
+            queue.mark_failed(entry, error="no")
+        live(queue, 1000)
+    assert size(tmp_path) < 30 * TINY.segment
+    with FileStorage(tmp_path / "queues", sizes=TINY) as storage:
+        assert len(DeadLetterQueue("jobs", None, storage).list()) == 10
+
+
+@pytest.mark.parametrize(("history", "stays"), [(timedelta(hours=1), True), (1 << 30, True), (0, False)])
+def test_history_is_kept(open_storage, tmp_path, clock, history, stays):
+    """Segments stay as long, or as many bytes, as was once said, whoever compacts."""
+    open_storage(history=history).close()
+    storage = open_storage()
+    live(jobs(storage), 200)
+    assert bool(storage.compact("jobs").freed) is not stays
+    clock.advance(timedelta(hours=2))
+    live(jobs(storage), 50)
+    assert bool(storage.compact("jobs").freed) is (history != 1 << 30)
+
+
+@pytest.mark.parametrize("history", [-1, True, 1.5, timedelta(-1), "1h"])
+def test_history_is_checked(tmp_path, history):
+    """What is no duration and no number of bytes is refused before anything is made."""
+    with pytest.raises(InvalidOption, match="history"):
+        FileStorage(tmp_path / "queues", history=history)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_queue(open_storage):
+    """A queue that does not exist is not compacted into being."""
+    with pytest.raises(QueueNotFound):
+        open_storage().compact("jobs")
