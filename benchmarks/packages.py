@@ -1,8 +1,8 @@
 """The peers' Python packages: beside the environment of DuraQ, not in it.
 
-A package that is merely installed is not without effect: portalocker, for one, imports redis where it finds
-it, and each start of DuraQ would pay for that. So ``make bench`` installs them into a directory of their
-own, and only the processes that open a peer look into it.
+A package that is merely installed is not without effect: others import it where they find it, and each start
+would pay for that. So ``make bench`` installs them into a directory of their own, and only the processes that
+open a peer look into it.
 """
 
 from __future__ import annotations

@@ -184,6 +184,15 @@ class Queue(Generic[T]):
         entry_id, token, _ = self._lease_of(entry)
         self._storage.commit({self.name: (Complete(entry_id, token),)})
 
+    def mark_completed_many(self, entries: Iterable[QueueEntry[T] | str]) -> None:
+        """Complete all of them or, if one of their leases has ended, none; with one sync.
+
+        Raises LeaseLost or NotLeased, as ``mark_completed`` does, and names the entry.
+        """
+        leases = [self._lease_of(entry) for entry in entries]
+        if leases:
+            self._storage.commit({self.name: [Complete(entry_id, token) for entry_id, token, _ in leases]})
+
     def mark_failed(
         self,
         entry: QueueEntry[T] | str,

@@ -18,8 +18,8 @@ from duraq.journal import checkpoint, record, segment
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.opening import History
-from duraq.journal.record import BadRecord
-from duraq.journal.segment import Segments
+from duraq.journal.record import BadRecord, Record, Seal
+from duraq.journal.segment import REFUSED, Segments
 
 # A queue may take so many times its live bytes, and a segment. Below the promised 2: while the oldest
 # segments are worked through, new ones are written.
@@ -50,9 +50,11 @@ def _total(folded: Folded) -> int:
 
 def following(fs: FileSystem, segments: Segments, history: History, now: int) -> int | None:
     """The segment behind the first one; None if that is to be kept, as history."""
-    if "seconds" in history and _sealed_at(fs, segments) > now - history["seconds"] * 1_000_000:
+    seal, _, at = _seal(fs, segments)
+    if "seconds" in history and at > now - history["seconds"] * 1_000_000:
         return None
-    return min(number for number in segment.numbers(fs, segments.directory) if number > segments.first)
+    assert isinstance(seal, Seal)
+    return seal.next
 
 
 def furthest(folded: Folded, first: int, history: History) -> int:
@@ -62,16 +64,21 @@ def furthest(folded: Folded, first: int, history: History) -> int:
     return max(first, min(folded.oldest, folded.checkpoint))
 
 
-def _sealed_at(fs: FileSystem, segments: Segments) -> int:
+def _seal(fs: FileSystem, segments: Segments) -> Record:
+    """The last record of the first segment. Raises StorageDamaged if that is no seal."""
     name = segment.file_name(segments.first)
     with _opened(fs, segments.directory, name) as fd:
         end = fs.size(fd)
         start = max(0, end - _TAIL)
-        seal = fs.pread(fd, end - start, start).splitlines(keepends=True)[-1]
+        tail = fs.pread(fd, end - start, start)
+    line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
     try:
-        return record.decode(seal).at
+        found = record.decode(line)
+        if not isinstance(found.operation, Seal):
+            raise BadRecord("the segment does not end in a seal")
     except BadRecord as error:
-        raise StorageDamaged(str(error), path=f"{segments.queue}/segments/{name}") from None
+        raise StorageDamaged(str(error), path=f"{segments.queue}/segments/{name}", hint=REFUSED) from None
+    return found
 
 
 def length_before(fs: FileSystem, segments: Segments, first: int) -> int:

@@ -15,9 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from portalocker.exceptions import AlreadyLocked, LockException
-from portalocker.portalocker import FlockLocker
-
 from duraq.errors import NotAStorage
 
 DIRECTORY_MODE = 0o700
@@ -116,27 +113,19 @@ class RealFileSystem:
         self.datasync: Callable[[int], None] = os.fdatasync
         self.sync: Callable[[int], None] = os.fsync
         self.close: Callable[[int], None] = os.close
-        # The locker class, on descriptors kept open: portalocker.Lock would reopen the file and poll. For the
-        # two calls that every operation makes, the primitive that it pins: half of the time, and OSError.
-        self._locker = FlockLocker()
-        flock, exclusive, nothing = self._locker.locker, fcntl.LOCK_EX, fcntl.LOCK_UN
+        flock, exclusive, nothing = fcntl.flock, fcntl.LOCK_EX, fcntl.LOCK_UN
         self.lock: Callable[[int], None] = lambda fd: flock(fd, exclusive)
         self.unlock: Callable[[int], None] = lambda fd: flock(fd, nothing)
 
     def try_lock(self, fd: int) -> bool:
         try:
-            self._locker.lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type]
-        except AlreadyLocked:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             return False
-        except LockException as error:
-            raise _os_error(error) from error
         return True
 
     def share_lock(self, fd: int) -> None:
-        try:
-            self._locker.lock(fd, fcntl.LOCK_SH)  # type: ignore[arg-type]
-        except LockException as error:
-            raise _os_error(error) from error
+        fcntl.flock(fd, fcntl.LOCK_SH)
 
     def open_root(self, path: str, *, create: bool = False) -> int:
         directory = Path(path)
@@ -225,8 +214,3 @@ def _make_directory(path: Path) -> None:
             os.fsync(parent)
         finally:
             os.close(parent)
-
-
-def _os_error(error: LockException) -> OSError:
-    """The system's own error (no locks left, say) inside portalocker's, which is not an OSError."""
-    return error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error))

@@ -21,12 +21,10 @@ import re
 import secrets
 import select
 from contextlib import ExitStack
-from fcntl import LOCK_NB, LOCK_SH
+from fcntl import LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
 import orjson
-from portalocker.exceptions import AlreadyLocked
-from portalocker.portalocker import FlockLocker
 
 from duraq.clock import Clock
 from duraq.errors import StorageClosed, StorageError, StorageForked
@@ -39,7 +37,6 @@ _WORKER = re.compile(r"[1-9]\d*-[0-9a-f]{8}")
 _FILE = re.compile(rf"(?P<worker>{_WORKER.pattern})\.(?P<kind>new|json|fifo)")
 _ARGV_LIMIT = 1024
 _files = RealFileSystem()
-_locker = FlockLocker()
 
 
 class Watch(Descriptor):
@@ -203,8 +200,8 @@ def _share(directory: int, name: str) -> int | None:
     """
     lock = _files.open_file(directory, name, writable=False)
     try:
-        _locker.lock(lock, LOCK_SH | LOCK_NB)  # type: ignore[arg-type] # plain ints skip 5 us of IntFlag
-    except AlreadyLocked:
+        flock(lock, LOCK_SH | LOCK_NB)
+    except BlockingIOError:
         os.close(lock)
         return None
     return lock

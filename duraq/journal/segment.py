@@ -111,7 +111,10 @@ def last_drop(
     Raises StorageDamaged if it cannot be read: nobody could say what else is needed.
     """
     for segment in reversed(existing):
-        fd = file_system.open_file(directory, file_name(segment), writable=False)
+        try:
+            fd = file_system.open_file(directory, file_name(segment), writable=False)
+        except FileNotFoundError:
+            continue  # dropped, and removed since it was listed
         try:
             data = file_system.pread(fd, file_system.size(fd), 0)
         finally:
@@ -179,7 +182,10 @@ class Segments:
                 raise self._missing(first)
             if self._existing and not self._writable:
                 first = self._existing[0]  # empty like all the others
-        self._fd = self._open(first, create=True)
+        try:
+            self._fd = self._open(first, create=True)
+        except FileNotFoundError:
+            raise self._missing(first) from None
         self.segment = self.next_seq = first
 
     def note_drop(self, operation: Drop, where: Where) -> None:
@@ -191,7 +197,10 @@ class Segments:
             self.known_from = None
 
     def _length(self, segment: int) -> int:
-        fd = self._open(segment)
+        try:
+            fd = self._open(segment)
+        except FileNotFoundError:
+            return 0  # dropped, and removed since it was listed
         try:
             return self._fs.size(fd)
         finally:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from duraq import Counts, EntryNotFound, EntryStatus, Queue
+from duraq import Counts, DuplicateEntry, EntryNotFound, EntryStatus, LeaseLost, NotLeased, Queue
 
 SECOND = timedelta(seconds=1)
 # Long enough for any machine; no test waits for it unless something is broken.
@@ -148,6 +148,31 @@ def test_several_at_once(queue):
     for entry in first:
         queue.mark_completed(entry)
     assert queue.counts() == Counts(leased=2)
+
+
+def test_several_are_completed_together(queue):
+    """Entries that were taken together are completed together, given themselves or by their ids."""
+    queue.enqueue_many(range(5))
+    first, *others = queue.dequeue(limit=4)
+    queue.mark_completed_many([first.id, *others])
+    queue.mark_completed_many([])
+    assert [entry.data for entry in queue.entries()] == [4]
+
+
+def test_completed_together_or_not_at_all(queue):
+    """If one lease of several has ended none is completed, and the error names its entry."""
+    queue.enqueue_many(range(3))
+    first, second, third = queue.dequeue(limit=3)
+    queue.mark_failed(second, "no")
+    with pytest.raises(LeaseLost, match=second.id):
+        queue.mark_completed_many([first, second, third])
+    assert queue.counts().leased == 2
+    with pytest.raises(NotLeased, match="elsewhere"):
+        queue.mark_completed_many([first.id, "elsewhere"])
+    with pytest.raises(DuplicateEntry, match=first.id):
+        queue.mark_completed_many([first, first])
+    queue.mark_completed_many([first, third])
+    assert queue.counts().leased == 0
 
 
 def test_one_at_least(queue):

@@ -205,7 +205,7 @@ def test_a_lock_that_the_system_refuses_is_an_os_error(root, monkeypatch):
     def refuse(fd, flags):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("portalocker.portalocker.FlockLocker._locker", staticmethod(refuse))
+    monkeypatch.setattr("fcntl.flock", refuse)
     fs = RealFileSystem()
     for call in (fs.lock, fs.try_lock, fs.share_lock):
         with pytest.raises(OSError, match="No locks") as refused:

@@ -42,7 +42,6 @@ def test_help_is_quick():
             "watchfiles",
             "msgspec",
             "orjson",
-            "portalocker",
             "durationpy",
             "anyio",
             "uuid_utils",
