@@ -72,13 +72,15 @@ def _seal(fs: FileSystem, segments: Segments) -> Record:
         start = max(0, end - _TAIL)
         tail = fs.pread(fd, end - start, start)
     line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
+    why = "the segment does not end in a seal"
     try:
         found = record.decode(line)
-        if not isinstance(found.operation, Seal):
-            raise BadRecord("the segment does not end in a seal")
     except BadRecord as error:
-        raise StorageDamaged(str(error), path=f"{segments.queue}/segments/{name}", hint=REFUSED) from None
-    return found
+        why = str(error)
+    else:
+        if isinstance(found.operation, Seal):
+            return found
+    raise StorageDamaged(why, path=f"{segments.queue}/segments/{name}", hint=REFUSED)
 
 
 def length_before(fs: FileSystem, segments: Segments, first: int) -> int:
