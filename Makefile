@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-deep lint format bench bench-check bench-baseline clean
+.PHONY: demo test test-deep lint format bench bench-day bench-check bench-baseline clean
 
 demo: .venv/core.stamp
 	$(BIN)/duraq demo
@@ -28,6 +28,11 @@ format: .venv/dev.stamp
 bench: .venv/bench.stamp
 	$(BIN)/python -m benchmarks --json benchmarks/results/latest.json \
 		--chart benchmarks/results/latest.svg $(BENCH)
+
+# One queue's day in fast motion: what it takes of the disk and of memory, and whether anything is lost.
+DAY ?= 2000000
+bench-day: .venv/core.stamp
+	$(BIN)/python -m benchmarks.day $(DAY)
 
 # Against the ratios of benchmarks/baseline.json, which bench-baseline makes anew.
 bench-check: .venv/core.stamp
