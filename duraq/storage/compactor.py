@@ -23,9 +23,9 @@ log = logging.getLogger("duraq")
 
 Wanted = Callable[[Folded, History], bool]
 
-# What one step writes again at most. Others wait for a step: 2 to 5 ms.
-ENTRIES = 128
-BYTES = 256 << 10
+# What one step writes again at most. Others wait for a step, some 1 to 2 ms.
+ENTRIES = 64
+BYTES = 128 << 10
 # Segments that go for each new one. Three: then the live ones are worked through before the queue has grown
 # from SLACK to twice its live bytes.
 PACE = 3
