@@ -55,6 +55,9 @@ class Shelf(Protocol):
     def take(self, entry_id: str) -> Entry:
         """Take the entry off the shelf. Raises KeyError if it is not there."""
 
+    def replace(self, entry_id: str, seq: int) -> None:
+        """Take it off the shelf unread, if it is there; ``seq`` is the number of its enqueue."""
+
     def expired(self, now: int, limit: int) -> list[Entry]:
         """Entries whose TTL passed, at most ``limit``. They stay where they are."""
 
@@ -89,6 +92,9 @@ class EmptyShelf:
 
     def take(self, entry_id: str) -> Entry:
         raise KeyError(entry_id)
+
+    def replace(self, entry_id: str, seq: int) -> None:
+        """Nothing is here."""
 
     def expired(self, now: int, limit: int) -> list[Entry]:  # noqa: ARG002 - as above
         return []

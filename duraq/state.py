@@ -370,20 +370,14 @@ class QueueState:
     def _resume(self, _operation: ResumeQueue, _seq: int, _at: int, _where: Any, _position: int) -> None:
         self.pause = None
 
-    def _keep(self, operation: Keep, _seq: int, at: int, where: Any, position: int) -> None:
+    def _keep(self, operation: Keep, _seq: int, _at: int, where: Any, position: int) -> None:
         entry = self.entries.get(operation.id)
-        if entry is None:
-            try:
-                entry = self._unshelve(operation.id, at)
-            except KeyError:
-                # What was written of it before is gone.
-                self._admit(operation.entry, where, position)
-                return
-            if entry.status is READY:
-                self._ready.add(entry)
-            elif entry.status is SCHEDULED:
-                heappush(self._scheduled, (entry.ready_at or 0, entry.seq, entry))
-        entry.where = where
+        if entry is not None:
+            entry.where = where
+            return
+        # Nowhere at all, if what was written of it before is gone.
+        self.shelf.replace(operation.id, operation.entry.seq)
+        self._admit(operation.entry, where, position)
 
     def _drop_before(self, operation: Drop, _seq: int, _at: int, _where: Any, _position: int) -> None:
         self.tokens = max(self.tokens, operation.tokens)

@@ -72,8 +72,8 @@ class Folded:
             if not begun and not self._skip(0, position):
                 self.segments.start()
             self._read_on(position)
-        except Gap as error:
-            if not begun and not self._adopted:
+        except StorageDamaged as error:
+            if not self._adopted and not (begun and isinstance(error, Gap)):
                 raise
             # What is derived, and what was read before others removed it, never convicts the records.
             raise Mislaid(self.state.name, error.reason) from None

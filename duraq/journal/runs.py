@@ -271,6 +271,21 @@ class Runs:
             seen = self._seen.pop(entry_id)
         run, row, entry = seen
         entry.status = run.status(row)
+        self._take(run, row)
+        return entry
+
+    def replace(self, entry_id: str, seq: int) -> None:
+        """Take it off the shelf unread, if it is there."""
+        # Its record may be gone already. No two entries have the same number.
+        self._seen.pop(entry_id, None)
+        for run in [run for run in self._runs.values() if run.may_have(entry_id)]:
+            index = self._index(run)
+            for row in index.candidates(entry_id):
+                if index.row(row).order == seq and not run.is_taken(row):
+                    self._take(run, row)
+                    return
+
+    def _take(self, run: Run, row: int) -> None:
         index, before = self._index(run), run.head_key
         was = run.take(index, row)
         if was == IS_READY:
@@ -284,7 +299,6 @@ class Runs:
             del self._runs[run.segment]
             self._indexes.pop(run.segment, None)
             self.finished.append(run.segment)
-        return entry
 
     # -- expiry ----------------------------------------------------------------------------------------
 
