@@ -10,9 +10,10 @@ A crash on the way leaves keep records that say nothing new, or files that nobod
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from duraq.entry import Entry
 from duraq.errors import StorageDamaged
 from duraq.journal import checkpoint, record, segment
 from duraq.journal.filesystem import FileSystem
@@ -24,6 +25,7 @@ from duraq.journal.segment import REFUSED, Segments
 # A queue may take so many times its live bytes, and a segment. Below the promised 2: while the oldest
 # segments are worked through, new ones are written.
 SLACK = 1.5
+_ATTEMPT = 300  # bytes of one that has nothing to tell
 _TAIL = 512  # bytes that a seal fits into
 
 
@@ -83,6 +85,14 @@ def _seal(fs: FileSystem, segments: Segments) -> Record:
     raise StorageDamaged(why, path=f"{segments.queue}/segments/{name}", hint=REFUSED)
 
 
+def length_of(entry: Entry) -> int:
+    """About how long its record will be when it is kept."""
+    errors = (attempt.error for attempt in entry.history)
+    said = sum(len(error.message) + len(error.traceback) + _ATTEMPT for error in errors)
+    length: int = entry.where[2]
+    return length + said
+
+
 def length_before(fs: FileSystem, segments: Segments, first: int) -> int:
     """How many bytes there are from the first segment that is needed to that one."""
     directory = segments.directory
@@ -93,43 +103,31 @@ def length_before(fs: FileSystem, segments: Segments, first: int) -> int:
     )
 
 
-def any_before(fs: FileSystem, segments: Segments) -> bool:
-    """Whether there are files of segments that are not needed."""
-    return segments.first > min(segment.numbers(fs, segments.directory))
+def needless(fs: FileSystem, folded: Folded) -> list[str]:
+    """Files that belong to segments that were dropped, and that nobody needs; segments last."""
+    directory, first, indexes = folded.segments.directory, folded.segments.first, folded.indexes
+    return [
+        segment.file_name(number, suffix)
+        for suffix in (checkpoint.SUFFIX, checkpoint.INDEX_SUFFIX, segment.SUFFIX)
+        for number in segment.numbers(fs, directory, suffix)
+        if number < first and not (suffix == checkpoint.INDEX_SUFFIX and number in indexes)
+    ]
 
 
-def sweep(fs: FileSystem, root: int, queue: str, first: int, indexes: Collection[int]) -> int:
-    """Remove what a drop, which is durable, has made needless; returns how many bytes that was.
-
-    ``indexes`` are those that are still in use.
-    """
+def remove(fs: FileSystem, directory: int, names: Sequence[str]) -> int:
+    """Remove these files; returns how many bytes they had. The drop must be durable."""
     freed = 0
-    with segments_of(fs, root, queue) as directory:
+    for name in names:
+        with _opened(fs, directory, name) as fd:
+            freed += fs.size(fd)
         # No sync: a name that comes back after a power cut is needed by nobody, and goes the next time.
-        for suffix in (checkpoint.SUFFIX, checkpoint.INDEX_SUFFIX, segment.SUFFIX):
-            for number in segment.numbers(fs, directory, suffix):
-                if number < first and not (suffix == checkpoint.INDEX_SUFFIX and number in indexes):
-                    # Whoever writes a checkpoint removes older ones.
-                    with suppress(FileNotFoundError):
-                        freed += _length(fs, directory, number, suffix)
-                        fs.unlink(directory, segment.file_name(number, suffix))
+        fs.unlink(directory, name)
     return freed
 
 
-def _length(fs: FileSystem, directory: int, number: int, suffix: str = segment.SUFFIX) -> int:
-    with _opened(fs, directory, segment.file_name(number, suffix)) as fd:
+def _length(fs: FileSystem, directory: int, number: int) -> int:
+    with _opened(fs, directory, segment.file_name(number)) as fd:
         return fs.size(fd)
-
-
-@contextmanager
-def segments_of(fs: FileSystem, root: int, queue: str) -> Iterator[int]:
-    """A descriptor of our own of the directory that the queue's segments are in."""
-    with ExitStack() as opened:
-        home = fs.open_dir(root, queue)
-        opened.callback(fs.close, home)
-        directory = fs.open_dir(home, "segments")
-        opened.callback(fs.close, directory)
-        yield directory
 
 
 @contextmanager

@@ -26,6 +26,7 @@ Wanted = Callable[[Folded, History], bool]
 # What one step writes again at most. Others wait for a step, some 1 to 2 ms.
 ENTRIES = 64
 BYTES = 128 << 10
+FILES = 16  # and removes
 # Segments that go for each new one. Three: then the live ones are worked through before the queue has grown
 # from SLACK to twice its live bytes.
 PACE = 3
@@ -60,6 +61,7 @@ class Compactor:
         self._write = write
         self._make_room = make_room
         self._threads = threading.Lock()
+        self._lock = -1  # a descriptor of the directory of the queue that is being compacted
         self._due: set[str] = set()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -120,17 +122,35 @@ class Compactor:
             return
         fs = self._log.fs
         try:
-            self._log.check_usable()
-            with compaction.segments_of(fs, self._log.root, queue) as directory:
-                if wait:
-                    fs.lock(directory)
-                elif not fs.try_lock(directory):
-                    yield False
-                    return
-                # It ends with the descriptor.
+            with self._turn:
+                # A descriptor of our own: that of the queue may be closed when the turn is over.
+                home = fs.open_dir(self._log.root, queue)
+                try:
+                    self._lock = fs.open_dir(home, "segments")
+                finally:
+                    fs.close(home)
+            if wait:
+                fs.lock(self._lock)
+            elif not fs.try_lock(self._lock):
+                yield False
+                return
+            try:
                 yield True
+            finally:
+                # By hand: a forked child that has not closed it would go on holding it.
+                fs.unlock(self._lock)
         finally:
+            self._let_go()
             self._threads.release()
+
+    def _let_go(self) -> None:
+        if self._lock >= 0:
+            self._log.fs.close(self._lock)
+            self._lock = -1
+
+    def after_fork_in_child(self) -> None:
+        """The descriptor is the parent's, and the lock with it."""
+        self._let_go()
 
     # -- the work --------------------------------------------------------------------------------------
 
@@ -178,7 +198,7 @@ class Compactor:
         keeps: list[Operation] = []
         room = BYTES
         for entry in folded.lying_before(first, ENTRIES):
-            room -= entry.where[2]
+            room -= compaction.length_of(entry)
             if room < 0 and keeps:
                 break
             keeps.append(Keep(entry.id, folded.segments.payload(entry.where), entry))
@@ -189,13 +209,17 @@ class Compactor:
         return [Drop(first, gone, folded.state.tokens, folded.state.pause)]
 
     def _sweep(self, queue: str) -> int:
-        """Remove the files that drops have made needless."""
-        with self._turn:
-            folded = self._folded(queue)
-            if folded is None or not compaction.any_before(self._log.fs, folded.segments):
-                return 0
-            first, position = folded.segments.first, self._log.journal.standing.end
-            indexes = folded.indexes
-        # Whoever wrote the drop may have died before it was durable.
-        self._log.settle(position)
-        return compaction.sweep(self._log.fs, self._log.root, queue, first, indexes)
+        """Remove the files that drops have made needless; returns how many bytes they had."""
+        fs, freed, durable = self._log.fs, 0, -1
+        while True:
+            with self._turn:
+                folded = self._folded(queue)
+                names = [] if folded is None else compaction.needless(fs, folded)
+                if folded is None or not names:
+                    return freed
+                if durable >= 0:
+                    freed += compaction.remove(fs, folded.segments.directory, names[:FILES])
+                    continue
+                durable = self._log.journal.standing.end
+            # Whoever wrote the drop may have died before it was durable.
+            self._log.settle(durable)

@@ -40,7 +40,7 @@ from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.times import rfc3339
 from duraq.journal.waiters import Waiters
-from duraq.operations import Complete, Enqueue, Operation, Release
+from duraq.operations import Complete, Enqueue, Keep, Operation, Release
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.compactor import Compacted, Compactor
@@ -265,7 +265,8 @@ class FileStorage(FoldStorage):
                 group = segments.compose(operations, stamp)
                 groups.append((segments, group))
                 length += group.bytes
-            if length > self._log.sizes.group:
+            # What is written already can be written again, however long it has become meanwhile.
+            if length > self._log.sizes.group and not isinstance(operations[0], Keep):
                 raise self._too_large(length)
             end = self._log.append(groups, soon=soon and self._power)
         except NeedsRoom as need:
@@ -487,6 +488,7 @@ class FileStorage(FoldStorage):
             return
         self._closing_lock = threading.RLock()
         self._log.after_fork_in_child()
+        self._compactor.after_fork_in_child()
         for known in self._queues.values():
             self._fs.close(known.waiters.directory)
         self._fs.close(self._leases)
