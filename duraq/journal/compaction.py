@@ -1,9 +1,9 @@
 """Which segments of a queue are to go, and how their files go.
 
 Segments go from the oldest on. What still lives in one is first written again at the queue's end, as keep
-records; then a drop record says before which segment nothing is needed; and once that is durable the files
-go. Nothing that is over can come back this way: the end of an entry always lies behind its beginning, so it
-is the beginning that goes first.
+records; then a drop record says before which segment nothing is needed; and once that is durable, and there
+is a checkpoint behind it, the files go. Nothing that is over can come back this way: the end of an entry
+always lies behind its beginning, so it is the beginning that goes first.
 
 A crash on the way leaves keep records that say nothing new, or files that nobody needs.
 """
@@ -105,7 +105,7 @@ def length_before(fs: FileSystem, segments: Segments, first: int) -> int:
 
 def needless(fs: FileSystem, folded: Folded) -> list[str]:
     """Files that belong to segments that were dropped, and that nobody needs; segments last."""
-    directory, first, indexes = folded.segments.directory, folded.segments.first, folded.indexes
+    directory, first, indexes = folded.segments.directory, folded.first_needed, folded.indexes
     return [
         segment.file_name(number, suffix)
         for suffix in (checkpoint.SUFFIX, checkpoint.INDEX_SUFFIX, segment.SUFFIX)

@@ -151,6 +151,11 @@ class Folded:
         return 0 if self._last is None else self._last.seal.segment
 
     @property
+    def first_needed(self) -> int:
+        """The first segment that is needed by whoever begins at the last checkpoint, made behind a drop."""
+        return 0 if self._last is None else self._last.first
+
+    @property
     def indexes(self) -> set[int]:
         """The segments whose indexes are needed, by us or by the checkpoint before the last."""
         finished = [] if self._last is None else self._last.finished
@@ -163,11 +168,14 @@ class Folded:
         found: int = min([self._runs.oldest, *here])
         return found
 
-    def lying_before(self, segment: int, limit: int) -> list[Entry]:
-        """Entries whose records lie in segments before that one, at most ``limit``."""
+    def lying_before(self, segment: int, limit: int) -> list[Entry] | None:
+        """Entries whose records lie in segments before that one, at most ``limit``.
+
+        None if none was found yet, but there is more to look at; it goes on there the next time.
+        """
         here = (entry for entry in self.state.entries.values() if entry.where[0] < segment)
         found = list(islice(here, limit))
-        return found + self._runs.before(segment, limit - len(found))
+        return found or self._runs.before(segment, limit)
 
     # -- writing ---------------------------------------------------------------------------------------
 

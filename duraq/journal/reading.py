@@ -72,6 +72,16 @@ class View(NamedTuple):
 
 def look(fs: FileSystem, root: int) -> View:
     """The storage as its next opener would find it. ``root`` remains the caller's to close."""
+    for _ in range(_ATTEMPTS - 1):
+        # Segments that are dropped and removed between two looks can pass for lost ones.
+        view = _look(fs, root)
+        if not view.damaged:
+            return view
+        time.sleep(_PAUSE)
+    return _look(fs, root)
+
+
+def _look(fs: FileSystem, root: int) -> View:
     overlay = Overlay(fs)
     top = overlay.adopt(root)
     lengths = _lengths(overlay, top)

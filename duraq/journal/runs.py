@@ -24,6 +24,7 @@ from duraq.operations import Enqueue, Keep
 from duraq.shelf import Mislaid
 
 OPEN_INDEXES = 8
+LOOKS = 4  # indexes that are searched while others wait
 SEEN = 10_000  # entries that were looked at and are kept in case they are taken next
 
 
@@ -351,15 +352,17 @@ class Runs:
         """How long the records of all entries here are, together."""
         return sum(run.bytes for run in self._runs.values())
 
-    def before(self, segment: int, limit: int) -> list[Entry]:
-        """Entries whose records lie in segments before that one, at most ``limit``. They stay here."""
-        found: list[Entry] = []
-        for run in [run for run in self._runs.values() if run.oldest < segment]:
+    def before(self, segment: int, limit: int) -> list[Entry] | None:
+        """Entries whose records lie in segments before that one, at most ``limit``. They stay here.
+
+        Not all runs are looked at in one call: None if none was found in those, but there are others.
+        """
+        runs = [run for run in self._runs.values() if run.oldest < segment]
+        for run in runs[:LOOKS]:
             rows = run.before(self._index(run), segment)
-            found += [self._look(run, row) for row in rows[: limit - len(found)]]
-            if len(found) == limit:
-                break
-        return found
+            if rows:
+                return [self._look(run, row) for row in rows[:limit]]
+        return None if len(runs) > LOOKS else []
 
     # -- all of them -----------------------------------------------------------------------------------
 

@@ -378,19 +378,19 @@ class Segments:
 
     # -- writing, under the storage's lock -------------------------------------------------------------
 
-    def compose(self, operations: Sequence[Operation], at: str) -> Group:
+    def compose(self, operations: Sequence[Operation], at: str, *, seal: bool = False) -> Group:
         """The lines of these operations, numbered, and where they are to go. Writes nothing of them.
 
-        A full segment is sealed first; the new file is made here, empty, so that running out of
-        descriptors or inodes is known before anything is written.
+        A full segment (with ``seal``, any) is sealed first; the new file is made here, empty, so that running
+        out of descriptors or inodes is known before anything is written.
         """
         seq, segment, size = self.next_seq, self.segment, self.size
         parts: list[Share] = []
-        seal = None
-        if size >= self.limit:
+        sealed = None
+        if size >= self.limit or (seal and size):
             line = record.encode(Seal(seq + 1), seq, at)
             parts.append((self.queue, segment, size, line))
-            seal = _seal_at((segment, size, len(line)), line, seq + 1)
+            sealed = _seal_at((segment, size, len(line)), line, seq + 1)
             seq += 1
             segment, size = seq, 0
             if segment not in self._sealed:  # else an earlier group that was not written made it
@@ -401,7 +401,7 @@ class Segments:
             lines.append(encode(operation, number, at))
         data = b"".join(lines)
         parts.append((self.queue, segment, size, data))
-        return Group(parts, lines, seq, len(data), seal)
+        return Group(parts, lines, seq, len(data), sealed)
 
     def write(self, group: Group) -> None:
         """Put the group's lines into the segments.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NamedTuple
 
 from duraq.clock import Clock
+from duraq.entry import Entry
 from duraq.errors import DuraqError, StorageClosed, StorageForked
 from duraq.journal import compaction
 from duraq.journal.folded import Folded
@@ -50,17 +50,21 @@ class Compactor:
         *,
         turn: AbstractContextManager[object],
         folded: Callable[[str], Folded | None],
-        write: Callable[[str, Sequence[Operation]], int],
+        write: Callable[[str, Sequence[Operation], bool], int],
         make_room: Callable[[], None],
     ) -> None:
-        """``folded`` gives a queue that is caught up, ``write`` writes and folds: both in a turn only."""
+        """``folded`` gives a queue that is caught up, ``write`` writes and folds: both in a turn only.
+
+        The last argument of ``write``: whether to seal the segment before.
+        """
         self._log = journal
         self._clock = clock
         self._turn = turn
         self._folded = folded
         self._write = write
         self._make_room = make_room
-        self._threads = threading.Lock()
+        # Re-entrant, only so that whoever was interrupted can tell whether it has it.
+        self._threads = threading.RLock()
         self._lock = -1  # a descriptor of the directory of the queue that is being compacted
         self._due: set[str] = set()
         self._stopping = False
@@ -80,12 +84,15 @@ class Compactor:
             self._thread.start()
 
     def _run(self) -> None:
-        while self._due:
-            queue = self._due.pop()
+        while True:
+            try:
+                queue = self._due.pop()
+            except KeyError:
+                return
             try:
                 with self._alone(queue, wait=False) as alone:
                     if alone:
-                        self._compact(queue, compaction.is_due, PACE)
+                        self._compact(queue, compaction.is_due)
             except (StorageClosed, StorageForked):
                 return
             except (DuraqError, OSError) as error:
@@ -110,18 +117,23 @@ class Compactor:
 
             def wanted(folded: Folded, history: History) -> bool:
                 # Up to where it stands now: what is written again is not to be worked through as well.
-                return folded.segments.first < end and compaction.is_worth_it(folded, history)
+                return folded.segments.first <= end and compaction.is_worth_it(folded, history)
 
-            return self._compact(queue, wanted, sys.maxsize)
+            total = Compacted(queue, 0, 0)
+            while True:
+                found = self._compact(queue, wanted)
+                total = Compacted(queue, total.freed + found.freed, total.kept + found.kept)
+                if not found.freed:
+                    return total
 
     @contextmanager
     def _alone(self, queue: str, *, wait: bool) -> Iterator[bool]:
         """Nobody else compacts the queue meanwhile. Without ``wait``: or False, if somebody does."""
-        if not self._threads.acquire(blocking=wait):
-            yield False
-            return
         fs = self._log.fs
         try:
+            if not self._threads.acquire(blocking=wait):
+                yield False
+                return
             with self._turn:
                 # A descriptor of our own: that of the queue may be closed when the turn is over.
                 home = fs.open_dir(self._log.root, queue)
@@ -139,9 +151,11 @@ class Compactor:
             finally:
                 # By hand: a forked child that has not closed it would go on holding it.
                 fs.unlock(self._lock)
+                self._let_go()
         finally:
-            self._let_go()
-            self._threads.release()
+            # A Ctrl-C may have come at any moment.
+            with suppress(RuntimeError):  # not ours
+                self._threads.release()
 
     def _let_go(self) -> None:
         if self._lock >= 0:
@@ -154,16 +168,23 @@ class Compactor:
 
     # -- the work --------------------------------------------------------------------------------------
 
-    def _compact(self, queue: str, wanted: Wanted, segments: int) -> Compacted:
-        freed, kept = self._sweep(queue), 0  # what an earlier one has left behind
-        for count in range(segments):
+    def _compact(self, queue: str, wanted: Wanted) -> Compacted:
+        """Let some of the oldest segments go, as long as that is wanted."""
+        kept = 0
+        for count in range(PACE):
             first = None if count and self._stopping else self._next(queue, wanted)
             if first is None:
                 break
-            while step := self._step(queue, first):
+            while (step := self._step(queue, first)) is not None:
                 kept += step
-            freed += self._sweep(queue)
-        return Compacted(queue, freed, kept)
+        self._write_again(queue, self._checkpoint)
+        return Compacted(queue, self._sweep(queue), kept)
+
+    def _checkpoint(self, folded: Folded) -> tuple[Sequence[Operation], bool] | None:
+        """Have a checkpoint behind the last drop: who begins there needs nothing of what was dropped."""
+        if folded.first_needed >= folded.segments.first:
+            return None
+        return [Drop(folded.segments.first, 0, folded.state.tokens, folded.state.pause)], True
 
     def _next(self, queue: str, wanted: Wanted) -> int | None:
         """From which segment on everything is to be, if the oldest one is to go."""
@@ -174,16 +195,34 @@ class Compactor:
                 return None
             return compaction.following(self._log.fs, folded.segments, history, self._clock.now())
 
-    def _step(self, queue: str, first: int) -> int:
-        """Write again some of what lies before that segment and return how much; if nothing does, drop it."""
+    def _step(self, queue: str, first: int) -> int | None:
+        """Write again some of what lies before that segment and return how much.
+
+        If nothing does, drop what comes before it; None if that is done.
+        """
+
+        def some(folded: Folded) -> tuple[Sequence[Operation], bool] | None:
+            if folded.segments.first >= first:
+                return None
+            found = folded.lying_before(first, ENTRIES)
+            return self._keeps(folded, found) if found != [] else self._drop(folded, first), False
+
+        written = self._write_again(queue, some)
+        return None if written is None else sum(isinstance(operation, Keep) for operation in written)
+
+    def _write_again(
+        self, queue: str, choose: Callable[[Folded], tuple[Sequence[Operation], bool] | None]
+    ) -> Sequence[Operation] | None:
+        """One step: what ``choose`` says, written and durable; None if it says that nothing is to be done."""
         while True:
             try:
                 with self._turn:
                     folded = self._folded(queue)
-                    if folded is None or folded.segments.first >= first:
-                        return 0
-                    operations = self._operations(folded, first)
-                    position = self._write(queue, operations)
+                    chosen = None if folded is None else choose(folded)
+                    if chosen is None:
+                        return None
+                    operations, seal = chosen
+                    position = self._write(queue, operations, seal) if operations else 0
                 break
             except NoRoom:
                 self._make_room()
@@ -192,18 +231,19 @@ class Compactor:
         # Before the next step: others get their turn. And what is dropped must be dropped for good, in every
         # mode of durability, before its files go.
         self._log.settle(position)
-        return 0 if isinstance(operations[0], Drop) else len(operations)
+        return operations
 
-    def _operations(self, folded: Folded, first: int) -> Sequence[Operation]:
+    def _keeps(self, folded: Folded, entries: Sequence[Entry] | None) -> Sequence[Operation]:
         keeps: list[Operation] = []
         room = BYTES
-        for entry in folded.lying_before(first, ENTRIES):
+        for entry in entries or ():
             room -= compaction.length_of(entry)
             if room < 0 and keeps:
                 break
             keeps.append(Keep(entry.id, folded.segments.payload(entry.where), entry))
-        if keeps:
-            return keeps
+        return keeps
+
+    def _drop(self, folded: Folded, first: int) -> Sequence[Operation]:
         first = compaction.furthest(folded, first, self._log.history)
         gone = compaction.length_before(self._log.fs, folded.segments, first)
         return [Drop(first, gone, folded.state.tokens, folded.state.pause)]

@@ -168,7 +168,7 @@ class FileStorage(FoldStorage):
             self.clock,
             turn=self._turn,
             folded=self._folded,
-            write=lambda queue, operations: self._write({queue: operations}, soon=True),
+            write=lambda queue, operations, seal: self._write({queue: operations}, soon=True, seal=seal),
             make_room=lambda: self._make_room(enqueuing=False),
         )
         batched = durability == "batched"
@@ -255,14 +255,16 @@ class FileStorage(FoldStorage):
         known = self._queues.get(queue)
         return None if known is None else known.folded.state
 
-    def _write(self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False) -> int:
+    def _write(
+        self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False, seal: bool = False
+    ) -> int:
         at = self.clock.now()
         stamp = rfc3339(at)
         try:
             groups, length = [], 0
             for queue, operations in changes.items():
                 segments = self._queues[queue].folded.segments
-                group = segments.compose(operations, stamp)
+                group = segments.compose(operations, stamp, seal=seal)
                 groups.append((segments, group))
                 length += group.bytes
             # What is written already can be written again, however long it has become meanwhile.
