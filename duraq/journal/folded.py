@@ -72,10 +72,12 @@ class Folded:
             if not begun and not self._skip(0, position):
                 self.segments.start()
             self._read_on(position)
-        except Gap as error:
+        except StorageDamaged as error:
             if not begun and not self._adopted:
                 raise
-            # What is derived, and what was read before others removed it, never convicts the records.
+            # What is derived, and what was read before others removed it, never convicts the records. And a
+            # checkpoint that came back in a power cut may lead to segments that were dropped, and came back
+            # in part. Read from the first record that is needed, damage is found again.
             raise Mislaid(self.state.name, error.reason) from None
 
     def _read_on(self, position: int) -> None:
