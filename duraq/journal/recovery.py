@@ -308,6 +308,8 @@ class Replay:
         finally:
             self._fs.close(quarantine)
         self._fs.truncate(fd, end)
+        # Or the next power cut brings it back, beside records of the same numbers that are durable by then.
+        sync_once(self._fs, fd)
         log.warning(
             "queue %s: cut %d unacknowledged bytes off %s, kept in quarantine/%s",
             queue,

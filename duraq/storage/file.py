@@ -438,9 +438,9 @@ class FileStorage(FoldStorage):
 
         It happens by itself as a queue grows; this does it now. Others go on working meanwhile.
         """
-        if queue not in self.queues():
-            raise QueueNotFound(f"there is no queue {queue!r}")
         try:
+            if queue not in self.queues():
+                raise QueueNotFound(f"there is no queue {queue!r}")
             return self._compactor.compact(queue)
         except OSError as error:
             raise self._refused(error, f"{self.path}/{queue}", StorageError) from error
