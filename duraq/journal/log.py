@@ -312,7 +312,8 @@ class Log:
         before = self.queues.pop(name, None)
         if before is not None:
             before.close()
-        found = self.queue(name)
+        # Made, if whoever was about to make its first segment was interrupted.
+        found = self.queue(name, create=True)
         assert found is not None
         return found
 

@@ -339,15 +339,17 @@ class Place(NamedTuple):
         self._names(remove=(".index", ".checkpoint"))
 
     def _names(self, remove: tuple[str, ...] = ()) -> list[str]:
-        root = self.fs.open_root(self.path)
-        try:
-            with compaction.segments_of(self.fs, root, "jobs") as directory:
-                names = self.fs.names(directory)
-                for name in names:
-                    if remove and name.endswith(remove):
-                        self.fs.unlink(directory, name)
-        finally:
-            self.fs.close(root)
+        with ExitStack() as opened:
+            root = self.fs.open_root(self.path)
+            opened.callback(self.fs.close, root)
+            home = self.fs.open_dir(root, "jobs")
+            opened.callback(self.fs.close, home)
+            directory = self.fs.open_dir(home, "segments")
+            opened.callback(self.fs.close, directory)
+            names = self.fs.names(directory)
+            for name in names:
+                if remove and name.endswith(remove):
+                    self.fs.unlink(directory, name)
         return sorted(names)
 
 

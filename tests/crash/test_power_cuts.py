@@ -26,6 +26,7 @@ from duraq.journal import recycling
 from duraq.journal.log import Sizes
 from duraq.model import AttemptError, Cause
 from duraq.operations import Bury, Complete, Enqueue, Fail, Operation, Release, Remove, Requeue
+from duraq.storage import compactor
 from duraq.storage.file import FileStorage
 from duraq.testing import Crashed, FakeClock, MemoryFileSystem
 
@@ -59,6 +60,7 @@ def _one_thread(monkeypatch):
     # What recovery reports, thousands of times, is not what a failing test is about.
     monkeypatch.setattr(logging.getLogger("duraq"), "disabled", True)
     monkeypatch.setattr(recycling, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Inline))
+    monkeypatch.setattr(compactor, "threading", SimpleNamespace(RLock=threading.RLock, Thread=Inline))
 
 
 # What must be true, without any of the code under test
