@@ -1,5 +1,6 @@
 """Compaction: which segments go, what is kept of them, and what everybody sees of that."""
 
+import os
 from datetime import timedelta
 
 import pytest
@@ -180,6 +181,81 @@ def test_a_sleeper_wakes_up(open_storage):
     assert [entry.id for entry in theirs.entries()] == ["before", "after"]
     theirs.mark_completed(held)
     assert theirs.dequeue().data == "after"
+
+
+def test_whoever_comes_after_it_begins_at_the_checkpoint(open_storage, caplog):
+    """After a compaction in the midst of work a newcomer does not fold everything from the records."""
+    storage = open_storage()
+    queue = jobs(storage)
+    queue.enqueue_many(range(200))
+    for _ in range(100):
+        queue.enqueue("urgent", priority=1)
+        queue.mark_completed(queue.dequeue())
+    queue.dequeue(limit=20)
+    assert storage.compact("jobs").kept
+    queue.dequeue(limit=20)
+    newcomer = open_storage()
+    assert jobs(newcomer).counts().ready == 160
+    assert newcomer._queues["jobs"].folded._adopted
+    assert [entry.data for entry in jobs(newcomer).dequeue(limit=3)] == [40, 41, 42]
+    assert not caplog.records
+
+
+def test_an_empty_segment_that_was_left_over(open_storage, tmp_path):
+    """A file that was made for a seal that never came is not taken for the next segment."""
+    storage = open_storage()
+    live(jobs(storage), 100)
+    first, second, *_ = segments(tmp_path)
+    first.with_name(f"{int(second.stem) - 1:020}.jsonl").touch()
+    jobs(storage).enqueue("x")
+    storage.compact("jobs")
+    storage.close()
+    for file in (tmp_path / "queues" / "jobs" / "segments").glob("*.checkpoint"):
+        file.unlink()
+    assert jobs(open_storage()).dequeue().data == "x"
+
+
+def test_long_histories(open_storage, tmp_path):
+    """Entries whose errors are longer than the largest group are kept all the same."""
+    storage = FileStorage(tmp_path / "queues", sizes=TINY._replace(group=8 << 10), clock=FakeClock())
+    queue = jobs(storage)
+    queue.enqueue_many(["x"] * 3)
+    for _ in range(5):
+        for entry in queue.dequeue(limit=3):
+            queue.mark_failed(entry, "e" * 3000, retry_in=timedelta(0))
+    before = queue.entries()
+    storage.compact("jobs")
+    assert queue.entries() == before
+    assert len(before[0].errors) == 5
+    storage.close()
+
+
+def test_a_forked_child_does_not_hold_it_up(open_storage, tmp_path, monkeypatch):
+    """A child that was forked while a compaction was going on, and lives on, keeps nobody from the next."""
+    storage = open_storage()
+    live(jobs(storage), 100)
+    children = []
+    go_on, tell = os.pipe()
+    real = compaction.following
+
+    def forking(*arguments):
+        if not children:
+            children.append(os.fork())
+            if not children[0]:
+                os.close(tell)
+                os.read(go_on, 1)
+                os._exit(0)
+        return real(*arguments)
+
+    monkeypatch.setattr(compaction, "following", forking)
+    try:
+        storage.compact("jobs")
+        live(jobs(storage), 100)
+        assert open_storage().compact("jobs").freed
+    finally:
+        os.close(tell)
+        os.close(go_on)
+        os.waitpid(children[0], 0)
 
 
 def test_readers_go_on(open_storage, tmp_path):
