@@ -22,16 +22,23 @@ from duraq.journal.opening import History
 from duraq.journal.record import BadRecord, Record, Seal
 from duraq.journal.segment import REFUSED, Segments
 
-# A queue may take so many times its live bytes, and a segment. Below the promised 2: while the oldest
-# segments are worked through, new ones are written.
+# A queue may take so many times its live bytes, and half a segment. Below the promised 2, and two segments:
+# while the oldest segments are worked through, new ones are written.
 SLACK = 1.5
+LATE = 1.75  # so many times, and a segment, before it is hurried
 _ATTEMPT = 300  # bytes of one that has nothing to tell
 _TAIL = 512  # bytes that a seal fits into
 
 
 def is_due(folded: Folded, history: History) -> bool:
     """Whether the oldest segment is to go, as far as its length tells."""
-    allowed = SLACK * folded.live_bytes + folded.segments.limit + history.get("bytes", 0)
+    allowed = SLACK * folded.live_bytes + folded.segments.limit // 2 + history.get("bytes", 0)
+    return _may_go(folded) and _total(folded) > allowed
+
+
+def is_late(folded: Folded, history: History) -> bool:
+    """Whether it is not only to go, but the queue will soon be longer than it may become."""
+    allowed = LATE * folded.live_bytes + folded.segments.limit + history.get("bytes", 0)
     return _may_go(folded) and _total(folded) > allowed
 
 
@@ -101,6 +108,11 @@ def length_before(fs: FileSystem, segments: Segments, first: int) -> int:
         for number in segment.numbers(fs, directory)
         if segments.first <= number < first
     )
+
+
+def any_before(fs: FileSystem, segments: Segments) -> bool:
+    """Whether files of segments that were dropped are still there."""
+    return min(segment.numbers(fs, segments.directory)) < segments.first
 
 
 def needless(fs: FileSystem, folded: Folded) -> list[str]:

@@ -23,12 +23,12 @@ log = logging.getLogger("duraq")
 
 Wanted = Callable[[Folded, History], bool]
 
-# What one step writes again at most. Others wait for a step, some 1 to 2 ms.
-ENTRIES = 64
-BYTES = 128 << 10
+# What one step writes again at most. Others wait for a step, some 2 to 3 ms.
+ENTRIES = 128
+BYTES = 256 << 10
 FILES = 16  # and removes
-# Segments that go for each new one. Three: then the live ones are worked through before the queue has grown
-# from SLACK to twice its live bytes.
+# Segments that go for each new one, as long as that is enough. Three: then the live ones are worked through
+# before the queue has grown from SLACK to twice its live bytes.
 PACE = 3
 
 
@@ -92,7 +92,9 @@ class Compactor:
             try:
                 with self._alone(queue, wait=False) as alone:
                     if alone:
-                        self._compact(queue, compaction.is_due)
+                        self._compact(
+                            queue, lambda count: compaction.is_due if count < PACE else compaction.is_late
+                        )
             except (StorageClosed, StorageForked):
                 return
             except (DuraqError, OSError) as error:
@@ -119,12 +121,7 @@ class Compactor:
                 # Up to where it stands now: what is written again is not to be worked through as well.
                 return folded.segments.first <= end and compaction.is_worth_it(folded, history)
 
-            total = Compacted(queue, 0, 0)
-            while True:
-                found = self._compact(queue, wanted)
-                total = Compacted(queue, total.freed + found.freed, total.kept + found.kept)
-                if not found.freed:
-                    return total
+            return self._compact(queue, lambda _: wanted)
 
     @contextmanager
     def _alone(self, queue: str, *, wait: bool) -> Iterator[bool]:
@@ -168,23 +165,25 @@ class Compactor:
 
     # -- the work --------------------------------------------------------------------------------------
 
-    def _compact(self, queue: str, wanted: Wanted) -> Compacted:
-        """Let some of the oldest segments go, as long as that is wanted."""
-        kept = 0
-        for count in range(PACE):
-            first = None if count and self._stopping else self._next(queue, wanted)
-            if first is None:
-                break
+    def _compact(self, queue: str, wanted: Callable[[int], Wanted]) -> Compacted:
+        """Let the oldest segments go, one by one, as long as that is wanted."""
+        self._write_again(queue, self._checkpoint)
+        freed, kept = self._sweep(queue), 0  # what an earlier one has left behind
+        count = 0
+        while not (count and self._stopping) and (first := self._next(queue, wanted(count))) is not None:
             while (step := self._step(queue, first)) is not None:
                 kept += step
-        self._write_again(queue, self._checkpoint)
-        return Compacted(queue, self._sweep(queue), kept)
+            self._write_again(queue, self._checkpoint)
+            freed += self._sweep(queue)
+            count += 1
+        return Compacted(queue, freed, kept)
 
     def _checkpoint(self, folded: Folded) -> tuple[Sequence[Operation], bool] | None:
         """Have a checkpoint behind the last drop: who begins there needs nothing of what was dropped."""
-        if folded.first_needed >= folded.segments.first:
+        segments = folded.segments
+        if folded.first_needed >= segments.first or not compaction.any_before(self._log.fs, segments):
             return None
-        return [Drop(folded.segments.first, 0, folded.state.tokens, folded.state.pause)], True
+        return [Drop(segments.first, 0, folded.state.tokens, folded.state.pause)], True
 
     def _next(self, queue: str, wanted: Wanted) -> int | None:
         """From which segment on everything is to be, if the oldest one is to go."""

@@ -245,7 +245,8 @@ class FileStorage(FoldStorage):
     def _begun_anew(self, known: _Queue, before: Folded) -> Folded:
         """From the newest checkpoint, or from the first record if what it names was lost."""
         if known.lost is not None:
-            log.warning("%s; going on from what else is there", known.lost)
+            # Nothing unusual: others compact, and a checkpoint is made again.
+            log.info("%s; going on from what else is there", known.lost)
         distrusted = 0 if known.lost is None else before.distrusted
         found = Folded(self._fs, self._log.reopen(before.state.name), distrusted)
         known.lost = None
