@@ -27,8 +27,7 @@ Wanted = Callable[[Folded, History], bool]
 ENTRIES = 128
 BYTES = 256 << 10
 FILES = 16  # and removes
-# Segments that go for each new one, as long as that is enough. Three: then the live ones are worked through
-# before the queue has grown from SLACK to twice its live bytes.
+# Segments that go for each new one, unless the queue is late.
 PACE = 3
 
 
@@ -212,7 +211,7 @@ class Compactor:
     def _write_again(
         self, queue: str, choose: Callable[[Folded], tuple[Sequence[Operation], bool] | None]
     ) -> Sequence[Operation] | None:
-        """One step: what ``choose`` says, written and durable; None if it says that nothing is to be done."""
+        """One step: what ``choose`` says, written; None if it says that nothing is to be done."""
         while True:
             try:
                 with self._turn:
@@ -227,9 +226,9 @@ class Compactor:
                 self._make_room()
             except (TryAgain, Mislaid):
                 continue
-        # Before the next step: others get their turn. And what is dropped must be dropped for good, in every
-        # mode of durability, before its files go.
-        self._log.settle(position)
+        if operations and isinstance(operations[0], Keep):
+            # Not for durability, which ``_sweep`` sees to: others get their turn before the next step.
+            self._log.settle(position)
         return operations
 
     def _keeps(self, folded: Folded, entries: Sequence[Entry] | None) -> Sequence[Operation]:
@@ -260,5 +259,6 @@ class Compactor:
                     freed += compaction.remove(fs, folded.segments.directory, names[:FILES])
                     continue
                 durable = self._log.journal.standing.end
-            # Whoever wrote the drop may have died before it was durable.
+            # In every mode: what is dropped must be dropped for good before its files go, and whoever wrote
+            # the drop may have died before it was durable.
             self._log.settle(durable)
