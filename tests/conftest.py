@@ -4,6 +4,7 @@ A test that asks for ``storage`` (or ``backend``, ``open_storage``, ``queue`` ..
 in BACKENDS. One that needs what only some backends can do says so: ``@pytest.mark.needs("survives")``.
 """
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -28,6 +29,16 @@ settings.load_profile("duraq-deep" if DEEP else "duraq")
 
 # So small that sealing a segment and recycling the journal happen all the time.
 SMALL = Sizes(journal=64 * 1024, segment=8 * 1024)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was():
+    # The command line sets up the library's log for the process that it thinks is its own.
+    log = logging.getLogger("duraq")
+    level, handlers = log.level, log.handlers[:]
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers
 
 
 @dataclass(frozen=True)
