@@ -130,37 +130,45 @@ class Compactor:
             if not self._threads.acquire(blocking=wait):
                 yield False
                 return
-            with self._turn:
-                # A descriptor of our own: that of the queue may be closed when the turn is over.
-                home = fs.open_dir(self._log.root, queue)
-                try:
-                    self._lock = fs.open_dir(home, "segments")
-                finally:
-                    fs.close(home)
-            if wait:
-                fs.lock(self._lock)
-            elif not fs.try_lock(self._lock):
-                yield False
-                return
             try:
-                yield True
+                self._lock = self._open_lock(queue)
+                alone = True
+                if wait:
+                    fs.lock(self._lock)
+                else:
+                    alone = fs.try_lock(self._lock)
+                yield alone
             finally:
-                # By hand: a forked child that has not closed it would go on holding it.
-                fs.unlock(self._lock)
-                self._let_go()
+                self._give_up_lock()
         finally:
             # A Ctrl-C may have come at any moment.
             with suppress(RuntimeError):  # not ours
                 self._threads.release()
 
-    def _let_go(self) -> None:
-        if self._lock >= 0:
-            self._log.fs.close(self._lock)
-            self._lock = -1
+    def _open_lock(self, queue: str) -> int:
+        """A descriptor of our own of the queue's segments: its other one may be closed after a turn."""
+        fs = self._log.fs
+        with self._turn:
+            home = fs.open_dir(self._log.root, queue)
+            try:
+                return fs.open_dir(home, "segments")
+            finally:
+                fs.close(home)
+
+    def _give_up_lock(self) -> None:
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            try:
+                # By hand: a forked child that has not closed it would go on holding it.
+                self._log.fs.unlock(lock)
+            finally:
+                self._log.fs.close(lock)
 
     def after_fork_in_child(self) -> None:
-        """The descriptor is the parent's, and the lock with it."""
-        self._let_go()
+        """Close the parent's descriptor; unlocking it would unlock the parent."""
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            self._log.fs.close(lock)
 
     # -- the work --------------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 """Compaction: which segments go, what is kept of them, and what everybody sees of that."""
 
+import fcntl
 import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -256,6 +258,19 @@ def test_a_forked_child_does_not_hold_it_up(open_storage, tmp_path, monkeypatch)
         os.close(tell)
         os.close(go_on)
         os.waitpid(children[0], 0)
+
+
+def test_one_that_finds_another_at_work_leaves_nothing_open(open_storage, tmp_path):
+    """Whoever would compact by itself, and finds that somebody does, lets go of all that it opened."""
+    storage = open_storage()
+    live(jobs(storage), 5)
+    segments_fd = os.open(tmp_path / "queues" / "jobs" / "segments", os.O_RDONLY)
+    fcntl.flock(segments_fd, fcntl.LOCK_EX)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with storage._compactor._alone("jobs", wait=False) as alone:
+        assert not alone
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    os.close(segments_fd)
 
 
 def test_readers_go_on(open_storage, tmp_path):
