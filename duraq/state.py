@@ -292,12 +292,7 @@ class QueueState:
         entry = Entry(operation, seq, at, where, position)
         self.entries[entry.id] = entry
         if entry.expires_at is not None:
-            heappush(self._expiring, (entry.expires_at, seq, entry))
-            if len(self._expiring) > 64 + 2 * len(self.entries):
-                self._expiring = [
-                    item for item in self._expiring if item[2].status is not EntryStatus.COMPLETED
-                ]
-                heapify(self._expiring)
+            self._watch_expiry(entry, entry.expires_at)
         if entry.ready_at is None:
             self._make_ready(entry)
         else:
@@ -391,7 +386,7 @@ class QueueState:
         entry.where, entry.position = where, position
         self.tokens = max(self.tokens, entry.token)
         if entry.expires_at is not None:
-            heappush(self._expiring, (entry.expires_at, entry.seq, entry))
+            self._watch_expiry(entry, entry.expires_at)
         if entry.status is LEASED:
             self._tally[LEASED] += 1
             self.leased.setdefault(entry.worker, {})[entry.id] = entry
@@ -409,8 +404,14 @@ class QueueState:
         self.entries[entry_id] = entry
         self._tally[entry.status] += 1
         if entry.expires_at is not None:
-            heappush(self._expiring, (entry.expires_at, entry.seq, entry))
+            self._watch_expiry(entry, entry.expires_at)
         return entry
+
+    def _watch_expiry(self, entry: Entry, expires_at: int) -> None:
+        heappush(self._expiring, (expires_at, entry.seq, entry))
+        if len(self._expiring) > 64 + 2 * len(self.entries):
+            self._expiring = [i for i in self._expiring if i[2].status is not EntryStatus.COMPLETED]
+            heapify(self._expiring)
 
     def _make_ready(self, entry: Entry) -> None:
         entry.status = READY

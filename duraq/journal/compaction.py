@@ -32,20 +32,23 @@ _TAIL = 512  # bytes that a seal fits into
 
 def is_due(folded: Folded, history: History) -> bool:
     """Whether the oldest segment is to go, as far as its length tells."""
-    allowed = SLACK * folded.live_bytes + folded.segments.limit // 2 + history.get("bytes", 0)
-    return _may_go(folded) and _total(folded) > allowed
+    return _is_longer(folded, history, SLACK, folded.segments.limit // 2)
 
 
 def is_late(folded: Folded, history: History) -> bool:
     """Whether it is not only to go, but the queue will soon be longer than it may become."""
-    allowed = LATE * folded.live_bytes + folded.segments.limit + history.get("bytes", 0)
-    return _may_go(folded) and _total(folded) > allowed
+    return _is_longer(folded, history, LATE, folded.segments.limit)
 
 
 def is_worth_it(folded: Folded, history: History) -> bool:
     """The same for somebody who asks for it: whether a segment's worth, and a tenth of all, is over."""
     over = _total(folded) - folded.live_bytes - history.get("bytes", 0)
     return _may_go(folded) and over > max(folded.segments.limit, folded.live_bytes // 10)
+
+
+def _is_longer(folded: Folded, history: History, times: float, more: int) -> bool:
+    allowed = times * folded.live_bytes + more + history.get("bytes", 0)
+    return _may_go(folded) and _total(folded) > allowed
 
 
 def _may_go(folded: Folded) -> bool:
@@ -117,12 +120,14 @@ def any_before(fs: FileSystem, segments: Segments) -> bool:
 
 def needless(fs: FileSystem, folded: Folded) -> list[str]:
     """Files that belong to segments that were dropped, and that nobody needs; segments last."""
-    directory, first, indexes = folded.segments.directory, folded.first_needed, folded.indexes
+    kept = {segment.file_name(number, checkpoint.INDEX_SUFFIX) for number in folded.indexes}
+    suffixes = (checkpoint.SUFFIX, checkpoint.INDEX_SUFFIX, segment.SUFFIX)
+    names = fs.names(folded.segments.directory)
     return [
         segment.file_name(number, suffix)
-        for suffix in (checkpoint.SUFFIX, checkpoint.INDEX_SUFFIX, segment.SUFFIX)
-        for number in segment.numbers(fs, directory, suffix)
-        if number < first and not (suffix == checkpoint.INDEX_SUFFIX and number in indexes)
+        for suffix in suffixes
+        for number in segment.numbers_in(names, suffix)
+        if number < folded.first_needed and segment.file_name(number, suffix) not in kept
     ]
 
 

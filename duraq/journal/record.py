@@ -19,8 +19,9 @@ import orjson
 
 from duraq.clock import from_datetime, to_datetime
 from duraq.journal import snapshot
+from duraq.journal.snapshot import restore_error
 from duraq.journal.times import microseconds, rfc3339
-from duraq.model import AttemptError, Cause, Pause
+from duraq.model import Cause, Pause
 from duraq.operations import (
     Bury,
     Complete,
@@ -121,7 +122,7 @@ def _extend(o: Extend) -> str:
 
 
 def _failure(o: Fail | Bury) -> str:
-    error = {"type": o.error.type, "message": o.error.message, "traceback": o.error.traceback}
+    error = snapshot.of_error(o.error)
     ready = f',"ready_at":"{rfc3339(o.ready_at)}"' if isinstance(o, Fail) else ""
     return (
         f',"id":"{o.id}","token":{o.token},"cause":"{o.cause}"{ready},"error":{orjson.dumps(error).decode()}'
@@ -233,11 +234,6 @@ def _dropped(fields: dict[str, Any]) -> Drop:
     return Drop(fields["first"], fields["bytes"], fields["tokens"], pause)
 
 
-def _error(fields: dict[str, Any]) -> AttemptError:
-    error = fields["error"]
-    return AttemptError(error["type"], error["message"], error["traceback"])
-
-
 _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
     "enqueue": lambda f: Enqueue(
         f["id"], b"", f["priority"], _moment(f, "ready_at"), _moment(f, "expires_at")
@@ -253,8 +249,14 @@ _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
     ),
     "extend": lambda f: Extend(f["id"], f["token"], f["deadline"], f["boot"], microseconds(f["deadline_at"])),
     "complete": lambda f: Complete(f["id"], f["token"]),
-    "fail": lambda f: Fail(f["id"], f["token"], Cause(f["cause"]), _error(f), microseconds(f["ready_at"])),
-    "dead": lambda f: Bury(f["id"], f["token"], Cause(f["cause"]), _error(f)),
+    "fail": lambda f: Fail(
+        f["id"],
+        f["token"],
+        Cause(f["cause"]),
+        restore_error(f["error"]),
+        microseconds(f["ready_at"]),
+    ),
+    "dead": lambda f: Bury(f["id"], f["token"], Cause(f["cause"]), restore_error(f["error"])),
     "release": lambda f: Release(f["id"], f["token"], _moment(f, "ready_at")),
     "expire": lambda f: Expire(f["id"]),
     "requeue": lambda f: Requeue(f["id"], f["keep_attempts"]),

@@ -157,15 +157,9 @@ class Replay:
         Returns the queues that have lost more than the frames can bring back. Their segments were left alone;
         what the frames hold of them is set aside, for the journal will not hold it for ever.
         """
-        parts: dict[str, list[Part]] = {queue: [] for queue in [*queues, *known]}
-        for found in frames:
-            for part in found.parts():
-                parts.setdefault(part.queue, []).append(part)
         damaged: dict[str, StorageDamaged] = {}
         try:
-            for queue, all_parts in parts.items():
-                first = _first_needed(all_parts)
-                wanted = [part for part in all_parts if part.segment >= first]
+            for queue, (first, wanted) in _wanted(frames, [*queues, *known]).items():
                 end = known.get(queue, End(0, 0))
                 if end.segment < first:
                     end = End(0, 0)
@@ -226,15 +220,12 @@ class Replay:
 
     def rewrite(self, frames: list[Frame]) -> None:
         """Write all lines again, whatever is there, so that a coming sync has them to write."""
-        parts = [part for found in frames for part in found.parts()]
-        queues = {part.queue for part in parts}
-        first = {queue: _first_needed(part for part in parts if part.queue == queue) for queue in queues}
         try:
-            for part in parts:
-                if part.segment >= first[part.queue] and not refusal.is_refused(
-                    self._fs, self._home(part.queue)
-                ):
-                    fd = self._segment(part.queue, part.segment)
+            for queue, (_, parts) in _wanted(frames).items():
+                if refusal.is_refused(self._fs, self._home(queue)):
+                    continue
+                for part in parts:
+                    fd = self._segment(queue, part.segment)
                     if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
                         raise OSError(errno.ENOSPC, "no space left to write the journal's lines again")
         finally:
@@ -317,6 +308,19 @@ class Replay:
             segment.file_name(number),
             name,
         )
+
+
+def _wanted(frames: Iterable[Frame], queues: Iterable[str] = ()) -> dict[str, tuple[int, list[Part]]]:
+    """By queue, these too: the first segment that it needs, and the parts for that one and later ones."""
+    parts: dict[str, list[Part]] = {queue: [] for queue in queues}
+    for found in frames:
+        for part in found.parts():
+            parts.setdefault(part.queue, []).append(part)
+    firsts = {queue: _first_needed(wanted) for queue, wanted in parts.items()}
+    return {
+        queue: (firsts[queue], [part for part in wanted if part.segment >= firsts[queue]])
+        for queue, wanted in parts.items()
+    }
 
 
 def _first_needed(parts: Iterable[Part]) -> int:

@@ -11,7 +11,7 @@ not yet the newest.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import accumulate, repeat
 from typing import NamedTuple
@@ -83,8 +83,13 @@ def file_name(segment: int, suffix: str = SUFFIX) -> str:
 
 def numbers(file_system: FileSystem, directory: int, suffix: str = SUFFIX) -> list[int]:
     """The segments that have such a file in that directory, in order; foreign files are left alone."""
+    return numbers_in(file_system.names(directory), suffix)
+
+
+def numbers_in(names: Iterable[str], suffix: str = SUFFIX) -> list[int]:
+    """The same, of a directory that was listed."""
     found = []
-    for name in file_system.names(directory):
+    for name in names:
         stem = name.removesuffix(suffix)
         if name.endswith(suffix) and len(stem) == 20 and stem.isascii() and stem.isdigit():
             found.append(int(stem))

@@ -78,24 +78,32 @@ def restore(entry_id: str, found: Snapshot, where: Any = None, position: int = 0
     return entry
 
 
+def of_error(error: AttemptError) -> dict[str, str]:
+    """An attempt's error as JSON values."""
+    return {"type": error.type, "message": error.message, "traceback": error.traceback}
+
+
+def restore_error(found: dict[str, str]) -> AttemptError:
+    """It again."""
+    return AttemptError(found["type"], found["message"], found["traceback"])
+
+
 def _attempt(attempt: Attempt) -> dict[str, Any]:
-    error = attempt.error
     return {
         "attempt": attempt.number,
         "cause": attempt.cause.value,
         "worker": attempt.worker,
         "started_at": rfc3339(from_datetime(attempt.started_at)),
         "ended_at": rfc3339(from_datetime(attempt.ended_at)),
-        "error": {"type": error.type, "message": error.message, "traceback": error.traceback},
+        "error": of_error(attempt.error),
     }
 
 
 def _restore_attempt(found: dict[str, Any]) -> Attempt:
-    error = found["error"]
     return Attempt(
         found["attempt"],
         Cause(found["cause"]),
-        AttemptError(error["type"], error["message"], error["traceback"]),
+        restore_error(found["error"]),
         found["worker"],
         to_datetime(microseconds(found["started_at"])),
         to_datetime(microseconds(found["ended_at"])),

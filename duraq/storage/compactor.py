@@ -14,14 +14,14 @@ from duraq.errors import DuraqError, StorageClosed, StorageForked
 from duraq.journal import compaction
 from duraq.journal.folded import Folded
 from duraq.journal.log import Log
-from duraq.journal.opening import History
 from duraq.operations import Drop, Keep, Operation
 from duraq.shelf import Mislaid
 from duraq.storage.fold import NoRoom, TryAgain
 
 log = logging.getLogger("duraq")
 
-Wanted = Callable[[Folded, History], bool]
+# Whether another segment is to go, if so many are gone already.
+Wanted = Callable[[Folded, int], bool]
 
 # What one step writes again at most. Others wait for a step, some 2 to 3 ms.
 ENTRIES = 128
@@ -91,14 +91,16 @@ class Compactor:
             try:
                 with self._alone(queue, wait=False) as alone:
                     if alone:
-                        self._compact(
-                            queue, lambda count: compaction.is_due if count < PACE else compaction.is_late
-                        )
+                        self._compact(queue, self._is_wanted)
             except (StorageClosed, StorageForked):
                 return
             except (DuraqError, OSError) as error:
                 # The next seal comes back to it.
                 log.warning("queue %s: compaction was broken off: %s", queue, error)
+
+    def _is_wanted(self, folded: Folded, gone: int) -> bool:
+        rule = compaction.is_due if gone < PACE else compaction.is_late
+        return rule(folded, self._log.history)
 
     def stop(self) -> None:
         """End after the segment that is being worked on, so that short-lived processes get somewhere too."""
@@ -116,11 +118,11 @@ class Compactor:
                 folded = self._folded(queue)
                 end = 0 if folded is None else folded.checkpoint
 
-            def wanted(folded: Folded, history: History) -> bool:
+            def wanted(folded: Folded, _gone: int) -> bool:
                 # Up to where it stands now: what is written again is not to be worked through as well.
-                return folded.segments.first <= end and compaction.is_worth_it(folded, history)
+                return folded.segments.first <= end and compaction.is_worth_it(folded, self._log.history)
 
-            return self._compact(queue, lambda _: wanted)
+            return self._compact(queue, wanted)
 
     @contextmanager
     def _alone(self, queue: str, *, wait: bool) -> Iterator[bool]:
@@ -172,17 +174,17 @@ class Compactor:
 
     # -- the work --------------------------------------------------------------------------------------
 
-    def _compact(self, queue: str, wanted: Callable[[int], Wanted]) -> Compacted:
+    def _compact(self, queue: str, wanted: Wanted) -> Compacted:
         """Let the oldest segments go, one by one, as long as that is wanted."""
         self._write_again(queue, self._checkpoint)
         freed, kept = self._sweep(queue), 0  # what an earlier one has left behind
-        count = 0
-        while not (count and self._stopping) and (first := self._next(queue, wanted(count))) is not None:
+        gone = 0
+        while not (gone and self._stopping) and (first := self._next(queue, wanted, gone)) is not None:
             while (step := self._step(queue, first)) is not None:
                 kept += step
             self._write_again(queue, self._checkpoint)
             freed += self._sweep(queue)
-            count += 1
+            gone += 1
         return Compacted(queue, freed, kept)
 
     def _checkpoint(self, folded: Folded) -> tuple[Sequence[Operation], bool] | None:
@@ -192,14 +194,13 @@ class Compactor:
             return None
         return [Drop(segments.first, 0, folded.state.tokens, folded.state.pause)], True
 
-    def _next(self, queue: str, wanted: Wanted) -> int | None:
+    def _next(self, queue: str, wanted: Wanted, gone: int) -> int | None:
         """From which segment on everything is to be, if the oldest one is to go."""
         with self._turn:
             folded = self._folded(queue)
-            history = self._log.history
-            if folded is None or not wanted(folded, history):
+            if folded is None or not wanted(folded, gone):
                 return None
-            return compaction.following(self._log.fs, folded.segments, history, self._clock.now())
+            return compaction.following(self._log.fs, folded.segments, self._log.history, self._clock.now())
 
     def _step(self, queue: str, first: int) -> int | None:
         """Write again some of what lies before that segment and return how much.
