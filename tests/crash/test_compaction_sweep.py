@@ -14,7 +14,6 @@ import os
 import select
 import shutil
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,14 +21,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 
 from duraq import EntryStatus, FileStorage
 from duraq.errors import DuraqError, OutcomeUnknown, StorageFailed
-from duraq.journal import compaction, recycling
+from duraq.journal import compaction
 from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.log import Sizes
 from duraq.model import AttemptError, Cause
@@ -513,27 +511,6 @@ def test_whoever_is_there_at_a_kill(tmp_path: Path, part: int) -> None:
 # Power cuts, and calls that fail
 
 
-class Inline:
-    """Stands in for a thread: the disk in memory knows one only."""
-
-    def __init__(self, target: Callable[[], None], **_: object) -> None:
-        self._target = target
-
-    def start(self) -> None:
-        self._target()
-
-    def is_alive(self) -> bool:
-        return False
-
-    def join(self) -> None:
-        pass
-
-
-@pytest.fixture
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recycling, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Inline))
-
-
 class Watched(MemoryFileSystem):
     """Tells somebody before each call, who may let it fail."""
 
@@ -553,7 +530,7 @@ def cut(fs: MemoryFileSystem, chance: Random) -> MemoryFileSystem:
     return fs.surviving(everything=True) if kind < 0.4 else fs.power_cut(chance)
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("durability", ["power", "process"])
 @pytest.mark.parametrize("seed", range(11, 21 if DEEP else 13))
 def test_every_call_may_be_the_last(seed: int, durability: Durability) -> None:
@@ -579,7 +556,7 @@ def test_every_call_may_be_the_last(seed: int, durability: Durability) -> None:
         states = [step.after] if durable else [*states, step.after]
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_what_was_cut_off_stays_away() -> None:
     """Segments that a recovery has cut, for the journal's end was lost, do not come back in the next cut."""
     step, disk = script(14)[0], MemoryFileSystem()
@@ -703,7 +680,7 @@ class Failing:
             step.do(self.storage)
 
 
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 def test_every_call_may_fail(error: int) -> None:
     """Whatever call of a compaction fails, its caller is told in our words at most, and nothing is lost."""

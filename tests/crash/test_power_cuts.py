@@ -10,23 +10,19 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
-from types import SimpleNamespace
 from typing import NamedTuple
 from zlib import crc32
 
 import pytest
 
 from duraq.errors import NotWritten, OutcomeUnknown, StorageError, StorageFailed
-from duraq.journal import recycling
 from duraq.journal.log import Sizes
 from duraq.model import AttemptError, Cause
 from duraq.operations import Bury, Complete, Enqueue, Fail, Operation, Release, Remove, Requeue
-from duraq.storage import compactor
 from duraq.storage.file import FileStorage
 from duraq.testing import Crashed, FakeClock, MemoryFileSystem
 
@@ -39,28 +35,10 @@ ERROR = AttemptError("Boom", "not today")
 pytestmark = pytest.mark.timeout(3600)
 
 
-class Inline:
-    """Stands in for a thread: the disk in memory knows one only."""
-
-    def __init__(self, target: Callable[[], None], **_: object) -> None:
-        self._target = target
-
-    def start(self) -> None:
-        self._target()
-
-    def is_alive(self) -> bool:
-        return False
-
-    def join(self) -> None:
-        pass
-
-
 @pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
+def _quiet(monkeypatch, one_thread):
     # What recovery reports, thousands of times, is not what a failing test is about.
     monkeypatch.setattr(logging.getLogger("duraq"), "disabled", True)
-    monkeypatch.setattr(recycling, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Inline))
-    monkeypatch.setattr(compactor, "threading", SimpleNamespace(RLock=threading.RLock, Thread=Inline))
 
 
 # What must be true, without any of the code under test

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
-import threading
-from types import SimpleNamespace
 
 import pytest
 
 from duraq.errors import DuraqError, NotWritten, OutcomeUnknown, StorageFailed
-from duraq.journal import recycling
 from duraq.journal.log import Sizes
 from duraq.operations import Complete, Enqueue
 from duraq.storage.file import FileStorage
@@ -20,17 +17,9 @@ from duraq.testing.power_cut import Nothing, after_power_cut
 SIZES = Sizes(journal=8 << 10, segment=2 << 10)
 
 
-class Inline:
-    """Stands in for a thread: the disk in memory knows one only."""
-
-    def __init__(self, target, **_):
-        self.start, self.is_alive, self.join = target, lambda: False, lambda: None
-
-
 @pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
+def _quiet(monkeypatch, one_thread):
     monkeypatch.setattr(logging.getLogger("duraq"), "disabled", True)
-    monkeypatch.setattr(recycling, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Inline))
 
 
 @pytest.fixture

@@ -22,6 +22,25 @@ _NOTES = ("journal/lock", "journal/presence", "journal/recycle")
 _TEXT = b'"%s"' % (b"x" * 100)
 
 
+# Segments of a dozen entries.
+TINY = Sizes(journal=16 << 10, segment=2 << 10)
+
+
+@pytest.fixture
+def open_tiny(tmp_path, clock):
+    """Open the same storage, with tiny segments, as often as wanted."""
+    opened = []
+
+    def make(**options):
+        storage = FileStorage(tmp_path / "queues", clock=clock, sizes=TINY, **options)
+        opened.append(storage)
+        return storage
+
+    yield make
+    for storage in opened:
+        storage.close()
+
+
 class Stored:
     """A storage in files, with a journal of which one file holds some thirty entries."""
 

@@ -4,6 +4,7 @@ import errno
 import itertools
 import random
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -31,23 +32,9 @@ SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def open_storage(tmp_path, clock):
+def open_storage(open_tiny):
     """Open the same storage, with segments of a dozen entries that all stay, as often as wanted."""
-    opened = []
-
-    def make(**options):
-        storage = FileStorage(tmp_path / "queues", clock=clock, sizes=TINY, history=1 << 30, **options)
-        opened.append(storage)
-        return storage
-
-    yield make
-    for storage in opened:
-        storage.close()
+    return partial(open_tiny, history=1 << 30)
 
 
 def jobs(storage, policy=None):

@@ -29,24 +29,10 @@ SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def open_storage(tmp_path, clock, monkeypatch):
+def open_storage(open_tiny, monkeypatch):
     """Open the same storage, with segments of a dozen entries; they are compacted when a test says so."""
     monkeypatch.setattr(compaction, "is_due", lambda *_: False)
-    opened = []
-
-    def make(**options):
-        storage = FileStorage(tmp_path / "queues", clock=clock, sizes=TINY, **options)
-        opened.append(storage)
-        return storage
-
-    yield make
-    for storage in opened:
-        storage.close()
+    return open_tiny
 
 
 def jobs(storage, policy=None):
