@@ -11,7 +11,7 @@ from duraq.journal.filesystem import FileSystem
 from duraq.journal.folded import fold
 from duraq.journal.lines import Lines
 from duraq.journal.reading import View
-from duraq.journal.segment import Segments
+from duraq.journal.segments import Segments
 from duraq.model import QUEUE_NAME
 from duraq.state import QueueState
 

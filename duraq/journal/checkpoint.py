@@ -28,6 +28,7 @@ from duraq.errors import NotAStorage
 from duraq.journal import index, record, segment, snapshot
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import Index
+from duraq.journal.record import BadRecord
 from duraq.journal.run import Run
 from duraq.journal.segment import SealAt, Where
 from duraq.model import Pause
@@ -197,7 +198,7 @@ def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoi
             fields["finished"],
             fields["before"],
         )
-        return found if found.seal.segment == number and _is_sealed(fs, directory, found.seal) else None
+        return found if found.seal.segment == number and is_sealed(fs, directory, found.seal) else None
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -207,10 +208,13 @@ def load_index(fs: FileSystem, directory: int, number: int) -> Index:
     return Index(_read(fs, directory, segment.file_name(number, INDEX_SUFFIX)))
 
 
-def _is_sealed(fs: FileSystem, directory: int, seal: SealAt) -> bool:
+def is_sealed(fs: FileSystem, directory: int, seal: SealAt) -> bool:
     """Whether that seal is still what the segment ends in."""
-    line = _read(fs, directory, segment.file_name(seal.segment), seal.offset)
-    record.check(line)
+    try:
+        line = _read(fs, directory, segment.file_name(seal.segment), seal.offset)
+        record.check(line)
+    except (BadRecord, Lost):
+        return False
     return record.checksum(line) == seal.crc
 
 

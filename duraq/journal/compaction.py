@@ -20,7 +20,8 @@ from duraq.journal.filesystem import FileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.opening import History
 from duraq.journal.record import BadRecord, Record, Seal
-from duraq.journal.segment import REFUSED, Segments
+from duraq.journal.segment import REFUSED
+from duraq.journal.segments import Segments
 
 # A queue may take so many times its live bytes, and half a segment. Below the promised 2, and two segments:
 # while the oldest segments are worked through, new ones are written.

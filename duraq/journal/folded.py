@@ -7,7 +7,7 @@ index and the checkpoint that this takes; whoever reads it later finds them, or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -20,7 +20,9 @@ from duraq.journal.index import BadIndex, Index
 from duraq.journal.record import Record, Seal
 from duraq.journal.run import Run
 from duraq.journal.runs import Runs
-from duraq.journal.segment import Gap, Group, SealAt, Segments, Where
+from duraq.journal.segment import Gap, SealAt, Where
+from duraq.journal.segments import Segments
+from duraq.journal.tail import Group
 from duraq.operations import Drop, Operation
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
@@ -86,13 +88,43 @@ class Folded:
             seal = segments.seal
             if seal is None:
                 return
-            known = self._load(seal.segment, position)
-            if known is not None and known.seal == seal:
-                self._adopt(known, position)
-            elif not self._skip(seal.segment, position):
-                segments.advance()
-                self._shelve(seal, position)
-            # Else we slept, and others have removed what lies between.
+            self._pass(seal, position)
+
+    def through_seals(self) -> Iterator[SealAt | None]:
+        """Fold what is sealed, from the newest checkpoint on, without the lock.
+
+        Gives None for each record, and each seal that comes; before going on, ``pass_seal`` is called. Raises
+        Mislaid, StorageDamaged or OSError, also when what it reads is removed meanwhile.
+        """
+        segments = self.segments
+        self._begun = True
+        if not self._skip(0, 0):
+            segments.start()
+        while segments.is_followed():
+            for found, where in segments.read_on():
+                fold(self.state, segments, found, where)
+                yield None
+            if segments.seal is None:
+                return
+            yield segments.seal
+
+    def pass_seal(self) -> None:
+        """Go on behind the seal that was read, from its checkpoint or one further on; made, if there is none.
+
+        Under the lock.
+        """
+        seal = self.segments.seal
+        assert seal is not None
+        if not checkpoint.is_sealed(self._fs, self.segments.directory, seal):
+            # There was no room for what was to come behind it.
+            raise Mislaid(self.state.name, f"the seal of segment {seal.segment} was taken back")
+        self._pass(seal, 0)
+
+    def _pass(self, seal: SealAt, position: int) -> None:
+        # Others may be far ahead, and may even have removed what lies between.
+        if not self._skip(seal.segment - 1, position):
+            self.segments.advance()
+            self._shelve(seal, position)
 
     def _skip(self, segment: int, position: int) -> bool:
         """Go on from the newest checkpoint of a segment behind that one, if there is one."""
@@ -180,7 +212,11 @@ class Folded:
     # -- writing ---------------------------------------------------------------------------------------
 
     def written(self, operations: Sequence[Operation], group: Group, at: int, position: int) -> None:
-        """Fold what this process has just written. Raises Mislaid if the state must be made again."""
+        """Fold what this process has just written behind what was read.
+
+        Raises Mislaid if the state must be made again.
+        """
+        self.segments.pass_over(group)
         if group.seal is not None:
             self._shelve(group.seal, position)
         places = group.places()

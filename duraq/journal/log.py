@@ -34,7 +34,9 @@ from duraq.journal.group_commit import GroupCommit
 from duraq.journal.journal import CannotUndo, Journal
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
 from duraq.journal.recycling import REOPEN, Recycling
-from duraq.journal.segment import Group, Segments, any_segment
+from duraq.journal.segment import any_segment
+from duraq.journal.segments import Segments
+from duraq.journal.tail import Group, Tail
 
 log = logging.getLogger("duraq")
 
@@ -207,7 +209,9 @@ class Log:
             self.fs.lock(self.control.fd)
             standing = self.control.read()
             mine = self.journal.standing
-            if standing is not mine or self._unreplayed:
+            if standing is mine and not self._unreplayed:
+                self.shared = False
+            else:
                 self._refresh(standing, mine)
         except BaseException:
             self.unlock()
@@ -249,7 +253,7 @@ class Log:
             frame = self.journal.last_frame()
             for part in frame.parts():
                 queue = self.queues.get(part.queue)
-                if queue is None or not queue.reaches(part.segment, part.offset + len(part.lines)):
+                if queue is None or not queue.tail.reaches(part.segment, part.offset + len(part.lines)):
                     Replay(self.fs, self.root).run([frame])
                     break
         self._unreplayed = False
@@ -317,7 +321,7 @@ class Log:
         assert found is not None
         return found
 
-    def append(self, groups: Sequence[tuple[Segments, Group]], *, soon: bool = True) -> int:
+    def append(self, groups: Sequence[tuple[Tail, Group]], *, soon: bool = True) -> int:
         """Write the groups as one frame and into their segments; returns the position to settle.
 
         ``soon``: the caller is about to settle it, so the disk may as well begin.
@@ -326,18 +330,20 @@ class Log:
         parts = (
             groups[0][1].parts if len(groups) == 1 else [part for _, group in groups for part in group.parts]
         )
+        # If others write too, one of them waits for the lock; the disk is at work all the same.
+        soon = soon and not self.shared
         try:
             after = self.journal.append(parts, self.commits.synced, start_writing=soon)
         except CannotUndo as error:
             raise self._cannot_undo(error) from error
         try:
-            for queue, group in groups:
-                queue.write(group)
+            for tail, group in groups:
+                tail.write(group)
         except OSError:
             # Disk full: the frame must go, and go durably, before anyone is told that nothing was written.
             try:
-                for queue, group in groups:
-                    queue.cut(group)
+                for tail, group in groups:
+                    tail.cut(group)
                 self.journal.take_back(after)
             except OSError as worse:
                 raise self._cannot_undo(worse) from worse
@@ -345,8 +351,8 @@ class Log:
         # Not before: a position that another thread had synced, and that was then taken back, would be used
         # again for a frame that nobody has synced.
         self.journal.adopt(after)
-        for queue, group in groups:
-            queue.accept(group)
+        for tail, group in groups:
+            tail.accept(group)
         return after.end
 
     def _cannot_undo(self, error: OSError) -> OutcomeUnknown:

@@ -45,6 +45,7 @@ SUFFIX_LENGTH = len(_SUFFIX % 0)
 assert SUFFIX_LENGTH == 19  # FORMAT.md, "The record"
 
 _DATA = b',"data":'
+_NUMBER = re.compile(rb'\{"op":"([a-z]+)","seq":(\d+),')
 _PLAIN_ENQUEUE = re.compile(
     rb'\{"op":"enqueue","seq":(\d+),"at":"([^"]+)","id":"([^"]+)","priority":(-?\d+),"data":'
 )
@@ -194,6 +195,16 @@ def enqueued(line: bytes) -> Record:
     seq, at, entry_id, priority = found.groups()
     operation = Enqueue(entry_id.decode(), b"", int(priority))
     return Record(operation, int(seq), microseconds(at.decode()))
+
+
+def number(line: bytes) -> tuple[int, Seal | None]:
+    """The number of the record in that line, and the seal if it is one. Raises BadRecord."""
+    found = _NUMBER.match(line)
+    if found is None or found[1] == b"seal":
+        record = decode(line)
+        return record.seq, record.operation if isinstance(record.operation, Seal) else None
+    check(line)
+    return int(found[2]), None
 
 
 def _unknown(fields: dict[str, Any]) -> Operation:

@@ -1,28 +1,28 @@
-"""The thread that keeps the queues' files small, in steps that are short enough for others to wait for."""
+"""Keeping the queues' files small, in steps that are short enough for others to wait for."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from duraq.clock import Clock
 from duraq.entry import Entry
-from duraq.errors import DuraqError, StorageClosed, StorageForked
 from duraq.journal import compaction
 from duraq.journal.folded import Folded
 from duraq.journal.log import Log
 from duraq.operations import Drop, Keep, Operation
 from duraq.shelf import Mislaid
 from duraq.storage.fold import NoRoom, TryAgain
+from duraq.storage.upkeep import Upkeep
 
 log = logging.getLogger("duraq")
 
 # Whether another segment is to go, if so many are gone already.
 Wanted = Callable[[Folded, int], bool]
 
+LOCK = "segments"  # the directory whose lock is held by whoever compacts the queue
 # What one step writes again at most. Others wait for a step, some 2 to 3 ms.
 ENTRIES = 128
 BYTES = 256 << 10
@@ -46,6 +46,7 @@ class Compactor:
         self,
         journal: Log,
         clock: Clock,
+        upkeep: Upkeep,
         *,
         turn: AbstractContextManager[object],
         folded: Callable[[str], Folded | None],
@@ -58,62 +59,33 @@ class Compactor:
         """
         self._log = journal
         self._clock = clock
+        self._upkeep = upkeep
         self._turn = turn
         self._folded = folded
         self._write = write
         self._make_room = make_room
-        # Re-entrant, only so that whoever was interrupted can tell whether it has it.
-        self._threads = threading.RLock()
-        self._lock = -1  # a descriptor of the directory of the queue that is being compacted
-        self._due: set[str] = set()
-        self._stopping = False
-        self._thread: threading.Thread | None = None
 
     # -- in the background -----------------------------------------------------------------------------
 
     def note(self, folded: Folded) -> None:
         """A segment of the queue was sealed; in a turn."""
         if compaction.is_due(folded, self._log.history):
-            self._due.add(folded.state.name)
+            self._upkeep.note(folded.state.name, self._run)
 
-    def if_due(self) -> None:
-        """Begin, if something is due and nothing has begun."""
-        if self._due and not self._stopping and (self._thread is None or not self._thread.is_alive()):
-            self._thread = threading.Thread(target=self._run, name="duraq-compactor", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                queue = self._due.pop()
-            except KeyError:
-                return
-            try:
-                with self._alone(queue, wait=False) as alone:
-                    if alone:
-                        self._compact(queue, self._is_wanted)
-            except (StorageClosed, StorageForked):
-                return
-            except (DuraqError, OSError) as error:
-                # The next seal comes back to it.
-                log.warning("queue %s: compaction was broken off: %s", queue, error)
+    def _run(self, queue: str) -> None:
+        with self._upkeep.alone(queue, LOCK, wait=False) as alone:
+            if alone:
+                self._compact(queue, self._is_wanted)
 
     def _is_wanted(self, folded: Folded, gone: int) -> bool:
         rule = compaction.is_due if gone < PACE else compaction.is_late
         return rule(folded, self._log.history)
 
-    def stop(self) -> None:
-        """End after the segment that is being worked on, so that short-lived processes get somewhere too."""
-        self._stopping = True
-        if self._thread is not None:
-            with suppress(RuntimeError):  # interrupted before it was started
-                self._thread.join()
-
     # -- on demand -------------------------------------------------------------------------------------
 
     def compact(self, queue: str) -> Compacted:
         """Free what can be freed now, but for the history that is to be kept."""
-        with self._alone(queue, wait=True):
+        with self._upkeep.alone(queue, LOCK, wait=True):
             with self._turn:
                 folded = self._folded(queue)
                 end = 0 if folded is None else folded.checkpoint
@@ -124,54 +96,6 @@ class Compactor:
 
             return self._compact(queue, wanted)
 
-    @contextmanager
-    def _alone(self, queue: str, *, wait: bool) -> Iterator[bool]:
-        """Nobody else compacts the queue meanwhile. Without ``wait``: or False, if somebody does."""
-        fs = self._log.fs
-        try:
-            if not self._threads.acquire(blocking=wait):
-                yield False
-                return
-            try:
-                self._lock = self._open_lock(queue)
-                alone = True
-                if wait:
-                    fs.lock(self._lock)
-                else:
-                    alone = fs.try_lock(self._lock)
-                yield alone
-            finally:
-                self._give_up_lock()
-        finally:
-            # A Ctrl-C may have come at any moment.
-            with suppress(RuntimeError):  # not ours
-                self._threads.release()
-
-    def _open_lock(self, queue: str) -> int:
-        """A descriptor of our own of the queue's segments: its other one may be closed after a turn."""
-        fs = self._log.fs
-        with self._turn:
-            home = fs.open_dir(self._log.root, queue)
-            try:
-                return fs.open_dir(home, "segments")
-            finally:
-                fs.close(home)
-
-    def _give_up_lock(self) -> None:
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            try:
-                # By hand: a forked child that has not closed it would go on holding it.
-                self._log.fs.unlock(lock)
-            finally:
-                self._log.fs.close(lock)
-
-    def after_fork_in_child(self) -> None:
-        """Close the parent's descriptor; unlocking it would unlock the parent."""
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            self._log.fs.close(lock)
-
     # -- the work --------------------------------------------------------------------------------------
 
     def _compact(self, queue: str, wanted: Wanted) -> Compacted:
@@ -179,7 +103,7 @@ class Compactor:
         self._write_again(queue, self._checkpoint)
         freed, kept = self._sweep(queue), 0  # what an earlier one has left behind
         gone = 0
-        while not (gone and self._stopping) and (first := self._next(queue, wanted, gone)) is not None:
+        while not (gone and self._upkeep.stopping) and (first := self._next(queue, wanted, gone)) is not None:
             while (step := self._step(queue, first)) is not None:
                 kept += step
             self._write_again(queue, self._checkpoint)

@@ -38,14 +38,17 @@ from duraq.journal.journal import NeedsRoom
 from duraq.journal.lease import Watch, WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
+from duraq.journal.tail import Group
 from duraq.journal.times import rfc3339
 from duraq.journal.waiters import Waiters
 from duraq.operations import Complete, Enqueue, Keep, Operation, Release
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
+from duraq.storage.checkpointer import Checkpointer
 from duraq.storage.compactor import Compacted, Compactor
 from duraq.storage.flusher import Flusher
 from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, found_again
+from duraq.storage.upkeep import Upkeep
 
 log = logging.getLogger("duraq")
 
@@ -163,9 +166,12 @@ class FileStorage(FoldStorage):
             raise _storage_error(error, self.path, StorageError) from error
         self._turn = _Turn(self, self._log)
         self._presence = WorkerPresence(self._leases, self.clock)
+        self._upkeep = Upkeep(self._log, self._turn)
+        self._checkpointer = Checkpointer(self._log, self._upkeep, self._turn)
         self._compactor = Compactor(
             self._log,
             self.clock,
+            self._upkeep,
             turn=self._turn,
             folded=self._folded,
             write=lambda queue, operations, seal: self._write({queue: operations}, soon=True, seal=seal),
@@ -196,12 +202,25 @@ class FileStorage(FoldStorage):
             end = self._log.journal.standing.end
             if known.folded.segments.read_at != end:
                 self._catch_up(known, end)
-                known.folded.segments.read_at = end
+                known.folded.segments.read_at = known.folded.segments.tail.seen_at = end
         except OSError as error:
             raise self._refused(
                 error, f"{self.path}/{queue}", NotEnqueued if create else NotWritten
             ) from error
         return known.folded.state
+
+    def _is_at_its_end(self, queue: str) -> bool:
+        known, end = self._queues.get(queue), self._log.journal.standing.end
+        if known is None or known.stale or known.damage is not None:
+            return False
+        segments = known.folded.segments
+        if known.folded.state.may_have_expired:
+            return False  # it is for whoever comes by to end what is over
+        if segments.tail.seen_at != end:
+            if not segments.tail.follow():
+                return False
+            segments.tail.seen_at = end
+        return True
 
     def _folded(self, queue: str) -> Folded | None:
         return None if self._state(queue) is None else self._queues[queue].folded
@@ -221,7 +240,7 @@ class FileStorage(FoldStorage):
     def _catch_up(self, known: _Queue, end: int) -> None:
         if known.damage is not None:
             raise known.damage.with_traceback(None)
-        folded = known.folded
+        folded, checkpoint = known.folded, known.folded.checkpoint
         try:
             while True:
                 try:
@@ -239,6 +258,9 @@ class FileStorage(FoldStorage):
             # What was read before it must not pass for all there is.
             known.damage = error
             raise
+        if folded is known.folded and folded.checkpoint != checkpoint:
+            # Whoever wrote the seal may be one who only enqueues, and knows nothing of what is over.
+            self._compactor.note(folded)
         # Only now: threads that look without a turn see the state as it was before, or whole.
         known.folded, known.stale = folded, False
 
@@ -264,9 +286,9 @@ class FileStorage(FoldStorage):
         try:
             groups, length = [], 0
             for queue, operations in changes.items():
-                segments = self._queues[queue].folded.segments
-                group = segments.compose(operations, stamp, seal=seal)
-                groups.append((segments, group))
+                tail = self._queues[queue].folded.segments.tail
+                group = tail.compose(operations, stamp, seal=seal)
+                groups.append((tail, group))
                 length += group.bytes
             # What is written already can be written again, however long it has become meanwhile.
             if length > self._log.sizes.group and not isinstance(operations[0], Keep):
@@ -278,23 +300,35 @@ class FileStorage(FoldStorage):
         except OSError as error:
             enqueuing = any(isinstance(operations[0], Enqueue) for operations in changes.values())
             raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
-        for (queue, operations), (segments, group) in zip(changes.items(), groups, strict=True):
-            known = self._queues[queue]
-            segments.read_at = end
-            try:
-                known.folded.written(operations, group, at, end)
-            except Mislaid as error:
-                # It is written, whatever has become of what was kept beside it: the next look reads it.
-                known.mislay(error)
-            except OSError as error:
-                log.warning("queue %s: reading what is kept beside its segments failed: %s", queue, error)
-                known.mislay()
-            if group.seal is not None:
-                self._compactor.note(known.folded)
+        for (queue, operations), (_, group) in zip(changes.items(), groups, strict=True):
+            self._fold_own(self._queues[queue], operations, group, at, end)
             # Whoever has completed one asks for the next. Among others it would be taken by one of them.
             if soon and self._power and isinstance(operations[0], Complete) and not self._log.shared:
-                known.folded.read_ahead()
+                self._queues[queue].folded.read_ahead()
         return end
+
+    def _fold_own(
+        self, known: _Queue, operations: Sequence[Operation], group: Group, at: int, end: int
+    ) -> None:
+        folded, segments = known.folded, known.folded.segments
+        segments.tail.seen_at = end
+        if not segments.is_at(group):
+            # What others wrote before it was not needed. All of it is read together, when it is.
+            if group.seal is not None:
+                self._checkpointer.note(segments.queue)
+            return
+        segments.read_at = end
+        try:
+            folded.written(operations, group, at, end)
+        except Mislaid as error:
+            # It is written, whatever has become of what was kept beside it: the next look reads it.
+            known.mislay(error)
+        except OSError as error:
+            name = segments.queue
+            log.warning("queue %s: reading what is kept beside its segments failed: %s", name, error)
+            known.mislay()
+        if group.seal is not None:
+            self._compactor.note(folded)
 
     def _too_large(self, length: int) -> GroupTooLarge:
         return GroupTooLarge(
@@ -312,7 +346,7 @@ class FileStorage(FoldStorage):
     def _settle(self, position: int) -> None:
         # First, for the disk is at work already; afterwards the caller would wait for it.
         self._log.recycling.if_due()
-        self._compactor.if_due()
+        self._upkeep.if_due()
         if self._power:
             self._log.settle(position)
         elif self._flusher is not None:
@@ -322,7 +356,7 @@ class FileStorage(FoldStorage):
         if self._power and position > self._log.commits.synced:
             self._log.settle(position)
         self._log.recycling.if_due()
-        self._compactor.if_due()
+        self._upkeep.if_due()
 
     def _payload(self, queue: str, entry: Entry) -> bytes:
         try:
@@ -460,7 +494,7 @@ class FileStorage(FoldStorage):
             except (DuraqError, OSError) as error:
                 # The leases end all the same, when the locks go; only their attempts then count.
                 log.warning("closing %s: could not give back what was leased: %s", self.path, error)
-            self._compactor.stop()
+            self._upkeep.stop()
             if self._flusher is not None:
                 self._flusher.stop()
             # First, so that whoever is woken by the rest sees that it is closed.
@@ -491,7 +525,8 @@ class FileStorage(FoldStorage):
             return
         self._closing_lock = threading.RLock()
         self._log.after_fork_in_child()
-        self._compactor.after_fork_in_child()
+        self._upkeep.after_fork_in_child()
+        self._checkpointer.after_fork_in_child()
         for known in self._queues.values():
             self._fs.close(known.waiters.directory)
         self._fs.close(self._leases)

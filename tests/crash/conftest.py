@@ -1,17 +1,12 @@
-"""Programs that work a queue and say what they do; and threads that are none, for the disk in memory."""
+"""Programs that work a queue and say what they do."""
 
 import os
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import ExitStack, suppress
-from types import SimpleNamespace
 
 import pytest
-
-from duraq.journal import recycling
-from duraq.storage import compactor
 
 SOON = 60  # seconds; only so that a failing test ends
 
@@ -50,21 +45,6 @@ def stop_and_say(shift, stop=shift.Shift.stop):
 
 shift.Shift.stop = stop_and_say
 """
-
-
-class Inline:
-    """Stands in for a thread: the disk in memory knows one only."""
-
-    def __init__(self, target, **_):
-        self.start, self.is_alive, self.join = target, lambda: False, lambda: None
-
-
-@pytest.fixture
-def one_thread(monkeypatch):
-    """What the engine does in the background it does where it begins."""
-    instead = SimpleNamespace(Lock=threading.Lock, RLock=threading.RLock, Thread=Inline)
-    for module in (recycling, compactor):
-        monkeypatch.setattr(module, "threading", instead)
 
 
 class Program:

@@ -253,7 +253,7 @@ def test_one_that_finds_another_at_work_leaves_nothing_open(open_storage, tmp_pa
     segments_fd = os.open(tmp_path / "queues" / "jobs" / "segments", os.O_RDONLY)
     fcntl.flock(segments_fd, fcntl.LOCK_EX)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    with storage._compactor._alone("jobs", wait=False) as alone:
+    with storage._upkeep.alone("jobs", "segments", wait=False) as alone:
         assert not alone
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     os.close(segments_fd)

@@ -6,7 +6,7 @@ import pytest
 
 from duraq import FileStorage, Queue, StorageDamaged
 from duraq.journal.filesystem import RealFileSystem
-from duraq.journal.segment import READ_AHEAD
+from duraq.journal.segments import READ_AHEAD
 
 
 class CountingFileSystem(RealFileSystem):

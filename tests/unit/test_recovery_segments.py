@@ -318,8 +318,8 @@ def test_a_record_of_an_entry_that_is_not_there(stored):
         storage.commit({"jobs": [Enqueue("a", b"1")]})
         log = storage._log
         log.lock()
-        queue = log.queue("jobs")
-        log.append([(queue, queue.compose([Complete("gone", 1)], "2026-01-01T12:00:00.000000Z"))])
+        tail = log.queue("jobs").tail
+        log.append([(tail, tail.compose([Complete("gone", 1)], "2026-01-01T12:00:00.000000Z"))])
         log.unlock()
     with stored.opened() as storage:
         for _ in range(2):

@@ -1,0 +1,252 @@
+"""The segments of one queue as one process reads them, record by record.
+
+Whoever decides from them holds the storage's lock; a reader without it sees whole lines, perhaps not yet the
+newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+from duraq.errors import StorageDamaged
+from duraq.journal import record
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.record import BadRecord, Record, Seal
+from duraq.journal.segment import REFUSED, Files, Gap, SealAt, Where, file_name, last_drop, numbers, seal_at
+from duraq.journal.tail import Group, Tail
+from duraq.operations import Drop, Enqueue, Keep
+
+READ_AHEAD = 64 << 10  # bytes of a record that may be kept until it is asked for
+
+
+class Segments:
+    """One queue's segments as one process has read them so far."""
+
+    def __init__(self, file_system: FileSystem, root: int, queue: str, *, writable: bool, limit: int) -> None:
+        self._fs = file_system
+        self.queue = queue
+        self._writable = writable
+        self.limit = limit
+        with ExitStack() as undo:
+            self.home = file_system.open_dir(root, queue)
+            undo.callback(file_system.close, self.home)
+            # Made if missing, as the first segment is: a power cut may have kept the name and no more.
+            self.directory = file_system.open_dir(self.home, "segments", create=writable)
+            undo.callback(file_system.close, self.directory)
+            self._existing = numbers(file_system, self.directory)
+            undo.pop_all()
+        self._files = Files(file_system, self.directory, writable=writable)
+        self.tail = Tail(file_system, self._files, queue, limit)
+        # Nothing is read before ``start`` or ``start_behind``.
+        self.segment = self.size = 0  # the active one, and how many bytes of it were read
+        self.next_seq = 0
+        self.first = 1  # what comes before this segment is not needed, and may be gone
+        self.sealed_bytes = 0  # the length of the sealed ones from there on
+        # Until this record not every entry is known that records speak of: what came before is gone, and what
+        # is still needed of it is written again in front of this.
+        self.known_from: Where | None = None
+        self._ahead: tuple[Where, bytes] | None = None  # a payload that was read ahead
+        self.seal: SealAt | None = None  # it was read, and the segment that it names is still to be opened
+        # The storage's position up to which this queue is known to have been read.
+        self.read_at = -1
+
+    def start(self) -> None:
+        """Read from the first record that is needed. Raises StorageDamaged if it is not there."""
+        drop = last_drop(self._fs, self.directory, self._existing, self._path)
+        if drop is not None:
+            (operation, _, _), self.known_from = drop
+            assert isinstance(operation, Drop)
+            self.first = operation.first
+        first = self.first
+        if first not in self._existing:
+            if drop is not None or any(map(self._length, self._existing)):
+                raise self._missing(first)
+            if self._existing and not self._writable:
+                first = self._existing[0]  # empty like all the others
+        try:
+            self._files.get(first, create=True)
+        except FileNotFoundError:
+            raise self._missing(first) from None
+        self.segment = self.next_seq = first
+
+    def note_drop(self, operation: Drop, where: Where) -> None:
+        """A drop was read, or written."""
+        if self.known_from is None:
+            self.first = operation.first
+            self.sealed_bytes -= operation.bytes
+        elif where == self.known_from:
+            self.known_from = None
+
+    def _length(self, segment: int) -> int:
+        try:
+            return self._fs.size(self._files.get(segment))
+        except FileNotFoundError:
+            return 0  # dropped, and removed since it was listed
+
+    def close(self) -> None:
+        self._files.close()
+        self._fs.close(self.directory)
+        self._fs.close(self.home)
+
+    def _path(self, segment: int) -> str:
+        return f"{self.queue}/segments/{file_name(segment)}"
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def catch_up(self) -> Iterator[tuple[Record, Where]]:
+        """Read what was appended since the last time, across segments.
+
+        Raises StorageDamaged at the first line that is not a record, or not the next one.
+        """
+        while True:
+            yield from self.read_on()
+            if self.seal is None:
+                return
+            self.advance()
+
+    def read_on(self) -> Iterator[tuple[Record, Where]]:
+        """The same, but up to the end of a segment; ``seal`` then says that it goes on."""
+        if self.seal is None:
+            try:
+                fd = self._files.get(self.segment)
+            except FileNotFoundError:
+                raise self._missing(self.segment) from None  # dropped, and removed since we were here
+            length = self._fs.size(fd) - self.size
+            if length > 0:
+                yield from self._read(self._fs.pread(fd, length, self.size))
+        # A reader may have come between the seal and what was written behind it.
+        if self.seal is None and self._writable:
+            self._check_end()
+            self.tail.reach(self.segment, self.size, self.next_seq)
+
+    def is_followed(self) -> bool:
+        """Whether there is a later segment than the one that is read: then this one is sealed, or nearly."""
+        return any(number > self.segment for number in numbers(self._fs, self.directory))
+
+    def _check_end(self) -> None:
+        """Raise StorageDamaged if there is more, though no seal says so; once, at what was there first."""
+        later = [number for number in self._existing if number > self.segment]
+        self._existing.clear()
+        for number in later:
+            # An empty one was made by somebody who died before the seal.
+            if self._length(number):
+                raise self._damaged(f"the segment ends without a seal, though segment {number} follows")
+
+    def _read(self, data: bytes) -> Iterator[tuple[Record, Where]]:
+        at = 0
+        while (newline := data.find(b"\n", at)) >= 0:
+            line = data[at : newline + 1]
+            try:
+                found = record.decode(line)
+            except BadRecord as error:
+                raise self._damaged(str(error)) from None
+            if found.seq != self.next_seq:
+                raise self._damaged(f"record {self.next_seq} was due here, this is record {found.seq}")
+            where = (self.segment, self.size, len(line))
+            self.next_seq += 1
+            self.size += len(line)
+            at = newline + 1
+            if isinstance(found.operation, Seal):
+                # What is behind a seal is nobody's.
+                self.seal = seal_at(where, line, found.operation.next)
+                return
+            yield found, where
+        if at < len(data) and self._writable:
+            # For a reader it is a line in the making; whoever holds the lock sees none.
+            raise self._damaged("the last line has no end")
+
+    def _missing(self, segment: int) -> Gap:
+        return Gap("the segment is missing", path=self._path(segment), hint=REFUSED)
+
+    def _damaged(self, why: str) -> StorageDamaged:
+        line = self._fs.pread(self._files.get(self.segment), self.size, 0).count(b"\n") + 1
+        return StorageDamaged(
+            why,
+            path=self._path(self.segment),
+            line=line,
+            byte=self.size,
+            hint=REFUSED,
+        )
+
+    def advance(self) -> None:
+        """Go on to the segment that the seal names."""
+        assert self.seal is not None
+        self.start_behind(self.seal)
+
+    def start_behind(self, seal: SealAt) -> None:
+        """Read from that seal's next segment on; what comes before it is known already."""
+        try:
+            self._files.get(seal.next)
+        except FileNotFoundError:
+            raise self._missing(seal.next) from None
+        self.segment, self.size = seal.next, 0
+        self.next_seq = seal.next
+        self.sealed_bytes += seal.offset + seal.length
+        self.seal = None
+
+    def is_at(self, group: Group) -> bool:
+        """Whether everything before that group was read."""
+        _, segment, offset, _ = group.parts[0]
+        return self.size == offset and self.segment == segment and self.seal is None
+
+    def pass_over(self, group: Group) -> None:
+        """The group that comes next was written by us: it need not be read."""
+        tail = self.tail
+        self.segment, self.size, self.next_seq = tail.segment, tail.size, tail.next_seq
+        if group.seal is not None:
+            self.sealed_bytes += group.seal.offset + group.seal.length
+
+    # -- reading what somebody asks for ----------------------------------------------------------------
+
+    def line(self, where: Where) -> bytes:
+        """The bytes of one record."""
+        segment, offset, length = where
+        return self._fs.pread(self._files.get(segment), length, offset)
+
+    def read_ahead(self, where: Where) -> None:
+        """Have the payload that is likely to be asked for next at hand: read while the disk is at work."""
+        if where[2] <= READ_AHEAD and (self._ahead is None or self._ahead[0] is not where):
+            self._keep_ahead(where, self.line(where))
+
+    def _keep_ahead(self, where: Where, line: bytes) -> None:
+        if len(line) <= READ_AHEAD:
+            # What cannot be read is for the one who asks for it.
+            with suppress(BadRecord):
+                self._ahead = where, record.payload(line)
+
+    def payload(self, where: Where) -> bytes:
+        """The payload in an entry's record. Raises StorageDamaged if its bytes have changed."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is where:
+            return ahead[1]
+        segment, offset, _ = where
+        try:
+            return record.payload(self.line(where))
+        except FileNotFoundError:
+            raise self._missing(segment) from None
+        except BadRecord as error:
+            raise StorageDamaged(str(error), path=self._path(segment), byte=offset) from None
+
+    def enqueued(self, where: Where, seq: int) -> Record:
+        """The record in which the entry lies that was enqueued as that number.
+
+        Raises StorageDamaged if it is not there.
+        """
+        segment, offset, _ = where
+        try:
+            line = self.line(where)
+            found = record.enqueued(line)
+        except BadRecord as error:
+            why = str(error)
+        except FileNotFoundError:
+            raise self._missing(segment) from None
+        else:
+            operation = found.operation
+            kept = isinstance(operation, Keep) and operation.entry.seq == seq
+            if kept or (isinstance(operation, Enqueue) and found.seq == seq):
+                # Who takes an entry off the shelf wants its payload next.
+                self._keep_ahead(where, line)
+                return found
+            why = f"the record of entry number {seq} was due here, this is record {found.seq}"
+        raise StorageDamaged(why, path=self._path(segment), byte=offset, hint=REFUSED)
