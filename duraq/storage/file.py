@@ -44,6 +44,7 @@ from duraq.journal.waiters import Waiters
 from duraq.operations import Complete, Enqueue, Keep, Operation, Release
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
+from duraq.storage.calls import Calls
 from duraq.storage.checkpointer import Checkpointer
 from duraq.storage.compactor import Compacted, Compactor
 from duraq.storage.flusher import Flusher
@@ -144,6 +145,7 @@ class FileStorage(FoldStorage):
         self.durability = durability
         self._power = durability == "power"
         keep = options.history(history)
+        self._calls = self._new_calls()
         self._need = 0
         self._queues: dict[str, _Queue] = {}
         self._closing = False
@@ -208,6 +210,9 @@ class FileStorage(FoldStorage):
                 error, f"{self.path}/{queue}", NotEnqueued if create else NotWritten
             ) from error
         return known.folded.state
+
+    def _new_calls(self) -> Calls | None:
+        return Calls(self._commit, self._commit_all, self._settle) if self._power else None
 
     def _is_at_its_end(self, queue: str) -> bool:
         known, end = self._queues.get(queue), self._log.journal.standing.end
@@ -524,6 +529,7 @@ class FileStorage(FoldStorage):
         if self._log.closed:
             return
         self._closing_lock = threading.RLock()
+        self._calls = self._new_calls()
         self._log.after_fork_in_child()
         self._upkeep.after_fork_in_child()
         self._checkpointer.after_fork_in_child()

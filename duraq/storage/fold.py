@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
@@ -20,9 +21,11 @@ from duraq.clock import Clock
 from duraq.entry import Entry
 from duraq.errors import (
     DuplicateEntry,
+    DuraqError,
     EntryNotFound,
     LeaseLost,
     NotLeased,
+    QueueError,
     QueueFull,
     QueueNotFound,
 )
@@ -42,6 +45,7 @@ from duraq.operations import (
 from duraq.shelf import Mislaid
 from duraq.state import QueueState, check_group
 from duraq.storage.base import Held, Lapsed, Limits, StoredEntry
+from duraq.storage.calls import Call, Calls, together
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,6 +86,8 @@ class FoldStorage(ABC):
         self.lock_duration = options.duration("lock_duration", lock_duration)
         self.max_payload_bytes = options.payload_limit(max_payload_bytes)
         self._next_liveness_check: dict[str, float] = {}  # by queue, monotonic
+        # How threads share a turn and a sync; worth it where a commit waits for one.
+        self._calls: Calls | None = None
 
     # -- what a subclass supplies ----------------------------------------------------------------------
 
@@ -150,25 +156,81 @@ class FoldStorage(ABC):
 
     def commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None = None) -> None:
         """Apply all operations, or none; see Storage."""
+        if self._calls is None:
+            self._settle(self._commit(changes, limits))
+        else:
+            self._calls.run(changes, limits)
+        # Whoever begins to wait from now on looks first, and finds it.
+        if self._someone_waits:
+            for queue, operations in changes.items():
+                if isinstance(operations[0], _FEEDING):
+                    self._notify(queue, len(operations))
+
+    def _commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None) -> int:
+        """Decide and write; returns the position to settle."""
         while True:
             try:
                 with self._turn:
-                    for queue, operations in changes.items():
-                        self._check(queue, operations, limits)
-                    position = self._write(changes, soon=True)
-                break
+                    return self._decide(changes, limits)
             except NoRoom:
                 pass
             except (TryAgain, Mislaid):
                 continue
-            self._make_room(enqueuing=any(isinstance(each[0], Enqueue) for each in changes.values()))
-        # Asked while the disk is at work. Whoever begins to wait from now on looks first, and finds it.
-        someone_waits = self._someone_waits
-        self._settle(position)
-        if someone_waits:
-            for queue, operations in changes.items():
-                if isinstance(operations[0], _FEEDING):
-                    self._notify(queue, len(operations))
+            self._make_room_for(changes)
+
+    def _decide(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None) -> int:
+        for queue, operations in changes.items():
+            self._check(queue, operations, limits)
+        return self._write(changes, soon=True)
+
+    def _make_room_for(self, changes: Mapping[str, Sequence[Operation]]) -> None:
+        self._make_room(enqueuing=any(isinstance(each[0], Enqueue) for each in changes.values()))
+
+    def _commit_all(self, calls: Sequence[Call]) -> None:
+        """The same for many, in one turn if nothing comes between; each gets its position or its error."""
+        todo, alone = deque(calls), False
+        while todo:
+            batch = [todo[0]] if alone else together(todo)
+            try:
+                with self._turn:
+                    self._decide_all(batch)
+            except NoRoom:
+                for call in batch:
+                    call.begun = False
+                self._make_room_or_fail(batch[0])
+            except (TryAgain, Mislaid):
+                pass
+            except DuraqError as error:
+                # What several may not do, perhaps for want of space, each is to be told by itself.
+                alone = True
+                if len(batch) == 1:
+                    batch[0].error = error
+            while todo and todo[0].decided:
+                todo.popleft()
+
+    def _decide_all(self, calls: Sequence[Call]) -> None:
+        written: dict[str, list[Operation]] = {}
+        for call in calls:
+            try:
+                for queue, operations in call.changes.items():
+                    self._check(queue, operations, call.limits)
+            except QueueError as error:
+                call.error = error
+                continue
+            call.begun = True
+            for queue, operations in call.changes.items():
+                written.setdefault(queue, []).extend(operations)
+        if written:
+            position = self._write(written, soon=True)
+            for call in calls:
+                if call.error is None:
+                    call.position = position
+
+    def _make_room_or_fail(self, call: Call) -> None:
+        try:
+            self._make_room_for(call.changes)
+        except DuraqError as error:
+            call.error = error
 
     def _check(self, queue: str, operations: Sequence[Operation], limits: Limits | None) -> None:
         if limits is None and _are_new(operations) and self._is_at_its_end(queue):
