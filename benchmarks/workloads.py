@@ -144,7 +144,7 @@ def _crowd() -> Workload:
         f"{crowd.CROWD} threads or {crowd.CROWD} processes enqueueing durably, beside one",
         "entries/s",
         crowd.crowd,
-        count=300,
+        count=1000,
         quick_count=20,
         contenders=("sqlite", DURAQ),
         shows="columns",
