@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 import orjson
@@ -27,7 +27,7 @@ from duraq.entry import Entry
 from duraq.errors import NotAStorage
 from duraq.journal import index, record, segment, snapshot
 from duraq.journal.filesystem import FileSystem
-from duraq.journal.index import Index
+from duraq.journal.index import Filter, Index
 from duraq.journal.record import BadRecord
 from duraq.journal.run import Run
 from duraq.journal.segment import SealAt, Where
@@ -208,6 +208,14 @@ def load_index(fs: FileSystem, directory: int, number: int) -> Index:
     return Index(_read(fs, directory, segment.file_name(number, INDEX_SUFFIX)))
 
 
+def load_filter(fs: FileSystem, directory: int, number: int) -> tuple[Filter, int]:
+    """The filter of that segment's index, and the crc of the index. Raises BadIndex or Lost."""
+    name = segment.file_name(number, INDEX_SUFFIX)
+    with _opened(fs, directory, name) as fd:
+        head = fs.pread(fd, index.HEADER_BYTES, 0)
+        return index.filter_of(head, fs.pread(fd, index.filter_size(head), index.HEADER_BYTES))
+
+
 def is_sealed(fs: FileSystem, directory: int, seal: SealAt) -> bool:
     """Whether that seal is still what the segment ends in."""
     try:
@@ -220,10 +228,16 @@ def is_sealed(fs: FileSystem, directory: int, seal: SealAt) -> bool:
 
 def _read(fs: FileSystem, directory: int, name: str, offset: int = 0) -> bytes:
     """The file from that byte on. Raises Lost, or the OSError if the file may be all right."""
+    with _opened(fs, directory, name) as fd:
+        return fs.pread(fd, max(0, fs.size(fd) - offset), offset)
+
+
+@contextmanager
+def _opened(fs: FileSystem, directory: int, name: str) -> Iterator[int]:
     try:
         fd = fs.open_file(directory, name)
         try:
-            return fs.pread(fd, max(0, fs.size(fd) - offset), offset)
+            yield fd
         finally:
             fs.close(fd)
     except NotAStorage as error:

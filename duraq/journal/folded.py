@@ -16,7 +16,7 @@ from duraq.errors import StorageDamaged
 from duraq.journal import checkpoint
 from duraq.journal.checkpoint import Checkpoint, Lost
 from duraq.journal.filesystem import FileSystem
-from duraq.journal.index import BadIndex, Index
+from duraq.journal.index import BadIndex, Filter, Index
 from duraq.journal.record import Record, Seal
 from duraq.journal.run import Run
 from duraq.journal.runs import Runs
@@ -155,14 +155,28 @@ class Folded:
 
     def _shelf(self, runs: list[Run], position: int) -> Runs:
         return Runs(
-            self.state.name, runs, load=self._load_index, record=self.segments.enqueued, position=position
+            self.state.name,
+            runs,
+            load=self._load_index,
+            load_filter=self._load_filter,
+            record=self.segments.enqueued,
+            position=position,
         )
 
     def _load_index(self, number: int) -> Index:
         try:
             return checkpoint.load_index(self._fs, self.segments.directory, number)
         except (BadIndex, Lost) as error:
-            raise Mislaid(self.state.name, f"the index of segment {number}: {error}") from error
+            raise self._lost(number, error) from error
+
+    def _load_filter(self, number: int) -> tuple[Filter, int]:
+        try:
+            return checkpoint.load_filter(self._fs, self.segments.directory, number)
+        except (BadIndex, Lost) as error:
+            raise self._lost(number, error) from error
+
+    def _lost(self, number: int, error: ValueError) -> Mislaid:
+        return Mislaid(self.state.name, f"the index of segment {number}: {error}")
 
     @property
     def distrusted(self) -> int:

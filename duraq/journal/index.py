@@ -3,7 +3,8 @@
 Derived: it can be deleted at any time, and is made again from the records. What is in it never changes; what
 was taken out since is noted elsewhere (``duraq.journal.runs``).
 
-    header      magic  segment  rows  waiting  due  expiring  states  crc
+    header      magic  segment  rows  waiting  due  expiring  states  filter  crc of the filter  crc
+    filter      bits                                                    which ids may be here (a Bloom filter)
     rows        order  segment  offset  length  priority  state         waiting ones first, then dead letters
     due         ready_at ...  row ...                                   rows that are scheduled, by time
     expiring    expires_at ...  row ...                                 rows with a TTL, by time
@@ -28,13 +29,20 @@ import orjson
 from duraq.entry import DEAD, Entry, delivery_order, enqueue_order
 from duraq.journal import snapshot
 
-_MAGIC = 0x3249_5144  # "DQI2"
-_HEADER = Struct("=IQIIIIII")
+_MAGIC = 0x3349_5144  # "DQI3"
+_HEADER = Struct("=IQIIIIIIII")
+HEADER_BYTES = _HEADER.size
 _ROW = Struct("=QQQIiI")
 # In ``state``: whether the row is in the due table, and one more than where the entry's snapshot begins; 0
 # for one that is as it was enqueued.
 _TIMED = 1 << 31
 _PRISTINE = 0
+
+
+# With 16 to 32 bits for each id and so many looks, one id in 400 at most is taken for one that is here.
+_BITS_EACH = 16
+_LOOKS = 4
+_DIGITS = bytes.maketrans(b"\0\1", b"01")
 
 
 class BadIndex(ValueError):
@@ -73,6 +81,40 @@ def id_hash(entry_id: str) -> int:
     return crc32(entry_id.encode())
 
 
+class Filter:
+    """Tells most of the ids that are not in an index, without the index."""
+
+    __slots__ = ("_bits", "_mask")
+
+    def __init__(self, bits: bytes) -> None:
+        self._bits = bits
+        self._mask = len(bits) * 8 - 1
+
+    def may_have(self, hashed: int) -> bool:
+        """Whether an id of that hash could be there."""
+        bits, mask, step = self._bits, self._mask, hashed >> 16 | 1
+        for _ in range(_LOOKS):
+            at = hashed & mask
+            if not bits[at >> 3] >> (at & 7) & 1:
+                return False
+            hashed += step
+        return True
+
+
+def _filter(hashes: Sequence[int]) -> bytes:
+    size = 1024
+    while size < len(hashes) * _BITS_EACH:
+        size *= 2
+    # A byte for each bit at first: setting one in place is the quickest that Python has.
+    marks, mask = bytearray(size), size - 1
+    for hashed in hashes:
+        step = hashed >> 16 | 1
+        for at in range(hashed, hashed + _LOOKS * step, step):
+            marks[at & mask] = 1
+    marks.reverse()
+    return int(marks.translate(_DIGITS), 2).to_bytes(size // 8, "little")
+
+
 class Times:
     """Rows by a time, the earliest first."""
 
@@ -104,9 +146,11 @@ def build(segment: int, entries: Iterable[Entry]) -> bytes:
     )
     due = sorted((e.ready_at, row) for row, e in enumerate(waiting) if e.ready_at is not None)
     expiring = sorted((e.expires_at, row) for row, e in enumerate(waiting) if e.expires_at is not None)
-    ids = sorted([id_hash(e.id) << 32 | row for row, e in enumerate(rows)])
-    body = b"".join([table, _pairs(due), _pairs(expiring), _numbers("Q", ids), blob])
-    counts = (segment, len(rows), len(waiting), len(due), len(expiring), len(blob))
+    hashes = [id_hash(e.id) for e in rows]
+    ids = sorted([hashed << 32 | row for row, hashed in enumerate(hashes)])
+    bits = _filter(hashes)
+    body = b"".join([bits, table, _pairs(due), _pairs(expiring), _numbers("Q", ids), blob])
+    counts = (segment, len(rows), len(waiting), len(due), len(expiring), len(blob), len(bits), crc32(bits))
     check = crc32(body, crc32(_HEADER.pack(_MAGIC, *counts, 0)))
     return _HEADER.pack(_MAGIC, *counts, check) + body
 
@@ -135,6 +179,21 @@ def _numbers(kind: str, numbers: Sequence[int]) -> bytes:
     return Struct(f"={len(numbers)}{kind}").pack(*numbers)
 
 
+def filter_size(head: bytes) -> int:
+    """How long the filter is behind this header. Raises BadIndex if it is none."""
+    if len(head) < HEADER_BYTES or _HEADER.unpack_from(head)[0] != _MAGIC:
+        raise BadIndex("not an index")
+    return int(_HEADER.unpack_from(head)[7])
+
+
+def filter_of(head: bytes, bits: bytes) -> tuple[Filter, int]:
+    """The filter, and the crc of the index that it is of. Raises BadIndex if it is damaged."""
+    *_, check, crc = _HEADER.unpack_from(head)
+    if crc32(bits) != check:
+        raise BadIndex("the filter is damaged")
+    return Filter(bits), crc
+
+
 class Index:
     """An index, read. Raises BadIndex if the bytes are not a whole one."""
 
@@ -142,9 +201,10 @@ class Index:
         if len(content) < _HEADER.size:
             raise BadIndex("shorter than a header")
         magic, *counts, check = _HEADER.unpack_from(content)
-        self.segment, self.rows, self.waiting, due, expiring, states = counts
+        self.segment, self.rows, self.waiting, due, expiring, states, bits, _ = counts
         self.crc = check
-        size = _HEADER.size + self.rows * (_ROW.size + 8) + (due + expiring) * 16 + states
+        self._table = _HEADER.size + bits
+        size = self._table + self.rows * (_ROW.size + 8) + (due + expiring) * 16 + states
         head = _HEADER.pack(_MAGIC, *counts, 0)
         if (
             magic != _MAGIC
@@ -154,7 +214,8 @@ class Index:
             raise BadIndex("not an index, or a damaged one")
         self._content = content
         view = memoryview(content)
-        at = _HEADER.size + self.rows * _ROW.size
+        self.filter = Filter(content[_HEADER.size : self._table])
+        at = self._table + self.rows * _ROW.size
         self.due = Times(view[at : at + due * 8], view[at + due * 8 : at + due * 16])
         at += due * 16
         self.expiring = Times(view[at : at + expiring * 8], view[at + expiring * 8 : at + expiring * 16])
@@ -163,16 +224,16 @@ class Index:
         self._states = at + self.rows * 8
 
     def row(self, number: int) -> Row:
-        return Row(*_ROW.unpack_from(self._content, _HEADER.size + number * _ROW.size))
+        return Row(*_ROW.unpack_from(self._content, self._table + number * _ROW.size))
 
     def key(self, number: int) -> tuple[int, int]:
         """The row's place in the order of delivery."""
-        order, _, _, _, priority, _ = _ROW.unpack_from(self._content, _HEADER.size + number * _ROW.size)
+        order, _, _, _, priority, _ = _ROW.unpack_from(self._content, self._table + number * _ROW.size)
         return -priority, order
 
     def columns(self) -> Columns:
         """All rows at once, field by field; there is one row at least."""
-        table = memoryview(self._content)[_HEADER.size : _HEADER.size + self.rows * _ROW.size]
+        table = memoryview(self._content)[self._table : self._table + self.rows * _ROW.size]
         return Columns(*zip(*_ROW.iter_unpack(table), strict=True))
 
     def snapshot(self, row: Row) -> tuple[str, snapshot.Snapshot] | None:
@@ -184,9 +245,8 @@ class Index:
         found = orjson.loads(self._content[start : self._content.index(b"\n", start)])
         return found["id"], found["entry"]
 
-    def candidates(self, entry_id: str) -> Iterator[int]:
-        """Rows whose id may be this one."""
-        wanted = id_hash(entry_id)
+    def candidates(self, wanted: int) -> Iterator[int]:
+        """Rows whose id has this hash."""
         at = bisect_left(self._ids, wanted << 32)
         while at < self.rows and self._ids[at] >> 32 == wanted:
             yield self._ids[at] & 0xFFFF_FFFF

@@ -15,7 +15,7 @@ from itertools import islice
 
 from duraq.entry import READY, Entry
 from duraq.journal import snapshot
-from duraq.journal.index import Index
+from duraq.journal.index import Filter, Index, id_hash
 from duraq.journal.record import Record
 from duraq.journal.run import IS_READY, STATUS, TAKEN, WAITS, Key, Run
 from duraq.journal.segment import Where
@@ -24,6 +24,8 @@ from duraq.operations import Enqueue, Keep
 from duraq.shelf import Mislaid
 
 OPEN_INDEXES = 8
+FILTERS = 1024  # of some 8 KB each
+FEW = 2
 LOOKS = 4  # indexes that are searched while others wait
 SEEN = 10_000  # entries that were looked at and are kept in case they are taken next
 
@@ -37,18 +39,21 @@ class Runs:
         runs: Iterable[Run],
         *,
         load: Callable[[int], Index],
+        load_filter: Callable[[int], tuple[Filter, int]],
         record: Callable[[Where, int], Record],
         position: int,
     ) -> None:
-        """``load`` reads the index of a segment, ``record`` the enqueue at a place.
+        """``load`` reads the index of a segment or its filter, ``record`` the enqueue at a place.
 
         ``position``: where the journal must be durable before anything of this is handed out.
         """
         self._queue = queue
         self._load = load
+        self._load_filter = load_filter
         self._record = record
         self._runs: dict[int, Run] = {}
         self._indexes: OrderedDict[int, Index] = OrderedDict()
+        self._filters: dict[int, Filter] = {}
         self._now = 0
         # What was looked at last is taken next, as a rule.
         self._seen: dict[str, tuple[Run, int, Entry]] = {}
@@ -104,13 +109,16 @@ class Runs:
         else:
             index = self._load(run.segment)
             if index.crc != run.crc:
-                raise Mislaid(self._queue, f"the index of segment {run.segment} is another one")
+                raise self._another(run)
             self._keep(index)
         if run.marks is None:
             before = run.head_key
             run.activate(index)
             self._note_head(run, before)
         return index
+
+    def _another(self, run: Run) -> Mislaid:
+        return Mislaid(self._queue, f"the index of segment {run.segment} is another one")
 
     def _keep(self, index: Index) -> None:
         self._indexes[index.segment] = index
@@ -251,13 +259,34 @@ class Runs:
             run, row, entry = seen
             entry.status = run.status(row)  # its time may have come since
             return entry
-        for run in [run for run in self._runs.values() if run.may_have(entry_id)]:
-            for row in self._index(run).candidates(entry_id):
+        hashed = id_hash(entry_id)
+        for run in self._having(entry_id, hashed):
+            for row in self._index(run).candidates(hashed):
                 if not run.is_taken(row):
                     entry = self._look(run, row)
                     if entry.id == entry_id:
                         return entry
         return None
+
+    def _having(self, entry_id: str, hashed: int) -> list[Run]:
+        """The runs that may have that id."""
+        found = [run for run in self._runs.values() if run.may_have(entry_id)]
+        # With ids that rise with time it is one; that its index is read costs no more than its filter.
+        if len(found) > FEW:
+            found = [run for run in found if self._filter(run).may_have(hashed)]
+        return found
+
+    def _filter(self, run: Run) -> Filter:
+        known = self._filters.get(run.segment)
+        if known is None:
+            index = self._indexes.get(run.segment)
+            known, crc = self._load_filter(run.segment) if index is None else (index.filter, index.crc)
+            if crc != run.crc:
+                raise self._another(run)
+            # With more runs than that, all are gone through each time: to let the oldest go would let all go.
+            if len(self._filters) < FILTERS:
+                self._filters[run.segment] = known
+        return known
 
     def take(self, entry_id: str) -> Entry:
         """Take the entry off the shelf. Raises KeyError if it is not there."""
@@ -279,9 +308,10 @@ class Runs:
         """Take it off the shelf unread, if it is there."""
         # Its record may be gone already. No two entries have the same number.
         self._seen.pop(entry_id, None)
-        for run in [run for run in self._runs.values() if run.may_have(entry_id)]:
+        hashed = id_hash(entry_id)
+        for run in self._having(entry_id, hashed):
             index = self._index(run)
-            for row in index.candidates(entry_id):
+            for row in index.candidates(hashed):
                 if index.row(row).order == seq and not run.is_taken(row):
                     self._take(run, row)
                     return
@@ -299,6 +329,7 @@ class Runs:
         if not run.left:
             del self._runs[run.segment]
             self._indexes.pop(run.segment, None)
+            self._filters.pop(run.segment, None)
             self.finished.append(run.segment)
 
     # -- expiry ----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from duraq import (
 )
 from duraq.entry import DEAD, READY, SCHEDULED, Entry, delivery_order
 from duraq.journal import checkpoint, index
-from duraq.journal.index import BadIndex, Index
+from duraq.journal.index import BadIndex, Index, id_hash
 from duraq.journal.log import Sizes
 from duraq.journal.run import Run
 from duraq.operations import Complete, Enqueue
@@ -335,9 +335,9 @@ def test_an_index_has_its_entries_in_order(seed):
     dead = [entry for entry in rows if entry.status is DEAD]
     assert [found.row(number).order for number in range(60)] == [entry.seq for entry in [*waiting, *dead]]
     for number, entry in enumerate([*waiting, *dead]):
-        assert number in list(found.candidates(entry.id))
+        assert number in list(found.candidates(id_hash(entry.id)))
         assert found.key(number) == delivery_order(entry)
-    assert list(found.candidates("foreign")) == []
+    assert list(found.candidates(id_hash("foreign"))) == []
     due = sorted((entry.ready_at, number) for number, entry in enumerate(waiting) if entry.ready_at)
     assert list(zip(found.due.times, found.due.rows, strict=True)) == due
 
@@ -352,6 +352,74 @@ def test_any_damage_of_an_index_is_seen():
             Index(content[:at])
     with pytest.raises(BadIndex):
         Index(content + b"x")
+
+
+@pytest.mark.parametrize("count", [1, 3, 500, 5000])
+def test_a_filter_knows_its_ids(count):
+    """It lets every id of its index pass, and hardly any other; alone it is what it is in the index."""
+    content = index.build(1, [Entry(Enqueue(f"id-{n}", b""), n, 0, (1, n, 1), 0) for n in range(count)])
+    bits = content[index.HEADER_BYTES :][: index.filter_size(content)]
+    alone, crc = index.filter_of(content, bits)
+    assert crc == Index(content).crc
+    for found in (alone, Index(content).filter):
+        assert all(found.may_have(id_hash(f"id-{n}")) for n in range(count))
+        assert sum(found.may_have(id_hash(f"other-{n}")) for n in range(10_000)) < 50
+
+
+def test_a_damaged_filter_is_seen():
+    """A bit of it that is changed, or a header that is none, is noticed without the rest of the index."""
+    content = index.build(1, list(entries(12, 1)))
+    bits = content[index.HEADER_BYTES :][: index.filter_size(content)]
+    for at in range(len(bits)):
+        with pytest.raises(BadIndex):
+            index.filter_of(content, bits[:at] + bytes([bits[at] ^ 16]) + bits[at + 1 :])
+    with pytest.raises(BadIndex):
+        index.filter_size(content[: index.HEADER_BYTES - 1])
+    with pytest.raises(BadIndex):
+        index.filter_size(b"x" + content[1:])
+
+
+def test_own_ids_in_no_order(open_storage, monkeypatch):
+    """A new id of one's own is found not to be there without an index being read, however many there are."""
+    rng = random.Random(1)
+    names = [f"{rng.getrandbits(64):x}" for _ in range(300)]
+    queue = jobs(open_storage())
+    for name in names:
+        queue.enqueue(name, id=name)
+    read = []
+    load_index = checkpoint.load_index
+    monkeypatch.setattr(
+        checkpoint,
+        "load_index",
+        lambda fs, directory, number: (read.append(number), load_index(fs, directory, number))[1],
+    )
+    queue = jobs(open_storage())
+    for number in range(200):
+        queue.enqueue(number, id=f"{rng.getrandbits(64):x}")
+    assert len(read) < 20
+    for name in names[::7]:
+        with pytest.raises(DuplicateEntry):
+            queue.enqueue("again", id=name)
+    assert queue.get(names[50]).data == names[50]
+
+
+def test_a_lost_filter(open_storage, tmp_path):
+    """An index whose filter is damaged is made again when an id is looked for."""
+    rng = random.Random(2)
+    names = [f"{rng.getrandbits(64):x}" for _ in range(200)]
+    queue = jobs(open_storage())
+    for name in names:
+        queue.enqueue(name, id=name)
+    queue = jobs(open_storage())
+    assert len(queue) == 200
+    for file in files(tmp_path, ".index"):
+        content = bytearray(file.read_bytes())
+        content[index.HEADER_BYTES + 1] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(DuplicateEntry):
+        queue.enqueue("again", id=names[20])
+    queue.enqueue("new", id="new")
+    assert drain(queue) == [*names, "new"]
 
 
 @pytest.mark.parametrize("seed", range(5))
