@@ -93,6 +93,10 @@ class NotLeased(LeaseLost):
     """The entry is not leased through this storage: it never was, or that lease has been ended."""
 
 
+class NoTransaction(QueueError):
+    """There is no transaction to commit or to roll back."""
+
+
 class StorageError(DuraqError):
     """Something is wrong with the storage itself.
 

@@ -125,30 +125,52 @@ class QueueState:
     def counts(self, now: int) -> Counts:
         """How many entries are in each state at this time; those past their TTL no longer count."""
         self.advance(now)
-        tally, shelf, over = self._tally, self.shelf.tally, self.shelf.count_expired(now)
-        scheduled = tally[SCHEDULED] + shelf.scheduled - over.scheduled
-        ready = tally[READY] + shelf.ready - over.ready
-        for entry in self._expired(now):
-            scheduled -= entry.status is SCHEDULED
-            ready -= entry.status is READY
-        return Counts(scheduled, ready, tally[LEASED], tally[DEAD] + shelf.dead)
+        tally, over = self.tally, self.count_expired(now)
+        return Counts(tally.scheduled - over.scheduled, tally.ready - over.ready, tally.leased, tally.dead)
+
+    @property
+    def tally(self) -> Counts:
+        """The same as of the last ``advance``, with those past their TTL that nobody has ended yet."""
+        here, shelf = self._tally, self.shelf.tally
+        return Counts(
+            here[SCHEDULED] + shelf.scheduled,
+            here[READY] + shelf.ready,
+            here[LEASED],
+            here[DEAD] + shelf.dead,
+        )
+
+    def count_expired(self, now: int) -> Counts:
+        """How many are past their TTL while nobody holds them, by state."""
+        here, shelf = self._expired(now), self.shelf.count_expired(now)
+        scheduled = sum(entry.status is SCHEDULED for entry in here)
+        return Counts(scheduled + shelf.scheduled, len(here) - scheduled + shelf.ready)
 
     @property
     def size(self) -> int:
         """Entries still to be worked: scheduled, ready and leased."""
         return len(self.entries) - self._tally[DEAD] + self.shelf.tally.length
 
+    def check_size(self, max_size: int, more: int) -> None:
+        """Raise QueueFull if, with so many ``more``, more than ``max_size`` entries were to be worked."""
+        if self.size + more > max_size:
+            raise QueueFull(
+                f"queue {self.name} is full: {self.size} of {max_size} entries, {more} more refused"
+            )
+
     def listing(
         self, status: EntryStatus | None, now: int, limit: int | None = None, offset: int = 0
     ) -> Iterator[Entry]:
         """Entries in that state (None: all): ready ones in the order of delivery, others in enqueue order."""
         self.advance(now)
-        order = delivery_order if status is READY else enqueue_order
-        here: Iterable[Entry] = (each for each in self.entries.values() if status in {None, each.status})
-        found = merge(sorted(here, key=order), self.shelf.walk(status), key=order)
-        found = (entry for entry in found if not self.is_over(entry, now))
+        found = (entry for entry in self.all_of(status) if not self.is_over(entry, now))
         end = sys.maxsize if limit is None else offset + limit
         return islice(found, min(offset, sys.maxsize), min(end, sys.maxsize))
+
+    def all_of(self, status: EntryStatus | None) -> Iterator[Entry]:
+        """The same as of the last ``advance``, with those past their TTL."""
+        order = delivery_order if status is READY else enqueue_order
+        here: Iterable[Entry] = (each for each in self.entries.values() if status in {None, each.status})
+        return merge(sorted(here, key=order), self.shelf.walk(status), key=order)
 
     def next_event(self) -> int | None:
         """The wall time at which the next scheduled entry is ready, if there is one."""
@@ -473,29 +495,16 @@ class QueueState:
 
 
 def check_group(state: QueueState, operations: Sequence[Operation], max_size: int | None) -> None:
-    """Check operations that are to be applied together; each may concern an entry of its own only."""
-    if len(operations) == 1:
-        state.check(operations[0])
-    else:
-        ids = [
-            operation.id
-            for operation in operations
-            if not isinstance(operation, (PauseQueue, ResumeQueue, Drop))
-        ]
-        # A batch of new entries is checked at once.
-        new = [operation for operation in operations if type(operation) is Enqueue and operation.fresh]
-        if len(new) < len(operations) or not state.entries.keys().isdisjoint(ids):
-            for operation in operations:
-                state.check(operation)
-        if len(set(ids)) != len(ids):
-            twice = next(entry_id for entry_id in ids if ids.count(entry_id) > 1)
-            raise DuplicateEntry(f"queue {state.name}: entry {twice} occurs twice in one group")
+    """Check operations that are to be applied together, each of them about an entry of its own."""
+    # A batch of new entries is checked at once.
+    new = [each.id for each in operations if type(each) is Enqueue and each.fresh]
+    if len(new) < len(operations) or not state.entries.keys().isdisjoint(new):
+        for operation in operations:
+            state.check(operation)
     if max_size is not None:
         added = sum(1 for operation in operations if isinstance(operation, Enqueue))
-        if added and state.size + added > max_size:
-            raise QueueFull(
-                f"queue {state.name} is full: {state.size} of {max_size} entries, {added} more refused"
-            )
+        if added:
+            state.check_size(max_size, added)
 
 
 _Fold = Callable[[QueueState, Any, int, int, Any, int], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -76,6 +77,25 @@ class Storage(Protocol):
 
         Raises DuplicateEntry, EntryNotFound, LeaseLost or QueueFull, before anything is written.
         """
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """A with-block, or a decorator: what is done in it is one change, wholly there or not at all.
+
+        It belongs to the thread, and in asyncio to the task, that is in it; calls of this storage that it
+        makes are part of it, over any number of queues, and see what it has written. At its end they are
+        committed together, with one sync; if an exception leaves it, they never were. Within another one it
+        is a savepoint: only what was done in it is undone. What was dequeued in it is leased at once, and
+        given back uncounted if it is undone. Raises, from its end, what ``commit`` raises.
+        """
+
+    def begin_transaction(self) -> None:
+        """The same without a block, until one of the next two; within another one, a savepoint."""
+
+    def commit_transaction(self) -> None:
+        """Commit what was begun last, or, at a savepoint, keep it for the whole. Raises NoTransaction."""
+
+    def rollback_transaction(self) -> None:
+        """Undo what was done since the last beginning. Raises NoTransaction."""
 
     def claim(
         self, queue: str, limit: int = 1, *, lease_for: int | None = None, detached: bool = False

@@ -48,7 +48,8 @@ from duraq.storage.calls import Calls
 from duraq.storage.checkpointer import Checkpointer
 from duraq.storage.compactor import Compacted, Compactor
 from duraq.storage.flusher import Flusher
-from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, found_again
+from duraq.storage.fold import NoRoom, TryAgain, found_again
+from duraq.storage.transacting import TransactingStorage
 from duraq.storage.upkeep import Upkeep
 
 log = logging.getLogger("duraq")
@@ -106,7 +107,7 @@ class _Turn:
             self._log.unlock()
 
 
-class FileStorage(FoldStorage):
+class FileStorage(TransactingStorage):
     """A directory of queues, shared by any number of processes on one host.
 
     ``durability``: "power" (the default) returns when a change survives a power cut; "batched" returns at
@@ -522,7 +523,7 @@ class FileStorage(FoldStorage):
             for release in held:
                 # One by one: a lease that was lost meanwhile must not keep the others from being given back.
                 with suppress(QueueError):
-                    self.commit({queue: (release,)})
+                    self._commit_now({queue: (release,)})
 
     def after_fork_in_child(self) -> None:
         """The child closes the parent's descriptors and may not use this object; see StorageForked."""

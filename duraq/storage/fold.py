@@ -29,6 +29,7 @@ from duraq.errors import (
     QueueFull,
     QueueNotFound,
 )
+from duraq.laid_over import check_in_turn
 from duraq.model import Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
     Bury,
@@ -43,7 +44,7 @@ from duraq.operations import (
     ResumeQueue,
 )
 from duraq.shelf import Mislaid
-from duraq.state import QueueState, check_group
+from duraq.state import QueueState
 from duraq.storage.base import Held, Lapsed, Limits, StoredEntry
 from duraq.storage.calls import Call, Calls, together
 
@@ -181,7 +182,15 @@ class FoldStorage(ABC):
     def _decide(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None) -> int:
         for queue, operations in changes.items():
             self._check(queue, operations, limits)
-        return self._write(changes, soon=True)
+        return self._write(self._final(changes, limits), soon=True)
+
+    def _final(
+        self,
+        changes: Mapping[str, Sequence[Operation]],
+        limits: Limits | None,  # noqa: ARG002 - those of a transaction say something here
+    ) -> Mapping[str, Sequence[Operation]]:
+        """The operations as they are written, now that they are checked; in a turn."""
+        return changes
 
     def _make_room_for(self, changes: Mapping[str, Sequence[Operation]]) -> None:
         self._make_room(enqueuing=any(isinstance(each[0], Enqueue) for each in changes.values()))
@@ -218,7 +227,7 @@ class FoldStorage(ABC):
                 call.error = error
                 continue
             call.begun = True
-            for queue, operations in call.changes.items():
+            for queue, operations in self._final(call.changes, call.limits).items():
                 written.setdefault(queue, []).extend(operations)
         if written:
             position = self._write(written, soon=True)
@@ -233,13 +242,13 @@ class FoldStorage(ABC):
             call.error = error
 
     def _check(self, queue: str, operations: Sequence[Operation], limits: Limits | None) -> None:
-        if limits is None and _are_new(operations) and self._is_at_its_end(queue):
+        if limits is None and are_new(operations) and self._is_at_its_end(queue):
             return
         max_size = None if limits is None else limits.max_size.get(queue)
         state = self._state_for(queue, operations, max_size)
         more = self._end_expired(state)
         try:
-            check_group(state, operations, max_size)
+            check_in_turn(state, operations, max_size, self.clock.now())
         except (DuplicateEntry, QueueFull):
             # What is in the way may be over.
             if more:
@@ -275,7 +284,7 @@ class FoldStorage(ABC):
             if not isinstance(operations[0], (Enqueue, PauseQueue)):
                 raise QueueNotFound(f"there is no queue {queue!r}")
             # What is refused makes no queue either.
-            check_group(QueueState(queue), operations, max_size)
+            check_in_turn(QueueState(queue), operations, max_size, self.clock.now())
             state = self._state(queue, create=True)
         assert state is not None
         return state
@@ -321,25 +330,29 @@ class FoldStorage(ABC):
             raise TryAgain
         if not taken:
             return [], 0
-        deadline, deadline_at, boot = uptime + length, now + length, self.clock.boot_id
-        payloads: list[bytes] = []
-        operations: list[Operation] = []
         try:
-            for token, entry in enumerate(taken, start=state.tokens + 1):
-                # Read before the lease is written: damage then costs no attempt.
-                payloads.append(self._payload(state.name, entry))
-                operations.append(
-                    Lease(entry.id, token, entry.attempts + 1, worker, deadline, boot, deadline_at)
-                )
-            self._write({state.name: operations})
+            return self._hand_out(state, taken, worker, uptime + length, now + length)
         except BaseException:
             state.put_back(taken)
             raise
+
+    def _hand_out(
+        self, state: QueueState, taken: Sequence[Entry], worker: str, deadline: int, deadline_at: int
+    ) -> tuple[list[StoredEntry], int]:
+        """Lease these to that worker; also returns up to where the journal must be durable for that."""
+        boot = self.clock.boot_id
+        payloads: list[bytes] = []
+        operations: list[Operation] = []
+        for token, entry in enumerate(taken, start=state.tokens + 1):
+            # Read before the lease is written: damage then costs no attempt.
+            payloads.append(self._payload(state.name, entry))
+            operations.append(Lease(entry.id, token, entry.attempts + 1, worker, deadline, boot, deadline_at))
+        self._write({state.name: operations})
         # Looked up anew: writing may have put what was in memory on the shelf, and have taken it off again.
         written = self._state(state.name)
         assert written is not None
         leased = [written.entries[entry.id] for entry in taken]
-        claimed = [_stored(entry, payload) for entry, payload in zip(leased, payloads, strict=True)]
+        claimed = [stored(entry, payload) for entry, payload in zip(leased, payloads, strict=True)]
         return claimed, max(entry.position for entry in leased)
 
     # -- asking ----------------------------------------------------------------------------------------
@@ -406,7 +419,7 @@ class FoldStorage(ABC):
             entry = state.find(entry_id)
             if entry is None or state.is_over(entry, now):
                 raise EntryNotFound(f"queue {queue}: there is no entry {entry_id}")
-            return _stored(entry, self._payload(queue, entry))
+            return stored(entry, self._payload(queue, entry))
 
     @found_again
     def entries(
@@ -418,7 +431,7 @@ class FoldStorage(ABC):
             if state is None:
                 return []
             chosen = state.listing(status, self.clock.now(), limit, offset)
-            return [_stored(entry, self._payload(queue, entry)) for entry in chosen]
+            return [stored(entry, self._payload(queue, entry)) for entry in chosen]
 
     @found_again
     def counts(self, queue: str) -> Counts:
@@ -451,7 +464,7 @@ class FoldStorage(ABC):
         return max(0.0, min(bounds)) if bounds else None
 
 
-def _are_new(operations: Sequence[Operation]) -> bool:
+def are_new(operations: Sequence[Operation]) -> bool:
     """Whether nothing in a queue's state could forbid them."""
     for operation in operations:
         # One with a TTL looks, so that where nobody works they do not pile up.
@@ -460,7 +473,7 @@ def _are_new(operations: Sequence[Operation]) -> bool:
     return True
 
 
-def _stored(entry: Entry, payload: bytes) -> StoredEntry:
+def stored(entry: Entry, payload: bytes) -> StoredEntry:
     leased = entry.status is EntryStatus.LEASED
     return StoredEntry(
         entry.id,

@@ -12,10 +12,10 @@ from duraq.entry import Entry
 from duraq.errors import StorageClosed
 from duraq.operations import Enqueue, Operation
 from duraq.state import QueueState
-from duraq.storage.fold import FoldStorage
+from duraq.storage.transacting import TransactingStorage
 
 
-class MemoryStorage(FoldStorage):
+class MemoryStorage(TransactingStorage):
     """Keeps everything in this process, with the same semantics as FileStorage but no durability."""
 
     def __init__(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from duraq import Counts, DuplicateEntry, EntryNotFound, EntryStatus, LeaseLost, NotLeased, Queue
+from duraq import Counts, EntryNotFound, EntryStatus, LeaseLost, NotLeased, Queue
 
 SECOND = timedelta(seconds=1)
 # Long enough for any machine; no test waits for it unless something is broken.
@@ -169,7 +169,7 @@ def test_completed_together_or_not_at_all(queue):
     assert queue.counts().leased == 2
     with pytest.raises(NotLeased, match="elsewhere"):
         queue.mark_completed_many([first.id, "elsewhere"])
-    with pytest.raises(DuplicateEntry, match=first.id):
+    with pytest.raises(LeaseLost, match=first.id):
         queue.mark_completed_many([first, first])
     queue.mark_completed_many([first, third])
     assert queue.counts().leased == 0

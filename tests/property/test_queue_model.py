@@ -4,6 +4,7 @@ The model knows the promises and nothing of heaps, files or caches. In files two
 directory act in turn, each with its own, often outdated, view, and either may be closed and opened again.
 """
 
+import copy
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -57,6 +58,27 @@ durations = st.sampled_from([1, 2, 5, 10, 11, 30]).map(lambda seconds: timedelta
 delays = st.none() | st.just(timedelta(0)) | durations
 options = st.fixed_dictionaries(
     {"priority": st.sampled_from([0, 0, 0, 1, -1]), "delay": delays, "ttl": st.none() | durations}
+)
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "enqueue",
+                "enqueue",
+                "dequeue",
+                "dequeue",
+                "complete",
+                "fail",
+                "release",
+                "begin",
+                "keep",
+                "undo",
+            ]
+        ),
+        st.integers(0, 2**16),
+        options,
+    ),
+    max_size=10,
 )
 whos = st.sampled_from([0, 1])
 picks = st.integers(0, 2**16)
@@ -416,6 +438,68 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.dead_letters(who).purge_older_than(age) == len(old)
         for entry in old:
             self.model.entries.remove(entry)
+
+    # -- several calls as one --------------------------------------------------------------------------
+
+    @rule(who=whos, steps=steps, commit=st.booleans(), look=st.booleans())
+    def transact(self, who, steps, commit, look):
+        """A transaction with savepoints: it sees what it has done, and what is undone never was."""
+        who %= self.handles
+        storage, queue = self.storages[who], self.queue(who)
+        queue.settle_lapsed()
+        self.model.end_overdue()
+        storage.begin_transaction()
+        before = [copy.deepcopy(self.model)]
+        for kind, pick, chosen in steps:
+            if kind == "begin":
+                storage.begin_transaction()
+                before.append(copy.deepcopy(self.model))
+            elif kind in {"keep", "undo"} and len(before) > 1:
+                self.end_transaction(storage, before, commit=kind == "keep")
+            elif kind == "enqueue":
+                self.enqueue(who, chosen, pick, 0)
+            elif kind == "dequeue":
+                self.dequeue(who, 1 + pick % 3)
+            elif kind in {"complete", "fail", "release"}:
+                self.end_own(who, pick, kind)
+            if look:
+                self.compare(who)
+        while before:
+            self.end_transaction(storage, before, commit=commit)
+
+    def end_transaction(self, storage, before, *, commit):
+        """Commit, or go back to what was before, but for the numbers of leases, which are given once."""
+        was = before.pop()
+        if commit:
+            storage.commit_transaction()
+        else:
+            storage.rollback_transaction()
+            was.leases, self.model = self.model.leases, was
+
+    def end_own(self, who, pick, kind):
+        """End a lease that this storage was given, if it still has it."""
+        mine = [(entry, lease) for holder, entry, lease in self.given if holder == who]
+        if not mine:
+            return
+        entry, lease = mine[-1 - pick % len(mine)]
+        modelled = self.model.find(entry.id)
+        queue = self.queue(who)
+        calls = {
+            "complete": lambda: queue.mark_completed(entry),
+            "fail": lambda: queue.mark_failed(entry, "policy", retry_in=timedelta(0)),
+            "release": lambda: queue.release(entry),
+        }
+        if modelled is None or modelled.status is not LEASED or modelled.lease != lease:
+            with pytest.raises(LeaseLost):
+                calls[kind]()
+            return
+        calls[kind]()
+        if kind == "complete":
+            self.model.entries.remove(modelled)
+        elif kind == "fail":
+            self.model.fail(modelled, Cause.FAILED, "policy", timedelta(0), dead=False)
+        else:
+            self.model.give_back(modelled)
 
     # -- looking ---------------------------------------------------------------------------------------
 

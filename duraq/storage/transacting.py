@@ -1,0 +1,370 @@
+"""Transactions over a fold: the verbs of ``Storage`` as whoever is in one sees them."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ContextDecorator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import NamedTuple, TypeVar
+
+from duraq import transaction
+from duraq.clock import Clock
+from duraq.entry import LEASED, Entry
+from duraq.errors import DuraqError, EntryNotFound, NotLeased, NoTransaction, QueueError
+from duraq.laid_over import laid_over
+from duraq.model import Counts, EntryStatus, Pause
+from duraq.operations import Bury, Complete, Extend, Fail, Lease, Operation, Release
+from duraq.shelf import Mislaid
+from duraq.state import QueueState
+from duraq.storage.base import Held, Limits, StoredEntry
+from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, are_new, stored
+from duraq.transaction import Transaction
+
+log = logging.getLogger("duraq")
+
+T = TypeVar("T")
+
+# What is said of a lease, by its token.
+LEASED_BY = (Extend, Complete, Fail, Bury, Release)
+
+
+class Scope(ContextDecorator):
+    """A with-block, or a function, that is a transaction; within another one, a savepoint."""
+
+    def __init__(self, storage: TransactingStorage) -> None:
+        self._storage = storage
+
+    def __enter__(self) -> None:
+        self._storage.begin_transaction()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._storage.commit_transaction()
+        else:
+            self._storage.rollback_transaction()
+
+
+class _Given(NamedTuple):
+    """A lease that was given in a transaction which has committed since."""
+
+    queue: str
+    id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbering(Limits):
+    """Those of a transaction, and the tokens that its own leases get when it is written."""
+
+    tokens: dict[int, _Given] = field(default_factory=dict)
+
+
+class TransactingStorage(FoldStorage):
+    """A fold storage whose verbs belong to the transaction that the caller is in, if it is in one."""
+
+    def __init__(self, clock: Clock, lock_duration: timedelta, max_payload_bytes: int) -> None:
+        super().__init__(clock, lock_duration, max_payload_bytes)
+        # An entry that a transaction has made, and leases, has no token before it commits: one that is undone
+        # must never have the token of another lease. Until then it goes by a number below zero, of which no
+        # other storage has the same.
+        self._provisional = itertools.count(-secrets.randbits(52) - 1, -1)
+        self._real_tokens: dict[int, _Given] = {}
+
+    # -- beginning and ending --------------------------------------------------------------------------
+
+    def transaction(self) -> Scope:
+        """``with storage.transaction():``, or a decorator; see Storage."""
+        return Scope(self)
+
+    def begin_transaction(self) -> None:
+        """Begin one, or set a savepoint in the one that this thread or task is in; see Storage."""
+        self._check_usable()
+        begun = transaction.current(self)
+        if begun is None:
+            transaction.begin(self)
+        else:
+            begun.save()
+
+    def commit_transaction(self) -> None:
+        """Commit what was done since the transaction began, or give up its last savepoint; see Storage."""
+        begun = self._begun()
+        if begun.is_nested:
+            begun.release_savepoint()
+            return
+        transaction.end(begun)
+        changes = begun.changes
+        try:
+            self._check_usable()
+            if changes:
+                limits = _Numbering(begun.max_size)
+                self._commit_now(changes, limits)
+                self._note_tokens(limits.tokens)
+        except BaseException:
+            self._give_up(begun.roll_back())
+            raise
+
+    def rollback_transaction(self) -> None:
+        """Undo what was done since the transaction began, or since its last savepoint; see Storage."""
+        begun = self._begun()
+        if not begun.is_nested:
+            transaction.end(begun)
+        self._give_up(begun.roll_back())
+
+    def _begun(self) -> Transaction:
+        begun = transaction.current(self)
+        if begun is None:
+            raise NoTransaction("this thread or task is in no transaction on this storage")
+        return begun
+
+    def _give_up(self, leases: Sequence[tuple[str, Release]]) -> None:
+        """Give back, uncounted, what was leased in what is rolled back."""
+        for queue, release in reversed(leases):
+            try:
+                self._commit_now({queue: (release,)})
+            except QueueError:
+                pass  # it has ended otherwise
+            except DuraqError as error:
+                # What made the transaction fail goes before; the lease ends with its deadline, or with us.
+                log.warning("queue %s: entry %s was not given back: %s", queue, release.id, error)
+
+    # -- changing --------------------------------------------------------------------------------------
+
+    def commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None = None) -> None:
+        """Apply all operations, or none; in a transaction, once that commits. See Storage."""
+        begun = transaction.current(self)
+        if self._real_tokens:
+            changes = {queue: self._with_real_tokens(each) for queue, each in changes.items()}
+        if begun is None or (limits is not None and limits.still_late):
+            self._commit_now(changes, limits)
+            return
+        for queue, operations in changes.items():
+            if isinstance(operations[0], Extend) and not begun.touches(queue, operations):
+                # Time has passed whatever becomes of the transaction.
+                self._commit_now({queue: operations}, limits)
+                return
+        self._check_usable()
+        sizes = {} if limits is None else limits.max_size
+        for queue, operations in changes.items():
+            if queue in sizes or not are_new(operations):
+                self._in_turn(partial(self._check_with, begun, queue, operations, sizes.get(queue)))
+        for queue, operations in changes.items():
+            begun.add(queue, operations, sizes.get(queue))
+
+    def _with_real_tokens(self, operations: Sequence[Operation]) -> Sequence[Operation]:
+        """The same, of leases that were given in a transaction that has committed."""
+        real = self._real_tokens
+        return [
+            replace(each, token=real[each.token].token)
+            if isinstance(each, LEASED_BY) and each.token in real
+            else each
+            for each in operations
+        ]
+
+    def _note_tokens(self, tokens: Mapping[int, _Given]) -> None:
+        if tokens:
+            held = {key: given for key, given in self._real_tokens.items() if self._is_held(given)}
+            self._real_tokens = held | dict(tokens)
+
+    def _is_held(self, given: _Given) -> bool:
+        state = self._known_state(given.queue)
+        entry = None if state is None else state.entries.get(given.id)
+        return entry is not None and entry.status is LEASED and entry.token == given.token
+
+    def _final(
+        self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None
+    ) -> Mapping[str, Sequence[Operation]]:
+        if not isinstance(limits, _Numbering):
+            return changes
+        return {queue: self._numbered(queue, each, limits.tokens) for queue, each in changes.items()}
+
+    def _numbered(
+        self, queue: str, operations: Sequence[Operation], tokens: dict[int, _Given]
+    ) -> Sequence[Operation]:
+        state = self._state(queue)
+        last = 0 if state is None else state.tokens
+        found: list[Operation] = []
+        for each in operations:
+            if isinstance(each, Lease):
+                last += 1
+                tokens[each.token] = _Given(queue, each.id, last)
+            if isinstance(each, (Lease, *LEASED_BY)) and each.token in tokens:
+                found.append(replace(each, token=tokens[each.token].token))
+            else:
+                found.append(each)
+        return found
+
+    def _commit_now(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None = None) -> None:
+        """Whatever transaction the caller is in."""
+        super().commit(changes, limits)
+
+    def _check_with(
+        self, begun: Transaction, queue: str, operations: Sequence[Operation], max_size: int | None
+    ) -> None:
+        """Whether they could be committed now, with what was decided before."""
+        before = begun.operations(queue)
+        if before and (max_size is not None or begun.touches(queue, operations)):
+            limits = None if max_size is None else Limits({queue: max_size})
+            self._check(queue, [*before, *operations], limits)
+        elif before and self._state(queue) is None:
+            self._check(queue, [*before, *operations], None)
+        else:
+            self._check(queue, operations, None if max_size is None else Limits({queue: max_size}))
+
+    def _in_turn(self, ask: Callable[[], T]) -> T:
+        """What it gives, asked in a turn, and again in another one if it says so."""
+        while True:
+            try:
+                with self._turn:
+                    return ask()
+            except NoRoom:
+                self._make_room(enqueuing=False)
+            except (TryAgain, Mislaid):
+                continue
+
+    # -- claiming --------------------------------------------------------------------------------------
+
+    def claim(
+        self, queue: str, limit: int = 1, *, lease_for: int | None = None, detached: bool = False
+    ) -> list[StoredEntry]:
+        """Lease ready entries, those that the transaction has made among them; see Storage."""
+        begun = transaction.current(self)
+        if begun is None:
+            return super().claim(queue, limit, lease_for=lease_for, detached=detached)
+        if not begun.concerns(queue):
+            claimed = super().claim(queue, limit, lease_for=lease_for, detached=detached)
+            for entry in claimed:
+                begun.add_lease(queue, entry.id, entry.token)
+            return claimed
+        length = lease_for or self.lock_duration
+        claimed, position = self._in_turn(
+            lambda: self._claim_with(begun, queue, limit, length, detached=detached)
+        )
+        self._settle_to_read(position)
+        return claimed
+
+    def _claim_with(
+        self, begun: Transaction, queue: str, limit: int, length: int, *, detached: bool
+    ) -> tuple[list[StoredEntry], int]:
+        worker = "" if detached else self._worker()
+        below = self._state(queue)
+        uptime, now = self.clock.uptime(), self.clock.now()
+        if below is not None:
+            if below.may_be_late(uptime) and below.past_deadline(uptime):
+                return [], 0  # they come first; see _claim
+            self._end_expired(below)
+        over = self._laid_over(begun, queue)
+        if over.pause is not None:
+            return [], 0
+        over.advance(now)
+        taken = [entry for entry in over.take(limit) if not over.is_over(entry, now)]
+        theirs = [entry for entry in taken if entry.id not in over.entries]
+        claimed: dict[str, StoredEntry] = {}
+        position = 0
+        if theirs:
+            assert below is not None
+            handed, position = self._hand_out(below, theirs, worker, uptime + length, now + length)
+            for each in handed:
+                claimed[each.id] = each
+                begun.add_lease(queue, each.id, each.token)
+        # Those that are new here, or came back here, are leased when it commits.
+        for entry in taken:
+            if entry.id not in claimed:
+                lease = Lease(
+                    entry.id,
+                    next(self._provisional),
+                    entry.attempts + 1,
+                    worker,
+                    uptime + length,
+                    self.clock.boot_id,
+                    now + length,
+                )
+                payload = self._payload_of(queue, entry)
+                over.apply(lease, entry.seq, now)
+                begun.add(queue, (lease,))
+                claimed[entry.id] = stored(entry, payload)
+        return [claimed[entry.id] for entry in taken], position
+
+    def held(self, queue: str, entry_id: str) -> Held:
+        """The lease this open storage holds on the entry; see Storage."""
+        begun = transaction.current(self)
+        if begun is None or not begun.concerns(queue):
+            return super().held(queue, entry_id)
+        mine = self._worker()
+
+        def ask() -> Held:
+            entry = self._laid_over(begun, queue).entries.get(entry_id)
+            if entry is None or entry.status is not LEASED or entry.worker != mine:
+                raise NotLeased(
+                    f"queue {queue}: entry {entry_id} is not leased through this storage:"
+                    " it was never dequeued here, or its lease has ended"
+                )
+            return Held(entry.token, entry.attempts)
+
+        return self._in_turn(ask)
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    def _laid_over(self, begun: Transaction, queue: str) -> QueueState:
+        """The queue as it would be if the transaction committed now; in a turn, and good until its end."""
+        below = self._state(queue)
+        below = QueueState(queue) if below is None else below
+        return laid_over(below, begun.operations(queue), self.clock.now())
+
+    def _payload_of(self, queue: str, entry: Entry) -> bytes:
+        # That of one that is new stands in its place.
+        return entry.where if isinstance(entry.where, bytes) else self._payload(queue, entry)
+
+    def _ask(self, queue: str, ask: Callable[[QueueState], T], otherwise: Callable[[], T]) -> T:
+        """``ask``, of the queue as a transaction sees it that concerns it; else ``otherwise``."""
+        begun = transaction.current(self)
+        if begun is None or not begun.concerns(queue):
+            return otherwise()
+        return self._in_turn(lambda: ask(self._laid_over(begun, queue)))
+
+    def get(self, queue: str, entry_id: str) -> StoredEntry:
+        """One live or dead entry; see Storage."""
+
+        def ask(state: QueueState) -> StoredEntry:
+            now = self.clock.now()
+            state.advance(now)
+            entry = state.find(entry_id)
+            if entry is None or state.is_over(entry, now):
+                raise EntryNotFound(f"queue {queue}: there is no entry {entry_id}")
+            return stored(entry, self._payload_of(queue, entry))
+
+        return self._ask(queue, ask, lambda: super(TransactingStorage, self).get(queue, entry_id))
+
+    def entries(
+        self, queue: str, status: EntryStatus | None = None, limit: int | None = None, offset: int = 0
+    ) -> list[StoredEntry]:
+        """Live and dead entries; see Storage."""
+
+        def ask(state: QueueState) -> list[StoredEntry]:
+            chosen = state.listing(status, self.clock.now(), limit, offset)
+            return [stored(entry, self._payload_of(queue, entry)) for entry in chosen]
+
+        return self._ask(
+            queue, ask, lambda: super(TransactingStorage, self).entries(queue, status, limit, offset)
+        )
+
+    def counts(self, queue: str) -> Counts:
+        """Entries by state; see Storage."""
+        return self._ask(
+            queue,
+            lambda state: state.counts(self.clock.now()),
+            lambda: super(TransactingStorage, self).counts(queue),
+        )
+
+    def paused(self, queue: str) -> Pause | None:
+        """Who paused the queue, or None; see Storage."""
+        return self._ask(
+            queue, lambda state: state.pause, lambda: super(TransactingStorage, self).paused(queue)
+        )

@@ -1,0 +1,141 @@
+"""What a thread or a task has decided as one and not committed yet, and how it is found again.
+
+A transaction is ambient: whatever the same thread, and in asyncio the same task, does to the storage belongs
+to it. Nothing of it is shared, so nobody waits for it; what others did meanwhile is noticed when it commits.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from contextvars import ContextVar
+from threading import get_ident
+from typing import Any, NamedTuple
+
+from duraq.operations import Drop, Operation, PauseQueue, Release, ResumeQueue
+
+
+class _Step(NamedTuple):
+    queue: str
+    operation: Operation
+    max_size: int | None
+
+
+class _Point(NamedTuple):
+    """Where a savepoint stands: so many steps and leases come before it."""
+
+    steps: int
+    leased: int
+
+
+class Transaction:
+    """Operations in the order in which they were decided, over any number of queues of one storage."""
+
+    def __init__(self, storage: object) -> None:
+        self.storage = storage
+        self.owner = _owner()
+        self._steps: list[_Step] = []
+        self._leased: list[tuple[str, Release]] = []
+        self._points: list[_Point] = []
+        self._touched: dict[str, set[str]] = {}
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether a savepoint stands."""
+        return bool(self._points)
+
+    def save(self) -> None:
+        """Set a savepoint."""
+        self._points.append(_Point(len(self._steps), len(self._leased)))
+
+    def release_savepoint(self) -> None:
+        """Forget the last savepoint: what was done since belongs to what was done before."""
+        self._points.pop()
+
+    def roll_back(self) -> list[tuple[str, Release]]:
+        """Forget what was done since the last savepoint, or all; returns the leases to give back for that."""
+        point = self._points.pop() if self._points else _Point(0, 0)
+        given, self._leased = self._leased[point.leased :], self._leased[: point.leased]
+        steps, self._steps, self._touched = self._steps[: point.steps], [], {}
+        for step in steps:
+            self.add(step.queue, (step.operation,), step.max_size)
+        return given
+
+    def add(self, queue: str, operations: Sequence[Operation], max_size: int | None = None) -> None:
+        """These were decided."""
+        touched = self._touched.setdefault(queue, set())
+        for operation in operations:
+            self._steps.append(_Step(queue, operation, max_size))
+            if not isinstance(operation, (PauseQueue, ResumeQueue, Drop)):
+                touched.add(operation.id)
+
+    def add_lease(self, queue: str, entry_id: str, token: int) -> None:
+        """An entry was leased, at once and for good; it is given back if this is rolled back."""
+        self._leased.append((queue, Release(entry_id, token)))
+
+    def concerns(self, queue: str) -> bool:
+        """Whether anything was decided about that queue."""
+        return queue in self._touched
+
+    def touches(self, queue: str, operations: Sequence[Operation]) -> bool:
+        """Whether any of these is about an entry that something was decided about already."""
+        touched = self._touched.get(queue, set())
+        return any(getattr(operation, "id", None) in touched for operation in operations)
+
+    def operations(self, queue: str) -> list[Operation]:
+        """What was decided about that queue."""
+        return [step.operation for step in self._steps if step.queue == queue]
+
+    @property
+    def changes(self) -> dict[str, list[Operation]]:
+        """What was decided, by queue."""
+        found: dict[str, list[Operation]] = {}
+        for step in self._steps:
+            found.setdefault(step.queue, []).append(step.operation)
+        return found
+
+    @property
+    def max_size(self) -> dict[str, int]:
+        """The least size that any of the calls wanted a queue to keep to."""
+        found: dict[str, int] = {}
+        for step in self._steps:
+            if step.max_size is not None:
+                found[step.queue] = min(step.max_size, found.get(step.queue, step.max_size))
+        return found
+
+
+# Of all storages, the outermost first; a thread has a context of its own, and so has a task.
+_begun: ContextVar[tuple[Transaction, ...]] = ContextVar("duraq_transactions", default=())
+
+
+def current(storage: object) -> Transaction | None:
+    """The transaction on that storage that this thread or task is in."""
+    begun = _begun.get()
+    if not begun:
+        return None
+    owner = _owner()
+    for transaction in begun:
+        # A task, or a thread that is given its maker's context, inherits it, and is no part of it.
+        if transaction.storage is storage and transaction.owner == owner:
+            return transaction
+    return None
+
+
+def begin(storage: object) -> None:
+    """From here on this thread or task is in a transaction."""
+    _begun.set((*_begun.get(), Transaction(storage)))
+
+
+def end(transaction: Transaction) -> None:
+    """It no longer is."""
+    _begun.set(tuple(each for each in _begun.get() if each is not transaction))
+
+
+def _owner() -> tuple[int, Any]:
+    task = None
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        with suppress(RuntimeError):  # no loop runs in this thread
+            task = asyncio.current_task()
+    return get_ident(), task

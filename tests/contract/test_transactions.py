@@ -1,0 +1,488 @@
+"""Transactions: several calls, over several queues, as one change; what they see, and what is undone."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from duraq import (
+    Counts,
+    DeadLetterQueue,
+    DuplicateEntry,
+    EntryNotFound,
+    EntryStatus,
+    LeaseLost,
+    NoRetry,
+    NotLeased,
+    NoTransaction,
+    Queue,
+    QueueFull,
+    StorageClosed,
+)
+
+SECOND = timedelta(seconds=1)
+
+
+class Undo(Exception):
+    """Leaves a transaction, so that it is undone."""
+
+
+@pytest.fixture
+def queues(storage):
+    """Three queues of the storage."""
+    return [Queue(name, storage, retry_policy=NoRetry()) for name in ("orders", "emails", "bills")]
+
+
+def contents(*queues):
+    """The payloads in each queue, in enqueue order."""
+    return [[entry.data for entry in queue.entries()] for queue in queues]
+
+
+def leased(queue, data):
+    """An entry with that payload, leased."""
+    queue.enqueue(data)
+    return queue.dequeue()
+
+
+# -- committing and undoing --------------------------------------------------------------------------------
+
+
+def test_all_of_it_is_there_at_its_end(storage, queues):
+    """What was enqueued into several queues is there once the block is left."""
+    with storage.transaction():
+        for number, queue in enumerate(queues):
+            queue.enqueue_many([number, number + 10])
+    assert contents(*queues) == [[0, 10], [1, 11], [2, 12]]
+
+
+def test_nothing_of_it_is_there_if_it_fails(storage, queues):
+    """An exception that leaves the block undoes all of it, and goes on."""
+    orders, emails, bills = queues
+    entry = leased(orders, "order")
+    with pytest.raises(Undo), storage.transaction():
+        emails.enqueue("email")
+        orders.mark_completed(entry)
+        bills.enqueue("bill")
+        raise Undo
+    assert contents(*queues) == [["order"], [], []]
+    assert orders.get(entry.id).status is EntryStatus.LEASED
+    orders.mark_completed(entry)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_whatever_leaves_it_undoes_it(storage, queues, kind):
+    """What is no Exception undoes it as well."""
+    with pytest.raises(kind), storage.transaction():
+        queues[0].enqueue("order")
+        raise kind
+    assert contents(*queues) == [[], [], []]
+
+
+def test_a_decorated_function(storage, queues):
+    """A function can be a transaction, every time it is called, and within itself."""
+    orders, emails, _ = queues
+
+    @storage.transaction()
+    def order(number):
+        orders.enqueue(number)
+        emails.enqueue(number)
+        if number > 2:
+            raise Undo
+        if number == 1:
+            order(2)
+
+    order(0)
+    order(1)
+    with pytest.raises(Undo):
+        order(3)
+    assert contents(orders, emails) == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_by_hand(storage, queues):
+    """A transaction can be begun, committed and rolled back without a block."""
+    orders, emails, _ = queues
+    storage.begin_transaction()
+    orders.enqueue(1)
+    storage.commit_transaction()
+    storage.begin_transaction()
+    emails.enqueue(2)
+    storage.rollback_transaction()
+    assert contents(orders, emails) == [[1], []]
+    for end in (storage.commit_transaction, storage.rollback_transaction):
+        with pytest.raises(NoTransaction):
+            end()
+
+
+def test_one_that_does_nothing(storage, queues):
+    """A transaction without a call changes nothing, and makes no queue."""
+    with storage.transaction():
+        assert len(queues[0]) == 0
+    assert storage.queues() == []
+
+
+# -- savepoints --------------------------------------------------------------------------------------------
+
+
+def test_an_inner_one_is_a_savepoint(storage, queues):
+    """What fails within undoes what was done within, and the outer one goes on."""
+    orders, emails, bills = queues
+    with storage.transaction():
+        orders.enqueue(1)
+        with pytest.raises(Undo), storage.transaction():
+            orders.enqueue(2)
+            emails.enqueue(2)
+            with storage.transaction():
+                bills.enqueue(2)
+            raise Undo
+        with storage.transaction():
+            emails.enqueue(3)
+        assert [len(queue) for queue in queues] == [1, 1, 0]
+    assert contents(*queues) == [[1], [3], []]
+
+
+def test_the_outer_one_undoes_the_inner_ones(storage, queues):
+    """An inner one that ended well is undone with the outer one."""
+    with pytest.raises(Undo), storage.transaction():
+        with storage.transaction():
+            queues[0].enqueue(1)
+        raise Undo
+    assert contents(*queues) == [[], [], []]
+
+
+def test_a_lease_within_a_savepoint(storage, queues):
+    """What was dequeued within a savepoint is given back when that is undone, and what was before is not."""
+    orders = queues[0]
+    orders.enqueue_many([1, 2])
+    with storage.transaction():
+        first = orders.dequeue()
+        with pytest.raises(Undo), storage.transaction():
+            assert orders.dequeue().data == 2
+            orders.mark_completed(first)
+            raise Undo
+        assert orders.counts() == Counts(ready=1, leased=1)
+        orders.mark_completed(first)
+    again = orders.dequeue()
+    assert (again.data, again.attempts) == (2, 1)
+
+
+# -- what it sees ------------------------------------------------------------------------------------------
+
+
+def test_it_sees_what_it_wrote_and_others_do_not(storage, queues):
+    """Lengths, counts and entries have what was written in the transaction; for others it is not there."""
+    orders = queues[0]
+    orders.enqueue(0)
+    with ThreadPoolExecutor(1) as other, storage.transaction():
+        entry_id = orders.enqueue(1, priority=5)
+        orders.enqueue(2, delay=SECOND)
+        assert len(orders) == 3
+        assert orders.counts() == Counts(scheduled=1, ready=2)
+        assert [entry.data for entry in orders.peek(5)] == [1, 0]
+        assert orders.get(entry_id).data == 1
+        assert other.submit(orders.counts).result() == Counts(ready=1)
+        with pytest.raises(EntryNotFound):
+            other.submit(orders.get, entry_id).result()
+    assert orders.counts() == Counts(scheduled=1, ready=2)
+
+
+def test_it_delivers_what_it_wrote(storage, queues):
+    """Dequeuing finds entries of the transaction in their place among the others."""
+    orders = queues[0]
+    orders.enqueue_many([1, 2])
+    with storage.transaction():
+        orders.enqueue(3)
+        orders.enqueue(0, priority=1)
+        entries = orders.dequeue(limit=10)
+        assert [entry.data for entry in entries] == [0, 1, 2, 3]
+        assert [entry.attempts for entry in entries] == [1, 1, 1, 1]
+        assert len({entry.token for entry in entries}) == 4
+        assert orders.counts() == Counts(leased=4)
+        orders.mark_completed_many(entries[:3])
+        orders.mark_completed(entries[3].id)
+        assert orders.counts() == Counts()
+        assert orders.dequeue() is None
+    assert orders.counts() == Counts()
+
+
+def test_a_lease_of_its_own_entry_outlives_it(storage, queues):
+    """An entry that was enqueued and dequeued in the transaction is leased when it has committed."""
+    orders = queues[0]
+    with storage.transaction():
+        orders.enqueue("mine")
+        entry = orders.dequeue()
+    assert orders.counts() == Counts(leased=1)
+    assert orders.get(entry.id).worker is not None
+    orders.mark_completed(entry)
+    assert orders.counts() == Counts()
+
+
+def test_what_is_over_in_it(storage, queues):
+    """A second end of the same lease is refused, in the transaction as out of it."""
+    orders = queues[0]
+    entry = leased(orders, 1)
+    with storage.transaction():
+        orders.mark_completed(entry)
+        with pytest.raises(LeaseLost):
+            orders.mark_failed(entry)
+        with pytest.raises(NotLeased):
+            orders.mark_completed(entry.id)
+        with pytest.raises(EntryNotFound):
+            orders.get(entry.id)
+    assert orders.counts() == Counts()
+
+
+def test_a_retry_within_it(storage, queues):
+    """An entry that fails in a transaction can be dequeued in it again, its attempts counted."""
+    orders = queues[0]
+    entry = leased(orders, 1)
+    with storage.transaction():
+        orders.mark_failed(entry, "once", retry_in=timedelta(0))
+        again = orders.dequeue()
+        assert (again.data, again.attempts, again.errors[0].error.message) == (1, 2, "once")
+        orders.mark_failed(again, "twice", dead=True)
+        assert orders.counts() == Counts(dead=1)
+    (dead,) = orders.entries(EntryStatus.DEAD)
+    assert [attempt.error.message for attempt in dead.errors] == ["once", "twice"]
+
+
+def test_dead_letters_within_it(storage, queues):
+    """Dead letters are retried and removed with the rest, or not at all."""
+    orders, emails, _ = queues
+    for number in range(3):
+        orders.mark_failed(leased(orders, number), "no")
+    letters = DeadLetterQueue("orders", None, storage)
+    ids = [entry.id for entry in letters.list()]
+    with pytest.raises(Undo), storage.transaction():
+        letters.retry_all()
+        assert len(letters) == 0
+        raise Undo
+    assert len(letters) == 3
+    with storage.transaction():
+        letters.retry(ids[0])
+        letters.remove(ids[1])
+        emails.enqueue("told")
+        assert len(letters) == 1
+        assert orders.dequeue().data == 0
+    assert orders.counts() == Counts(leased=1, dead=1)
+
+
+def test_pausing_within_it(storage, queues):
+    """A pause holds in the transaction, and for others once it has committed."""
+    orders = queues[0]
+    orders.enqueue(1)
+    with pytest.raises(Undo), storage.transaction():
+        orders.pause("no")
+        assert orders.paused.reason == "no"
+        assert orders.dequeue() is None
+        raise Undo
+    assert orders.paused is None
+    assert orders.dequeue().data == 1
+
+
+def test_time_passes_within_it(storage, queues, clock):
+    """What is scheduled or expires in a transaction does so while it lasts."""
+    orders = queues[0]
+    with storage.transaction():
+        orders.enqueue("later", delay=SECOND)
+        orders.enqueue("soon over", ttl=SECOND)
+        assert orders.counts() == Counts(scheduled=1, ready=1)
+        clock.advance(2 * SECOND)
+        assert orders.counts() == Counts(ready=1)
+        assert [entry.data for entry in orders.dequeue(limit=5)] == ["later"]
+    assert orders.counts() == Counts(leased=1)
+
+
+# -- what it is refused ------------------------------------------------------------------------------------
+
+
+def test_an_id_that_is_taken(storage, queues):
+    """An id that the queue or the transaction has is refused at once; the rest of it goes on."""
+    orders = queues[0]
+    orders.enqueue(1, id="a")
+    with storage.transaction():
+        orders.enqueue(2, id="b")
+        for name in ("a", "b"):
+            with pytest.raises(DuplicateEntry):
+                orders.enqueue(3, id=name)
+    assert contents(orders) == [[1, 2]]
+
+
+def test_an_id_is_free_again_within_it(storage, queues):
+    """An id whose entry ends in the transaction can be used again in it."""
+    orders = queues[0]
+    entry = orders.enqueue(1, id="a") and orders.dequeue()
+    with storage.transaction():
+        orders.mark_completed(entry)
+        orders.enqueue(2, id="a")
+    assert contents(orders) == [[2]]
+
+
+def test_a_full_queue(storage):
+    """A limit to the size counts what is in the transaction."""
+    queue = Queue("small", storage, max_size=3)
+    queue.enqueue(0)
+    entry = queue.dequeue()
+    with storage.transaction():
+        queue.enqueue_many([1, 2])
+        with pytest.raises(QueueFull):
+            queue.enqueue(3)
+        queue.mark_completed(entry)
+        queue.enqueue(3)
+    assert contents(queue) == [[1, 2, 3]]
+
+
+def test_others_were_quicker(storage, queues):
+    """What others have done meanwhile, so that it cannot be committed, undoes all of it."""
+    orders, emails, _ = queues
+    with pytest.raises(DuplicateEntry), ThreadPoolExecutor(1) as other, storage.transaction():
+        emails.enqueue("told")
+        orders.enqueue("mine", id="a")
+        other.submit(orders.enqueue, "theirs", id="a").result()
+    assert contents(orders, emails) == [["theirs"], []]
+
+
+def test_a_lease_that_ends_meanwhile(storage, queues, clock):
+    """A lease that was lost before the commit undoes all of it."""
+    orders, emails, _ = queues
+    entry = leased(orders, 1)
+    with pytest.raises(LeaseLost), ThreadPoolExecutor(1) as other, storage.transaction():
+        orders.mark_completed(entry)
+        emails.enqueue("told")
+        clock.advance(timedelta(hours=1))
+        assert other.submit(orders.dequeue).result() is None
+    assert emails.counts() == Counts()
+    assert orders.counts() == Counts(dead=1)
+
+
+def test_a_token_is_given_once(storage, queues):
+    """A lease that is undone with its transaction never passes for a later one, not even of the same id."""
+    orders = queues[0]
+    storage.begin_transaction()
+    orders.enqueue("undone", id="a")
+    undone = orders.dequeue()
+    storage.rollback_transaction()
+    with storage.transaction():
+        orders.enqueue("mine", id="a")
+        mine = orders.dequeue()
+    with pytest.raises(LeaseLost):
+        orders.mark_completed(undone)
+    with storage.transaction():
+        with pytest.raises(LeaseLost):
+            orders.mark_completed(undone)
+        orders.mark_completed(mine)
+    orders.enqueue("later", id="a")
+    later = orders.dequeue()
+    for old in (undone, mine):
+        with pytest.raises(LeaseLost):
+            orders.mark_completed(old)
+    orders.extend(later)
+    orders.mark_completed(later)
+
+
+def test_leases_of_others_meanwhile(storage, queues):
+    """Others may be given leases while a transaction has given one of its own."""
+    orders = queues[0]
+    orders.enqueue_many([1, 2])
+    with ThreadPoolExecutor(1) as other, storage.transaction():
+        orders.enqueue(0, priority=1)
+        mine = orders.dequeue()
+        theirs = other.submit(orders.dequeue, limit=2).result()
+    assert [entry.data for entry in (mine, *theirs)] == [0, 1, 2]
+    orders.mark_completed_many([mine, *theirs])
+    assert orders.counts() == Counts()
+
+
+def test_an_extension_is_not_undone(storage, queues, clock):
+    """A lease that is extended in a transaction is extended whatever becomes of it."""
+    orders = queues[0]
+    entry = leased(orders, 1)
+    with pytest.raises(Undo), storage.transaction():
+        orders.extend(entry, timedelta(hours=2))
+        raise Undo
+    clock.advance(timedelta(hours=1))
+    orders.mark_completed(entry)
+
+
+# -- whose it is -------------------------------------------------------------------------------------------
+
+
+def test_it_belongs_to_its_thread(storage, queues):
+    """What another thread does meanwhile is no part of it, and there at once."""
+    orders, emails, _ = queues
+    with pytest.raises(Undo), storage.transaction():
+        orders.enqueue("mine")
+        thread = threading.Thread(target=emails.enqueue, args=("theirs",))
+        thread.start()
+        thread.join()
+        raise Undo
+    assert contents(orders, emails) == [[], ["theirs"]]
+
+
+def test_it_belongs_to_its_task(storage, queues):
+    """Tasks of one thread have transactions of their own, and none of whoever started them."""
+    orders, emails, _ = queues
+
+    async def work(number, event, other):
+        with storage.transaction():
+            orders.enqueue(number)
+            other.set()
+            await event.wait()
+            if number == 1:
+                raise Undo
+
+    async def run():
+        first, second = asyncio.Event(), asyncio.Event()
+        with storage.transaction():
+            tasks = [
+                asyncio.create_task(work(1, first, second)),
+                asyncio.create_task(work(2, second, first)),
+            ]
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            emails.enqueue("told")
+            raise Undo if done[1] is None else AssertionError
+
+    with pytest.raises(Undo):
+        asyncio.run(run())
+    assert contents(orders, emails) == [[2], []]
+
+
+def test_of_two_storages(storage, queues, tmp_path):
+    """A transaction is on one storage; what is done to another one meanwhile is not undone with it."""
+    from duraq import MemoryStorage  # noqa: PLC0415 - whatever the backend is, this is another one
+
+    with MemoryStorage() as another:
+        elsewhere = Queue("orders", another)
+        with pytest.raises(Undo), storage.transaction():
+            queues[0].enqueue(1)
+            elsewhere.enqueue(2)
+            raise Undo
+        assert contents(queues[0], elsewhere) == [[], [2]]
+
+
+def test_closing_within_it(storage, queues):
+    """What was not committed when the storage is closed never was."""
+    orders = queues[0]
+    orders.enqueue(1)
+    with pytest.raises(StorageClosed), storage.transaction():
+        orders.dequeue()
+        storage.close()
+    with pytest.raises(NoTransaction):
+        storage.rollback_transaction()
+
+
+@pytest.mark.needs("survives")
+def test_it_is_there_when_it_is_opened_again(storage, queues, open_storage):
+    """What was committed is there afterwards, whole, and in the order of the calls."""
+    orders, emails, _ = queues
+    entry = leased(orders, 0)
+    with storage.transaction():
+        orders.enqueue("x")
+        orders.mark_completed(entry)
+        emails.enqueue_many(range(3))
+        first = emails.dequeue()
+        emails.mark_completed(first)
+    storage.close()
+    again = open_storage()
+    assert contents(Queue("orders", again), Queue("emails", again)) == [["x"], [1, 2]]
