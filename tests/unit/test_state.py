@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from duraq.errors import DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
+from duraq.laid_over import check_in_turn
 from duraq.model import AttemptError, Cause, Counts, EntryStatus
 from duraq.operations import (
     Bury,
@@ -426,14 +427,23 @@ def test_what_cannot_be_applied(fold, operation, error):
     assert view(fold.state, fold.now) == before
 
 
-def test_a_group_names_an_entry_once(fold):
-    """Two operations of one group may not concern the same entry: neither was checked against the other."""
+def test_operations_on_one_entry_are_checked_in_turn(fold):
+    """Of several operations on one entry each must fit what the ones before it have made of it."""
+    before = view(fold.state, fold.now)
+    again = [Enqueue("a", b""), Enqueue("b", b""), Enqueue("b", b"")]
     with pytest.raises(DuplicateEntry, match="b"):
-        check_group(fold.state, [Enqueue("a", b""), Enqueue("b", b""), Enqueue("b", b"")], None)
+        check_in_turn(fold.state, again, None, fold.now)
+    assert view(fold.state, fold.now) == before
     fold.enqueue("a")
     fold.lease()
-    with pytest.raises(DuplicateEntry, match="a"):
-        check_group(fold.state, [Complete("a", fold.token("a")), Release("a", fold.token("a"))], None)
+    token = fold.state.entries["a"].token
+    before = view(fold.state, fold.now)
+    with pytest.raises(LeaseLost, match="a"):
+        check_in_turn(fold.state, [Complete("a", token), Complete("a", token)], None, fold.now)
+    check_in_turn(fold.state, [Complete("a", token), Enqueue("a", b"")], 1, fold.now)
+    with pytest.raises(QueueFull):
+        check_in_turn(fold.state, [Complete("a", token), *again[:2]], 1, fold.now)
+    assert view(fold.state, fold.now) == before
 
 
 def test_a_group_that_fits(fold):
