@@ -11,6 +11,7 @@ DuraqError
     QueueFull
     DuplicateEntry
     EntryNotFound
+    NoTransaction                      there is none to commit or to roll back
     LeaseLost                          the lease ended: completing, failing or extending changed nothing
       NotLeased                        this storage never held that lease, or has already ended it
   StorageError                         carries path, byte and a hint

@@ -23,11 +23,13 @@ from duraq.journal.runs import Runs
 from duraq.journal.segment import Gap, SealAt, Where
 from duraq.journal.segments import Segments
 from duraq.journal.tail import Group
-from duraq.operations import Drop, Operation
+from duraq.operations import Complete, Drop, Expire, Operation, Remove
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 
 log = logging.getLogger("duraq")
+
+_ENDS = (Complete, Expire, Remove)
 
 
 def fold(state: QueueState, segments: Segments, found: Record, where: Where, position: int = 0) -> None:
@@ -61,6 +63,7 @@ class Folded:
         self._last: Checkpoint | None = None  # the one that we went on from
         self._begun = False
         self._adopted = False  # a checkpoint was believed
+        self.over = 0  # bytes of entries that have ended since somebody asked whether to compact
 
     # -- reading on ------------------------------------------------------------------------------------
 
@@ -84,6 +87,7 @@ class Folded:
         segments = self.segments
         while True:
             for found, where in segments.read_on():
+                self._note_end(found.operation)
                 fold(self.state, segments, found, where, position)
             seal = segments.seal
             if seal is None:
@@ -214,6 +218,13 @@ class Folded:
         found: int = min([self._runs.oldest, *here])
         return found
 
+    def _note_end(self, operation: Operation | Seal) -> None:
+        """It is about to be folded."""
+        if isinstance(operation, _ENDS):
+            entry = self.state.entries.get(operation.id)
+            if entry is not None:
+                self.over += entry.where[2]
+
     def lying_before(self, segment: int, limit: int) -> list[Entry] | None:
         """Entries whose records lie in segments before that one, at most ``limit``.
 
@@ -233,6 +244,8 @@ class Folded:
         self.segments.pass_over(group)
         if group.seal is not None:
             self._shelve(group.seal, position)
+        for operation in operations:
+            self._note_end(operation)
         places = group.places()
         self.state.apply_group(operations, group.first_seq, at, places, position)
         if type(operations[0]) is Drop:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import ExitStack
 from typing import Protocol
 from weakref import WeakSet
 
@@ -35,8 +36,10 @@ def register(forkable: Forkable) -> None:
 
 def _after_in_child() -> None:
     no_fork.release()
-    for forkable in list(_forkables):
-        forkable.after_fork_in_child()
+    # Each, whatever becomes of another.
+    with ExitStack() as stack:
+        for forkable in list(_forkables):
+            stack.callback(forkable.after_fork_in_child)
 
 
 os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=_after_in_child)

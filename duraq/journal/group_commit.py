@@ -1,8 +1,9 @@
 """One sync for many: callers wait for a sync that began after their frame was written.
 
-Threads share a leader's sync. Processes do not wait for each other (one that is stopped in the middle would
-hold up all): each syncs for itself, the kernel merges what comes together, and the published position
-spares a process the sync that another has done for it.
+Threads take turns: whoever comes to it syncs everything that was written by then, so that of those who waited
+meanwhile most find that nothing is left to do. Processes do not wait for each other (one that is stopped in
+the middle would hold up all): each syncs for itself, the kernel merges what comes together, and the
+published position spares a process the sync that another has done for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 
 from duraq.errors import OutcomeUnknown
 
-# A thread that was interrupted at the wrong moment may never say that it is done; in seconds.
+# A disk may not answer for very long, or ever; in seconds.
 _PATIENCE = 60.0
 
 
@@ -24,10 +25,9 @@ class GroupCommit:
 
     def __init__(self, sync: Callable[[], int]) -> None:
         self._sync = sync
-        self._lock = threading.Lock()
-        self._turn = threading.Condition(self._lock)
-        self._waiting = 0
-        self._running = False
+        # Given up whatever happens, for ``with`` does that without a moment in between. Re-entrant, for a
+        # signal handler that commits may come to the very thread that has it.
+        self._turn = threading.RLock()
         self._closed = False
         self.synced = 0
 
@@ -38,39 +38,18 @@ class GroupCommit:
 
     def wait_for(self, position: int) -> None:
         """Return once everything before ``position`` is durable. Raises what the sync raised."""
-        # Again if a sync reached less: another thread was just finding out how far the journal goes.
         while self.synced < position:
-            if self._closed:
-                raise OutcomeUnknown("the storage was closed before this was known to be durable")
-            self._wait_once(position)
-
-    def _wait_once(self, position: int) -> None:
-        leading, reached = False, 0
-        try:
-            with self._lock:
-                while self.synced < position:
-                    if not self._running:
-                        leading = self._running = True
-                        break
-                    # A sync that is running may have begun before our frame was written, so it does not
-                    # count; the next one will be ours or that of somebody who waits with us.
-                    self._waiting += 1
-                    try:
-                        self._turn.wait()
-                    finally:
-                        self._waiting -= 1
-            if leading:
-                reached = self._sync()
-        finally:
-            if leading:
-                with self._lock:
-                    self._running = False
-                    self.synced = max(self.synced, reached)
-                    if self._waiting or self._closed:
-                        self._turn.notify_all()
+            with self._turn:
+                # A sync that ran meanwhile may have begun before our frame was written: then it is our turn.
+                if self.synced < position:
+                    if self._closed:
+                        raise OutcomeUnknown("the storage was closed before this was known to be durable")
+                    self.learn(self._sync())
 
     def close(self) -> bool:
-        """Let no sync begin any more, and wait for those that run; returns whether they have ended."""
-        with self._lock:
-            self._closed = True
-            return self._turn.wait_for(lambda: not self._running and not self._waiting, _PATIENCE)
+        """Let no sync begin any more, and wait for the one that runs; returns whether it has ended."""
+        self._closed = True
+        if not self._turn.acquire(timeout=_PATIENCE):
+            return False
+        self._turn.release()
+        return True

@@ -214,9 +214,8 @@ class Journal:
         found = Header.decode(self._fs.pread(self.files[epoch & 1], HEADER_BYTES, 0))
         return found if found is not None and found.epoch == epoch else None
 
-    def last_frame(self) -> Frame:
-        """The frame that the standing names as the last."""
-        now = self.standing
+    def last_frame(self, now: Standing) -> Frame:
+        """The frame that this standing names as the last."""
         data = self._fs.pread(
             self.files[now.epoch & 1], now.end - now.start, HEADER_BYTES + now.start - now.base
         )

@@ -68,7 +68,6 @@ class Log:
         # Re-entrant, so that a thread that was interrupted in the middle of a turn can still close all this.
         self._threads = threading.RLock()
         self._inside = False  # a turn is going on
-        self._unreplayed = False  # others wrote, and their last frame is not known to be in the segments
         self._failed = False  # a sync failed and could not be made good
         self.shared = False  # whether others wrote between the last two turns of this process
         self.queues: dict[str, Segments] = {}
@@ -209,7 +208,7 @@ class Log:
             self.fs.lock(self.control.fd)
             standing = self.control.read()
             mine = self.journal.standing
-            if standing is mine and not self._unreplayed:
+            if standing is mine:
                 self.shared = False
             else:
                 self._refresh(standing, mine)
@@ -238,25 +237,22 @@ class Log:
         if not standing.epoch:
             # Somebody died in the middle of writing the block. The journal itself says where it stands.
             self._recover_under_lock()
-            self._unreplayed = False
             self.shared = True
             return
         self.commits.learn(standing.synced)
-        moved = self._unreplayed or standing.end != mine.end or standing.epoch != mine.epoch
-        # Should the disk be full now, the next turn must come back to it.
-        self._unreplayed = moved
-        self.journal.adopt(standing)
-        self.shared = moved
-        if moved and standing.synced < standing.end and standing.start < standing.end:
+        self.shared = standing.end != mine.end or standing.epoch != mine.epoch
+        if self.shared and standing.synced < standing.end and standing.start < standing.end:
             # Whoever wrote the last frame may have died before its lines reached the segments. (If it is
             # synced, its writer lived long enough to write them first.)
-            frame = self.journal.last_frame()
+            frame = self.journal.last_frame(standing)
             for part in frame.parts():
                 queue = self.queues.get(part.queue)
                 if queue is None or not queue.tail.reaches(part.segment, part.offset + len(part.lines)):
                     Replay(self.fs, self.root).run([frame])
                     break
-        self._unreplayed = False
+        # Not before: should that fail, the next turn is to come back to it, and no sync of another thread may
+        # say meanwhile that the frame is durable, which would pass for its lines being there.
+        self.journal.adopt(standing)
 
     def end_broken_turn(self, forget: Callable[[], None]) -> None:
         """If a turn of this thread was broken off so that it left the lock held, give it up.

@@ -180,7 +180,9 @@ class Replay:
 
     def _check(self, queue: str, parts: list[Part], end: End) -> None:
         """Raise StorageDamaged if lines are missing that no frame has. Makes nothing."""
-        sizes = self._sizes(queue, min([end.segment, *(part.segment for part in parts)]))
+        # Only from where something is to be compared: a deep queue has thousands of segments.
+        compared = [part.segment for part in parts] + ([end.segment] if end.segment else [])
+        sizes = self._sizes(queue, min(compared)) if compared else {}
         for part in parts:
             size = sizes.get(part.segment, 0)
             if size < part.offset:

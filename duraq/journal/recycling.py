@@ -44,8 +44,9 @@ class Recycling:
             return
         # A thread, for its syncs take many times as long as the operation that happens to come by.
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._quietly, name="duraq-recycler", daemon=True)
-            self._thread.start()
+            # By a name of its own: a signal handler that commits may come in between, and start another.
+            self._thread = thread = threading.Thread(target=self._quietly, name="duraq-recycler", daemon=True)
+            thread.start()
 
     def join(self) -> None:
         """Wait for what was begun in the background."""

@@ -82,8 +82,11 @@ class Tail:
         return data[before + 1 :]
 
     def reaches(self, segment: int, end: int) -> bool:
-        """Whether that segment, if it is at hand, has bytes up to there."""
-        return segment == self.segment and self._fs.size(self._files.get(segment)) >= end
+        """Whether that segment has bytes up to there."""
+        try:
+            return self._fs.size(self._files.get(segment)) >= end
+        except FileNotFoundError:
+            return False
 
     def compose(self, operations: Sequence[Operation], at: str, *, seal: bool = False) -> Group:
         """The lines of these operations, numbered, and where they are to go. Writes nothing of them.

@@ -1,13 +1,12 @@
-"""Threads that commit at the same time: one of them writes for all that wait, and one sync serves them."""
+"""Threads that commit at the same time: one of them writes for all that wait, as one frame where it can."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from threading import get_ident
 
-from duraq.errors import OutcomeUnknown, StorageFailed
 from duraq.operations import Complete, Enqueue, Operation
 from duraq.storage.base import Limits
 
@@ -20,18 +19,12 @@ TOGETHER = 64 << 10
 class Call:
     """What a thread wants to be committed, and what has become of it."""
 
-    __slots__ = ("begun", "changes", "durable", "error", "limits", "others", "position", "thread", "woken")
+    __slots__ = ("changes", "error", "limits", "position")
 
     def __init__(self, changes: Changes, limits: Limits | None) -> None:
         self.changes = changes
         self.limits = limits
-        self.thread = get_ident()
-        self.woken = threading.Lock()
-        self.woken.acquire()
-        self.others: Sequence[Call] = ()  # those it leads
-        self.begun = False
         self.position: int | None = None  # written, up to here
-        self.durable = False
         self.error: Exception | None = None
 
     @property
@@ -41,13 +34,16 @@ class Call:
 
     def single(self) -> tuple[str, Enqueue | Complete] | None:
         """Its queue and operation, if it has one that may be written in a group with those of others."""
-        if self.limits is not None or len(self.changes) > 1:
+        if self.limits is not None or len(self.changes) != 1:
             return None
         ((queue, operations),) = self.changes.items()
-        operation = operations[0]
-        if len(operations) > 1 or not isinstance(operation, (Enqueue, Complete)):
-            return None
-        return queue, operation
+        # One that cannot be written as a record must not keep others from being written.
+        match tuple(islice(operations, 2)):
+            case (
+                Enqueue(id=str(), payload=bytes(), priority=int()) | Complete(id=str(), token=int()) as one,
+            ):
+                return queue, one
+        return None
 
 
 def together(calls: Sequence[Call]) -> list[Call]:
@@ -73,134 +69,45 @@ def together(calls: Sequence[Call]) -> list[Call]:
 
 
 class Calls:
-    """Who writes now, and who waits.
+    """Who writes now, and who waits to.
 
-    The thread that comes first writes its own call. Those that come meanwhile wait; one of them then writes
-    them all, while the disk is at work for the first.
+    A thread whose turn comes writes its own call and those of all others that wait; these then find theirs
+    written. The main thread, which alone may be interrupted by a signal at any moment, writes only its own,
+    so that a Ctrl-C is nobody else's.
     """
 
     def __init__(
-        self,
-        write: Callable[[Changes, Limits | None], int],
-        write_all: Callable[[Sequence[Call]], None],
-        settle: Callable[[int], None],
+        self, write: Callable[[Changes, Limits | None], int], write_all: Callable[[Sequence[Call]], None]
     ) -> None:
         """``write`` returns the position to settle; ``write_all`` gives each call its own, or its error."""
         self._write = write
         self._write_all = write_all
-        self._settle = settle
-        # Re-entrant, for a signal handler may come to the very thread that has it.
-        self._mutex = threading.RLock()
-        self._leader: Call | int | None = None  # who writes; by its thread, if it came first
-        self._waiting: list[Call] = []
+        # Given up whatever happens, for ``with`` does that without a moment in between. Re-entrant: a signal
+        # handler that commits in the middle of its own thread's call is refused by the turn.
+        self._gate = threading.RLock()
+        self._waiting: deque[Call] = deque()
 
-    def run(self, changes: Changes, limits: Limits | None) -> None:
-        """Return when the changes are settled; raises what committing them raised."""
-        me = get_ident()
-        position: int | None = None
-        try:
-            if self._is_first(me):
-                position = self._write(changes, limits)
-        finally:
-            # From here on the next one writes, while the disk is at work for this one.
-            if self._leader == me:
-                self._hand_over(me)
-        if position is not None:
-            self._settle(position)
-        else:
-            self._join(Call(changes, limits))
-
-    def _is_first(self, me: int) -> bool:
-        with self._mutex:
-            if self._leader is None:
-                self._leader = me
-                return True
-            return False
-
-    def _join(self, call: Call) -> None:
-        try:
-            if not self._wait(call):
-                self._lead(call)
-        except BaseException:
-            self._leave(call)
-            raise
+    def run(self, changes: Changes, limits: Limits | None) -> int:
+        """The position to settle, once the changes are written. Raises what writing them raised."""
+        if threading.current_thread() is threading.main_thread():
+            with self._gate:
+                return self._write(changes, limits)
+        call = Call(changes, limits)
+        self._waiting.append(call)
+        with self._gate:
+            if not call.decided:
+                self._write_all(self._taken())
         if call.error is not None:
             raise call.error
-        if not call.durable:
-            assert call.position is not None
-            self._settle(call.position)
+        assert call.position is not None
+        return call.position
 
-    def _wait(self, call: Call) -> bool:
-        """Wait until somebody has written the call; False if it is for this thread to do."""
-        with self._mutex:
-            leader = self._leader
-            if leader is None:
-                self._leader = call
-                return False
-            if isinstance(leader, Call) and leader.thread == call.thread:
-                raise StorageFailed(
-                    "this call comes from a signal handler within another one",
-                    hint="in a signal handler, set a flag instead",
-                )
-            self._waiting.append(call)
-        call.woken.acquire()
-        return self._leader is not call
-
-    def _lead(self, mine: Call) -> None:
-        with self._mutex:
-            # They go on waiting until they are decided, whatever happens to this thread.
-            mine.others = self._waiting[:]
-        calls = [mine, *mine.others]
-        self._write_all(calls)
-        self._hand_over(mine)
-        written = [call.position for call in calls if call.position is not None]
-        if written:
-            self._settle(max(written))
-        for call in calls:
-            call.durable = True
-        self._wake(mine.others)
-
-    def _leave(self, call: Call) -> None:
-        """The thread of this call was interrupted, or could not settle: nobody may wait for it."""
-        with self._mutex:
-            if call in self._waiting:
-                self._waiting.remove(call)
-            for other in call.others:
-                if other.begun and not other.decided:
-                    other.error = OutcomeUnknown(
-                        "the thread that was writing this was interrupted",
-                        hint="the change is there wholly or not at all; look for it",
-                    )
-        if self._leader is call:
-            self._hand_over(call)
-        # If settling failed, each is told so by trying for itself.
-        self._wake(call.others)
-
-    def _hand_over(self, me: Call | int) -> None:
-        try:
-            self._appoint(me)
-        except BaseException:
-            # A Ctrl-C, even here: without a leader all would wait for ever.
-            self._appoint(me)
-            raise
-
-    def _appoint(self, me: Call | int) -> None:
-        """Somebody who waits leads from now on, and the others that are decided wait no longer.
-
-        Done again after it was interrupted, it does the rest.
-        """
-        with self._mutex:
-            self._waiting = [call for call in self._waiting if not call.decided]
-            if self._leader == me:
-                # The last one: if the thread of an earlier one was interrupted by a signal handler that
-                # commits as well, that is the later one of the two.
-                self._leader = self._waiting[-1] if self._waiting else None
-            leader = self._leader
-            if isinstance(leader, Call) and leader in self._waiting:
-                self._wake([leader])
-                self._waiting.remove(leader)
-
-    def _wake(self, calls: Sequence[Call]) -> None:
-        for call in calls:
-            if (call.decided or self._leader is call) and call.woken.locked():
-                call.woken.release()
+    def _taken(self) -> list[Call]:
+        """All that wait, and wait no more."""
+        calls: list[Call] = []
+        # One by one: others add to them meanwhile.
+        while True:
+            try:
+                calls.append(self._waiting.popleft())
+            except IndexError:
+                return calls

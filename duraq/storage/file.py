@@ -213,7 +213,7 @@ class FileStorage(TransactingStorage):
         return known.folded.state
 
     def _new_calls(self) -> Calls | None:
-        return Calls(self._commit, self._commit_all, self._settle) if self._power else None
+        return Calls(self._commit, self._commit_all) if self._power else None
 
     def _is_at_its_end(self, queue: str) -> bool:
         known, end = self._queues.get(queue), self._log.journal.standing.end
@@ -223,8 +223,11 @@ class FileStorage(TransactingStorage):
         if known.folded.state.may_have_expired:
             return False  # it is for whoever comes by to end what is over
         if segments.tail.seen_at != end:
-            if not segments.tail.follow():
-                return False
+            try:
+                if not segments.tail.follow():
+                    return False
+            except OSError as error:
+                raise self._refused(error, f"{self.path}/{queue}", NotEnqueued) from error
             segments.tail.seen_at = end
         return True
 
@@ -264,9 +267,9 @@ class FileStorage(TransactingStorage):
             # What was read before it must not pass for all there is.
             known.damage = error
             raise
-        if folded is known.folded and folded.checkpoint != checkpoint:
-            # Whoever wrote the seal may be one who only enqueues, and knows nothing of what is over.
-            self._compactor.note(folded)
+        if folded is known.folded:
+            # Whoever wrote a seal may be one who only enqueues, and knows nothing of what is over.
+            self._compactor.note(folded, sealed=folded.checkpoint != checkpoint)
         # Only now: threads that look without a turn see the state as it was before, or whole.
         known.folded, known.stale = folded, False
 
@@ -283,6 +286,10 @@ class FileStorage(TransactingStorage):
     def _known_state(self, queue: str) -> QueueState | None:
         known = self._queues.get(queue)
         return None if known is None else known.folded.state
+
+    def _is_behind(self, queue: str) -> bool:
+        known = self._queues.get(queue)
+        return known is None or known.folded.segments.read_at < known.folded.segments.tail.seen_at
 
     def _write(
         self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False, seal: bool = False
@@ -333,8 +340,7 @@ class FileStorage(TransactingStorage):
             name = segments.queue
             log.warning("queue %s: reading what is kept beside its segments failed: %s", name, error)
             known.mislay()
-        if group.seal is not None:
-            self._compactor.note(folded)
+        self._compactor.note(folded, sealed=group.seal is not None)
 
     def _too_large(self, length: int) -> GroupTooLarge:
         return GroupTooLarge(

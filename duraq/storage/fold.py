@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
@@ -24,7 +23,10 @@ from duraq.errors import (
     DuraqError,
     EntryNotFound,
     LeaseLost,
+    NotEnqueued,
     NotLeased,
+    NotWritten,
+    OutcomeUnknown,
     QueueError,
     QueueFull,
     QueueNotFound,
@@ -110,6 +112,10 @@ class FoldStorage(ABC):
     def _known_state(self, queue: str) -> QueueState | None:
         """The queue's state as last seen; without a turn, so only good for hints."""
 
+    def _is_behind(self, queue: str) -> bool:  # noqa: ARG002 - whatever queue it is
+        """Whether this process has come by the queue since and not looked at what others have written."""
+        return False
+
     @abstractmethod
     def _write(self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False) -> int:
         """Write and fold operations that were checked; returns the position to settle. Or TryAgain.
@@ -157,10 +163,18 @@ class FoldStorage(ABC):
 
     def commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None = None) -> None:
         """Apply all operations, or none; see Storage."""
-        if self._calls is None:
-            self._settle(self._commit(changes, limits))
-        else:
-            self._calls.run(changes, limits)
+        if not any(changes.values()):
+            self._check_usable()
+            return
+        commit = self._commit if self._calls is None else self._calls.run
+        try:
+            position = commit(changes, limits)
+        except NotWritten as error:
+            # Said where nobody knew what was to be written.
+            if isinstance(error, NotEnqueued) or not _enqueues(changes):
+                raise
+            raise NotEnqueued(error.reason, path=error.path, hint=error.hint) from error
+        self._settle(position)
         # Whoever begins to wait from now on looks first, and finds it.
         if self._someone_waits:
             for queue, operations in changes.items():
@@ -193,53 +207,51 @@ class FoldStorage(ABC):
         return changes
 
     def _make_room_for(self, changes: Mapping[str, Sequence[Operation]]) -> None:
-        self._make_room(enqueuing=any(isinstance(each[0], Enqueue) for each in changes.values()))
+        self._make_room(enqueuing=_enqueues(changes))
 
     def _commit_all(self, calls: Sequence[Call]) -> None:
-        """The same for many, in one turn if nothing comes between; each gets its position or its error."""
-        todo, alone = deque(calls), False
+        """The same for many, as few groups as possible; each gets its position or its error."""
+        todo, alone = list(calls), False
         while todo:
-            batch = [todo[0]] if alone else together(todo)
-            try:
-                with self._turn:
-                    self._decide_all(batch)
-            except NoRoom:
-                for call in batch:
-                    call.begun = False
-                self._make_room_or_fail(batch[0])
-            except (TryAgain, Mislaid):
-                pass
-            except DuraqError as error:
-                # What several may not do, perhaps for want of space, each is to be told by itself.
-                alone = True
-                if len(batch) == 1:
-                    batch[0].error = error
-            while todo and todo[0].decided:
-                todo.popleft()
+            group = todo[:1] if alone else together(todo)
+            if len(group) == 1:
+                self._commit_one(group[0])
+            else:
+                # What several could not do, for want of space perhaps, each does or is told by itself.
+                alone = not self._commit_group(group)
+            todo = [call for call in todo if not call.decided]
 
-    def _decide_all(self, calls: Sequence[Call]) -> None:
-        written: dict[str, list[Operation]] = {}
-        for call in calls:
-            try:
-                for queue, operations in call.changes.items():
-                    self._check(queue, operations, call.limits)
-            except QueueError as error:
-                call.error = error
-                continue
-            call.begun = True
-            for queue, operations in self._final(call.changes, call.limits).items():
-                written.setdefault(queue, []).extend(operations)
-        if written:
-            position = self._write(written, soon=True)
-            for call in calls:
-                if call.error is None:
-                    call.position = position
-
-    def _make_room_or_fail(self, call: Call) -> None:
+    def _commit_one(self, call: Call) -> None:
         try:
-            self._make_room_for(call.changes)
-        except DuraqError as error:
+            call.position = self._commit(call.changes, call.limits)
+        except Exception as error:  # noqa: BLE001 - it is raised where the call was made
             call.error = error
+
+    def _commit_group(self, calls: Sequence[Call]) -> bool:
+        """Decide and write calls that go together; False if nothing was written that could be."""
+        checked: list[Call] = []
+        try:
+            with self._turn:
+                written: dict[str, list[Operation]] = {}
+                for call in calls:
+                    ((queue, operations),) = call.changes.items()
+                    try:
+                        self._check(queue, operations, None)
+                    except QueueError as error:
+                        call.error = error
+                    else:
+                        checked.append(call)
+                        written.setdefault(queue, []).extend(operations)
+                position = self._write(written, soon=True) if written else 0
+        except OutcomeUnknown as error:
+            for call in checked:
+                call.error = OutcomeUnknown(error.reason, path=error.path, hint=error.hint)
+        except (TryAgain, Mislaid, DuraqError):
+            return False
+        for call in checked:
+            if not call.decided:
+                call.position = position
+        return True
 
     def _check(self, queue: str, operations: Sequence[Operation], limits: Limits | None) -> None:
         if limits is None and are_new(operations) and self._is_at_its_end(queue):
@@ -361,7 +373,7 @@ class FoldStorage(ABC):
     def lapsed(self, queue: str) -> list[Lapsed]:
         """Leases whose holder died or whose deadline passed; see Storage."""
         state = self._known_state(queue)
-        if state is None:
+        if state is None or self._is_behind(queue):
             with self._turn:
                 state = self._state(queue)
         if state is None or not state.leased:
@@ -462,6 +474,10 @@ class FoldStorage(ABC):
         if late is not None and late.boot == self.clock.boot_id:
             bounds.append((late.deadline - self.clock.uptime()) / 1e6)
         return max(0.0, min(bounds)) if bounds else None
+
+
+def _enqueues(changes: Mapping[str, Sequence[Operation]]) -> bool:
+    return any(isinstance(operations[0], Enqueue) for operations in changes.values())
 
 
 def are_new(operations: Sequence[Operation]) -> bool:

@@ -36,8 +36,9 @@ class Upkeep:
     def if_due(self) -> None:
         """Begin, if something is due and nothing has begun."""
         if self._due and not self.stopping and (self._thread is None or not self._thread.is_alive()):
-            self._thread = threading.Thread(target=self._run, name="duraq-upkeep", daemon=True)
-            self._thread.start()
+            # By a name of its own: a signal handler that commits may come in between, and start another.
+            self._thread = thread = threading.Thread(target=self._run, name="duraq-upkeep", daemon=True)
+            thread.start()
 
     def _run(self) -> None:
         while True:

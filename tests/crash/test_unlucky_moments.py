@@ -51,7 +51,8 @@ def fill(storage, room=1400):
         put(storage, names[-1], size=300)
 
 
-def test_no_descriptor_for_the_next_segment(disk):
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_no_descriptor_for_the_next_segment(disk, when):
     """A process that could not open the next segment opens it later, and writes nothing behind the seal."""
     storage, follower = opened(disk), disk.process()
     put(storage, "0")
@@ -59,7 +60,7 @@ def test_no_descriptor_for_the_next_segment(disk):
     assert ids(other) == ["0"]
     for number in range(1, 12):
         put(storage, f"{number}", size=300)
-    follower.fail("open_file", errno.EMFILE, name="*.jsonl", when=4)
+    follower.fail("open_file", errno.EMFILE, name="*.jsonl", when=when)
     with pytest.raises(DuraqError):
         ids(other)
     put(other, "mine")

@@ -1,27 +1,29 @@
 """Threads that commit at the same time: who writes, who waits, and what becomes of each."""
 
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from duraq import Counts, DuplicateEntry, FileStorage, LeaseLost, OutcomeUnknown, Queue, StorageFailed
+from duraq.journal.log import Sizes
 from duraq.operations import Complete, Enqueue, Release
 from duraq.storage.base import Limits
 from duraq.storage.calls import TOGETHER, Call, Calls, together
+from duraq.storage.fold import NoRoom
 
 SOON = 30  # seconds; only so that a failing test ends
 
 
 class Disk:
-    """Writes and settles, each only when it is let; what it was asked for is kept."""
+    """Writes only when it is let; what it was asked for is kept."""
 
     def __init__(self):
-        self.calls = Calls(self.write, self.write_all, self.settle)
+        self.calls = Calls(self.write, self.write_all)
         self.let = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
         self.groups = []
-        self.settled = []
         self.refuse = {}
         self.end = 0
 
@@ -37,7 +39,6 @@ class Disk:
         self.begun.release()
         assert self.let.acquire(timeout=SOON)
         for call in calls:
-            call.begun = True
             error = self.refuse.get(call.changes)
             if isinstance(error, Exception):
                 call.error = error
@@ -47,11 +48,12 @@ class Disk:
                 self.end += 1
                 call.position = self.end
 
-    def settle(self, position):
-        self.settled.append(position)
-
     def has_begun(self):
         assert self.begun.acquire(timeout=SOON)
+
+    def wait_until_waiting(self, count):
+        while len(self.calls._waiting) < count:
+            threading.Event().wait(0.001)
 
 
 @pytest.fixture
@@ -70,23 +72,18 @@ def first_and_others(disk, pool, *names):
     first = pool.submit(disk.calls.run, "first", None)
     disk.has_begun()
     others = []
-    for waiting, name in enumerate(names):
+    for waiting, name in enumerate(names, start=1):
         others.append(pool.submit(disk.calls.run, name, None))
-        while len(disk.calls._waiting) == waiting:
-            threading.Event().wait(0.001)
+        disk.wait_until_waiting(waiting)
     return first, others
 
 
 def test_one_writes_for_all_that_wait(disk, pool):
-    """Calls that come while one is written are written together, and settled by one sync."""
+    """Calls that come while one is written are written together by one of them."""
     first, others = first_and_others(disk, pool, "a", "b", "c", "d")
     disk.let.release(2)
-    for future in (first, *others):
-        future.result(SOON)
-    assert disk.groups == [["first"], ["d", "a", "b", "c"]]
-    assert sorted(disk.settled) == [1, 5]
-    assert disk.calls._leader is None
-    assert disk.calls._waiting == []
+    assert [future.result(SOON) for future in (first, *others)] == [1, 2, 3, 4, 5]
+    assert disk.groups == [["first"], ["a", "b", "c", "d"]]
 
 
 def test_an_error_is_that_of_its_call(disk, pool):
@@ -97,103 +94,38 @@ def test_an_error_is_that_of_its_call(disk, pool):
     first.result(SOON)
     with pytest.raises(DuplicateEntry, match="b is there"):
         others[1].result(SOON)
-    others[0].result(SOON)
-    others[2].result(SOON)
+    assert [others[0].result(SOON), others[2].result(SOON)] == [2, 3]
 
 
-def test_a_leader_that_is_interrupted(disk, pool):
-    """If the thread that writes is interrupted, what it had begun is unknown and the rest is written."""
-    disk.refuse["b"] = KeyboardInterrupt()
-    first, others = first_and_others(disk, pool, "a", "b", "c", "d")
-    disk.let.release(3)
-    first.result(SOON)
-    with pytest.raises(KeyboardInterrupt):
-        others[3].result(SOON)
-    others[0].result(SOON)
-    with pytest.raises(OutcomeUnknown):
-        others[1].result(SOON)
-    others[2].result(SOON)
-    assert disk.groups == [["first"], ["d", "a", "b", "c"], ["c"]]
-
-
-def test_a_first_one_that_is_interrupted(disk, pool):
-    """If the thread that came first is interrupted, those that wait go on."""
-    disk.refuse["first"] = KeyboardInterrupt()
+def test_the_main_thread_writes_for_itself(disk, pool):
+    """The main thread, which a signal may interrupt at any moment, never writes for others."""
     first, others = first_and_others(disk, pool, "a", "b")
-    disk.let.release(2)
+    disk.refuse["main"] = KeyboardInterrupt()
+    disk.let.release(3)
     with pytest.raises(KeyboardInterrupt):
-        first.result(SOON)
-    for future in others:
+        disk.calls.run("main", None)
+    for future in (first, *others):
         future.result(SOON)
+    assert ["main"] in disk.groups
+    assert not any("main" in group and len(group) > 1 for group in disk.groups)
 
 
-class Interrupted:
-    """Stands in for the lock that a thread waits on, which a signal handler interrupts."""
+def test_an_interrupted_wait(disk, pool, monkeypatch):
+    """The main thread may be interrupted while it waits, and holds up nobody."""
+    first, others = first_and_others(disk, pool, "a")
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
 
-    def acquire(self):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    def locked(self):
-        return True
-
-    def release(self):
-        """Nobody waits any more."""
-
-
-def test_a_waiting_thread_that_is_interrupted(disk, pool):
-    """A thread that is interrupted while it waits is forgotten, and holds up nobody."""
-    first, others = first_and_others(disk, pool, "a")
-    gone = Call("gone", None)
-    gone.woken = Interrupted()
-    with pytest.raises(KeyboardInterrupt):
-        disk.calls._join(gone)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            disk.calls.run("main", None)
+    finally:
+        signal.signal(signal.SIGALRM, before)
     disk.let.release(2)
-    first.result(SOON)
-    others[0].result(SOON)
-    assert disk.groups == [["first"], ["a"]]
-
-
-def test_an_interrupt_while_handing_over(disk, pool, monkeypatch):
-    """Not even a Ctrl-C at the moment of handing over leaves those who wait without a leader."""
-    first, others = first_and_others(disk, pool, "a", "b")
-    wake = disk.calls._wake
-    interrupts = iter([KeyboardInterrupt()])
-
-    def interrupted(calls):
-        for error in interrupts:
-            raise error
-        wake(calls)
-
-    monkeypatch.setattr(disk.calls, "_wake", interrupted)
-    disk.let.release(2)
-    with pytest.raises(KeyboardInterrupt):
-        first.result(SOON)
-    for future in others:
-        future.result(SOON)
-
-
-def test_each_is_told_that_it_could_not_be_settled(disk, pool, monkeypatch):
-    """A sync that fails is reported to every call that waited for it."""
-
-    def fail(position):
-        raise OutcomeUnknown(f"up to {position}")
-
-    first, others = first_and_others(disk, pool, "a", "b")
-    monkeypatch.setattr(disk.calls, "_settle", fail)
-    disk.let.release(2)
-    for future in (first, *others):
-        with pytest.raises(OutcomeUnknown):
-            future.result(SOON)
-    assert disk.calls._leader is None
-
-
-def test_a_call_within_a_call_of_the_same_thread(disk, monkeypatch):
-    """A signal handler that commits in the middle of its thread's own commit is told not to."""
-    mine = Call("mine", None)
-    disk.calls._leader = mine
-    with pytest.raises(StorageFailed, match="signal handler"):
-        disk.calls._join(Call("nested", None))
-    assert disk.calls._leader is mine
+    assert [first.result(SOON), others[0].result(SOON)] == [1, 2]
 
 
 # -- what goes together ------------------------------------------------------------------------------------
@@ -231,31 +163,163 @@ def test_what_goes_together(calls, count):
 # -- with a real storage -----------------------------------------------------------------------------------
 
 
-def test_many_threads_on_one_storage(tmp_path, pool):
+def together_in(storage, pool, *calls):
+    """Have these written while a turn of somebody else ends, so that they come together."""
+    futures = []
+    with storage._calls._gate:
+        for waiting, (function, *arguments) in enumerate(calls, start=1):
+            futures.append(pool.submit(function, *arguments))
+            while len(storage._calls._waiting) < waiting:
+                threading.Event().wait(0.001)
+    return futures
+
+
+@pytest.fixture
+def storage(tmp_path):
+    with FileStorage(tmp_path / "queues", sizes=Sizes(journal=16 << 10, segment=2 << 10)) as storage:
+        yield storage
+
+
+def test_one_frame_for_many_threads(storage, pool):
+    """What waits together is written as one frame, and what may not be is refused to its own thread."""
+    queue = Queue("jobs", storage)
+    queue.enqueue(0, id="taken")
+    frames = []
+    append = storage._log.journal.append
+    storage._log.journal.append = lambda parts, *rest, **options: (
+        frames.append(parts),
+        append(parts, *rest, **options),
+    )[1]
+    futures = together_in(
+        storage,
+        pool,
+        (queue.enqueue, 1),
+        (lambda: queue.enqueue(2, id="taken"),),
+        (queue.enqueue, 3),
+    )
+    with pytest.raises(DuplicateEntry):
+        futures[1].result(SOON)
+    assert {futures[0].result(SOON), futures[2].result(SOON)} == {entry.id for entry in queue.entries()[1:]}
+    assert len(frames) == 1
+
+
+def test_a_refusal_is_final(storage, pool, monkeypatch):
+    """A call that was refused in a group is not written after all when the group has to be decided again."""
+    queue = Queue("jobs", storage)
+    queue.enqueue("old", id="taken")
+    entry = queue.dequeue()
+    write, room = storage._write, iter([NoRoom(), NoRoom()])
+
+    def no_room(*arguments, **options):
+        for error in room:
+            raise error
+        return write(*arguments, **options)
+
+    def make_room(*_):
+        with storage._turn:
+            storage._state("jobs")
+            write({"jobs": [Complete("taken", entry.token)]})
+
+    monkeypatch.setattr(storage, "_write", no_room)
+    monkeypatch.setattr(storage, "_make_room_for", make_room)
+    futures = together_in(
+        storage, pool, (lambda: queue.enqueue("new", id="taken"),), (queue.enqueue, 1), (queue.enqueue, 2)
+    )
+    with pytest.raises(DuplicateEntry):
+        futures[0].result(SOON)
+    for future in futures[1:]:
+        future.result(SOON)
+    assert sorted(entry.data for entry in queue.entries()) == [1, 2]
+
+
+def test_nobody_knows_for_a_whole_group(storage, pool, monkeypatch):
+    """If nobody can say whether a group was written, each of its calls is told so."""
+    queue = Queue("jobs", storage)
+    queue.enqueue(0)
+
+    def unknown(*_, **__):
+        raise OutcomeUnknown("who knows", path="there", hint="look")
+
+    monkeypatch.setattr(storage._log, "append", unknown)
+    for future in together_in(storage, pool, (queue.enqueue, 1), (queue.enqueue, 2)):
+        with pytest.raises(OutcomeUnknown, match="who knows"):
+            future.result(SOON)
+
+
+def test_what_is_no_operation(storage, pool):
+    """What cannot be written fails where it was asked for; what there is nothing of is no failure."""
+    queue = Queue("jobs", storage)
+    futures = together_in(
+        storage,
+        pool,
+        (queue.enqueue, 1),
+        (storage.commit, {"jobs": [Enqueue("bad", None, fresh=True)]}),
+        (queue.enqueue, 2),
+    )
+    with pytest.raises(TypeError):
+        futures[1].result(SOON)
+    futures[0].result(SOON)
+    futures[2].result(SOON)
+    storage.commit({})
+    storage.commit({"jobs": ()})
+    assert sorted(entry.data for entry in queue.entries()) == [1, 2]
+
+
+def test_many_threads_on_one_storage(storage, pool, tmp_path):
     """Threads that enqueue, are refused, and complete at once each get what is theirs."""
-    with FileStorage(tmp_path / "queues") as storage:
-        queue = Queue("jobs", storage)
+    queue = Queue("jobs", storage)
 
-        def enqueue(number):
-            try:
-                return queue.enqueue(number, id=f"n{number // 2}")
-            except DuplicateEntry:
-                return None
+    def enqueue(number):
+        try:
+            return queue.enqueue(number, id=f"n{number // 2}")
+        except DuplicateEntry:
+            return None
 
-        ids = list(pool.map(enqueue, range(400)))
-        assert sorted(filter(None, ids)) == sorted(f"n{number}" for number in range(200))
-        assert ids.count(None) == 200
-        entries = queue.dequeue(limit=200)
-        assert len(entries) == 200
+    ids = list(pool.map(enqueue, range(400)))
+    assert sorted(filter(None, ids)) == sorted(f"n{number}" for number in range(200))
+    assert ids.count(None) == 200
+    entries = queue.dequeue(limit=200)
+    assert len(entries) == 200
 
-        def complete(entry):
-            try:
-                queue.mark_completed(entry)
-            except LeaseLost:
-                return 1
-            return 0
+    def complete(entry):
+        try:
+            queue.mark_completed(entry)
+        except LeaseLost:
+            return 1
+        return 0
 
-        assert sum(pool.map(complete, entries * 2)) == 200
-        assert queue.counts() == Counts()
-    with FileStorage(tmp_path / "queues") as storage:
-        assert Queue("jobs", storage).counts() == Counts()
+    assert sum(pool.map(complete, entries * 2)) == 200
+    assert queue.counts() == Counts()
+    storage.close()
+    with FileStorage(tmp_path / "queues") as again:
+        assert Queue("jobs", again).counts() == Counts()
+
+
+def test_a_handler_that_commits(storage, pool):
+    """A signal handler that commits in the middle of a commit is refused, and nobody waits for ever."""
+    queue = Queue("jobs", storage)
+    queue.enqueue(0)
+    pwrite, told = storage._fs.pwrite, []
+
+    def handle():
+        try:
+            queue.enqueue("from the handler")
+        except StorageFailed as error:
+            told.append(error)
+
+    def interrupted(*arguments):
+        if not told:
+            other = pool.submit(queue.enqueue, "other")
+            while not storage._calls._waiting:
+                threading.Event().wait(0.001)
+            handle()
+            told.append(other)
+        return pwrite(*arguments)
+
+    storage._fs.pwrite = interrupted
+    queue.enqueue("main")
+    storage._fs.pwrite = pwrite
+    error, other = told
+    assert "signal handler" in str(error)
+    other.result(SOON)
+    assert [entry.data for entry in queue.entries()] == [0, "main", "other"]
