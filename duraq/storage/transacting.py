@@ -23,7 +23,8 @@ from duraq.operations import Bury, Complete, Extend, Fail, Lease, Operation, Rel
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.base import Held, Limits, StoredEntry
-from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, are_new, stored
+from duraq.storage.committing import CommittingStorage, are_new
+from duraq.storage.fold import NoRoom, TryAgain, stored
 from duraq.transaction import Transaction
 
 log = logging.getLogger("duraq")
@@ -67,7 +68,7 @@ class _Numbering(Limits):
     tokens: dict[int, _Given] = field(default_factory=dict)
 
 
-class TransactingStorage(FoldStorage):
+class TransactingStorage(CommittingStorage):
     """A fold storage whose verbs belong to the transaction that the caller is in, if it is in one."""
 
     def __init__(self, clock: Clock, lock_duration: timedelta, max_payload_bytes: int) -> None:

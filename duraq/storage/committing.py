@@ -1,0 +1,269 @@
+"""Deciding and writing, over the fold that a storage keeps: ``commit`` and ``claim``.
+
+Each decision is made in a turn, from a queue's state that is caught up, and written in it; whoever asked is
+answered once it is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from duraq.entry import Entry
+from duraq.errors import (
+    DuplicateEntry,
+    DuraqError,
+    LeaseLost,
+    NotEnqueued,
+    NotWritten,
+    OutcomeUnknown,
+    QueueError,
+    QueueFull,
+    QueueNotFound,
+)
+from duraq.laid_over import check_in_turn
+from duraq.model import Cause
+from duraq.operations import (
+    Bury,
+    Enqueue,
+    Expire,
+    Fail,
+    Lease,
+    Operation,
+    PauseQueue,
+    Release,
+    Requeue,
+    ResumeQueue,
+)
+from duraq.shelf import Mislaid
+from duraq.state import QueueState
+from duraq.storage.base import Limits, StoredEntry
+from duraq.storage.calls import Call, together
+from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, stored
+
+# Operations after which somebody who waits may find something.
+_FEEDING = (Enqueue, Fail, Release, Requeue, ResumeQueue)
+# How many expired entries one claim ends: the rest is for the next ones, so that no group grows too large.
+EXPIRE_AT_ONCE = 1000
+
+
+class CommittingStorage(FoldStorage):
+    """The verbs of ``Storage`` that change something."""
+
+    def commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None = None) -> None:
+        """Apply all operations, or none; see Storage."""
+        if not any(changes.values()):
+            self._check_usable()
+            return
+        commit = self._commit if self._calls is None else self._calls.run
+        try:
+            position = commit(changes, limits)
+        except NotWritten as error:
+            # Said where nobody knew what was to be written.
+            if isinstance(error, NotEnqueued) or not _enqueues(changes):
+                raise
+            raise NotEnqueued(error.reason, path=error.path, hint=error.hint) from error
+        self._settle(position)
+        # Whoever begins to wait from now on looks first, and finds it.
+        if self._someone_waits:
+            for queue, operations in changes.items():
+                if isinstance(operations[0], _FEEDING):
+                    self._notify(queue, len(operations))
+
+    def _commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None) -> int:
+        """Decide and write; returns the position to settle."""
+        while True:
+            try:
+                with self._turn:
+                    return self._decide(changes, limits)
+            except NoRoom:
+                pass
+            except (TryAgain, Mislaid):
+                continue
+            self._make_room_for(changes)
+
+    def _decide(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None) -> int:
+        for queue, operations in changes.items():
+            self._check(queue, operations, limits)
+        return self._write(self._final(changes, limits), soon=True)
+
+    def _final(
+        self,
+        changes: Mapping[str, Sequence[Operation]],
+        limits: Limits | None,  # noqa: ARG002 - those of a transaction say something here
+    ) -> Mapping[str, Sequence[Operation]]:
+        """The operations as they are written, now that they are checked; in a turn."""
+        return changes
+
+    def _make_room_for(self, changes: Mapping[str, Sequence[Operation]]) -> None:
+        self._make_room(enqueuing=_enqueues(changes))
+
+    def _commit_all(self, calls: Sequence[Call]) -> None:
+        """The same for many, as few groups as possible; each gets its position or its error."""
+        todo, alone = list(calls), False
+        while todo:
+            group = todo[:1] if alone else together(todo)
+            if len(group) == 1:
+                self._commit_one(group[0])
+            else:
+                # What several could not do, for want of space perhaps, each does or is told by itself.
+                alone = not self._commit_group(group)
+            todo = [call for call in todo if not call.decided]
+
+    def _commit_one(self, call: Call) -> None:
+        try:
+            call.position = self._commit(call.changes, call.limits)
+        except Exception as error:  # noqa: BLE001 - it is raised where the call was made
+            call.error = error
+
+    def _commit_group(self, calls: Sequence[Call]) -> bool:
+        """Decide and write calls that go together; False if nothing was written that could be."""
+        checked: list[Call] = []
+        try:
+            with self._turn:
+                written: dict[str, list[Operation]] = {}
+                for call in calls:
+                    ((queue, operations),) = call.changes.items()
+                    try:
+                        self._check(queue, operations, None)
+                    except QueueError as error:
+                        call.error = error
+                    else:
+                        checked.append(call)
+                        written.setdefault(queue, []).extend(operations)
+                position = self._write(written, soon=True) if written else 0
+        except OutcomeUnknown as error:
+            for call in checked:
+                call.error = OutcomeUnknown(error.reason, path=error.path, hint=error.hint)
+        except (TryAgain, Mislaid, DuraqError):
+            return False
+        for call in checked:
+            if not call.decided:
+                call.position = position
+        return True
+
+    def _check(self, queue: str, operations: Sequence[Operation], limits: Limits | None) -> None:
+        if limits is None and are_new(operations) and self._is_at_its_end(queue):
+            return
+        max_size = None if limits is None else limits.max_size.get(queue)
+        state = self._state_for(queue, operations, max_size)
+        more = self._end_expired(state)
+        try:
+            check_in_turn(state, operations, max_size, self.clock.now())
+        except (DuplicateEntry, QueueFull):
+            # What is in the way may be over.
+            if more:
+                raise TryAgain from None
+            raise
+        if limits is not None and limits.still_late:
+            self._check_late(state, operations)
+
+    def _check_late(self, state: QueueState, operations: Sequence[Operation]) -> None:
+        uptime = self.clock.uptime()
+        for operation in operations:
+            if isinstance(operation, (Fail, Bury)) and operation.cause is Cause.TIMED_OUT:
+                entry = state.entries[operation.id]
+                if entry.boot == self.clock.boot_id and entry.deadline > uptime:
+                    raise LeaseLost(f"queue {state.name}: the lease of entry {entry.id} was extended in time")
+
+    def _end_expired(self, state: QueueState) -> bool:
+        """Entries past their TTL are over: their ids are free, and they take no room.
+
+        Returns whether there may be more of them: a turn does not end all, for others wait for it.
+        """
+        over = state.expired(self.clock.now(), EXPIRE_AT_ONCE) if state.may_have_expired else []
+        if over:
+            self._write({state.name: [Expire(entry.id) for entry in over]})
+            if self._state(state.name) is not state:
+                raise TryAgain
+        return len(over) == EXPIRE_AT_ONCE
+
+    def _state_for(self, queue: str, operations: Sequence[Operation], max_size: int | None) -> QueueState:
+        state = self._state(queue)
+        if state is None:
+            # Only feeding or pausing brings a queue into being; anything else speaks of entries it must hold.
+            if not isinstance(operations[0], (Enqueue, PauseQueue)):
+                raise QueueNotFound(f"there is no queue {queue!r}")
+            # What is refused makes no queue either.
+            check_in_turn(QueueState(queue), operations, max_size, self.clock.now())
+            state = self._state(queue, create=True)
+        assert state is not None
+        return state
+
+    def claim(
+        self, queue: str, limit: int = 1, *, lease_for: int | None = None, detached: bool = False
+    ) -> list[StoredEntry]:
+        """Lease ready entries; see Storage."""
+        length = lease_for or self.lock_duration
+        while True:
+            try:
+                with self._turn:
+                    worker = "" if detached else self._worker()
+                    state = self._state(queue)
+                    if state is None or state.pause is not None:
+                        return []
+                    claimed, position = self._claim(state, limit, worker, length)
+                break
+            except NoRoom:
+                pass
+            except (TryAgain, Mislaid):
+                continue
+            self._make_room(enqueuing=False)
+        if claimed:
+            # Never hand out what a power cut could still take back. (Their leases need no sync: after a
+            # power cut there is nobody left to hold them.)
+            self._settle_to_read(position)
+        return claimed
+
+    def _claim(
+        self, state: QueueState, limit: int, worker: str, length: int
+    ) -> tuple[list[StoredEntry], int]:
+        """Lease what is ready; also returns up to where the journal must be durable for that."""
+        uptime, now = self.clock.uptime(), self.clock.now()
+        if state.may_be_late(uptime) and state.past_deadline(uptime):
+            # They come first, and this is the first that we hear of them: the caller settles them.
+            return [], 0
+        more = self._end_expired(state)
+        state.advance(now)
+        taken = state.take(limit)
+        if more and any(state.is_over(entry, now) for entry in taken):
+            state.put_back(taken)
+            raise TryAgain
+        if not taken:
+            return [], 0
+        try:
+            return self._hand_out(state, taken, worker, uptime + length, now + length)
+        except BaseException:
+            state.put_back(taken)
+            raise
+
+    def _hand_out(
+        self, state: QueueState, taken: Sequence[Entry], worker: str, deadline: int, deadline_at: int
+    ) -> tuple[list[StoredEntry], int]:
+        """Lease these to that worker; also returns up to where the journal must be durable for that."""
+        boot = self.clock.boot_id
+        payloads: list[bytes] = []
+        operations: list[Operation] = []
+        for token, entry in enumerate(taken, start=state.tokens + 1):
+            # Read before the lease is written: damage then costs no attempt.
+            payloads.append(self._payload(state.name, entry))
+            operations.append(Lease(entry.id, token, entry.attempts + 1, worker, deadline, boot, deadline_at))
+        self._write({state.name: operations})
+        # Looked up anew: writing may have put what was in memory on the shelf, and have taken it off again.
+        written = self._state(state.name)
+        assert written is not None
+        leased = [written.entries[entry.id] for entry in taken]
+        claimed = [stored(entry, payload) for entry, payload in zip(leased, payloads, strict=True)]
+        return claimed, max(entry.position for entry in leased)
+
+
+def _enqueues(changes: Mapping[str, Sequence[Operation]]) -> bool:
+    return any(isinstance(operations[0], Enqueue) for operations in changes.values())
+
+
+def are_new(operations: Sequence[Operation]) -> bool:
+    """Whether nothing in a queue's state could forbid them."""
+    for operation in operations:
+        # One with a TTL looks, so that where nobody works they do not pile up.
+        if type(operation) is not Enqueue or not operation.fresh or operation.expires_at is not None:
+            return False
+    return True
