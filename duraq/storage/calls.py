@@ -86,10 +86,11 @@ class Calls:
         # handler that commits in the middle of its own thread's call is refused by the turn.
         self._gate = threading.RLock()
         self._waiting: deque[Call] = deque()
+        self._main = threading.main_thread().ident
 
     def run(self, changes: Changes, limits: Limits | None) -> int:
         """The position to settle, once the changes are written. Raises what writing them raised."""
-        if threading.current_thread() is threading.main_thread():
+        if threading.get_ident() == self._main:
             with self._gate:
                 return self._write(changes, limits)
         call = Call(changes, limits)

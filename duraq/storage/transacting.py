@@ -144,7 +144,7 @@ class TransactingStorage(CommittingStorage):
         if self._real_tokens:
             changes = {queue: self._with_real_tokens(each) for queue, each in changes.items()}
         if begun is None or (limits is not None and limits.still_late):
-            self._commit_now(changes, limits)
+            super().commit(changes, limits)
             return
         for queue, operations in changes.items():
             if isinstance(operations[0], Extend) and not begun.touches(queue, operations):
