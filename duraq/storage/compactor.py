@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from duraq.clock import Clock
 from duraq.entry import Entry
+from duraq.errors import DuraqError
 from duraq.journal import compaction
 from duraq.journal.folded import Folded
 from duraq.journal.log import Log
@@ -64,6 +65,7 @@ class Compactor:
         self._folded = folded
         self._write = write
         self._make_room = make_room
+        self.late: set[str] = set()  # queues that will soon be longer than they may become
 
     # -- in the background -----------------------------------------------------------------------------
 
@@ -75,6 +77,8 @@ class Compactor:
         folded.over = 0
         if compaction.is_due(folded, self._log.history):
             self._upkeep.note(folded.state.name, self._run)
+            if compaction.is_late(folded, self._log.history):
+                self.late.add(folded.state.name)
 
     def _run(self, queue: str) -> None:
         with self._upkeep.alone(queue, LOCK, wait=False) as alone:
@@ -84,6 +88,29 @@ class Compactor:
     def _is_wanted(self, folded: Folded, gone: int) -> bool:
         rule = compaction.is_due if gone < PACE else compaction.is_late
         return rule(folded, self._log.history)
+
+    def help(self) -> None:
+        """Do a step for each queue that is late, in place of a thread that gets too little of the processor.
+
+        For whoever has just written: so nobody makes a queue longer faster than it is made shorter. Only what
+        any number of processes may do at once; the rest is for the one that compacts.
+        """
+        for queue in list(self.late):
+            try:
+                if self._write_again(queue, self._keeps_if_late) is None:
+                    self.late.discard(queue)
+            except (DuraqError, OSError) as error:
+                # Nothing to the caller, whose own change is written.
+                self.late.discard(queue)
+                log.warning("queue %s: it is longer than it should be: %s", queue, error)
+
+    def _keeps_if_late(self, folded: Folded) -> tuple[Sequence[Operation], bool] | None:
+        history = self._log.history
+        if not compaction.is_late(folded, history):
+            return None
+        first = compaction.following(self._log.fs, folded.segments, history, self._clock.now())
+        found = None if first is None else folded.lying_before(first, ENTRIES)
+        return None if first is None or found == [] else (self._keeps(folded, found), False)
 
     # -- on demand -------------------------------------------------------------------------------------
 

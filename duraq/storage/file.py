@@ -363,6 +363,8 @@ class FileStorage(TransactingStorage):
             self._log.settle(position)
         elif self._flusher is not None:
             self._flusher.note()
+        if self._compactor.late:
+            self._compactor.help()
 
     def _settle_to_read(self, position: int) -> None:
         if self._power and position > self._log.commits.synced:

@@ -1,5 +1,6 @@
 """Compaction: which segments go, what is kept of them, and what everybody sees of that."""
 
+import errno
 import fcntl
 import os
 from datetime import timedelta
@@ -334,3 +335,37 @@ def test_unknown_queue(open_storage):
     """A queue that does not exist is not compacted into being."""
     with pytest.raises(QueueNotFound):
         open_storage().compact("jobs")
+
+
+def test_whoever_writes_helps_when_the_thread_falls_behind(tmp_path, monkeypatch):
+    """Where the thread that compacts gets no time, those who end entries write again what lives."""
+    with FileStorage(tmp_path / "queues", sizes=TINY, durability="process") as storage:
+        queue = jobs(storage)
+        with monkeypatch.context() as patch:
+            patch.setattr(storage._upkeep, "if_due", lambda: None)
+            for number in range(40):
+                queue.enqueue(number, priority=-1)
+            live(queue, 200)
+        folded = storage._queues["jobs"].folded
+        assert folded.oldest > folded.segments.first
+        # All that is left to the thread is to say that those segments are not needed, and to remove them.
+        live(queue, 1)
+        storage._upkeep._thread.join()
+        assert size(tmp_path) <= 2 * folded.live_bytes + 2 * TINY.segment
+        assert [entry.data for entry in queue.entries()] == list(range(40))
+
+
+def test_a_caller_is_not_told_that_helping_failed(open_storage, monkeypatch, caplog):
+    """What goes wrong while it helps is nothing to whoever has just written something."""
+    storage = open_storage()
+    queue = jobs(storage)
+    queue.enqueue(1)
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(storage._compactor, "_write_again", fail)
+    storage._compactor.late.add("jobs")
+    queue.enqueue(2)
+    assert not storage._compactor.late
+    assert "longer than it should be" in caplog.text
