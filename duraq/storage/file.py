@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -26,7 +25,6 @@ from duraq.errors import (
     NotWritten,
     QueueError,
     QueueNotFound,
-    StorageClosed,
     StorageDamaged,
     StorageError,
     StorageReadOnly,
@@ -35,7 +33,7 @@ from duraq.journal import forks
 from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.journal import NeedsRoom
-from duraq.journal.lease import Watch, WorkerPresence
+from duraq.journal.lease import WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.tail import Group
@@ -48,34 +46,13 @@ from duraq.storage.calls import Calls
 from duraq.storage.checkpointer import Checkpointer
 from duraq.storage.compactor import Compacted, Compactor
 from duraq.storage.flusher import Flusher
-from duraq.storage.fold import NoRoom, TryAgain, found_again
-from duraq.storage.transacting import TransactingStorage
+from duraq.storage.fold import NoRoom, TryAgain
 from duraq.storage.upkeep import Upkeep
+from duraq.storage.waiting import KnownQueue, WaitingStorage
 
 log = logging.getLogger("duraq")
 
 Durability = Literal["power", "batched", "process"]
-# A blocked consumer looks for itself this often, in seconds: for the waiter that was woken and then died.
-SWEEP_INTERVAL = 0.5
-
-
-class _Queue:
-    """What this process knows of one queue."""
-
-    __slots__ = ("damage", "folded", "lost", "stale", "waiters")
-
-    def __init__(self, folded: Folded, waiters: Waiters) -> None:
-        self.folded = folded
-        self.waiters = waiters
-        self.damage: StorageDamaged | None = None
-        self.stale = False
-        self.lost: Mislaid | None = None
-
-    def mislay(self, lost: Mislaid | None = None) -> None:
-        """Read it anew when it is needed; ``lost`` if something is not there that a checkpoint names."""
-        self.stale = True
-        self.lost = lost
-        self.folded.segments.read_at = -1
 
 
 class _Turn:
@@ -107,7 +84,7 @@ class _Turn:
             self._log.unlock()
 
 
-class FileStorage(TransactingStorage):
+class FileStorage(WaitingStorage):
     """A directory of queues, shared by any number of processes on one host.
 
     ``durability``: "power" (the default) returns when a change survives a power cut; "batched" returns at
@@ -148,7 +125,7 @@ class FileStorage(TransactingStorage):
         keep = options.history(history)
         self._calls = self._new_calls()
         self._need = 0
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, KnownQueue] = {}
         self._closing = False
         self._closing_lock = threading.RLock()
         self._next_recount = 0.0
@@ -200,7 +177,7 @@ class FileStorage(TransactingStorage):
                 if segments is None:
                     return None
                 waiters = Waiters(self._fs.open_dir(segments.home, "waiters", create=True))
-                known = _Queue(Folded(self._fs, segments), waiters)
+                known = KnownQueue(Folded(self._fs, segments), waiters)
                 self._queues[queue] = known
             end = self._log.journal.standing.end
             if known.folded.segments.read_at != end:
@@ -246,7 +223,7 @@ class FileStorage(TransactingStorage):
     def _mislay(self, lost: Mislaid) -> None:
         self._queues[lost.queue].mislay(lost)
 
-    def _catch_up(self, known: _Queue, end: int) -> None:
+    def _catch_up(self, known: KnownQueue, end: int) -> None:
         if known.damage is not None:
             raise known.damage.with_traceback(None)
         folded, checkpoint = known.folded, known.folded.checkpoint
@@ -273,7 +250,7 @@ class FileStorage(TransactingStorage):
         # Only now: threads that look without a turn see the state as it was before, or whole.
         known.folded, known.stale = folded, False
 
-    def _begun_anew(self, known: _Queue, before: Folded) -> Folded:
+    def _begun_anew(self, known: KnownQueue, before: Folded) -> Folded:
         """From the newest checkpoint, or from the first record if what it names was lost."""
         if known.lost is not None:
             # Nothing unusual: others compact, and a checkpoint is made again.
@@ -321,7 +298,7 @@ class FileStorage(TransactingStorage):
         return end
 
     def _fold_own(
-        self, known: _Queue, operations: Sequence[Operation], group: Group, at: int, end: int
+        self, known: KnownQueue, operations: Sequence[Operation], group: Group, at: int, end: int
     ) -> None:
         folded, segments = known.folded, known.folded.segments
         segments.tail.seen_at = end
@@ -382,98 +359,6 @@ class FileStorage(TransactingStorage):
         """What the system refused, in our words; or StorageClosed, if another thread has just closed this."""
         self._check_usable()
         return _storage_error(error, path, kind)
-
-    # -- leases and waiting ----------------------------------------------------------------------------
-
-    def _worker(self) -> str:
-        if self._closing or self._log.closed:
-            # What is leased has been given back already, or the descriptors are not ours any more.
-            self._log.check_usable()
-            raise StorageClosed("this storage is being closed", path=self.path)
-        return self._presence.worker
-
-    def _is_alive(self, worker: str) -> bool:
-        return self._presence.is_alive(worker)
-
-    @property
-    def _someone_waits(self) -> bool:
-        return self._log.journal.standing.waiters != 0
-
-    def _notify(self, queue: str, count: int) -> None:
-        try:
-            if not self._queues[queue].waiters.wake(count):
-                self._forget_waiters()
-        except OSError as error:
-            # What was committed is durable; whoever waits looks for itself before long.
-            log.warning("queue %s: nobody could be woken: %s", queue, error)
-
-    def _forget_waiters(self) -> None:
-        """Nobody waited for that queue; if nobody waits for any, spare the next ones the look."""
-        now = time.monotonic()
-        if now < self._next_recount:
-            return
-        # Not at every entry: it looks at each queue, and somebody may be waiting for another one for long.
-        self._next_recount = now + SWEEP_INTERVAL
-        with self._turn:
-            # In a turn: whoever comes to wait makes a FIFO first, then notes in a turn that somebody waits.
-            if not any(self._anyone_waits_for(name) for name in self._log.names()):
-                self._log.note_waiters(some=False)
-
-    def _anyone_waits_for(self, queue: str) -> bool:
-        home = self._fs.open_dir(self._log.root, queue)
-        directory = self._fs.open_dir(home, "waiters", create=True)
-        try:
-            Waiters(directory).sweep()
-            return bool(self._fs.names(directory))
-        finally:
-            self._fs.close(directory)
-            self._fs.close(home)
-
-    def wait(self, queue: str, timeout: float | None) -> bool:
-        """Block until an entry may be claimable or a holder died; see Storage."""
-        until = None if timeout is None else time.monotonic() + timeout
-        with self._turn:
-            self._state(queue, create=True)
-            waiters = self._queues[queue].waiters
-        try:
-            return self._wait(queue, waiters, until)
-        except OSError as error:
-            raise self._refused(error, f"{self.path}/{queue}", StorageError) from error
-
-    def _wait(self, queue: str, waiters: Waiters, until: float | None) -> bool:
-        # Registered before looking: what is committed after a look finds the waiter there.
-        with waiters.register() as waiter:
-            while True:
-                remaining = None if until is None else until - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    return False
-                found = self._look(queue, remaining)
-                if found is None or waiter.wait(*found):
-                    # Raised in here, so that a wake-up meant for an entry goes to the next in line.
-                    self._check_usable()
-                    # The next dequeue is to see for itself who is alive, however lately that was asked.
-                    self._next_liveness_check.pop(queue, None)
-                    return True
-
-    @found_again
-    def _look(self, queue: str, timeout: float | None) -> tuple[float, list[Watch]] | None:
-        """None if there is something to do for a consumer; else how long to sleep, and what else ends it."""
-        mine = self._worker()
-        with self._turn:
-            self._log.note_waiters(some=True)
-            state = self._state(queue)
-            assert state is not None
-            if state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime()):
-                return None
-            holders = [worker for worker in state.leased if worker not in {mine, ""}]
-            seconds = self._seconds_to_next_event(state, timeout)
-        watches = []
-        for worker in holders:
-            watch = self._presence.watch(worker)
-            if watch is None:
-                return None
-            watches.append(watch)
-        return SWEEP_INTERVAL if seconds is None else min(seconds, SWEEP_INTERVAL), watches
 
     # -- the rest --------------------------------------------------------------------------------------
 
