@@ -13,6 +13,7 @@ from duraq import (
     DuplicateEntry,
     EntryNotFound,
     EntryStatus,
+    GroupTooLarge,
     LeaseLost,
     NoRetry,
     NotLeased,
@@ -21,6 +22,7 @@ from duraq import (
     QueueFull,
     StorageClosed,
 )
+from duraq.journal.log import Sizes
 
 SECOND = timedelta(seconds=1)
 
@@ -486,3 +488,37 @@ def test_it_is_there_when_it_is_opened_again(storage, queues, open_storage):
     storage.close()
     again = open_storage()
     assert contents(Queue("orders", again), Queue("emails", again)) == [["x"], [1, 2]]
+
+
+@pytest.mark.needs("survives")
+def test_one_that_is_too_large(open_storage):
+    """A transaction with more records than a group may have is refused whole, and can be made smaller."""
+    storage = open_storage(sizes=Sizes(journal=64 << 10, segment=8 << 10, group=16 << 10))
+    queue = Queue("jobs", storage)
+    queue.enqueue(0)
+    with pytest.raises(GroupTooLarge), storage.transaction():
+        entry = queue.dequeue()
+        queue.mark_completed(entry)
+        queue.enqueue_many(["x" * 100] * 200)
+    assert queue.counts() == Counts(ready=1)
+    with storage.transaction():
+        queue.enqueue_many(["x" * 100] * 20)
+    assert queue.counts() == Counts(ready=21)
+
+
+@pytest.mark.needs("survives")
+def test_it_costs_one_sync(open_storage):
+    """A transaction over several queues is made durable by one sync."""
+    storage = open_storage(durability="power")
+    queues = [Queue(name, storage) for name in ("orders", "emails", "bills")]
+    for queue in queues:
+        queue.enqueue(0)
+    entry = queues[0].dequeue()
+    syncs, datasync = [], storage._fs.datasync
+    storage._fs.datasync = lambda fd: (syncs.append(fd), datasync(fd))
+    with storage.transaction():
+        queues[0].mark_completed(entry)
+        for queue in queues:
+            queue.enqueue_many(range(5))
+    storage._fs.datasync = datasync
+    assert len(syncs) == 1
