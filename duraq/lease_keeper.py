@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Generic, TypeVar
 
 from duraq.errors import LeaseLost
@@ -46,6 +48,17 @@ class Held(Generic[T]):
         with self._turn:
             self._check()
             self.queue.mark_completed(self.entry)
+            self._over = True
+
+    def complete_with(self, handler: Callable[[QueueEntry[T]], object]) -> None:
+        """Call the handler, and complete the entry, as one transaction. Raises what either raises."""
+        with ExitStack() as turn:
+            with self.queue._storage.transaction():  # noqa: SLF001 - as above
+                handler(self.entry)
+                # Until it has committed.
+                turn.enter_context(self._turn)
+                self._check()
+                self.queue.mark_completed(self.entry)
             self._over = True
 
     def fail(self, error: Exception) -> EntryStatus:

@@ -244,9 +244,15 @@ class Queue(Generic[T]):
         return to_datetime(deadline_at)
 
     def process_next(
-        self, handler: Callable[[QueueEntry[T]], object], *, wait: timedelta | None = None
+        self,
+        handler: Callable[[QueueEntry[T]], object],
+        *,
+        wait: timedelta | None = None,
+        transactional: bool = False,
     ) -> QueueEntry[T] | None:
         """Dequeue one entry, call ``handler(entry)``, and complete it; returns the entry, or None if none.
+
+        ``transactional``: what the handler does to the storage is one transaction with the completion.
 
         If the handler raises an Exception the retry policy decides what becomes of the entry, and the
         exception is raised again. On KeyboardInterrupt, SystemExit and their like the entry is released,
@@ -256,6 +262,11 @@ class Queue(Generic[T]):
         if entry is None:
             return None
         try:
+            if transactional:
+                with self._storage.transaction():
+                    handler(entry)
+                    self.mark_completed(entry)
+                return entry
             handler(entry)
         except Exception as error:
             self.mark_failed(entry, error)

@@ -76,6 +76,7 @@ class Shift(Generic[T]):
         backoff: RetryPolicy,
         inbox: SimpleQueue[Notice],
         *,
+        transactional: bool,
         drain: bool,
         limit: int | None,
     ) -> None:
@@ -84,6 +85,7 @@ class Shift(Generic[T]):
         self._queues = deque(queues)
         self._handler = handler
         self._backoff = backoff
+        self._transactional = transactional
         self._drain = drain
         self._keeper = LeaseKeeper()
         self._chair = threading.Lock()
@@ -235,11 +237,15 @@ class Shift(Generic[T]):
         began = time.monotonic()
         try:
             try:
-                self._handler(held.entry)
+                if self._transactional:
+                    held.complete_with(self._handler)
+                else:
+                    self._handler(held.entry)
             except Exception as error:  # noqa: BLE001 - it goes into the entry's history
                 self._conclude(held, self._commit(held, error), began, error)
             else:
-                self._conclude(held, self._commit(held, None), began)
+                outcome = "completed" if self._transactional else self._commit(held, None)
+                self._conclude(held, outcome, began)
         except BaseException:
             # Before it is given back: else the next thread takes it, and most likely ends in the same way.
             self.stop()

@@ -55,6 +55,9 @@ class Worker(Generic[T]):
     back, uncounted, and ``run`` returns; the threads are daemons, so that a handler that hangs cannot hold up
     the end of the process (nor can it be ended: it may still be running while its entry is delivered anew).
 
+    ``transactional``: what the handler does to the queue's storage is one transaction with the completion of
+    its entry. If the handler raises, or its lease is lost, nothing of it was done.
+
     ``backoff``: only its ``get_retry_delay`` is asked: how long to take no entry after the n-th failure in a
     row beyond the first, of handlers (a success ends the row), or after the n-th in a row of the storage.
     """
@@ -67,6 +70,7 @@ class Worker(Generic[T]):
         threads: int = 1,
         grace: timedelta = GRACE,
         backoff: RetryPolicy = BACKOFF,
+        transactional: bool = False,
     ) -> None:
         self.queues = (queues,) if isinstance(queues, Queue) else tuple(queues)
         if not self.queues:
@@ -75,6 +79,7 @@ class Worker(Generic[T]):
         self.threads = options.positive("threads", threads)
         self.grace = options.duration("grace", grace, zero=True) / 1e6
         self.backoff = backoff
+        self.transactional = transactional
         self._running = threading.Lock()
         # Its put() may be called anywhere, in a signal handler too, where Event.set() could deadlock.
         self._inbox: SimpleQueue[Notice] = SimpleQueue()
@@ -93,7 +98,15 @@ class Worker(Generic[T]):
             raise RuntimeError("this worker is running already")
         inbox = self._inbox
         try:
-            shift = Shift(self.queues, self.handler, self.backoff, inbox, drain=drain, limit=limit)
+            shift = Shift(
+                self.queues,
+                self.handler,
+                self.backoff,
+                inbox,
+                transactional=self.transactional,
+                drain=drain,
+                limit=limit,
+            )
             with signals_to(lambda _number: inbox.put(Notice.SIGNAL), signal.SIGTERM, signal.SIGINT):
                 self._supervise(shift)
         finally:

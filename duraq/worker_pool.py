@@ -59,6 +59,7 @@ def run_processes(
     threads: int = 1,
     grace: timedelta = GRACE,
     backoff: RetryPolicy = BACKOFF,
+    transactional: bool = False,
     drain: bool = False,
 ) -> None:
     """Work in ``processes`` children, each a Worker with ``threads`` threads, until SIGTERM or SIGINT.
@@ -70,7 +71,8 @@ def run_processes(
 
     On the first signal the children stop gracefully, on the second without grace (see Worker). Those that
     have not ended 5 seconds after their grace are killed, and their attempts count. If this process is
-    killed, its children notice and stop gracefully.
+    killed, its children notice and stop gracefully. ``threads``, ``grace``, ``backoff`` and ``transactional``
+    are those of each Worker.
 
     Call it in the main thread, with no other running: threads do not survive the fork, but the locks that
     they hold do. Raises WorkersFailed if a child cannot even open its queue when all begin.
@@ -83,7 +85,9 @@ def run_processes(
 
     def work(line: socket.socket) -> int:
         def make(queues: Queue[T] | Iterable[Queue[T]]) -> Worker[T]:
-            return Worker(queues, handler, threads=threads, grace=grace, backoff=backoff)
+            return Worker(
+                queues, handler, threads=threads, grace=grace, backoff=backoff, transactional=transactional
+            )
 
         return _work(line, lambda: make(open_queue()), drain=drain)
 

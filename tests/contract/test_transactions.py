@@ -21,6 +21,7 @@ from duraq import (
     Queue,
     QueueFull,
     StorageClosed,
+    Worker,
 )
 from duraq.journal.log import Sizes
 
@@ -522,3 +523,45 @@ def test_it_costs_one_sync(open_storage):
             queue.enqueue_many(range(5))
     storage._fs.datasync = datasync
     assert len(syncs) == 1
+
+
+# -- handlers ----------------------------------------------------------------------------------------------
+
+
+def test_a_handler_and_its_completion(storage, queues):
+    """What a handler does is one transaction with the completion of its entry, if it is to be."""
+    orders, emails, _ = queues
+    orders.enqueue_many(["good", "bad"])
+
+    def handle(entry):
+        emails.enqueue(entry.data)
+        assert emails.counts() == Counts(ready=1 + (entry.data == "bad"))
+        if entry.data == "bad":
+            raise Undo
+
+    assert orders.process_next(handle, transactional=True).data == "good"
+    with pytest.raises(Undo):
+        orders.process_next(handle, transactional=True)
+    assert orders.process_next(handle, transactional=True) is None
+    assert contents(emails) == [["good"]]
+    assert orders.counts() == Counts(dead=1)
+
+
+def test_a_worker_whose_handlers_are_transactions(storage, queues):
+    """A worker can make a transaction of each handler: if it fails, or its lease is lost, it did nothing."""
+    orders, emails, _ = queues
+    orders.enqueue_many(["good", "bad", "late", "good"])
+
+    def handle(entry):
+        emails.enqueue(entry.data)
+        if entry.data == "bad":
+            raise Undo
+        if entry.data == "late":
+            # Somebody else ends it meanwhile.
+            with ThreadPoolExecutor(1) as other:
+                other.submit(orders.mark_failed, entry, "late").result()
+
+    stats = Worker(orders, handle, transactional=True).run(drain=True)
+    assert (stats.completed, stats.dead, stats.lost) == (2, 1, 1)
+    assert contents(emails) == [["good", "good"]]
+    assert orders.counts() == Counts(dead=2)
