@@ -109,6 +109,10 @@ class Transaction:
 _begun: ContextVar[tuple[Transaction, ...]] = ContextVar("duraq_transactions", default=())
 
 
+# Whether anything is begun at all: nearly always nothing is, and then nobody need ask for more.
+any_begun = _begun.get
+
+
 def current(storage: object) -> Transaction | None:
     """The transaction on that storage that this thread or task is in."""
     begun = _begun.get()

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import Any
 
 from duraq.entry import LEASED, Entry
 from duraq.errors import StorageDamaged
@@ -29,7 +30,7 @@ from duraq.state import QueueState
 
 log = logging.getLogger("duraq")
 
-_ENDS = (Complete, Expire, Remove)
+_ENDS = frozenset({Complete, Expire, Remove})
 
 
 def fold(state: QueueState, segments: Segments, found: Record, where: Where, position: int = 0) -> None:
@@ -87,7 +88,8 @@ class Folded:
         segments = self.segments
         while True:
             for found, where in segments.read_on():
-                self._note_end(found.operation)
+                if found.operation.__class__ in _ENDS:
+                    self._note_end(found.operation)
                 fold(self.state, segments, found, where, position)
             seal = segments.seal
             if seal is None:
@@ -218,12 +220,16 @@ class Folded:
         found: int = min([self._runs.oldest, *here])
         return found
 
-    def _note_end(self, operation: Operation | Seal) -> None:
-        """It is about to be folded."""
-        if isinstance(operation, _ENDS):
-            entry = self.state.entries.get(operation.id)
-            if entry is not None:
-                self.over += entry.where[2]
+    def _note_end(self, operation: Any) -> None:
+        """An entry is about to be over."""
+        entry = self.state.entries.get(operation.id)
+        if entry is not None:
+            self.over += entry.where[2]
+
+    @property
+    def is_worth_a_look(self) -> bool:
+        """Whether so much is over that it may be time to compact: of large entries few fill a segment."""
+        return self.over * 2 > self.segments.limit
 
     def lying_before(self, segment: int, limit: int) -> list[Entry] | None:
         """Entries whose records lie in segments before that one, at most ``limit``.
@@ -245,7 +251,8 @@ class Folded:
         if group.seal is not None:
             self._shelve(group.seal, position)
         for operation in operations:
-            self._note_end(operation)
+            if operation.__class__ in _ENDS:
+                self._note_end(operation)
         places = group.places()
         self.state.apply_group(operations, group.first_seq, at, places, position)
         if type(operations[0]) is Drop:

@@ -84,12 +84,12 @@ class CommittingStorage(FoldStorage):
     def _decide(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None) -> int:
         for queue, operations in changes.items():
             self._check(queue, operations, limits)
-        return self._write(self._final(changes, limits), soon=True)
+        return self._write(changes if limits is None else self._final(changes, limits), soon=True)
 
     def _final(
         self,
         changes: Mapping[str, Sequence[Operation]],
-        limits: Limits | None,  # noqa: ARG002 - those of a transaction say something here
+        limits: Limits,  # noqa: ARG002 - those of a transaction say something here
     ) -> Mapping[str, Sequence[Operation]]:
         """The operations as they are written, now that they are checked; in a turn."""
         return changes
@@ -148,7 +148,10 @@ class CommittingStorage(FoldStorage):
         state = self._state_for(queue, operations, max_size)
         more = self._end_expired(state)
         try:
-            check_in_turn(state, operations, max_size, self.clock.now())
+            if len(operations) == 1 and max_size is None:
+                state.check(operations[0])
+            else:
+                check_in_turn(state, operations, max_size, self.clock.now())
         except (DuplicateEntry, QueueFull):
             # What is in the way may be over.
             if more:

@@ -69,11 +69,8 @@ class Compactor:
 
     # -- in the background -----------------------------------------------------------------------------
 
-    def note(self, folded: Folded, *, sealed: bool) -> None:
-        """Records of the queue were folded, a seal perhaps among them; in a turn."""
-        # Where entries are large, hardly a segment is filled while they are worked off.
-        if not sealed and folded.over < folded.segments.limit // 2:
-            return
+    def note(self, folded: Folded) -> None:
+        """A segment of the queue was sealed, or a good deal in it is over; in a turn."""
         folded.over = 0
         if compaction.is_due(folded, self._log.history):
             self._upkeep.note(folded.state.name, self._run)

@@ -244,9 +244,9 @@ class FileStorage(WaitingStorage):
             # What was read before it must not pass for all there is.
             known.damage = error
             raise
-        if folded is known.folded:
-            # Whoever wrote a seal may be one who only enqueues, and knows nothing of what is over.
-            self._compactor.note(folded, sealed=folded.checkpoint != checkpoint)
+        # Whoever wrote a seal may be one who only enqueues, and knows nothing of what is over.
+        if folded is known.folded and (folded.checkpoint != checkpoint or folded.is_worth_a_look):
+            self._compactor.note(folded)
         # Only now: threads that look without a turn see the state as it was before, or whole.
         known.folded, known.stale = folded, False
 
@@ -260,13 +260,12 @@ class FileStorage(WaitingStorage):
         known.lost = None
         return found
 
-    def _known_state(self, queue: str) -> QueueState | None:
+    def _known_state(self, queue: str, *, whole: bool = False) -> QueueState | None:
         known = self._queues.get(queue)
-        return None if known is None else known.folded.state
-
-    def _is_behind(self, queue: str) -> bool:
-        known = self._queues.get(queue)
-        return known is None or known.folded.segments.read_at < known.folded.segments.tail.seen_at
+        if known is None:
+            return None
+        segments = known.folded.segments
+        return None if whole and segments.read_at < segments.tail.seen_at else known.folded.state
 
     def _write(
         self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False, seal: bool = False
@@ -317,7 +316,8 @@ class FileStorage(WaitingStorage):
             name = segments.queue
             log.warning("queue %s: reading what is kept beside its segments failed: %s", name, error)
             known.mislay()
-        self._compactor.note(folded, sealed=group.seal is not None)
+        if group.seal is not None or folded.is_worth_a_look:
+            self._compactor.note(folded)
 
     def _too_large(self, length: int) -> GroupTooLarge:
         return GroupTooLarge(

@@ -87,12 +87,11 @@ class FoldStorage(ABC):
         return False
 
     @abstractmethod
-    def _known_state(self, queue: str) -> QueueState | None:
-        """The queue's state as last seen; without a turn, so only good for hints."""
+    def _known_state(self, queue: str, *, whole: bool = False) -> QueueState | None:
+        """The queue's state as last seen; without a turn, so only good for hints.
 
-    def _is_behind(self, queue: str) -> bool:  # noqa: ARG002 - whatever queue it is
-        """Whether this process has come by the queue since and not looked at what others have written."""
-        return False
+        With ``whole``: None if this process has come by since without looking at what others have written.
+        """
 
     @abstractmethod
     def _write(self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False) -> int:
@@ -142,8 +141,8 @@ class FoldStorage(ABC):
     @found_again
     def lapsed(self, queue: str) -> list[Lapsed]:
         """Leases whose holder died or whose deadline passed; see Storage."""
-        state = self._known_state(queue)
-        if state is None or self._is_behind(queue):
+        state = self._known_state(queue, whole=True)
+        if state is None:
             with self._turn:
                 state = self._state(queue)
         if state is None or not state.leased:

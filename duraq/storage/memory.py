@@ -45,7 +45,7 @@ class MemoryStorage(TransactingStorage):
             self._states[queue] = QueueState(queue)
         return self._states.get(queue)
 
-    def _known_state(self, queue: str) -> QueueState | None:
+    def _known_state(self, queue: str, *, whole: bool = False) -> QueueState | None:  # noqa: ARG002 - it always is
         return self._states.get(queue)
 
     def _write(self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False) -> int:  # noqa: ARG002

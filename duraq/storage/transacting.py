@@ -25,7 +25,7 @@ from duraq.state import QueueState
 from duraq.storage.base import Held, Limits, StoredEntry
 from duraq.storage.committing import CommittingStorage, are_new
 from duraq.storage.fold import NoRoom, TryAgain, stored
-from duraq.transaction import Transaction
+from duraq.transaction import Transaction, any_begun
 
 log = logging.getLogger("duraq")
 
@@ -140,6 +140,9 @@ class TransactingStorage(CommittingStorage):
 
     def commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None = None) -> None:
         """Apply all operations, or none; in a transaction, once that commits. See Storage."""
+        if not any_begun() and not self._real_tokens:
+            super().commit(changes, limits)
+            return
         begun = transaction.current(self)
         if self._real_tokens:
             changes = {queue: self._with_real_tokens(each) for queue, each in changes.items()}
@@ -180,7 +183,7 @@ class TransactingStorage(CommittingStorage):
         return entry is not None and entry.status is LEASED and entry.token == given.token
 
     def _final(
-        self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None
+        self, changes: Mapping[str, Sequence[Operation]], limits: Limits
     ) -> Mapping[str, Sequence[Operation]]:
         if not isinstance(limits, _Numbering):
             return changes
@@ -236,7 +239,7 @@ class TransactingStorage(CommittingStorage):
         self, queue: str, limit: int = 1, *, lease_for: int | None = None, detached: bool = False
     ) -> list[StoredEntry]:
         """Lease ready entries, those that the transaction has made among them; see Storage."""
-        begun = transaction.current(self)
+        begun = transaction.current(self) if any_begun() else None
         if begun is None:
             return super().claim(queue, limit, lease_for=lease_for, detached=detached)
         if not begun.concerns(queue):
