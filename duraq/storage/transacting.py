@@ -19,11 +19,11 @@ from duraq.entry import LEASED, Entry
 from duraq.errors import DuraqError, EntryNotFound, NotLeased, NoTransaction, QueueError
 from duraq.laid_over import laid_over
 from duraq.model import Counts, EntryStatus, Pause
-from duraq.operations import Bury, Complete, Extend, Fail, Lease, Operation, Release
+from duraq.operations import Bury, Complete, Expire, Extend, Fail, Lease, Operation, Release
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.base import Held, Limits, StoredEntry
-from duraq.storage.committing import CommittingStorage, are_new
+from duraq.storage.committing import EXPIRE_AT_ONCE, CommittingStorage, are_new
 from duraq.storage.fold import NoRoom, TryAgain, stored
 from duraq.transaction import Transaction, any_begun
 
@@ -215,8 +215,9 @@ class TransactingStorage(CommittingStorage):
         """Whether they could be committed now, with what was decided before."""
         before = begun.operations(queue)
         if before and (max_size is not None or begun.touches(queue, operations)):
+            self._end_expired_in(begun, queue)
             limits = None if max_size is None else Limits({queue: max_size})
-            self._check(queue, [*before, *operations], limits)
+            self._check(queue, [*begun.operations(queue), *operations], limits)
         elif before and self._state(queue) is None:
             self._check(queue, [*before, *operations], None)
         else:
@@ -264,7 +265,7 @@ class TransactingStorage(CommittingStorage):
             if below.may_be_late(uptime) and below.past_deadline(uptime):
                 return [], 0  # they come first; see _claim
             self._end_expired(below)
-        over = self._laid_over(begun, queue)
+        over = self._end_expired_in(begun, queue)
         if over.pause is not None:
             return [], 0
         over.advance(now)
@@ -321,6 +322,17 @@ class TransactingStorage(CommittingStorage):
         below = self._state(queue)
         below = QueueState(queue) if below is None else below
         return laid_over(below, begun.operations(queue), self.clock.now())
+
+    def _end_expired_in(self, begun: Transaction, queue: str) -> QueueState:
+        """The same, with what came back past its TTL in the transaction over; see ``_end_expired``."""
+        over = self._laid_over(begun, queue)
+        now = self.clock.now()
+        over.advance(now)
+        late = [Expire(entry.id) for entry in over.expired(now, EXPIRE_AT_ONCE) if entry.id in over.entries]
+        for each in late:
+            over.apply(each, 0, now)
+        begun.add(queue, late)
+        return over
 
     def _payload_of(self, queue: str, entry: Entry) -> bytes:
         # That of one that is new stands in its place.

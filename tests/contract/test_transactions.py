@@ -297,6 +297,23 @@ def test_time_passes_within_it(storage, queues, clock):
     assert orders.counts() == Counts(leased=1)
 
 
+def test_what_expires_within_it(storage, queues, clock):
+    """An entry that comes back past its time to live is over in the transaction, and its id is free."""
+    orders = queues[0]
+    orders.enqueue("first", id="a", ttl=SECOND)
+    orders.enqueue("second")
+    entry = orders.dequeue()
+    clock.advance(2 * SECOND)
+    with storage.transaction():
+        orders.mark_failed(entry, "late", retry_in=timedelta(0))
+        assert orders.counts() == Counts(ready=1)
+        assert orders.dequeue().data == "second"
+        orders.enqueue("again", id="a")
+        assert [entry.data for entry in orders.entries()] == ["second", "again"]
+    assert orders.counts() == Counts(ready=1, leased=1)
+    assert orders.get("a").data == "again"
+
+
 # -- what it is refused ------------------------------------------------------------------------------------
 
 
