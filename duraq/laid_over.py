@@ -23,10 +23,12 @@ def laid_over(below: QueueState, operations: Iterable[Operation], at: int) -> Qu
     """The state as it would be with these operations, decided at that time; ``below`` is not changed.
 
     It is good for as long as nobody changes ``below``. The payload of an entry that is new stands in its
-    ``where``.
+    ``where``. Raises what keeps them from being committed, for others may have been quicker.
     """
     state = _over(below)
     for number, operation in enumerate(operations):
+        state.advance(at)
+        state.check(operation)
         _apply(state, operation, number, at)
     return state
 
@@ -36,11 +38,7 @@ def check_in_turn(below: QueueState, operations: Sequence[Operation], max_size: 
     if len(operations) == 1 or _are_independent(operations, max_size):
         check_group(below, operations, max_size)
         return
-    state = _over(below)
-    for number, operation in enumerate(operations):
-        state.advance(at)
-        state.check(operation)
-        _apply(state, operation, number, at)
+    state = laid_over(below, operations, at)
     if max_size is not None and state.size > below.size:
         below.check_size(max_size, state.size - below.size)
 

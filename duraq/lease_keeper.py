@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Generic, TypeVar
 
-from duraq.errors import LeaseLost
+from duraq.errors import LeaseLost, StorageError
 from duraq.model import EntryStatus, QueueEntry
 from duraq.queue import Queue
 
@@ -21,6 +21,14 @@ log = logging.getLogger("duraq")
 _RENEW_AFTER = 1 / 3
 # And if the storage refuses, this part of its length later, over and over until the deadline.
 _RETRY_AFTER = 1 / 30
+
+
+class Uncommitted(Exception):
+    """A handler has done its part, and the storage could not commit it; nothing of it was done."""
+
+    def __init__(self, error: StorageError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Held(Generic[T]):
@@ -51,15 +59,25 @@ class Held(Generic[T]):
             self._over = True
 
     def complete_with(self, handler: Callable[[QueueEntry[T]], object]) -> None:
-        """Call the handler, and complete the entry, as one transaction. Raises what either raises."""
-        with ExitStack() as turn:
-            with self.queue._storage.transaction():  # noqa: SLF001 - as above
-                handler(self.entry)
-                # Until it has committed.
-                turn.enter_context(self._turn)
-                self._check()
-                self.queue.mark_completed(self.entry)
-            self._over = True
+        """Call the handler, and complete the entry, as one transaction.
+
+        Raises what the handler raises, LeaseLost, or Uncommitted if the storage refused what it has done.
+        """
+        done = False
+        try:
+            with ExitStack() as turn:
+                with self.queue._storage.transaction():  # noqa: SLF001 - as above
+                    handler(self.entry)
+                    # Until it has committed.
+                    turn.enter_context(self._turn)
+                    self._check()
+                    self.queue.mark_completed(self.entry)
+                    done = True
+                self._over = True
+        except StorageError as error:
+            if done:
+                raise Uncommitted(error) from error
+            raise
 
     def fail(self, error: Exception) -> EntryStatus:
         """Fail the attempt. Raises LeaseLost if the lease has ended already."""

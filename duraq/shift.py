@@ -21,7 +21,7 @@ from duraq.errors import (
     StorageFailed,
     StorageForked,
 )
-from duraq.lease_keeper import Held, LeaseKeeper
+from duraq.lease_keeper import Held, LeaseKeeper, Uncommitted
 from duraq.model import EntryStatus, QueueEntry
 from duraq.queue import Queue
 from duraq.retry import RetryPolicy
@@ -241,6 +241,8 @@ class Shift(Generic[T]):
                     held.complete_with(self._handler)
                 else:
                     self._handler(held.entry)
+            except Uncommitted as trouble:
+                self._give_up(held, trouble.error)
             except Exception as error:  # noqa: BLE001 - it goes into the entry's history
                 self._conclude(held, self._commit(held, error), began, error)
             else:
@@ -300,6 +302,16 @@ class Shift(Generic[T]):
                 # One failure is the retry policy's affair; a row of them is the worker's.
                 if self._failures > 1:
                     self._resume_at = time.monotonic() + self._delay(self._failures - 1)
+
+    def _give_up(self, held: Held[T], error: StorageError) -> None:
+        """The storage did not take what the handler has done, so it is to be done again, by and by."""
+        if isinstance(error, FATAL):
+            raise error
+        _note(logging.ERROR, "commit_failed", held.entry, f"outcome not written, nor what was done: {error}")
+        with self._changed:
+            self._failures += 1
+            self._resume_at = time.monotonic() + self._delay(self._failures)
+        self._give_back(held)
 
     def _give_back(self, held: Held[T]) -> None:
         """Release the entry, uncounted, and tell its handler."""

@@ -404,6 +404,8 @@ class QueueState:
 
     def _admit(self, entry: Entry, where: Any, position: int) -> None:
         """An entry that is new here, whatever it has been through."""
+        # It may have stood in the line of a state that was shelved since.
+        entry.queued = False
         self.entries[entry.id] = entry
         entry.where, entry.position = where, position
         self.tokens = max(self.tokens, entry.token)

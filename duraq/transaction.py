@@ -45,6 +45,20 @@ class Transaction:
         """Whether a savepoint stands."""
         return bool(self._points)
 
+    @property
+    def depth(self) -> int:
+        """How many savepoints stand."""
+        return len(self._points)
+
+    def cut(self, depth: int) -> None:
+        """Forget savepoints beyond so many, and what was done since the first of them.
+
+        Leases that were taken since are given back with the others, at the end.
+        """
+        if len(self._points) > depth:
+            del self._points[depth + 1 :]
+            self._leased += self.roll_back()
+
     def save(self) -> None:
         """Set a savepoint."""
         self._points.append(_Point(len(self._steps), len(self._leased)))
@@ -57,18 +71,19 @@ class Transaction:
         """Forget what was done since the last savepoint, or all; returns the leases to give back for that."""
         point = self._points.pop() if self._points else _Point(0, 0)
         given, self._leased = self._leased[point.leased :], self._leased[: point.leased]
-        steps, self._steps, self._touched = self._steps[: point.steps], [], {}
-        for step in steps:
-            self.add(step.queue, (step.operation,), step.max_size)
+        touched: dict[str, set[str]] = {}
+        for step in self._steps[: point.steps]:
+            _touch(touched, step.queue, step.operation)
+        # At once: this may be interrupted, and what stays must be whole.
+        self._steps, self._touched = self._steps[: point.steps], touched
         return given
 
     def add(self, queue: str, operations: Sequence[Operation], max_size: int | None = None) -> None:
         """These were decided."""
-        touched = self._touched.setdefault(queue, set())
         for operation in operations:
-            self._steps.append(_Step(queue, operation, max_size))
-            if not isinstance(operation, (PauseQueue, ResumeQueue, Drop)):
-                touched.add(operation.id)
+            _touch(self._touched, queue, operation)
+        # All or none of them, should this be interrupted.
+        self._steps += [_Step(queue, operation, max_size) for operation in operations]
 
     def add_lease(self, queue: str, entry_id: str, token: int) -> None:
         """An entry was leased, at once and for good; it is given back if this is rolled back."""
@@ -103,6 +118,12 @@ class Transaction:
             if step.max_size is not None:
                 found[step.queue] = min(step.max_size, found.get(step.queue, step.max_size))
         return found
+
+
+def _touch(touched: dict[str, set[str]], queue: str, operation: Operation) -> None:
+    entries = touched.setdefault(queue, set())
+    if not isinstance(operation, (PauseQueue, ResumeQueue, Drop)):
+        entries.add(operation.id)
 
 
 # Of all storages, the outermost first; a thread has a context of its own, and so has a task.
@@ -143,3 +164,28 @@ def _owner() -> tuple[int, Any]:
         with suppress(RuntimeError):  # no loop runs in this thread
             task = asyncio.current_task()
     return get_ident(), task
+
+
+Mark = tuple[tuple[Transaction, int], ...]
+
+
+def mark() -> Mark:
+    """What this thread or task is in, and how many savepoints stand in each."""
+    return tuple((each, each.depth) for each in _begun.get())
+
+
+def reset(before: Mark) -> None:
+    """Be in that again, and in nothing that was begun since."""
+    for each, depth in before:
+        each.cut(depth)
+    _begun.set(tuple(each for each, _ in before))
+
+
+def without_last(before: Mark, storage: object) -> Mark:
+    """The same without what was begun last on that storage: a savepoint, or the transaction itself."""
+    last = current(storage) or next((each for each, _ in before if each.storage is storage), None)
+    return tuple(
+        (each, depth - 1 if each is last else depth)
+        for each, depth in before
+        if each is not last or depth > 0
+    )

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
+from duraq.errors import OutcomeUnknown
 from duraq.operations import Complete, Enqueue, Operation
 from duraq.storage.base import Limits
 
@@ -100,7 +101,11 @@ class Calls:
                 self._write_all(self._taken())
         if call.error is not None:
             raise call.error
-        assert call.position is not None
+        if call.position is None:
+            raise OutcomeUnknown(
+                "the thread that was writing this was ended in the middle",
+                hint="the change is there wholly or not at all; look for it",
+            )
         return call.position
 
     def _taken(self) -> list[Call]:

@@ -66,8 +66,9 @@ class CommittingStorage(FoldStorage):
         # Whoever begins to wait from now on looks first, and finds it.
         if self._someone_waits:
             for queue, operations in changes.items():
-                if isinstance(operations[0], _FEEDING):
-                    self._notify(queue, len(operations))
+                fed = sum(isinstance(operation, _FEEDING) for operation in operations)
+                if fed:
+                    self._notify(queue, fed)
 
     def _commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None) -> int:
         """Decide and write; returns the position to settle."""
@@ -260,7 +261,7 @@ class CommittingStorage(FoldStorage):
 
 
 def _enqueues(changes: Mapping[str, Sequence[Operation]]) -> bool:
-    return any(isinstance(operations[0], Enqueue) for operations in changes.values())
+    return any(isinstance(each, Enqueue) for operations in changes.values() for each in operations)
 
 
 def are_new(operations: Sequence[Operation]) -> bool:

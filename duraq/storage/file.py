@@ -386,6 +386,7 @@ class FileStorage(WaitingStorage):
             if self._log.closed:
                 return
             self._closing = True
+            self._warn_if_begun()
             try:
                 # First: the thread that prepares the journal is waited for below, and it waits for the lock.
                 self._log.end_broken_turn(self._forget)

@@ -16,7 +16,10 @@ from duraq.storage.transacting import TransactingStorage
 
 
 class MemoryStorage(TransactingStorage):
-    """Keeps everything in this process, with the same semantics as FileStorage but no durability."""
+    """Keeps everything in this process, with the same semantics as FileStorage but no durability.
+
+    Made for tests: a KeyboardInterrupt that comes in the middle of a change may leave half of it.
+    """
 
     def __init__(
         self,

@@ -5,21 +5,42 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ContextDecorator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
+from inspect import isasyncgenfunction, iscoroutinefunction
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from duraq import transaction
 from duraq.clock import Clock
 from duraq.entry import LEASED, Entry
-from duraq.errors import DuraqError, EntryNotFound, NotLeased, NoTransaction, QueueError
-from duraq.laid_over import laid_over
+from duraq.errors import (
+    DuraqError,
+    EntryNotFound,
+    InvalidOption,
+    NotLeased,
+    NoTransaction,
+    QueueError,
+    QueueNotFound,
+)
+from duraq.laid_over import check_in_turn, laid_over
 from duraq.model import Counts, EntryStatus, Pause
-from duraq.operations import Bury, Complete, Expire, Extend, Fail, Lease, Operation, Release
+from duraq.operations import (
+    Bury,
+    Complete,
+    Enqueue,
+    Expire,
+    Extend,
+    Fail,
+    Lease,
+    Operation,
+    PauseQueue,
+    Release,
+)
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.base import Held, Limits, StoredEntry
@@ -30,6 +51,7 @@ from duraq.transaction import Transaction, any_begun
 log = logging.getLogger("duraq")
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # What is said of a lease, by its token.
 LEASED_BY = (Extend, Complete, Fail, Bury, Release)
@@ -41,16 +63,39 @@ class Scope(ContextDecorator):
     def __init__(self, storage: TransactingStorage) -> None:
         self._storage = storage
 
+    def __call__(self, function: Function) -> Function:
+        if iscoroutinefunction(function) or isasyncgenfunction(function):
+            # It would end before the function begins.
+            raise InvalidOption("a coroutine cannot be decorated: write `with storage.transaction():` in it")
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> Scope:
+        return Scope(self._storage)
+
     def __enter__(self) -> None:
-        self._storage.begin_transaction()
+        # Should a signal handler raise in the middle of this, or at its end, ``__exit__`` is not called.
+        before = transaction.mark()
+        try:
+            self._storage.begin_transaction()
+        except BaseException:
+            transaction.reset(before)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._storage.commit_transaction()
-        else:
-            self._storage.rollback_transaction()
+        before: transaction.Mark | None = None
+        try:
+            before = transaction.mark()
+            if kind is None:
+                self._storage.commit_transaction()
+            else:
+                self._storage.rollback_transaction()
+        except BaseException:
+            # However far that came, and whatever it was: what was begun here is over.
+            before = transaction.mark() if before is None else before
+            transaction.reset(transaction.without_last(before, self._storage))
+            raise
 
 
 class _Given(NamedTuple):
@@ -78,6 +123,7 @@ class TransactingStorage(CommittingStorage):
         # other storage has the same.
         self._provisional = itertools.count(-secrets.randbits(52) - 1, -1)
         self._real_tokens: dict[int, _Given] = {}
+        self._noting = threading.RLock()
 
     # -- beginning and ending --------------------------------------------------------------------------
 
@@ -118,6 +164,12 @@ class TransactingStorage(CommittingStorage):
         if not begun.is_nested:
             transaction.end(begun)
         self._give_up(begun.roll_back())
+
+    def _warn_if_begun(self) -> None:
+        """Say so, if the storage is closed within a transaction: of that, nothing was ever written."""
+        begun = transaction.current(self)
+        if begun is not None:
+            log.warning("%r is closed within a transaction, which was not committed", self)
 
     def _begun(self) -> Transaction:
         begun = transaction.current(self)
@@ -173,7 +225,9 @@ class TransactingStorage(CommittingStorage):
         ]
 
     def _note_tokens(self, tokens: Mapping[int, _Given]) -> None:
-        if tokens:
+        if not tokens:
+            return
+        with self._noting:
             held = {key: given for key, given in self._real_tokens.items() if self._is_held(given)}
             self._real_tokens = held | dict(tokens)
 
@@ -214,12 +268,16 @@ class TransactingStorage(CommittingStorage):
     ) -> None:
         """Whether they could be committed now, with what was decided before."""
         before = begun.operations(queue)
+        if self._state(queue) is None:
+            # What is only asked makes no queue.
+            if not isinstance([*before, *operations][0], (Enqueue, PauseQueue)):
+                raise QueueNotFound(f"there is no queue {queue!r}")
+            check_in_turn(QueueState(queue), [*before, *operations], max_size, self.clock.now())
+            return
         if before and (max_size is not None or begun.touches(queue, operations)):
             self._end_expired_in(begun, queue)
             limits = None if max_size is None else Limits({queue: max_size})
             self._check(queue, [*begun.operations(queue), *operations], limits)
-        elif before and self._state(queue) is None:
-            self._check(queue, [*before, *operations], None)
         else:
             self._check(queue, operations, None if max_size is None else Limits({queue: max_size}))
 
@@ -264,7 +322,8 @@ class TransactingStorage(CommittingStorage):
         if below is not None:
             if below.may_be_late(uptime) and below.past_deadline(uptime):
                 return [], 0  # they come first; see _claim
-            self._end_expired(below)
+            if self._end_expired(below):
+                raise TryAgain  # there may be more of them, and they may stand in front
         over = self._end_expired_in(begun, queue)
         if over.pause is not None:
             return [], 0

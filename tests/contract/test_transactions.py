@@ -1,6 +1,7 @@
 """Transactions: several calls, over several queues, as one change; what they see, and what is undone."""
 
 import asyncio
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,14 +15,17 @@ from duraq import (
     EntryNotFound,
     EntryStatus,
     GroupTooLarge,
+    InvalidOption,
     LeaseLost,
     NoRetry,
     NotLeased,
     NoTransaction,
+    NotWritten,
     Queue,
     QueueFull,
     StorageClosed,
     Worker,
+    transaction,
 )
 from duraq.journal.log import Sizes
 
@@ -582,3 +586,117 @@ def test_a_worker_whose_handlers_are_transactions(storage, queues):
     assert (stats.completed, stats.dead, stats.lost) == (2, 1, 1)
     assert contents(emails) == [["good", "good"]]
     assert orders.counts() == Counts(dead=2)
+
+
+def test_others_end_what_it_has_decided_about(storage, queues):
+    """If others end a lease that a transaction has ended, it says so at the next look, and can be undone."""
+    orders = queues[0]
+    entry = leased(orders, 1)
+    with pytest.raises(LeaseLost), ThreadPoolExecutor(1) as other, storage.transaction():
+        orders.mark_completed(entry)
+        other.submit(orders.release, entry).result()
+        for look in (orders.counts, orders.entries, orders.dequeue, lambda: orders.get(entry.id)):
+            with pytest.raises(LeaseLost):
+                look()
+    assert orders.counts() == Counts(ready=1)
+
+
+def test_many_expired_ones_in_front(storage, queues, clock):
+    """Entries that are over do not hide the ones behind them, however many there are."""
+    orders = queues[0]
+    orders.enqueue_many(range(1500), ttl=SECOND)
+    orders.enqueue("behind")
+    with storage.transaction():
+        orders.enqueue("mine", ttl=SECOND)
+        orders.enqueue("mine too")
+        clock.advance(2 * SECOND)
+        assert [entry.data for entry in orders.dequeue(limit=3)] == ["behind", "mine too"]
+
+
+def test_undoing_makes_no_queue(storage, queues):
+    """A queue that was only spoken of in a transaction that is undone never was."""
+    with pytest.raises(Undo), storage.transaction():
+        queues[0].enqueue(1, id="a")
+        queues[1].enqueue(1)
+        raise Undo
+    assert storage.queues() == []
+
+
+def test_a_coroutine_is_no_function(storage):
+    """A coroutine cannot be decorated, for it would run outside of the transaction."""
+
+    async def work():
+        """Never called."""
+
+    with pytest.raises(InvalidOption, match="coroutine"):
+        storage.transaction()(work)
+
+
+def test_a_waiter_is_woken_whatever_comes_first(storage, queues):
+    """Somebody who waits is woken for an entry that is enqueued behind a completion."""
+    orders = queues[0]
+    entry = leased(orders, 1)
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(orders.dequeue, wait=timedelta(seconds=30))
+        woken = []
+        notify = storage._notify
+        storage._notify = lambda queue, count: (woken.append((queue, count)), notify(queue, count))
+        while not storage._someone_waits:
+            threading.Event().wait(0.001)
+        with storage.transaction():
+            orders.mark_completed(entry)
+            orders.enqueue(2)
+        assert waiting.result(30).data == 2
+    assert woken == [("orders", 1)]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_interrupt_anywhere_ends_it(storage, queues, nested):
+    """A Ctrl-C at any moment of a transaction leaves the thread in none: what it does next is done."""
+    orders, emails, _ = queues
+    leaked = 0
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    try:
+        for number in range(150):
+            try:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0.0001 + number * 0.00001)
+                with storage.transaction():
+                    orders.enqueue(number)
+                    if nested:
+                        with storage.transaction():
+                            orders.enqueue(number)
+                    orders.dequeue()
+                # Until it comes; it may have come where Python cannot raise, and then it never does.
+                for _ in range(200_000):
+                    pass
+            except KeyboardInterrupt:
+                leaked += transaction.current(storage) is not None
+            transaction.reset(())
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    # The one moment that cannot be covered is the very call of the block's end.
+    assert leaked <= 3
+    assert emails.enqueue("after") is not None
+    assert len(emails) == 1
+
+
+def test_a_worker_whose_storage_refuses(storage, queues, monkeypatch):
+    """If what a handler did cannot be written, that is not the entry's fault, and it is done again."""
+    orders, emails, _ = queues
+    orders.enqueue(1)
+    commit, refusals = storage._commit_now, iter([NotWritten("no space")])
+
+    def refuse(*arguments):
+        for error in refusals:
+            raise error
+        return commit(*arguments)
+
+    monkeypatch.setattr(storage, "_commit_now", refuse)
+    stats = Worker(orders, lambda entry: emails.enqueue(entry.data), transactional=True).run(drain=True)
+    assert (stats.completed, stats.dead, stats.failed) == (1, 0, 0)
+    assert contents(orders, emails) == [[], [1]]

@@ -23,6 +23,7 @@ from duraq import (
 from duraq.inspector import Inspector
 from duraq.journal import compaction
 from duraq.journal.log import Sizes
+from duraq.operations import Keep
 from duraq.testing import FakeClock
 
 TINY = Sizes(journal=16 << 10, segment=2 << 10)
@@ -369,3 +370,18 @@ def test_a_caller_is_not_told_that_helping_failed(open_storage, monkeypatch, cap
     queue.enqueue(2)
     assert not storage._compactor.late
     assert "longer than it should be" in caplog.text
+
+
+def test_an_entry_that_came_back_is_delivered_after_it_was_kept(open_storage):
+    """An entry that was given back, and is kept by the write that seals its segment, stays in the line."""
+    storage = open_storage()
+    queue = jobs(storage)
+    queue.enqueue("first")
+    queue.release(queue.dequeue())
+    folded = storage._queues["jobs"].folded
+    entry = next(iter(folded.state.entries.values()))
+    with storage._turn:
+        storage._state("jobs")
+        storage._write({"jobs": [Keep(entry.id, b'"first"', entry)]}, seal=True)
+    assert queue.counts().ready == 1
+    assert queue.dequeue().data == "first"
