@@ -59,7 +59,7 @@ class CommittingStorage(FoldStorage):
             position = commit(changes, limits)
         except NotWritten as error:
             # Said where nobody knew what was to be written.
-            if isinstance(error, NotEnqueued) or not _enqueues(changes):
+            if isinstance(error, NotEnqueued) or not enqueues(changes):
                 raise
             raise NotEnqueued(error.reason, path=error.path, hint=error.hint) from error
         self._settle(position)
@@ -96,7 +96,7 @@ class CommittingStorage(FoldStorage):
         return changes
 
     def _make_room_for(self, changes: Mapping[str, Sequence[Operation]]) -> None:
-        self._make_room(enqueuing=_enqueues(changes))
+        self._make_room(enqueuing=enqueues(changes))
 
     def _commit_all(self, calls: Sequence[Call]) -> None:
         """The same for many, as few groups as possible; each gets its position or its error."""
@@ -184,14 +184,18 @@ class CommittingStorage(FoldStorage):
     def _state_for(self, queue: str, operations: Sequence[Operation], max_size: int | None) -> QueueState:
         state = self._state(queue)
         if state is None:
-            # Only feeding or pausing brings a queue into being; anything else speaks of entries it must hold.
-            if not isinstance(operations[0], (Enqueue, PauseQueue)):
-                raise QueueNotFound(f"there is no queue {queue!r}")
-            # What is refused makes no queue either.
-            check_in_turn(QueueState(queue), operations, max_size, self.clock.now())
+            # What is refused makes no queue.
+            self._check_beginning(queue, operations, max_size)
             state = self._state(queue, create=True)
         assert state is not None
         return state
+
+    def _check_beginning(self, queue: str, operations: Sequence[Operation], max_size: int | None) -> None:
+        """Whether a queue that is not there can begin with these."""
+        # Only feeding or pausing brings one into being; anything else speaks of entries it must hold.
+        if not isinstance(operations[0], (Enqueue, PauseQueue)):
+            raise QueueNotFound(f"there is no queue {queue!r}")
+        check_in_turn(QueueState(queue), operations, max_size, self.clock.now())
 
     def claim(
         self, queue: str, limit: int = 1, *, lease_for: int | None = None, detached: bool = False
@@ -260,7 +264,8 @@ class CommittingStorage(FoldStorage):
         return claimed, max(entry.position for entry in leased)
 
 
-def _enqueues(changes: Mapping[str, Sequence[Operation]]) -> bool:
+def enqueues(changes: Mapping[str, Sequence[Operation]]) -> bool:
+    """Whether there is a new entry among them."""
     return any(isinstance(each, Enqueue) for operations in changes.values() for each in operations)
 
 

@@ -39,11 +39,12 @@ from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.tail import Group
 from duraq.journal.times import rfc3339
 from duraq.journal.waiters import Waiters
-from duraq.operations import Complete, Enqueue, Keep, Operation, Release
+from duraq.operations import Complete, Keep, Operation, Release
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.calls import Calls
 from duraq.storage.checkpointer import Checkpointer
+from duraq.storage.committing import enqueues
 from duraq.storage.compactor import Compacted, Compactor
 from duraq.storage.flusher import Flusher
 from duraq.storage.fold import NoRoom, TryAgain
@@ -287,8 +288,7 @@ class FileStorage(WaitingStorage):
             self._need = need.length
             raise NoRoom from None
         except OSError as error:
-            enqueuing = any(isinstance(operations[0], Enqueue) for operations in changes.values())
-            raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
+            raise self._refused(error, self.path, NotEnqueued if enqueues(changes) else NotWritten) from error
         for (queue, operations), (_, group) in zip(changes.items(), groups, strict=True):
             self._fold_own(self._queues[queue], operations, group, at, end)
             # Whoever has completed one asks for the next. Among others it would be taken by one of them.

@@ -18,15 +18,9 @@ from typing import Any, ParamSpec, Self, TypeVar
 from duraq import options
 from duraq.clock import Clock
 from duraq.entry import Entry
-from duraq.errors import (
-    EntryNotFound,
-    NotLeased,
-    QueueNotFound,
-)
+from duraq.errors import EntryNotFound, NotLeased, QueueNotFound
 from duraq.model import Cause, Counts, EntryStatus, Pause
-from duraq.operations import (
-    Operation,
-)
+from duraq.operations import Operation
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.base import Held, Lapsed, StoredEntry
@@ -179,7 +173,9 @@ class FoldStorage(ABC):
     def held(self, queue: str, entry_id: str) -> Held:
         """The lease this open storage holds on the entry; see Storage."""
         self._check_usable()
-        state = self._known_state(queue)
+        return self._held(queue, entry_id, self._known_state(queue))
+
+    def _held(self, queue: str, entry_id: str, state: QueueState | None) -> Held:
         entry = None if state is None else state.entries.get(entry_id)
         if entry is None or entry.status is not EntryStatus.LEASED or entry.worker != self._worker():
             raise NotLeased(
@@ -188,11 +184,19 @@ class FoldStorage(ABC):
             )
         return Held(entry.token, entry.attempts)
 
+    def _seen_state(self, queue: str) -> QueueState | None:
+        """The queue's state as the caller is to see it; in a turn."""
+        return self._state(queue)
+
+    def _seen_payload(self, queue: str, entry: Entry) -> bytes:
+        """The payload of an entry of that."""
+        return self._payload(queue, entry)
+
     @found_again
     def get(self, queue: str, entry_id: str) -> StoredEntry:
         """One live or dead entry; see Storage."""
         with self._turn:
-            state = self._state(queue)
+            state = self._seen_state(queue)
             if state is None:
                 raise QueueNotFound(f"there is no queue {queue!r}")
             now = self.clock.now()
@@ -200,7 +204,7 @@ class FoldStorage(ABC):
             entry = state.find(entry_id)
             if entry is None or state.is_over(entry, now):
                 raise EntryNotFound(f"queue {queue}: there is no entry {entry_id}")
-            return stored(entry, self._payload(queue, entry))
+            return stored(entry, self._seen_payload(queue, entry))
 
     @found_again
     def entries(
@@ -208,23 +212,24 @@ class FoldStorage(ABC):
     ) -> list[StoredEntry]:
         """Live and dead entries; see Storage."""
         with self._turn:
-            state = self._state(queue)
+            state = self._seen_state(queue)
             if state is None:
                 return []
             chosen = state.listing(status, self.clock.now(), limit, offset)
-            return [stored(entry, self._payload(queue, entry)) for entry in chosen]
+            return [stored(entry, self._seen_payload(queue, entry)) for entry in chosen]
 
     @found_again
     def counts(self, queue: str) -> Counts:
         """Entries by state; see Storage."""
         with self._turn:
-            state = self._state(queue)
+            state = self._seen_state(queue)
             return Counts() if state is None else state.counts(self.clock.now())
 
+    @found_again
     def paused(self, queue: str) -> Pause | None:
         """Who paused the queue, or None; see Storage."""
         with self._turn:
-            state = self._state(queue)
+            state = self._seen_state(queue)
             return None if state is None else state.pause
 
     def __enter__(self) -> Self:

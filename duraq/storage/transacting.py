@@ -20,25 +20,19 @@ from duraq.clock import Clock
 from duraq.entry import LEASED, Entry
 from duraq.errors import (
     DuraqError,
-    EntryNotFound,
     InvalidOption,
-    NotLeased,
     NoTransaction,
     QueueError,
-    QueueNotFound,
 )
-from duraq.laid_over import check_in_turn, laid_over
-from duraq.model import Counts, EntryStatus, Pause
+from duraq.laid_over import laid_over
 from duraq.operations import (
     Bury,
     Complete,
-    Enqueue,
     Expire,
     Extend,
     Fail,
     Lease,
     Operation,
-    PauseQueue,
     Release,
 )
 from duraq.shelf import Mislaid
@@ -270,16 +264,12 @@ class TransactingStorage(CommittingStorage):
         before = begun.operations(queue)
         if self._state(queue) is None:
             # What is only asked makes no queue.
-            if not isinstance([*before, *operations][0], (Enqueue, PauseQueue)):
-                raise QueueNotFound(f"there is no queue {queue!r}")
-            check_in_turn(QueueState(queue), [*before, *operations], max_size, self.clock.now())
+            self._check_beginning(queue, [*before, *operations], max_size)
             return
         if before and (max_size is not None or begun.touches(queue, operations)):
             self._end_expired_in(begun, queue)
-            limits = None if max_size is None else Limits({queue: max_size})
-            self._check(queue, [*begun.operations(queue), *operations], limits)
-        else:
-            self._check(queue, operations, None if max_size is None else Limits({queue: max_size}))
+            operations = [*begun.operations(queue), *operations]
+        self._check(queue, operations, None if max_size is None else Limits({queue: max_size}))
 
     def _in_turn(self, ask: Callable[[], T]) -> T:
         """What it gives, asked in a turn, and again in another one if it says so."""
@@ -327,7 +317,6 @@ class TransactingStorage(CommittingStorage):
         over = self._end_expired_in(begun, queue)
         if over.pause is not None:
             return [], 0
-        over.advance(now)
         taken = [entry for entry in over.take(limit) if not over.is_over(entry, now)]
         theirs = [entry for entry in taken if entry.id not in over.entries]
         claimed: dict[str, StoredEntry] = {}
@@ -350,7 +339,7 @@ class TransactingStorage(CommittingStorage):
                     self.clock.boot_id,
                     now + length,
                 )
-                payload = self._payload_of(queue, entry)
+                payload = self._seen_payload(queue, entry)
                 over.apply(lease, entry.seq, now)
                 begun.add(queue, (lease,))
                 claimed[entry.id] = stored(entry, payload)
@@ -361,18 +350,7 @@ class TransactingStorage(CommittingStorage):
         begun = transaction.current(self)
         if begun is None or not begun.concerns(queue):
             return super().held(queue, entry_id)
-        mine = self._worker()
-
-        def ask() -> Held:
-            entry = self._laid_over(begun, queue).entries.get(entry_id)
-            if entry is None or entry.status is not LEASED or entry.worker != mine:
-                raise NotLeased(
-                    f"queue {queue}: entry {entry_id} is not leased through this storage:"
-                    " it was never dequeued here, or its lease has ended"
-                )
-            return Held(entry.token, entry.attempts)
-
-        return self._in_turn(ask)
+        return self._in_turn(lambda: self._held(queue, entry_id, self._laid_over(begun, queue)))
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -393,53 +371,12 @@ class TransactingStorage(CommittingStorage):
         begun.add(queue, late)
         return over
 
-    def _payload_of(self, queue: str, entry: Entry) -> bytes:
-        # That of one that is new stands in its place.
-        return entry.where if isinstance(entry.where, bytes) else self._payload(queue, entry)
-
-    def _ask(self, queue: str, ask: Callable[[QueueState], T], otherwise: Callable[[], T]) -> T:
-        """``ask``, of the queue as a transaction sees it that concerns it; else ``otherwise``."""
+    def _seen_state(self, queue: str) -> QueueState | None:
         begun = transaction.current(self)
         if begun is None or not begun.concerns(queue):
-            return otherwise()
-        return self._in_turn(lambda: ask(self._laid_over(begun, queue)))
+            return self._state(queue)
+        return self._laid_over(begun, queue)
 
-    def get(self, queue: str, entry_id: str) -> StoredEntry:
-        """One live or dead entry; see Storage."""
-
-        def ask(state: QueueState) -> StoredEntry:
-            now = self.clock.now()
-            state.advance(now)
-            entry = state.find(entry_id)
-            if entry is None or state.is_over(entry, now):
-                raise EntryNotFound(f"queue {queue}: there is no entry {entry_id}")
-            return stored(entry, self._payload_of(queue, entry))
-
-        return self._ask(queue, ask, lambda: super(TransactingStorage, self).get(queue, entry_id))
-
-    def entries(
-        self, queue: str, status: EntryStatus | None = None, limit: int | None = None, offset: int = 0
-    ) -> list[StoredEntry]:
-        """Live and dead entries; see Storage."""
-
-        def ask(state: QueueState) -> list[StoredEntry]:
-            chosen = state.listing(status, self.clock.now(), limit, offset)
-            return [stored(entry, self._payload_of(queue, entry)) for entry in chosen]
-
-        return self._ask(
-            queue, ask, lambda: super(TransactingStorage, self).entries(queue, status, limit, offset)
-        )
-
-    def counts(self, queue: str) -> Counts:
-        """Entries by state; see Storage."""
-        return self._ask(
-            queue,
-            lambda state: state.counts(self.clock.now()),
-            lambda: super(TransactingStorage, self).counts(queue),
-        )
-
-    def paused(self, queue: str) -> Pause | None:
-        """Who paused the queue, or None; see Storage."""
-        return self._ask(
-            queue, lambda state: state.pause, lambda: super(TransactingStorage, self).paused(queue)
-        )
+    def _seen_payload(self, queue: str, entry: Entry) -> bytes:
+        # That of one that is new stands in its place.
+        return entry.where if isinstance(entry.where, bytes) else self._payload(queue, entry)

@@ -379,13 +379,21 @@ def test_a_damaged_filter_is_seen():
         index.filter_size(b"x" + content[1:])
 
 
-def test_own_ids_in_no_order(open_storage, monkeypatch):
-    """A new id of one's own is found not to be there without an index being read, however many there are."""
-    rng = random.Random(1)
-    names = [f"{rng.getrandbits(64):x}" for _ in range(300)]
-    queue = jobs(open_storage())
+def ids_in_no_order(count, seed):
+    rng = random.Random(seed)
+    return [f"{rng.getrandbits(64):x}" for _ in range(count)]
+
+
+def enqueue_as(queue, names):
+    """Entries under these ids, which are their payloads as well."""
     for name in names:
         queue.enqueue(name, id=name)
+
+
+def test_own_ids_in_no_order(open_storage, monkeypatch):
+    """A new id of one's own is found not to be there without an index being read, however many there are."""
+    names = ids_in_no_order(300, seed=1)
+    enqueue_as(jobs(open_storage()), names)
     read = []
     load_index = checkpoint.load_index
     monkeypatch.setattr(
@@ -394,8 +402,7 @@ def test_own_ids_in_no_order(open_storage, monkeypatch):
         lambda fs, directory, number: (read.append(number), load_index(fs, directory, number))[1],
     )
     queue = jobs(open_storage())
-    for number in range(200):
-        queue.enqueue(number, id=f"{rng.getrandbits(64):x}")
+    enqueue_as(queue, ids_in_no_order(200, seed=3))
     assert len(read) < 20
     for name in names[::7]:
         with pytest.raises(DuplicateEntry):
@@ -405,11 +412,8 @@ def test_own_ids_in_no_order(open_storage, monkeypatch):
 
 def test_a_lost_filter(open_storage, tmp_path):
     """An index whose filter is damaged is made again when an id is looked for."""
-    rng = random.Random(2)
-    names = [f"{rng.getrandbits(64):x}" for _ in range(200)]
-    queue = jobs(open_storage())
-    for name in names:
-        queue.enqueue(name, id=name)
+    names = ids_in_no_order(200, seed=2)
+    enqueue_as(jobs(open_storage()), names)
     queue = jobs(open_storage())
     assert len(queue) == 200
     for file in files(tmp_path, ".index"):
