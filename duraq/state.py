@@ -267,6 +267,8 @@ class QueueState:
         except BaseException:
             self.put_back(taken)
             raise
+        if not taken:
+            return shelved
         both = sorted([*taken, *shelved], key=delivery_order)
         self.put_back(both[limit:])
         return both[:limit]

@@ -19,6 +19,7 @@ from duraq.journal.checkpoint import Checkpoint, Lost
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import BadIndex, Filter, Index
 from duraq.journal.record import Record, Seal
+from duraq.journal.row_reader import RowReader
 from duraq.journal.run import Run
 from duraq.journal.runs import Runs
 from duraq.journal.segment import Gap, SealAt, Where
@@ -165,7 +166,7 @@ class Folded:
             runs,
             load=self._load_index,
             load_filter=self._load_filter,
-            record=self.segments.enqueued,
+            reader=RowReader(self.segments.enqueued, self.segments.keep_stretch),
             position=position,
         )
 

@@ -59,11 +59,6 @@ class Row(NamedTuple):
     priority: int
     state: int
 
-    @property
-    def timed(self) -> bool:
-        """Whether it waits, or waited, for a time."""
-        return bool(self.state & _TIMED)
-
 
 class Columns(NamedTuple):
     """The same of all rows."""
@@ -74,6 +69,11 @@ class Columns(NamedTuple):
     length: tuple[int, ...]
     priority: tuple[int, ...]
     state: tuple[int, ...]
+
+
+def is_changed(state: int) -> bool:
+    """Whether the entry of a row is no longer as its record says."""
+    return state & ~_TIMED != _PRISTINE
 
 
 def id_hash(entry_id: str) -> int:
@@ -231,17 +231,19 @@ class Index:
         order, _, _, _, priority, _ = _ROW.unpack_from(self._content, self._table + number * _ROW.size)
         return -priority, order
 
+    def bulk(self, number: int) -> tuple[int, bool]:
+        """How long the row's record is, and whether its entry waits, or waited, for a time."""
+        _, _, _, length, _, state = _ROW.unpack_from(self._content, self._table + number * _ROW.size)
+        return length, state & _TIMED != 0
+
     def columns(self) -> Columns:
         """All rows at once, field by field; there is one row at least."""
         table = memoryview(self._content)[self._table : self._table + self.rows * _ROW.size]
         return Columns(*zip(*_ROW.iter_unpack(table), strict=True))
 
-    def snapshot(self, row: Row) -> tuple[str, snapshot.Snapshot] | None:
-        """The entry's id and what it had become, or None if it is as its record says."""
-        place = row.state & ~_TIMED
-        if place == _PRISTINE:
-            return None
-        start = self._states + place - 1
+    def snapshot(self, state: int) -> tuple[str, snapshot.Snapshot]:
+        """The id of an entry that has changed, and what it had become."""
+        start = self._states + (state & ~_TIMED) - 1
         found = orjson.loads(self._content[start : self._content.index(b"\n", start)])
         return found["id"], found["entry"]
 

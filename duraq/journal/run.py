@@ -180,8 +180,8 @@ class Run:
         was = marks[row]
         marks[row] = TAKEN
         self._image = None
-        found = index.row(row)
-        self.bytes -= found.length
+        length, timed = index.bulk(row)
+        self.bytes -= length
         if was == IS_DEAD:
             self.dead -= 1
             return was
@@ -189,7 +189,7 @@ class Run:
             self.ready -= 1
         else:
             self.scheduled -= 1
-        if found.timed:
+        if timed:
             self.timed -= 1
         else:
             self.plain -= 1

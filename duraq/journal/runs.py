@@ -10,17 +10,14 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from itertools import islice
 
 from duraq.entry import READY, Entry
-from duraq.journal import snapshot
 from duraq.journal.index import Filter, Index, id_hash
-from duraq.journal.record import Record
+from duraq.journal.row_reader import RowReader
 from duraq.journal.run import IS_READY, STATUS, TAKEN, WAITS, Key, Run
-from duraq.journal.segment import Where
 from duraq.model import Counts, EntryStatus
-from duraq.operations import Enqueue, Keep
 from duraq.shelf import Mislaid
 
 OPEN_INDEXES = 8
@@ -40,17 +37,17 @@ class Runs:
         *,
         load: Callable[[int], Index],
         load_filter: Callable[[int], tuple[Filter, int]],
-        record: Callable[[Where, int], Record],
+        reader: RowReader,
         position: int,
     ) -> None:
-        """``load`` reads the index of a segment or its filter, ``record`` the enqueue at a place.
+        """``load`` reads the index of a segment or its filter, ``reader`` the entries that it speaks of.
 
         ``position``: where the journal must be durable before anything of this is handed out.
         """
         self._queue = queue
         self._load = load
         self._load_filter = load_filter
-        self._record = record
+        self._reader = reader
         self._runs: dict[int, Run] = {}
         self._indexes: OrderedDict[int, Index] = OrderedDict()
         self._filters: dict[int, Filter] = {}
@@ -123,25 +120,11 @@ class Runs:
     def _keep(self, index: Index) -> None:
         self._indexes[index.segment] = index
         if len(self._indexes) > OPEN_INDEXES:
-            self._indexes.popitem(last=False)
+            segment, _ = self._indexes.popitem(last=False)
+            self._reader.forget(segment)
 
     def _entry(self, run: Run, number: int) -> Entry:
-        index = self._index(run)
-        row = index.row(number)
-        where = (row.segment, row.offset, row.length)
-        found = index.snapshot(row)
-        if found is not None:
-            entry = snapshot.restore(*found, where, self._position)
-        else:
-            operation, seq, at = self._record(where, row.order)
-            if isinstance(operation, Keep):
-                entry = operation.entry
-                entry.where, entry.position = where, self._position
-            else:
-                assert isinstance(operation, Enqueue)
-                entry = Entry(operation, seq, at, where, self._position)
-        entry.status = run.status(number)
-        return entry
+        return self._reader.entry(run, self._index(run), number, self._position)
 
     def _look(self, run: Run, number: int) -> Entry:
         entry = self._entry(run, number)
@@ -172,6 +155,9 @@ class Runs:
 
     def _note_head(self, run: Run, before: Key | None) -> None:
         if run.head_key is None or run.head_key == before:
+            return
+        if self._heads and self._heads[0] == (before, run.segment):
+            heapreplace(self._heads, (run.head_key, run.segment))
             return
         heappush(self._heads, (run.head_key, run.segment))
         if len(self._heads) > 64 + 2 * len(self._runs):
@@ -215,17 +201,16 @@ class Runs:
         if key is None:
             return []
         run = self._runs[self._heads[0][1]]
-        if limit == 1 and len(self._seen) == 1:
-            # It was read ahead.
-            ((seen, row, entry),) = self._seen.values()
-            if seen is run and row == run.head:
-                entry.status = run.status(row)
-                return [entry]
         self._seen.clear()
         if limit == 1:
-            return [self._look(run, run.head)]
+            return [self._head(run)]
         rows = islice(self._ready_rows(), min(limit, self._ready))
         return [self._look(run, row) for run, row in rows]
+
+    def _head(self, run: Run) -> Entry:
+        entry = self._reader.head(run, self._index(run), self._position)
+        self._seen[entry.id] = run, run.head, entry
+        return entry
 
     def _ready_rows(self) -> Iterator[tuple[Run, int]]:
         self.first()
@@ -293,7 +278,7 @@ class Runs:
         if entry_id not in self._seen and self.first() is not None:
             # Others lease in the same order as we would.
             head = self._runs[self._heads[0][1]]
-            self._look(head, head.head)
+            self._head(head)
         seen = self._seen.pop(entry_id, None)
         if seen is None or seen[0].is_taken(seen[1]):
             if self.find(entry_id) is None:
@@ -330,6 +315,7 @@ class Runs:
             del self._runs[run.segment]
             self._indexes.pop(run.segment, None)
             self._filters.pop(run.segment, None)
+            self._reader.forget(run.segment)
             self.finished.append(run.segment)
 
     # -- expiry ----------------------------------------------------------------------------------------

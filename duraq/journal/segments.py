@@ -17,7 +17,7 @@ from duraq.journal.segment import REFUSED, Files, Gap, SealAt, Where, file_name,
 from duraq.journal.tail import Group, Tail
 from duraq.operations import Drop, Enqueue, Keep
 
-READ_AHEAD = 64 << 10  # bytes of a record that may be kept until it is asked for
+READ_AHEAD = 64 << 10  # bytes that may be kept until they are asked for
 
 
 class Segments:
@@ -47,6 +47,11 @@ class Segments:
         # is still needed of it is written again in front of this.
         self.known_from: Where | None = None
         self._ahead: tuple[Where, bytes] | None = None  # a payload that was read ahead
+        self._stretch: tuple[int, int, bytes] = (
+            0,
+            0,
+            b"",
+        )  # of a sealed segment: which, from where, and its bytes
         self.seal: SealAt | None = None  # it was read, and the segment that it names is still to be opened
         # The storage's position up to which this queue is known to have been read.
         self.read_at = -1
@@ -202,18 +207,28 @@ class Segments:
     def line(self, where: Where) -> bytes:
         """The bytes of one record."""
         segment, offset, length = where
+        kept, start, data = self._stretch
+        if kept == segment and start <= offset and offset + length <= start + len(data):
+            return data[offset - start : offset - start + length]
         return self._fs.pread(self._files.get(segment), length, offset)
+
+    def keep_stretch(self, segment: int, start: int, end: int) -> None:
+        """Read these bytes of a sealed segment at once: the records in them will be asked for one by one.
+
+        Raises StorageDamaged if it is not there.
+        """
+        try:
+            fd = self._files.get(segment)
+        except FileNotFoundError:
+            raise self._missing(segment) from None
+        self._stretch = (segment, start, self._fs.pread(fd, end - start, start))
 
     def read_ahead(self, where: Where) -> None:
         """Have the payload that is likely to be asked for next at hand: read while the disk is at work."""
         if where[2] <= READ_AHEAD and (self._ahead is None or self._ahead[0] is not where):
-            self._keep_ahead(where, self.line(where))
-
-    def _keep_ahead(self, where: Where, line: bytes) -> None:
-        if len(line) <= READ_AHEAD:
             # What cannot be read is for the one who asks for it.
             with suppress(BadRecord):
-                self._ahead = where, record.payload(line)
+                self._ahead = where, record.payload(self.line(where))
 
     def payload(self, where: Where) -> bytes:
         """The payload in an entry's record. Raises StorageDamaged if its bytes have changed."""
@@ -245,8 +260,6 @@ class Segments:
             operation = found.operation
             kept = isinstance(operation, Keep) and operation.entry.seq == seq
             if kept or (isinstance(operation, Enqueue) and found.seq == seq):
-                # Who takes an entry off the shelf wants its payload next.
-                self._keep_ahead(where, line)
                 return found
             why = f"the record of entry number {seq} was due here, this is record {found.seq}"
         raise StorageDamaged(why, path=self._path(segment), byte=offset, hint=REFUSED)

@@ -1,12 +1,15 @@
 """The payload that is read ahead while a complete is being synced."""
 
 from contextlib import ExitStack
+from datetime import timedelta
 
 import pytest
 
 from duraq import FileStorage, Queue, StorageDamaged
 from duraq.journal.filesystem import RealFileSystem
+from duraq.journal.log import Sizes
 from duraq.journal.segments import READ_AHEAD
+from duraq.testing import FakeClock
 
 
 class CountingFileSystem(RealFileSystem):
@@ -109,3 +112,63 @@ def test_damage_is_for_the_one_who_asks(opened, tmp_path):
     for _ in range(2):
         with pytest.raises(StorageDamaged):
             one.queue.dequeue()
+
+
+@pytest.fixture
+def deep(opened):
+    """Sixty entries in sealed segments, of which nothing is in memory."""
+    one = opened(sizes=Sizes(segment=8192))
+    one.queue.enqueue_many([text(number) for number in range(30)])
+    one.queue.enqueue_many([text(number) for number in range(30, 60)])
+    one.queue.enqueue_many([text(number) for number in range(60, 90)])
+    return one
+
+
+def test_what_lies_together_is_read_together(deep):
+    """In sealed segments one read serves many entries."""
+    found, read = deep.reads(lambda: [deep.queue.dequeue().data for _ in range(30)])
+    assert found == [text(number) for number in range(30)]
+    assert read < 6
+
+
+def test_damage_further_on_hinders_nobody_before_it(deep, tmp_path):
+    """Entries in front of a damaged one are delivered although they are read together with it."""
+    segment = min((tmp_path / "storage/jobs/segments").glob("*.jsonl"))
+    content = bytearray(segment.read_bytes())
+    content[content.index(text(3).encode()) + 5] ^= 1
+    segment.write_bytes(content)
+    assert [deep.queue.dequeue().data for _ in range(3)] == [text(0), text(1), text(2)]
+    for _ in range(2):
+        with pytest.raises(StorageDamaged, match="checksum"):
+            deep.queue.dequeue()
+
+
+def test_one_read_ahead_that_somebody_else_took(deep, opened):
+    """What was read together with the first is not delivered again if another storage took it meanwhile."""
+    other = opened(sizes=Sizes(segment=8192))
+    order = [deep, other, other, deep, other, deep, deep, other]
+    found = [one.queue.dequeue().data for one in order]
+    assert found == [text(number) for number in range(len(order))]
+
+
+def test_one_read_ahead_that_expired(opened, tmp_path):
+    """What was read together with the first is not delivered once its TTL has passed."""
+    clock = FakeClock()
+    one = opened(sizes=Sizes(segment=8192), clock=clock)
+    one.queue.enqueue_many([text(number) for number in range(10)], ttl=timedelta(seconds=10))
+    one.queue.enqueue_many([text(number) for number in range(10, 60)])
+    one.queue.enqueue_many([text(number) for number in range(60, 70)])
+    assert one.queue.dequeue().data == text(0)
+    clock.advance(timedelta(seconds=11))
+    assert one.queue.dequeue().data == text(10)
+
+
+def test_priorities_in_two_deep_segments(opened):
+    """The heads of two segments are delivered in turn when their priorities say so."""
+    one = opened(sizes=Sizes(segment=8192))
+    for number in range(0, 60, 2):
+        one.queue.enqueue(text(number), priority=-number)
+    for number in range(1, 60, 2):
+        one.queue.enqueue(text(number), priority=-number)
+    one.queue.enqueue_many([text(100)] * 30, priority=-100)
+    assert [one.queue.dequeue().data for _ in range(60)] == [text(number) for number in range(60)]
