@@ -8,8 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from duraq.acts import Act
     from duraq.dead_letters import DeadLetterQueue
     from duraq.errors import (
+        ActNotFound,
         DuplicateEntry,
         DuraqError,
         EntryNotFound,
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Act": "duraq.acts",
+    "ActNotFound": "duraq.errors",
     "Attempt": "duraq.model",
     "AttemptError": "duraq.model",
     "Cause": "duraq.model",
@@ -104,6 +108,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Act",
+    "ActNotFound",
     "Attempt",
     "AttemptError",
     "Cause",

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
-from duraq.clock import from_timedelta
-from duraq.errors import EntryNotFound, InvalidOption, QueueNotFound
+from duraq import options
+from duraq.acts import PURGE, REMOVE, RETRY, UNDO, Act, Acts, Outcome, new_id
+from duraq.clock import from_timedelta, to_datetime
+from duraq.errors import ActNotFound, EntryNotFound, InvalidOption, QueueNotFound
 from duraq.model import EntryStatus, QueueEntry
-from duraq.operations import Operation, Remove, Requeue
+from duraq.operations import Requeue
+from duraq.payload import PayloadCodec
 from duraq.queue import Queue
-from duraq.storage.base import Storage
+from duraq.storage.base import Storage, StoredEntry
 
 T = TypeVar("T")
 
-# One group of operations: large enough to share a sync, small enough to hold no lock for long.
-BATCH = 1000
+_UNCHANGED: Any = object()
 
 
 class DeadLetterQueue(Generic[T]):
-    """The dead letters of one queue. Nothing is ever dropped from it on its own."""
+    """The dead letters of one queue. Nothing is ever dropped from it on its own.
+
+    What is done to many is an act: which entries it means is written down before the first is touched, and an
+    act that was interrupted is carried out again, and does nothing twice, if it is called with the same
+    ``act``, an id of the caller's own. What dies in the meantime is not touched.
+    """
 
     def __init__(self, name: str, payload_type: type[T] | Any, storage: Storage) -> None:
         self._queue: Queue[T] = Queue(name, storage, payload_type)
+        self._codec: PayloadCodec[T] = PayloadCodec(payload_type, storage.max_payload_bytes)
         self._storage = storage
+        self._acts = Acts(storage)
         self.name = self._queue.name
 
     def __repr__(self) -> str:
@@ -36,6 +45,8 @@ class DeadLetterQueue(Generic[T]):
     def __bool__(self) -> bool:
         # The object stands for the queue, empty or not.
         return True
+
+    # -- looking ---------------------------------------------------------------------------------------
 
     def list(self, limit: int | None = None, offset: int = 0) -> list[QueueEntry[T]]:
         """Dead letters in enqueue order, with payload, attempts and every attempt's error."""
@@ -51,58 +62,142 @@ class DeadLetterQueue(Generic[T]):
             return None
         return entry if entry.status is EntryStatus.DEAD else None
 
-    def retry(self, entry_id: str, *, keep_attempts: bool = False) -> None:
+    # -- putting back ----------------------------------------------------------------------------------
+
+    def retry(self, entry_id: str, *, keep_attempts: bool = False, data: T = _UNCHANGED) -> None:
         """Put one back into its queue, its history kept and, unless ``keep_attempts``, its count at 0.
+
+        ``data``: from now on it has this payload. Raises EntryNotFound if it is not among the dead letters,
+        and InvalidPayload.
+        """
+        payload = None if data is _UNCHANGED else self._codec.encode(data)
+        self._storage.commit({self.name: [Requeue(entry_id, keep_attempts, payload=payload)]})
+
+    def retry_many(
+        self,
+        entry_ids: Iterable[str],
+        *,
+        keep_attempts: bool = False,
+        act: str | None = None,
+        reason: str = "",
+    ) -> int:
+        """Put these back, in batches that are each whole or not at all; returns how many.
+
+        Raises EntryNotFound, and does nothing, if one is not among the dead letters.
+        """
+        return self._carry_out(
+            self.begin_retry(entry_ids, keep_attempts=keep_attempts, act=act, reason=reason)
+        )
+
+    def retry_all(self, *, keep_attempts: bool = False, act: str | None = None, reason: str = "") -> int:
+        """Put back everything that is dead now; returns how many."""
+        return self._carry_out(self.begin_retry(None, keep_attempts=keep_attempts, act=act, reason=reason))
+
+    # -- removing --------------------------------------------------------------------------------------
+
+    def remove(self, entry_id: str, *, reason: str = "") -> str:
+        """Remove one; returns the act, under which ``undo`` brings it back within seven days.
 
         Raises EntryNotFound if it is not among the dead letters.
         """
-        self._commit([Requeue(entry_id, keep_attempts)])
+        act = self._act(REMOVE, None, reason, count=1)
+        self._acts.remove_one(act, entry_id)
+        return act.id
 
-    def retry_many(self, entry_ids: Iterable[str], *, keep_attempts: bool = False) -> int:
-        """Put these back, in batches that are each whole or not at all; returns how many.
+    def remove_many(self, entry_ids: Iterable[str], *, act: str | None = None, reason: str = "") -> int:
+        """Remove these, in batches that are each whole or not at all; returns how many. See ``undo``.
 
-        Raises EntryNotFound, with the batches before it done, if one is not among the dead letters.
+        Raises EntryNotFound, and does nothing, if one is not among the dead letters.
         """
-        return self._in_batches(Requeue(entry_id, keep_attempts) for entry_id in entry_ids)
+        return self._carry_out(self.begin_remove(entry_ids, act=act, reason=reason))
 
-    def retry_all(self, *, keep_attempts: bool = False) -> int:
-        """Put back everything that is dead now; returns how many."""
-        return self.retry_many(self._ids(), keep_attempts=keep_attempts)
-
-    def remove(self, entry_id: str) -> None:
-        """Remove one for good. Raises EntryNotFound if it is not among the dead letters."""
-        self._commit([Remove(entry_id)])
-
-    def remove_many(self, entry_ids: Iterable[str]) -> int:
-        """Remove these for good, in batches that are each whole or not at all; returns how many.
-
-        Raises EntryNotFound, with the batches before it done, if one is not among the dead letters.
-        """
-        return self._in_batches(Remove(entry_id) for entry_id in entry_ids)
-
-    def purge_older_than(self, age: timedelta) -> int:
+    def purge_older_than(self, age: timedelta, *, act: str | None = None, reason: str = "") -> int:
         """Remove for good what died longer ago than ``age``; returns how many."""
         if not isinstance(age, timedelta) or age < timedelta(0):
             raise InvalidOption(f"age must be a timedelta of 0 or more, not {age!r}")
         before = self._storage.clock.now() - from_timedelta(age)
-        dead = self._storage.entries(self.name, EntryStatus.DEAD)
-        return self._in_batches(Remove(entry.id) for entry in dead if entry.updated_at <= before)
+        chosen = [stored.id for stored in self._dead() if stored.updated_at <= before]
+        return self._carry_out(self.begin_purge(chosen, act=act, reason=reason))
 
-    def _ids(self) -> Iterator[str]:
-        return iter([entry.id for entry in self._storage.entries(self.name, EntryStatus.DEAD)])
+    def undo(self, act: str | None = None, *, reason: str = "") -> int:
+        """Bring back what that act, or the last that removed any here, has removed; returns how many.
 
-    def _in_batches(self, operations: Iterable[Operation]) -> int:
-        done = 0
-        batch: list[Operation] = []
-        for operation in operations:
-            batch.append(operation)
-            if len(batch) == BATCH:
-                self._commit(batch)
-                done += len(batch)
-                batch = []
-        if batch:
-            self._commit(batch)
-        return done + len(batch)
+        Each is a dead letter again, as it was. One whose id is in use again stays removed. Raises ActNotFound
+        if there is none, or it is older than seven days, and InvalidOption if it did not remove.
+        """
+        return sum(outcome.error is None for outcome in self.begin_undo(act, reason=reason)[1])
 
-    def _commit(self, operations: Iterable[Operation]) -> None:
-        self._storage.commit({self.name: list(operations)})
+    # -- step by step ----------------------------------------------------------------------------------
+
+    def acts(self) -> Sequence[Act]:
+        """What was done to many, or removed, in the last seven days, oldest first."""
+        return self._acts.all(self.name)
+
+    def begin_retry(
+        self,
+        entry_ids: Iterable[str] | None,
+        *,
+        keep_attempts: bool = False,
+        act: str | None = None,
+        reason: str = "",
+        where: str = "",
+    ) -> Act:
+        """Write down that these (None: all) are to be put back; ``carry_out`` does it."""
+        meant = self._act(RETRY, act, reason, where=where, keep_attempts=keep_attempts)
+        return self._plan(meant, entry_ids)
+
+    def begin_remove(
+        self, entry_ids: Iterable[str] | None, *, act: str | None = None, reason: str = "", where: str = ""
+    ) -> Act:
+        """Write down that these (None: all) are to be removed; ``carry_out`` does it."""
+        return self._plan(self._act(REMOVE, act, reason, where=where), entry_ids)
+
+    def begin_purge(
+        self, entry_ids: Iterable[str] | None, *, act: str | None = None, reason: str = "", where: str = ""
+    ) -> Act:
+        """Write down that these (None: all) are to be removed for good; ``carry_out`` does it."""
+        return self._plan(self._act(PURGE, act, reason, where=where), entry_ids)
+
+    def carry_out(self, act: Act) -> Iterator[Outcome]:
+        """Do what was written down, batch by batch, and say what became of each entry.
+
+        What was done before, or what somebody else was quicker with, is passed over.
+        """
+        return self._acts.carry_out(act)
+
+    def begin_undo(self, act: str | None = None, *, reason: str = "") -> tuple[Act, Iterator[Outcome]]:
+        """The act that is undone, and what becomes of each entry as it is; see ``undo``."""
+        if act is None:
+            removals = [each for each in self.acts() if each.verb == REMOVE]
+            if not removals:
+                raise ActNotFound(f"nothing was removed from the dead letters of {self.name}")
+            undone = removals[-1]
+        else:
+            undone = self._acts.get(act)
+            if undone.queue != self.name:
+                raise InvalidOption(f"act {act!r} is one on queue {undone.queue}, not {self.name}")
+        undoing = self._act(UNDO, None, reason, count=undone.count, of=undone.id)
+        return undone, self._acts.undo(undone, undoing)
+
+    def _act(self, verb: str, act_id: str | None, reason: str, **more: Any) -> Act:
+        at = to_datetime(self._storage.clock.now())
+        reason = options.text("reason", reason)
+        more = {"count": 0, **more}
+        return Act(act_id or new_id(), verb, self.name, who=options.user(), at=at, reason=reason, **more)
+
+    def _plan(self, act: Act, entry_ids: Iterable[str] | None) -> Act:
+        return self._acts.plan(act, self._dead_ids() if entry_ids is None else self._known(entry_ids, act))
+
+    def _known(self, entry_ids: Iterable[str], act: Act) -> Iterator[str]:
+        for entry_id in entry_ids:
+            self._acts.check(act, entry_id)
+            yield entry_id
+
+    def _dead_ids(self) -> Iterator[str]:
+        return (stored.id for stored in self._dead())
+
+    def _dead(self) -> Sequence[StoredEntry]:
+        return self._storage.entries(self.name, EntryStatus.DEAD)
+
+    def _carry_out(self, act: Act) -> int:
+        return sum(outcome.error is None for outcome in self.carry_out(act))

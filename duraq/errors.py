@@ -12,6 +12,7 @@ DuraqError
     DuplicateEntry
     EntryNotFound
     NoTransaction                      there is none to commit or to roll back
+    ActNotFound                        nothing was done under that id, or it was too long ago
     LeaseLost                          the lease ended: completing, failing or extending changed nothing
       NotLeased                        this storage never held that lease, or has already ended it
   StorageError                         carries path, byte and a hint
@@ -96,6 +97,10 @@ class NotLeased(LeaseLost):
 
 class NoTransaction(QueueError):
     """There is no transaction to commit or to roll back."""
+
+
+class ActNotFound(QueueError):
+    """There is no act with this id, or it is so old that what it needs is gone."""
 
 
 class StorageError(DuraqError):

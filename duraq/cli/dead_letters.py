@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import click
 
 from duraq import options
+from duraq.acts import BATCH
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import STDIN, words
 from duraq.cli.look import find_entries, inspecting, missed, show_entries
 from duraq.cli.options import DURATION, F, Settings, common, settings
 from duraq.cli.output import Row, conclude, show_rows
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row, last_failure
-from duraq.dead_letters import BATCH, DeadLetterQueue
+from duraq.dead_letters import DeadLetterQueue
 from duraq.errors import EntryNotFound
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
