@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         DuraqError,
         EntryNotFound,
         GroupTooLarge,
+        InvalidFilter,
         InvalidInput,
         InvalidOption,
         InvalidPayload,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from duraq.shift import WorkerStats
     from duraq.storage.file import FileStorage
     from duraq.storage.memory import MemoryStorage
+    from duraq.where import Where
     from duraq.worker import Worker
     from duraq.worker_pool import run_processes
 
@@ -66,6 +68,7 @@ _HOMES = {
     "FileStorage": "duraq.storage.file",
     "FixedDelay": "duraq.retry",
     "GroupTooLarge": "duraq.errors",
+    "InvalidFilter": "duraq.errors",
     "InvalidInput": "duraq.errors",
     "InvalidOption": "duraq.errors",
     "InvalidPayload": "duraq.errors",
@@ -99,6 +102,7 @@ _HOMES = {
     "StorageForked": "duraq.errors",
     "StorageReadOnly": "duraq.errors",
     "UnsupportedVersion": "duraq.errors",
+    "Where": "duraq.where",
     "Worker": "duraq.worker",
     "WorkerStats": "duraq.shift",
 }
@@ -117,6 +121,7 @@ __all__ = [
     "FileStorage",
     "FixedDelay",
     "GroupTooLarge",
+    "InvalidFilter",
     "InvalidInput",
     "InvalidOption",
     "InvalidPayload",
@@ -149,6 +154,7 @@ __all__ = [
     "StorageForked",
     "StorageReadOnly",
     "UnsupportedVersion",
+    "Where",
     "Worker",
     "WorkerStats",
     "run_processes",
