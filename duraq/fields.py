@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import orjson
 
 from duraq.clock import from_datetime, from_timedelta
-from duraq.model import Attempt, AttemptError, Cause, EntryStatus
+from duraq.model import Attempt, AttemptError, Cause, EntryStatus, pid_of
 from duraq.pattern import Pattern
 
 Path = tuple[str, ...]
@@ -81,6 +81,12 @@ class AnyEntry(Protocol):
     def worker(self) -> str | None: ...
     @property
     def history(self) -> tuple[Attempt, ...]: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def headers(self) -> Mapping[str, str] | None: ...
+    @property
+    def redriven(self) -> int: ...
 
 
 class Subject:
@@ -117,18 +123,14 @@ def _known(*values: Any) -> Sequence[Any]:
     return [value for value in values if value is not None]
 
 
-def _maybe(thing: object, name: str) -> Any:
-    """What not every entry and every error has: keys, headers, signatures."""
-    return getattr(thing, name, None)
-
-
 def _of_error(name: str, subject: Subject, _path: Path) -> Sequence[Any]:
     # What is empty was not noted.
-    return _known(_maybe(subject.error, name) or None)
+    return [] if subject.error is None else _known(getattr(subject.error, name) or None)
 
 
 def _of_entry(name: str, subject: Subject, _path: Path) -> Sequence[Any]:
-    return _known(_maybe(subject.entry, name))
+    # Not whoever hands out entries knows all there is to know of them: when it was leased, for one.
+    return _known(getattr(subject.entry, name, None))
 
 
 def _errors(subject: Subject, _path: Path) -> Sequence[str]:
@@ -140,14 +142,13 @@ def _texts(subject: Subject, path: Path) -> Sequence[str]:
 
 
 def _header(subject: Subject, path: Path) -> Sequence[Any]:
-    headers = _maybe(subject.entry, "headers") or {}
-    return _known(headers.get(".".join(path)))
+    return _known((subject.entry.headers or {}).get(".".join(path)))
 
 
 def _pid(subject: Subject, _path: Path) -> Sequence[int]:
-    worker = subject.entry.worker or (subject.last.worker if subject.last else "")
-    number = worker.partition("-")[0]
-    return [int(number)] if _INDEX.fullmatch(number) else []
+    if subject.entry.worker:
+        return _known(pid_of(subject.entry.worker))
+    return _known(subject.last.pid) if subject.last else []
 
 
 def _payload(subject: Subject, path: Path) -> Sequence[Any]:

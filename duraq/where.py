@@ -138,6 +138,9 @@ def _as_stored(entry: QueueEntry[Any]) -> AnyEntry:
         leased_at=None,
         deadline_at=entry.lease_deadline,
         history=entry.errors,
+        key=entry.key,
+        headers=entry.headers,
+        redriven=entry.redriven,
     )
 
 
