@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         DuraqError,
         EntryNotFound,
         GroupTooLarge,
+        InvalidFilter,
         InvalidInput,
         InvalidOption,
         InvalidPayload,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from duraq.shift import WorkerStats
     from duraq.storage.file import FileStorage
     from duraq.storage.memory import MemoryStorage
+    from duraq.where import Where
     from duraq.worker import Worker
     from duraq.worker_pool import run_processes
 
@@ -70,6 +72,7 @@ _HOMES = {
     "FileStorage": "duraq.storage.file",
     "FixedDelay": "duraq.retry",
     "GroupTooLarge": "duraq.errors",
+    "InvalidFilter": "duraq.errors",
     "InvalidInput": "duraq.errors",
     "InvalidOption": "duraq.errors",
     "InvalidPayload": "duraq.errors",
@@ -103,6 +106,7 @@ _HOMES = {
     "StorageForked": "duraq.errors",
     "StorageReadOnly": "duraq.errors",
     "UnsupportedVersion": "duraq.errors",
+    "Where": "duraq.where",
     "Worker": "duraq.worker",
     "WorkerStats": "duraq.shift",
 }
@@ -123,6 +127,7 @@ __all__ = [
     "FileStorage",
     "FixedDelay",
     "GroupTooLarge",
+    "InvalidFilter",
     "InvalidInput",
     "InvalidOption",
     "InvalidPayload",
@@ -155,6 +160,7 @@ __all__ = [
     "StorageForked",
     "StorageReadOnly",
     "UnsupportedVersion",
+    "Where",
     "Worker",
     "WorkerStats",
     "run_processes",

@@ -6,6 +6,7 @@ DuraqError
     InvalidPayload                     names the path to the value, such as $.items[3]
       PayloadTooLarge
     InvalidOption                      a delay, TTL, priority, limit ... out of range
+      InvalidFilter                    says what was expected, and shows where
   QueueError                           the call is well formed, the queue says no; nothing was written
     QueueNotFound
     QueueFull
@@ -65,6 +66,20 @@ class PayloadTooLarge(InvalidPayload):
 
 class InvalidOption(InvalidInput):
     """A delay, time, TTL, priority, limit, id or duration is out of range."""
+
+
+class InvalidFilter(InvalidOption):
+    """A filter is not understood.
+
+    ``reason`` says why, ``position`` where, in characters from 0; ``excerpt`` is two lines that show it: the
+    filter or a piece of it, and a caret below the place.
+    """
+
+    def __init__(self, reason: str, position: int = 0, excerpt: str = "") -> None:
+        super().__init__(f"{reason} (character {position + 1} of the filter)\n{excerpt}".rstrip())
+        self.reason = reason
+        self.position = position
+        self.excerpt = excerpt
 
 
 class QueueError(DuraqError):

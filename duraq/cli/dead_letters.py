@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,8 +18,8 @@ from duraq import options
 from duraq.acts import BATCH
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import STDIN, words
-from duraq.cli.look import find_entries, inspecting, missed, show_entries
-from duraq.cli.options import DURATION, F, Settings, common, settings
+from duraq.cli.look import find_entries, inspecting, matching, missed, show_entries
+from duraq.cli.options import DURATION, FILTER_HELP, F, Settings, common, filtered, settings
 from duraq.cli.output import Row, conclude, show_rows
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row, last_failure
 from duraq.dead_letters import DeadLetterQueue
@@ -28,6 +28,9 @@ from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.safe_text import safe_text
 from duraq.views import EntryView
+
+if TYPE_CHECKING:
+    from duraq.where import Where
 
 _Act = Callable[[DeadLetterQueue[Any], list[str]], object]
 TOP = 3  # error types that a question names
@@ -58,19 +61,20 @@ def dlq() -> None:
     """Dead letters: entries that failed too often, kept until somebody decides."""
 
 
-@dlq.command("ls")
+@dlq.command("ls", epilog=FILTER_HELP)
 @click.argument("queues", nargs=-1)
+@filtered
 @click.option("-l", "--limit", type=click.IntRange(1), help="At most that many of each queue.")
 @click.option("--offset", type=click.IntRange(0), default=0, help="After that many.")
 @common
-def dlq_ls(queues: tuple[str, ...], limit: int | None, offset: int) -> None:
+def dlq_ls(queues: tuple[str, ...], where: Where | None, limit: int | None, offset: int) -> None:
     """The dead letters of QUEUES, or of all."""
     said = settings()
     with inspecting(said) as inspector:
         rows = (
             entry_row(view)
             for name in queues or inspector.queues()
-            for view in inspector.each_entry(name, EntryStatus.DEAD, limit=limit, offset=offset)
+            for view in matching(inspector, name, EntryStatus.DEAD, where, limit=limit, offset=offset)
         )
         show_rows(said, "duraq.entries/1", DEAD_COLUMNS, rows, more=ENTRY_MORE)
 
@@ -88,8 +92,9 @@ def dlq_show(ids: tuple[str, ...], queue: str | None) -> int:
     return missed(said, problems, partly=bool(found))
 
 
-@dlq.command("retry")
+@dlq.command("retry", epilog=FILTER_HELP)
 @click.argument("ids", nargs=-1)
+@filtered
 @click.option("--all", "everything", is_flag=True, help="Everything that is dead now; see --queue.")
 @click.option("--queue", metavar="QUEUE", help="Only of this queue.")
 @click.option("--keep-attempts", is_flag=True, help="Count on from where they died.")
@@ -97,6 +102,7 @@ def dlq_show(ids: tuple[str, ...], queue: str | None) -> int:
 @common
 def retry(
     ids: tuple[str, ...],
+    where: Where | None,
     everything: bool,
     queue: str | None,
     keep_attempts: bool,
@@ -106,17 +112,12 @@ def retry(
 ) -> int:
     """Put dead letters back into their queues; - reads IDS from stdin."""
     said = settings()
-    if bool(ids) == everything:
-        raise CommandError(Code.USAGE, "name IDS, or - for those on stdin, or --all")
+    if [bool(ids), everything, where is not None].count(True) != 1:
+        raise CommandError(Code.USAGE, "name IDS, or - for those on stdin, or --all, or --where FILTER")
     with inspecting(said) as inspector:
-        if everything:
-            names = inspector.queues() if queue is None else [queue]
-            chosen = [view for name in names for view in inspector.entries(name, EntryStatus.DEAD)]
-            problems: list[EntryNotFound] = []
-        else:
-            chosen, problems = _dead(inspector, words(ids, "IDS"), queue)
+        chosen, problems = _chosen(inspector, ids, where, queue)
     # Nothing is lost by a retry, so those that were named one by one need no second thought.
-    named = not everything and STDIN not in ids
+    named = bool(ids) and STDIN not in ids
     consent = _Consent(dry_run, yes or named, expect)
     return _carry_out(
         said, "retry", chosen, problems, consent, partial(_retry, keep_attempts=keep_attempts), "ready"
@@ -127,27 +128,45 @@ def _retry(dead: DeadLetterQueue[Any], ids: list[str], *, keep_attempts: bool) -
     dead.retry_many(ids, keep_attempts=keep_attempts)
 
 
-@dlq.command("rm")
-@click.argument("ids", nargs=-1, required=True)
+@dlq.command("rm", epilog=FILTER_HELP)
+@click.argument("ids", nargs=-1)
+@filtered
 @click.option("--queue", metavar="QUEUE", help="Only of this queue.")
 @_asking
 @common
-def rm(ids: tuple[str, ...], queue: str | None, dry_run: bool, yes: bool, expect: int | None) -> int:
+def rm(
+    ids: tuple[str, ...],
+    where: Where | None,
+    queue: str | None,
+    dry_run: bool,
+    yes: bool,
+    expect: int | None,
+) -> int:
     """Remove dead letters for good; - reads IDS from stdin."""
     said = settings()
+    if bool(ids) is (where is not None):
+        raise CommandError(Code.USAGE, "name IDS, or - for those on stdin, or --where FILTER")
     with inspecting(said) as inspector:
-        chosen, problems = _dead(inspector, words(ids, "IDS"), queue)
+        chosen, problems = _chosen(inspector, ids, where, queue)
     consent = _Consent(dry_run, yes, expect)
     return _carry_out(said, "remove", chosen, problems, consent, DeadLetterQueue.remove_many, "removed")
 
 
-@dlq.command("purge")
+@dlq.command("purge", epilog=FILTER_HELP)
 @click.argument("queue")
+@filtered
 @click.option("--older-than", type=DURATION, help="Only what died longer ago.")
 @_asking
 @common
-def purge(queue: str, older_than: timedelta | None, dry_run: bool, yes: bool, expect: int | None) -> int:
-    """Remove the dead letters of QUEUE for good, all or the older ones.
+def purge(
+    queue: str,
+    where: Where | None,
+    older_than: timedelta | None,
+    dry_run: bool,
+    yes: bool,
+    expect: int | None,
+) -> int:
+    """Remove the dead letters of QUEUE for good: all, or the older ones, or those that match.
 
     Asks for the queue's name to be typed. Without a terminal: --yes, and --expect N if it is all of them.
     """
@@ -157,8 +176,9 @@ def purge(queue: str, older_than: timedelta | None, dry_run: bool, yes: bool, ex
         options.duration("--older-than", older_than, zero=True)
         before -= older_than
     with inspecting(said) as inspector:
-        chosen = [view for view in inspector.entries(queue, EntryStatus.DEAD) if view.updated_at <= before]
-    if yes and older_than is None and expect is None and not dry_run:
+        dead = matching(inspector, queue, EntryStatus.DEAD, where)
+        chosen = [view for view in dead if view.updated_at <= before]
+    if yes and older_than is None and where is None and expect is None and not dry_run:
         raise CommandError(
             Code.USAGE, f"all {len(chosen)} dead letters of {queue}: say --expect {len(chosen)} as well"
         )
@@ -166,6 +186,16 @@ def purge(queue: str, older_than: timedelta | None, dry_run: bool, yes: bool, ex
     return _carry_out(
         said, "purge", chosen, [], consent, DeadLetterQueue.remove_many, "removed", to_type=queue
     )
+
+
+def _chosen(
+    inspector: Inspector, ids: tuple[str, ...], where: Where | None, queue: str | None
+) -> tuple[list[EntryView], list[EntryNotFound]]:
+    """The dead letters that are meant: those named, else those that match, else all."""
+    if ids:
+        return _dead(inspector, words(ids, "IDS"), queue)
+    names = inspector.queues() if queue is None else [queue]
+    return [view for name in names for view in matching(inspector, name, EntryStatus.DEAD, where)], []
 
 
 def _dead(
