@@ -12,7 +12,7 @@ is kept in a queue of the storage's own, whose entries expire after ACT_KEPT.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -38,7 +38,7 @@ BATCH = 250
 _BATCH_BYTES = 8 << 20  # of payloads that are written once more
 _CHUNK = 1000  # ids in one entry of a plan
 _CHUNKS_AT_ONCE = 50
-_LONGEST_ID = 64
+_LONGEST_ID = 112  # what belongs to it has longer ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,52 +166,58 @@ class Acts:
         while batch := list(islice(numbered, BATCH)):
             yield from self._retry(act, batch) if act.verb == RETRY else self._remove(act, batch)
 
-    def _retry(self, act: Act, batch: Sequence[tuple[int, str]]) -> Iterator[Outcome]:
+    def _retry(self, act: Act, batch: Sequence[tuple[int, str]]) -> Iterable[Outcome]:
         operations = {entry_id: Requeue(entry_id, act.keep_attempts, act.id) for _, entry_id in batch}
         try:
             self._storage.commit({act.queue: list(operations.values())})
         except QueueError:
             # At least one was done before, or decided on by somebody else. There may be many of them.
-            left: list[_Change] = []
-            for entry_id, operation in operations.items():
-                try:
-                    self.check(act, entry_id)
-                except QueueError as error:
-                    yield Outcome(entry_id, error)
-                else:
-                    left.append(({act.queue: [operation]}, entry_id))
-            yield from self._each(act.queue, left)
-        else:
-            yield from map(Outcome, operations)
+            return self._retry_what_is_left(act, operations)
+        return map(Outcome, operations)
 
-    def check(self, act: Act, entry_id: str) -> StoredEntry:
-        """The dead letter, if it is one, and still for this act to decide on. Raises EntryNotFound if not."""
-        stored = self._storage.get(act.queue, entry_id)
+    def _retry_what_is_left(self, act: Act, operations: Mapping[str, Operation]) -> Iterable[Outcome]:
+        found: dict[str, Outcome] = {}
+        left: list[_Change] = []
+        for entry_id, operation in operations.items():
+            try:
+                self.check(act.queue, entry_id, act.id)
+            except QueueError as error:
+                found[entry_id] = Outcome(entry_id, error)
+            else:
+                left.append(({act.queue: [operation]}, entry_id))
+        found.update(self._each(act.queue, left))
+        return [found[entry_id] for entry_id in operations]
+
+    def check(self, queue: str, entry_id: str, act_id: str | None = None) -> StoredEntry:
+        """The dead letter, if it is one, and still for that act to decide on. Raises EntryNotFound if not."""
+        stored = self._storage.get(queue, entry_id)
         if stored.status is not DEAD:
-            raise EntryNotFound(f"queue {act.queue}: entry {entry_id} is {stored.status}, not dead")
-        if stored.act == act.id:
-            raise EntryNotFound(f"queue {act.queue}: entry {entry_id} was put back already, and died again")
+            raise EntryNotFound(f"queue {queue}: entry {entry_id} is {stored.status}, not dead")
+        if stored.act == act_id:
+            raise EntryNotFound(f"queue {queue}: entry {entry_id} was put back already, and died again")
         return stored
 
-    def _remove(self, act: Act, batch: Sequence[tuple[int, str]]) -> Iterator[Outcome]:
+    def _remove(self, act: Act, batch: Sequence[tuple[int, str]]) -> Iterable[Outcome]:
+        found: dict[str, Outcome] = {}
         together: list[_Change] = []
         size = 0
         for number, entry_id in batch:
             try:
-                stored = self.check(act, entry_id)
+                stored = self.check(act.queue, entry_id)
             except QueueError as error:
-                yield Outcome(entry_id, error)
+                found[entry_id] = Outcome(entry_id, error)
                 continue
             if size + len(stored.payload) > _BATCH_BYTES:
-                yield from self._each(act.queue, together)
+                found.update(self._each(act.queue, together))
                 together, size = [], 0
             size += len(stored.payload)
             together.append((self._removal(act, number, stored), entry_id))
-        yield from self._each(act.queue, together)
+        found.update(self._each(act.queue, together))
+        return [found[entry_id] for _, entry_id in batch]
 
     def remove_one(self, act: Act, entry_id: str) -> None:
         """Plan and carry out the removal of one, in one change. Raises EntryNotFound if it is not dead."""
-        changes = self._removal(act, 0, self.check(act, entry_id))
+        changes = self._removal(act, 0, self.check(act.queue, entry_id))
         changes[ACTS] += [self._entry(f"{act.id}.0", orjson.dumps([entry_id])), self._header(act)]
         self._storage.commit(changes)
 
@@ -222,16 +228,16 @@ class Acts:
             changes[ACTS] = [self._entry(f"{act.id}.was.{number}", _whole(stored))]
         return changes
 
-    def _each(self, queue: str, changes: Sequence[_Change]) -> Iterator[Outcome]:
-        """Commit them together or, if the queue refuses one of them, one by one."""
+    def _each(self, queue: str, changes: Sequence[_Change]) -> dict[str, Outcome]:
+        """Commit them together or, if the queue refuses one of them, fewer at once."""
         try:
             self._storage.commit(_joined(queue, [each for each, _ in changes]))
         except QueueError as error:
             if len(changes) == 1:
-                return iter([Outcome(changes[0][1], error)])
+                return {changes[0][1]: Outcome(changes[0][1], error)}
             half = len(changes) // 2
-            return iter([*self._each(queue, changes[:half]), *self._each(queue, changes[half:])])
-        return iter([Outcome(entry_id) for _, entry_id in changes])
+            return self._each(queue, changes[:half]) | self._each(queue, changes[half:])
+        return {entry_id: Outcome(entry_id) for _, entry_id in changes}
 
     # -- undoing ---------------------------------------------------------------------------------------
 
@@ -250,7 +256,7 @@ class Acts:
             for stored in batch:
                 restore = _restore(stored)
                 changes.append(({act.queue: [restore], ACTS: [Expire(stored.id)]}, restore.id))
-            yield from self._each(act.queue, changes)
+            yield from self._each(act.queue, changes).values()
 
 
 _Change = tuple[dict[str, list[Operation]], str]

@@ -86,7 +86,7 @@ class DeadLetterQueue(Generic[T]):
         Raises EntryNotFound, and does nothing, if one is not among the dead letters.
         """
         return self._carry_out(
-            self.begin_retry(entry_ids, keep_attempts=keep_attempts, act=act, reason=reason)
+            self.begin_retry(self._known(entry_ids), keep_attempts=keep_attempts, act=act, reason=reason)
         )
 
     def retry_all(self, *, keep_attempts: bool = False, act: str | None = None, reason: str = "") -> int:
@@ -109,7 +109,7 @@ class DeadLetterQueue(Generic[T]):
 
         Raises EntryNotFound, and does nothing, if one is not among the dead letters.
         """
-        return self._carry_out(self.begin_remove(entry_ids, act=act, reason=reason))
+        return self._carry_out(self.begin_remove(self._known(entry_ids), act=act, reason=reason))
 
     def purge_older_than(self, age: timedelta, *, act: str | None = None, reason: str = "") -> int:
         """Remove for good what died longer ago than ``age``; returns how many."""
@@ -142,20 +142,24 @@ class DeadLetterQueue(Generic[T]):
         reason: str = "",
         where: str = "",
     ) -> Act:
-        """Write down that these (None: all) are to be put back; ``carry_out`` does it."""
+        """Write down that these (None: all) are to be put back; ``carry_out`` does it.
+
+        What is no dead letter, then, is passed over. If there is an act of this id it is that one, and means
+        what it meant.
+        """
         meant = self._act(RETRY, act, reason, where=where, keep_attempts=keep_attempts)
         return self._plan(meant, entry_ids)
 
     def begin_remove(
         self, entry_ids: Iterable[str] | None, *, act: str | None = None, reason: str = "", where: str = ""
     ) -> Act:
-        """Write down that these (None: all) are to be removed; ``carry_out`` does it."""
+        """Write down that these (None: all) are to be removed; see ``begin_retry``."""
         return self._plan(self._act(REMOVE, act, reason, where=where), entry_ids)
 
     def begin_purge(
         self, entry_ids: Iterable[str] | None, *, act: str | None = None, reason: str = "", where: str = ""
     ) -> Act:
-        """Write down that these (None: all) are to be removed for good; ``carry_out`` does it."""
+        """Write down that these (None: all) are to be removed for good; see ``begin_retry``."""
         return self._plan(self._act(PURGE, act, reason, where=where), entry_ids)
 
     def carry_out(self, act: Act) -> Iterator[Outcome]:
@@ -186,15 +190,12 @@ class DeadLetterQueue(Generic[T]):
         return Act(act_id or new_id(), verb, self.name, who=options.user(), at=at, reason=reason, **more)
 
     def _plan(self, act: Act, entry_ids: Iterable[str] | None) -> Act:
-        return self._acts.plan(act, self._dead_ids() if entry_ids is None else self._known(entry_ids, act))
+        return self._acts.plan(act, (each.id for each in self._dead()) if entry_ids is None else entry_ids)
 
-    def _known(self, entry_ids: Iterable[str], act: Act) -> Iterator[str]:
+    def _known(self, entry_ids: Iterable[str]) -> Iterator[str]:
         for entry_id in entry_ids:
-            self._acts.check(act, entry_id)
+            self._acts.check(self.name, entry_id)
             yield entry_id
-
-    def _dead_ids(self) -> Iterator[str]:
-        return (stored.id for stored in self._dead())
 
     def _dead(self) -> Sequence[StoredEntry]:
         return self._storage.entries(self.name, EntryStatus.DEAD)

@@ -42,7 +42,7 @@ class Pattern:
             return self._compiled.search(text, timeout=PATIENCE) is not None
         except TimeoutError:
             raise InvalidOption(
-                f"the regex {self.source!r} takes more than {PATIENCE} s on a text of {len(text)} characters; "
+                f"the regex {self.source!r} takes more than {PATIENCE} s on {len(text)} characters; "
                 "one without nested repetitions is quicker"
             ) from None
 
@@ -55,4 +55,5 @@ def _compile(source: str, *, ignore_case: bool) -> Any:
     except regex.error as error:
         raise InvalidPattern(error.msg, min(error.pos or 0, len(source))) from None
     except (RecursionError, OverflowError, MemoryError, ValueError) as error:
-        raise InvalidPattern(f"too deeply nested, or too large ({type(error).__name__})", 0) from None
+        why = f"too deeply nested, or too large ({type(error).__name__})"
+        raise InvalidPattern(why, 0) from None

@@ -17,7 +17,7 @@ from duraq.cli.options import FILTER_HELP, Settings, common, filtered, settings
 from duraq.cli.output import Stream, show_one, show_rows
 from duraq.cli.reports import report
 from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, describe, entry_row, record_row
-from duraq.errors import EntryNotFound
+from duraq.errors import EntryNotFound, QueueError
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.safe_text import ascii_json, safe_text
@@ -179,10 +179,10 @@ def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> 
 
 def find_entries(
     inspector: Inspector, ids: list[str], queue: str | None
-) -> tuple[list[EntryView], list[EntryNotFound]]:
+) -> tuple[list[EntryView], list[QueueError]]:
     """Those entries, and what keeps the others from being shown."""
     found: list[EntryView] = []
-    problems: list[EntryNotFound] = []
+    problems: list[QueueError] = []
     for entry_id in ids:
         try:
             found.append(inspector.get(entry_id, queue))
@@ -191,7 +191,7 @@ def find_entries(
     return found, problems
 
 
-def missed(said: Settings, problems: list[EntryNotFound], *, partly: bool) -> int:
+def missed(said: Settings, problems: list[QueueError], *, partly: bool) -> int:
     """The exit code, with problems or without. Raises the first if there was nothing else."""
     if problems and not partly:
         raise problems[0]
