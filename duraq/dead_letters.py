@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from duraq import options
@@ -15,6 +16,7 @@ from duraq.operations import Requeue
 from duraq.payload import PayloadCodec
 from duraq.queue import Queue
 from duraq.storage.base import Storage, StoredEntry
+from duraq.where import Where
 
 T = TypeVar("T")
 
@@ -48,9 +50,20 @@ class DeadLetterQueue(Generic[T]):
 
     # -- looking ---------------------------------------------------------------------------------------
 
-    def list(self, limit: int | None = None, offset: int = 0) -> list[QueueEntry[T]]:
-        """Dead letters in enqueue order, with payload, attempts and every attempt's error."""
-        return self._queue.entries(EntryStatus.DEAD, limit=limit, offset=offset)
+    def list(
+        self, limit: int | None = None, offset: int = 0, *, where: Where | str | None = None
+    ) -> list[QueueEntry[T]]:
+        """Dead letters in enqueue order, with payload, attempts and every attempt's error.
+
+        ``where``: only those that match; ``limit`` and ``offset`` then count these. Raises InvalidFilter.
+        """
+        if where is None:
+            return self._queue.entries(EntryStatus.DEAD, limit=limit, offset=offset)
+        if limit is not None:
+            options.positive("limit", limit)
+        chosen = _filter(where)
+        matching = (entry for entry in self._queue.entries(EntryStatus.DEAD) if chosen.matches(entry))
+        return [*islice(matching, options.offset(offset), None if limit is None else offset + limit)]
 
     def retrieve(self, entry_id: str | None = None) -> QueueEntry[T] | None:
         """That dead letter, or the oldest; None if there is none."""
@@ -89,9 +102,18 @@ class DeadLetterQueue(Generic[T]):
             self.begin_retry(self._known(entry_ids), keep_attempts=keep_attempts, act=act, reason=reason)
         )
 
-    def retry_all(self, *, keep_attempts: bool = False, act: str | None = None, reason: str = "") -> int:
-        """Put back everything that is dead now; returns how many."""
-        return self._carry_out(self.begin_retry(None, keep_attempts=keep_attempts, act=act, reason=reason))
+    def retry_all(
+        self,
+        *,
+        where: Where | str | None = None,
+        keep_attempts: bool = False,
+        act: str | None = None,
+        reason: str = "",
+    ) -> int:
+        """Put back everything that is dead now, or what of it matches; returns how many."""
+        chosen, text = self._matching(where)
+        begun = self.begin_retry(chosen, keep_attempts=keep_attempts, act=act, reason=reason, where=text)
+        return self._carry_out(begun)
 
     # -- removing --------------------------------------------------------------------------------------
 
@@ -111,13 +133,33 @@ class DeadLetterQueue(Generic[T]):
         """
         return self._carry_out(self.begin_remove(self._known(entry_ids), act=act, reason=reason))
 
-    def purge_older_than(self, age: timedelta, *, act: str | None = None, reason: str = "") -> int:
-        """Remove for good what died longer ago than ``age``; returns how many."""
+    def remove_all(
+        self, *, where: Where | str | None = None, act: str | None = None, reason: str = ""
+    ) -> int:
+        """Remove everything that is dead now, or what of it matches; returns how many. See ``undo``."""
+        chosen, text = self._matching(where)
+        return self._carry_out(self.begin_remove(chosen, act=act, reason=reason, where=text))
+
+    def purge_older_than(
+        self,
+        age: timedelta,
+        *,
+        where: Where | str | None = None,
+        act: str | None = None,
+        reason: str = "",
+    ) -> int:
+        """Remove for good what died longer ago than ``age``, or what of it matches; returns how many."""
         if not isinstance(age, timedelta) or age < timedelta(0):
             raise InvalidOption(f"age must be a timedelta of 0 or more, not {age!r}")
         before = self._storage.clock.now() - from_timedelta(age)
-        chosen = [stored.id for stored in self._dead() if stored.updated_at <= before]
-        return self._carry_out(self.begin_purge(chosen, act=act, reason=reason))
+        matches = None if where is None else _filter(where)
+        chosen = [
+            stored.id
+            for stored in self._dead()
+            if stored.updated_at <= before and (matches is None or matches.matches_stored(self.name, stored))
+        ]
+        text = "" if matches is None else str(matches)
+        return self._carry_out(self.begin_purge(chosen, act=act, reason=reason, where=text))
 
     def undo(self, act: str | None = None, *, reason: str = "") -> int:
         """Bring back what that act, or the last that removed any here, has removed; returns how many.
@@ -192,6 +234,14 @@ class DeadLetterQueue(Generic[T]):
     def _plan(self, act: Act, entry_ids: Iterable[str] | None) -> Act:
         return self._acts.plan(act, (each.id for each in self._dead()) if entry_ids is None else entry_ids)
 
+    def _matching(self, where: Where | str | None) -> tuple[Iterable[str] | None, str]:
+        """The dead letters that match (None: all), and the filter as text."""
+        if where is None:
+            return None, ""
+        chosen = _filter(where)
+        found = (each.id for each in self._dead() if chosen.matches_stored(self.name, each))
+        return found, str(chosen)
+
     def _known(self, entry_ids: Iterable[str]) -> Iterator[str]:
         for entry_id in entry_ids:
             self._acts.check(self.name, entry_id)
@@ -202,3 +252,7 @@ class DeadLetterQueue(Generic[T]):
 
     def _carry_out(self, act: Act) -> int:
         return sum(outcome.error is None for outcome in self.carry_out(act))
+
+
+def _filter(where: Where | str) -> Where:
+    return where if isinstance(where, Where) else Where.parse(where)

@@ -11,10 +11,12 @@ from duraq import (
     DuplicateEntry,
     EntryNotFound,
     EntryStatus,
+    InvalidFilter,
     InvalidOption,
     InvalidPayload,
     NoRetry,
     Queue,
+    Where,
 )
 from duraq.acts import BATCH
 
@@ -309,3 +311,30 @@ def test_in_a_transaction(storage):
         assert dead_letters.undo(act) == 1
         dead_letters.retry(removed, data="c")
     assert [entry.data for entry in queue.dequeue(limit=5)] == ["c"]
+
+
+# -- by a filter -------------------------------------------------------------------------------------------
+
+
+def test_what_matches_is_put_back(queue, dead_letters):
+    """With a filter only what matches is listed, put back, removed and purged, and the act says so."""
+    bury(queue, *range(8))
+    assert [entry.data for entry in dead_letters.list(2, 1, where="payload<5")] == [1, 2]
+    assert dead_letters.retry_all(where='err:"0 failed"') == 1
+    assert dead_letters.retry_all(where=Where.parse('err:"1 failed","2 failed"')) == 2
+    assert dead_letters.remove_all(where="payload=3") == 1
+    assert dead_letters.purge_older_than(timedelta(0), where="payload>5") == 2
+    assert [entry.data for entry in dead_letters.list()] == [4, 5]
+    assert [act.where for act in dead_letters.acts()][2:] == ["payload=3", "payload>5"]
+
+
+def test_a_filter_that_is_none(queue, dead_letters):
+    """A filter that is not understood, or empty, changes nothing."""
+    bury(queue, "a")
+    for text in ("nonsense:x", ""):
+        for call in (dead_letters.retry_all, dead_letters.remove_all, dead_letters.list):
+            with pytest.raises(InvalidFilter):
+                call(where=text)
+        with pytest.raises(InvalidFilter):
+            dead_letters.purge_older_than(timedelta(0), where=text)
+    assert len(dead_letters) == 1
