@@ -61,13 +61,22 @@ def _total(folded: Folded) -> int:
     return folded.segments.sealed_bytes + folded.segments.size
 
 
-def following(fs: FileSystem, segments: Segments, history: History, now: int) -> int | None:
-    """The segment behind the first one; None if that is to be kept, as history."""
-    seal, _, at = _seal(fs, segments)
-    if "seconds" in history and at > now - history["seconds"] * 1_000_000:
-        return None
-    assert isinstance(seal, Seal)
-    return seal.next
+def following(fs: FileSystem, folded: Folded, history: History, now: int) -> int | None:
+    """The segment behind the first one; None if that is to be kept, as history.
+
+    Of small ones, as compaction itself leaves them, behind so many as make a large one: what is written for
+    each time would else be as much as is freed.
+    """
+    segments, length = folded.segments, 0
+    first = segments.first
+    while length < segments.limit and first < folded.checkpoint:
+        found, size = _seal(fs, segments, first)
+        if "seconds" in history and found.at > now - history["seconds"] * 1_000_000:
+            break
+        assert isinstance(found.operation, Seal)
+        first = found.operation.next
+        length += size
+    return first if first > segments.first else None
 
 
 def furthest(folded: Folded, first: int, history: History) -> int:
@@ -77,9 +86,9 @@ def furthest(folded: Folded, first: int, history: History) -> int:
     return max(first, min(folded.oldest, folded.checkpoint))
 
 
-def _seal(fs: FileSystem, segments: Segments) -> Record:
-    """The last record of the first segment. Raises StorageDamaged if that is no seal."""
-    name = segment.file_name(segments.first)
+def _seal(fs: FileSystem, segments: Segments, number: int) -> tuple[Record, int]:
+    """The last record of that segment, and how long it is. Raises StorageDamaged if that is no seal."""
+    name = segment.file_name(number)
     with _opened(fs, segments.directory, name) as fd:
         end = fs.size(fd)
         start = max(0, end - _TAIL)
@@ -92,7 +101,7 @@ def _seal(fs: FileSystem, segments: Segments) -> Record:
         why = str(error)
     else:
         if isinstance(found.operation, Seal):
-            return found
+            return found, end
     raise StorageDamaged(why, path=f"{segments.queue}/segments/{name}", hint=REFUSED)
 
 

@@ -105,7 +105,7 @@ class Compactor:
         history = self._log.history
         if not compaction.is_late(folded, history):
             return None
-        first = compaction.following(self._log.fs, folded.segments, history, self._clock.now())
+        first = compaction.following(self._log.fs, folded, history, self._clock.now())
         found = None if first is None else folded.lying_before(first, ENTRIES)
         return None if first is None or found == [] else (self._keeps(folded, found), False)
 
@@ -152,7 +152,7 @@ class Compactor:
             folded = self._folded(queue)
             if folded is None or not wanted(folded, gone):
                 return None
-            return compaction.following(self._log.fs, folded.segments, self._log.history, self._clock.now())
+            return compaction.following(self._log.fs, folded, self._log.history, self._clock.now())
 
     def _step(self, queue: str, first: int) -> int | None:
         """Write again some of what lies before that segment and return how much.
