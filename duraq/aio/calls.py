@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, create_task_group, get_cancelled_exc_class, to_thread
+from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
 from anyio.lowlevel import RunVar
 
 from duraq import transaction
@@ -31,7 +31,7 @@ async def call(
         # which then waits for the other.
         async with create_task_group() as group:
             group.start_soon(_do, deed, surely)
-    except get_cancelled_exc_class():
+    except BaseException:
         if undo is not None and deed.results:
             with CancelScope(shield=True):
                 await call(lambda: undo(deed.results[0]), surely=True)
