@@ -12,8 +12,8 @@ from duraq import transaction
 
 T = TypeVar("T")
 
-# For all storages of an event loop. More would not commit faster: those that commit at once share a sync.
-THREADS = 8
+# For all storages of an event loop. Those that commit at once share a sync, and wait for nothing else.
+THREADS = 12
 _limiter: RunVar[CapacityLimiter] = RunVar("duraq_threads")
 
 

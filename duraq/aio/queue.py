@@ -272,8 +272,7 @@ class Queue(Generic[T]):
             found = await call(claim, undo=self._give_back)
             if found or current_time() >= until:
                 return found
-            with CancelScope(deadline=until):
-                found = await self.storage.chairs.claim(self.name, claim, self._give_back)
+            found = await self.storage.chairs.claim(self.name, claim, self._give_back, until)
             if found:
                 return found
 

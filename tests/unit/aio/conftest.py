@@ -1,5 +1,7 @@
 """What the tests for tasks share: each runs on asyncio and on trio, with every storage there is."""
 
+import threading
+
 import pytest
 
 from duraq import aio
@@ -15,6 +17,14 @@ def anyio_backend(request):
 def clock():
     """The machine's own."""
     return
+
+
+@pytest.fixture
+def count_threads():
+    """How many threads have been started since the test began: those of earlier event loops may linger."""
+    before = set(threading.enumerate())
+    # The one in which the test runs.
+    return lambda: 1 + len(set(threading.enumerate()) - before)
 
 
 @pytest.fixture

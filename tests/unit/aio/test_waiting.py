@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -226,7 +225,7 @@ async def test_a_wake_up_is_passed_on(queue, take, asleep, open_storage):
 
 
 @pytest.mark.usefixtures("_no_sweeps")
-async def test_a_thousand_wait(queue, take, asleep):
+async def test_a_thousand_wait(queue, take, asleep, count_threads):
     """A thousand tasks that wait take no more threads or descriptors than one, and each is served."""
     descriptors, found = count_descriptors(), []
     async with anyio.create_task_group() as group:
@@ -234,7 +233,7 @@ async def test_a_thousand_wait(queue, take, asleep):
             group.start_soon(take, found)
         await asleep()
         assert count_descriptors() - descriptors < 20
-        assert threading.active_count() <= 20
+        assert count_threads() <= 20
         await queue.enqueue_many(range(1000))
     assert sorted(entry.data for entry in found) == list(range(1000))
     assert await queue.counts() == Counts(leased=1000)

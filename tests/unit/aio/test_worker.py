@@ -85,7 +85,7 @@ async def test_outcomes(storage):
     assert await worker.run(drain=True) == WorkerStats()
 
 
-async def test_a_thousand_at_once(queue):
+async def test_a_thousand_at_once(queue, count_threads):
     """A thousand entries are handled at the same time, with no more than twenty threads."""
     await queue.enqueue_many(range(1000))
     together, threads, seen = anyio.Event(), [], set()
@@ -93,13 +93,13 @@ async def test_a_thousand_at_once(queue):
     async def handler(entry):
         seen.add(entry.data)
         if len(seen) == 1000:
-            threads.append(threading.active_count())
+            threads.append(count_threads())
             together.set()
         await together.wait()
 
     stats = await aio.Worker(queue, handler, concurrency=1000).run(drain=True)
     assert stats == WorkerStats(completed=1000)
-    threads.append(threading.active_count())
+    threads.append(count_threads())
     assert max(threads) <= 20
     assert await queue.counts() == Counts()
 
