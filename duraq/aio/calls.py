@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
-from anyio.lowlevel import RunVar
+from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
 from duraq import transaction
 
@@ -31,6 +31,8 @@ async def call(
         # which then waits for the other.
         async with create_task_group() as group:
             group.start_soon(_do, deed, surely)
+        # A nursery of trio is left without a word of a cancellation that came while it waited.
+        await checkpoint_if_cancelled()
     except BaseException:
         if undo is not None and deed.results:
             with CancelScope(shield=True):

@@ -17,7 +17,10 @@ T = TypeVar("T")
 
 
 class DeadLetterQueue(Generic[T]):
-    """The dead letters of one queue. Nothing is ever dropped from it on its own."""
+    """The dead letters of one queue. Nothing is ever dropped from it on its own.
+
+    A call that is cancelled may have changed what it was to change. ``sync`` is the same for threads.
+    """
 
     def __init__(self, name: str, payload_type: type[T] | Any, storage: Storage) -> None:
         self.sync: SyncDeadLetterQueue[T] = SyncDeadLetterQueue(name, payload_type, storage.sync)

@@ -29,7 +29,7 @@ class Queue(Generic[T]):
 
     Cheap to make. An entry that was dequeued here belongs to the storage that it was dequeued through: when
     the process dies, its entries go back at once. When a call is cancelled, what it has changed may be
-    changed; but an entry that it has leased is given back, uncounted.
+    changed; but an entry that it has leased is given back, uncounted. ``sync`` is the same for threads.
     """
 
     def __init__(

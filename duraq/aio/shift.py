@@ -183,9 +183,9 @@ class Shift(Generic[T]):
             self.stop()
             # Not the entry's fault; if it has been committed already, this changes nothing.
             await self._give_back(held)
-            if isinstance(error, get_cancelled_exc_class()):
+            if isinstance(error, (get_cancelled_exc_class(), BaseExceptionGroup)):
                 await checkpoint_if_cancelled()
-            # Otherwise it was something within the handler that was cancelled, and nobody here.
+            # Not cancelled here, that is, at most something within the handler was.
             self._fail(error)
         finally:
             self._keeper.let_go(held)

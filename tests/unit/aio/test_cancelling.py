@@ -11,7 +11,6 @@ from datetime import timedelta
 
 import anyio
 import pytest
-import trio
 
 from duraq import FileStorage, FixedDelay, MemoryStorage, Queue, aio, transaction
 from duraq.aio import calls
@@ -53,11 +52,13 @@ class Moments:
 
 
 @pytest.fixture
-def watch(monkeypatch):
+def watch(monkeypatch, loop_caller):
     """Notice from now on when threads begin and end their calls."""
     do = calls._Deed.do
 
-    def watch(moments, in_loop):
+    def watch(moments):
+        in_loop = loop_caller()
+
         def done(deed):
             in_loop(moments.come)
             do(deed)
@@ -66,21 +67,6 @@ def watch(monkeypatch):
         monkeypatch.setattr(calls._Deed, "do", done)
 
     return watch
-
-
-def loop_caller():
-    """A function that calls another one in this event loop, from a thread, and waits for that."""
-    try:
-        soon = asyncio.get_running_loop().call_soon_threadsafe
-    except RuntimeError:
-        soon = trio.lowlevel.current_trio_token().run_sync_soon
-
-    def in_loop(function):
-        done = threading.Event()
-        soon(lambda: (function(), done.set()))
-        assert done.wait(PATIENCE.total_seconds())
-
-    return in_loop
 
 
 class World:
@@ -290,7 +276,7 @@ async def test_at_every_moment(script, files, kind, watch, tmp_path):
         sync = FileStorage(path, durability="process") if files else MemoryStorage()
         with sync:
             world, moments = World(sync), Moments(at)
-            watch(moments, loop_caller())
+            watch(moments)
             await run(script, world, moments)
             moments.at = 0
             check(script, world, path)
