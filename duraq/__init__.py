@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry
     from duraq.queue import Queue
     from duraq.retry import ExponentialBackoff, FixedDelay, NoRetry, RetryPolicy
-    from duraq.shift import WorkerStats
     from duraq.storage.file import FileStorage
     from duraq.storage.memory import MemoryStorage
+    from duraq.tally import WorkerStats
     from duraq.where import Where
     from duraq.worker import Worker
     from duraq.worker_pool import run_processes
@@ -108,7 +108,7 @@ _HOMES = {
     "UnsupportedVersion": "duraq.errors",
     "Where": "duraq.where",
     "Worker": "duraq.worker",
-    "WorkerStats": "duraq.shift",
+    "WorkerStats": "duraq.tally",
 }
 
 __all__ = [
