@@ -651,6 +651,7 @@ def opened(image):
         return type(error)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("seed", range(20))
 def test_after_a_power_cut(seed, caplog):
     """Whatever a power cut leaves, a reader sees what the next opener will see, and writes nothing."""
