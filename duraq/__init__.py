@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from duraq.journal.log import Sizes
     from duraq.manager import QueueManager
+    from duraq.metrics import QueueMetrics
     from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry
     from duraq.queue import Queue
     from duraq.retry import ExponentialBackoff, FixedDelay, NoRetry, RetryPolicy
@@ -88,6 +89,7 @@ _HOMES = {
     "QueueError": "duraq.errors",
     "QueueFull": "duraq.errors",
     "QueueManager": "duraq.manager",
+    "QueueMetrics": "duraq.metrics",
     "QueueNotFound": "duraq.errors",
     "RetryPolicy": "duraq.retry",
     "run_processes": "duraq.worker_pool",
@@ -139,6 +141,7 @@ __all__ = [
     "QueueError",
     "QueueFull",
     "QueueManager",
+    "QueueMetrics",
     "QueueNotFound",
     "RetryPolicy",
     "Sizes",

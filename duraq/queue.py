@@ -18,6 +18,7 @@ import uuid_utils
 from duraq import failure, options
 from duraq.clock import to_datetime
 from duraq.errors import DuraqError, InvalidOption, InvalidPayload, NotLeased, PayloadUndecodable, QueueError
+from duraq.metrics import QueueMetrics
 from duraq.model import AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry, check_queue_name
 from duraq.operations import (
     Bury,
@@ -296,6 +297,10 @@ class Queue(Generic[T]):
     def counts(self) -> Counts:
         """Entries by state."""
         return self._storage.counts(self.name)
+
+    def metrics(self) -> QueueMetrics:
+        """The queue in numbers: what it holds, what ever happened in it, how fast, how long it took."""
+        return self._storage.metrics(self.name)
 
     def peek(self, limit: int = 1) -> list[QueueEntry[T]]:
         """The entries that would be delivered next; leases nothing."""

@@ -21,6 +21,7 @@ from duraq.clock import from_datetime, to_datetime
 from duraq.journal import snapshot
 from duraq.journal.snapshot import restore_error
 from duraq.journal.times import microseconds, rfc3339
+from duraq.ledger import Ledger
 from duraq.model import Cause, Pause
 from duraq.operations import (
     Bury,
@@ -144,7 +145,8 @@ def _drop(o: Drop) -> str:
     if o.pause is not None:
         at = rfc3339(from_datetime(o.pause.at))
         pause = f'{{"at":"{at}","who":{_text(o.pause.who)},"reason":{_text(o.pause.reason)}}}'
-    return f',"first":{o.first},"bytes":{o.bytes},"tokens":{o.tokens},"pause":{pause}'
+    ledger = "" if o.ledger is None else f',"ledger":{orjson.dumps(o.ledger.image()).decode()}'
+    return f',"first":{o.first},"bytes":{o.bytes},"tokens":{o.tokens},"pause":{pause}{ledger}'
 
 
 _ENCODE: dict[type[Any], Callable[[Any], str]] = {
@@ -242,7 +244,8 @@ def _dropped(fields: dict[str, Any]) -> Drop:
     pause = None
     if found is not None:
         pause = Pause(to_datetime(microseconds(found["at"])), found["who"], found["reason"])
-    return Drop(fields["first"], fields["bytes"], fields["tokens"], pause)
+    ledger = Ledger.of(fields["ledger"]) if "ledger" in fields else None
+    return Drop(fields["first"], fields["bytes"], fields["tokens"], pause, ledger)
 
 
 _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -34,6 +35,7 @@ class MemoryStorage(TransactingStorage):
         self._states: dict[str, QueueState] = {}
         self._seq: dict[str, int] = {}
         self._closed = False
+        self._waiting: Counter[str] = Counter()
 
     def __repr__(self) -> str:
         return "<MemoryStorage>"
@@ -90,23 +92,39 @@ class MemoryStorage(TransactingStorage):
             # All of them: they may be waiting for different queues.
             self._changed.notify_all()
 
+    def _live_bytes(self, state: QueueState) -> int:
+        return sum(len(entry.where) for entry in state.entries.values())
+
+    def _bytes_on_disk(self, queue: str) -> int:  # noqa: ARG002 - whatever queue it is
+        return 0
+
+    def _count_waiting(self, queue: str) -> int:
+        return self._waiting[queue]
+
     def wait(self, queue: str, timeout: float | None) -> bool:
         """Block until an entry may be claimable; see Storage."""
         until = None if timeout is None else time.monotonic() + timeout
         with self._turn:
-            while True:
-                self._check_usable()
-                state = self._states.get(queue)
-                if state is not None and (
-                    state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime())
-                ):
-                    return True
-                remaining = None if until is None else until - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    return False
-                if state is not None:
-                    remaining = self._seconds_to_next_event(state, remaining)
-                self._changed.wait(remaining)
+            self._waiting[queue] += 1
+            try:
+                return self._wait(queue, until)
+            finally:
+                self._waiting[queue] -= 1
+
+    def _wait(self, queue: str, until: float | None) -> bool:
+        while True:
+            self._check_usable()
+            state = self._states.get(queue)
+            if state is not None and (
+                state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime())
+            ):
+                return True
+            remaining = None if until is None else until - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                return False
+            if state is not None:
+                remaining = self._seconds_to_next_event(state, remaining)
+            self._changed.wait(remaining)
 
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted; see Storage."""
