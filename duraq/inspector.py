@@ -99,6 +99,10 @@ class Inspector:
         """Names of the queues that exist, sorted."""
         return self._reader.queues()
 
+    def check_queue(self, queue: str) -> None:
+        """Raise QueueNotFound unless there is one."""
+        self._reader.check_queue(queue)
+
     def counts(self, queue: str) -> Counts:
         """Entries by state. Raises QueueNotFound, StorageDamaged."""
         return self._reader.state(queue).counts(self._clock.now())

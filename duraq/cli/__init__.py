@@ -27,6 +27,7 @@ COMMANDS = {
     "show": ("look", "One entry: payload, attempts, life."),
     "peek": ("look", "The entries that are next; leases nothing."),
     "tail": ("look", "The newest records; -f goes on."),
+    "metrics": ("metrics", "Everything in numbers, for Prometheus."),
     "pause": ("feed", "Deliver nothing from a queue until it is resumed."),
     "resume": ("feed", "Deliver again."),
     "compact": ("upkeep", "Free the disk space of what is over, now."),
