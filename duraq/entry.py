@@ -21,25 +21,31 @@ class New(Protocol):
     priority: int
     ready_at: int | None
     expires_at: int | None
+    key: str | None
+    headers: dict[str, str] | None
 
 
 class Entry:
     """A live or dead entry. ``where`` is the storage's own note of where its payload is."""
 
     __slots__ = (
+        "act",
         "attempts",
         "boot",
         "created_at",
         "deadline",
         "deadline_at",
         "expires_at",
+        "headers",
         "history",
         "id",
+        "key",
         "leased_at",
         "position",
         "priority",
         "queued",
         "ready_at",
+        "redriven",
         "seq",
         "status",
         "token",
@@ -55,6 +61,8 @@ class Entry:
         self.created_at = self.updated_at = at
         self.ready_at = operation.ready_at
         self.expires_at = operation.expires_at
+        self.key = operation.key
+        self.headers = operation.headers
         self.where = where
         # Up to where the journal must be synced before anybody may be given this entry.
         self.position = position
@@ -63,6 +71,9 @@ class Entry:
         self.worker = self.boot = ""
         self.deadline = self.deadline_at = self.leased_at = 0
         self.history: tuple[Attempt, ...] = ()
+        # How often it was put back from the dead letters, and by which act at last.
+        self.redriven = 0
+        self.act = ""
         # Whether an item of the ready heap stands for this entry; there is never more than one.
         self.queued = False
 

@@ -27,8 +27,8 @@ from duraq.journal.record import Record, Seal
 from duraq.journal.segment import Gap, bytes_on_disk
 from duraq.journal.waiters import count_living
 from duraq.metrics import QueueMetrics, measure
-from duraq.model import Counts, EntryStatus, Pause
-from duraq.operations import Complete, Enqueue, Expire, Keep, Remove
+from duraq.model import Counts, EntryStatus, Pause, is_users
+from duraq.operations import Complete, Expire, Remove
 from duraq.options import ENTRY_ID
 from duraq.reader import Reader
 from duraq.state import QueueState
@@ -270,7 +270,7 @@ class Inspector:
         payload = b""
         for line, (operation, seq, at) in self._records_of(queue, entry_id):
             assert not isinstance(operation, Seal)
-            if isinstance(operation, Enqueue | Keep):
+            if getattr(operation, "payload", None) is not None:
                 payload = record.payload(line.text)
             # The beginning of its life may have been dropped already.
             with suppress(KeyError):
@@ -308,7 +308,7 @@ class Inspector:
             yield from _newest(seen, last)
             for _ in _looks(self.path, stop or threading.Event()):
                 for name in reading.queue_names(fs, root) if chosen is None else ():
-                    if name not in followed:
+                    if is_users(name) and name not in followed:
                         followed[name] = _follow(fs, root, name, None, opened)
                 found = [_record(name, *new) for name, tail in followed.items() for new in tail.new()]
                 yield from _in_time(found)

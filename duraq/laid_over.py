@@ -60,7 +60,7 @@ def _over(below: QueueState) -> QueueState:
 
 
 def _apply(state: QueueState, operation: Operation, number: int, at: int) -> None:
-    payload = operation.payload if isinstance(operation, Enqueue) else None
+    payload = getattr(operation, "payload", None)
     state.apply(operation, _PROVISIONAL + number, at, payload)
 
 

@@ -23,7 +23,7 @@ class Counters(NamedTuple):
 
     ``failed``: attempts whose handler failed, the last ones among them; ``dead``: entries that became dead
     letters, for whatever cause; ``timed_out``, ``worker_died`` and ``released``: leases that ended so;
-    ``expired``: entries whose TTL passed; ``requeued`` and ``removed``: dead letters that were.
+    ``expired``: entries whose TTL passed; ``requeued``, ``removed``, ``restored``: dead letters that were.
     """
 
     enqueued: int = 0
@@ -36,12 +36,23 @@ class Counters(NamedTuple):
     expired: int = 0
     requeued: int = 0
     removed: int = 0
+    restored: int = 0
 
 
 # The columns of a row.
-ENQUEUED, COMPLETED, FAILED, DEAD, TIMED_OUT, WORKER_DIED, RELEASED, EXPIRED, REQUEUED, REMOVED = range(
-    len(Counters._fields)
-)
+(
+    ENQUEUED,
+    COMPLETED,
+    FAILED,
+    DEAD,
+    TIMED_OUT,
+    WORKER_DIED,
+    RELEASED,
+    EXPIRED,
+    REQUEUED,
+    REMOVED,
+    RESTORED,
+) = range(len(Counters._fields))
 ENDED = {
     Cause.FAILED: FAILED,
     Cause.TIMED_OUT: TIMED_OUT,

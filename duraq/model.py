@@ -18,6 +18,20 @@ QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 # Directories that a storage keeps beside its queues.
 RESERVED_NAMES = frozenset({"journal", "leases", "duraq.json", "duraq.json.tmp"})
 
+# Queues of the storage's own, beside its users': what was done to many entries, and the keys of entries.
+ACTS, KEYS = "_acts", "_keys"
+_OWN_QUEUES = frozenset({ACTS, KEYS})
+
+
+def is_queue_name(name: str) -> bool:
+    """Whether a queue can have that name, be it a user's or the storage's own."""
+    return name in _OWN_QUEUES or (is_users(name) and name not in RESERVED_NAMES)
+
+
+def is_users(name: str) -> bool:
+    """Whether the queue of that name is its users', not the storage's own."""
+    return QUEUE_NAME.match(name) is not None
+
 
 def check_queue_name(name: str) -> str:
     """The name itself, if it is safe in paths, shells and metric labels; else InvalidQueueName."""
@@ -53,11 +67,18 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AttemptError:
-    """What went wrong in an attempt, as text: never an object of the failing program."""
+    """What went wrong in an attempt, as text: never an object of the failing program.
+
+    ``frame``: where in the application it was raised, as ``file:line in function``. ``signature``: the same
+    for all errors that differ in numbers, ids and the like only. ``host``: where it was caught.
+    """
 
     type: str
     message: str
     traceback: str = ""
+    frame: str = ""
+    signature: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +91,17 @@ class Attempt:
     worker: str
     started_at: datetime
     ended_at: datetime
+
+    @property
+    def pid(self) -> int | None:
+        """The process of the worker, as it said when it began; None if there was none."""
+        return pid_of(self.worker)
+
+
+def pid_of(worker: str) -> int | None:
+    """The process in a worker's name, such as 4711-9f3c02ab."""
+    number = worker.partition("-")[0]
+    return int(number) if number.isdecimal() else None
 
 
 # The times of an entry, and what a storage calls them.
@@ -111,7 +143,7 @@ class QueueEntry(_LazyTimes, Generic[T]):
     ``attempts`` counts deliveries, the current one included, so it is 1 on the first. ``token`` names the
     lease this entry was read under (0 if none); completing with an older token raises LeaseLost. An entry
     that is only looked at may have a payload that no longer decodes: ``decode_error`` then says why, and
-    ``data`` is its JSON value.
+    ``data`` is its JSON value. ``redriven``: how often it was put back from the dead letters.
     """
 
     id: str
@@ -130,6 +162,9 @@ class QueueEntry(_LazyTimes, Generic[T]):
     worker: str | None = None
     lease_deadline: datetime | None = None
     decode_error: str | None = None
+    key: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    redriven: int = 0
     lost: threading.Event | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -148,6 +183,9 @@ class QueueEntry(_LazyTimes, Generic[T]):
         self.errors = stored.history
         self.token = stored.token
         self.worker = stored.worker
+        self.key = stored.key
+        self.headers = {} if stored.headers is None else stored.headers
+        self.redriven = stored.redriven
         self.decode_error = self.lost = None
         return self
 

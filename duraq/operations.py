@@ -19,6 +19,7 @@ class Enqueue:
     """A new entry: ready at once, or scheduled if ``ready_at`` is given.
 
     ``fresh``: the id was made for it just now, so that no other entry can have it. Not recorded.
+    ``key`` and ``headers`` are its user's, and go with it wherever it goes.
     """
 
     op: ClassVar[str] = "enqueue"
@@ -28,6 +29,8 @@ class Enqueue:
     ready_at: int | None = None
     expires_at: int | None = None
     fresh: bool = False
+    key: str | None = None
+    headers: dict[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -113,19 +116,29 @@ class Expire:
 
 @dataclass(slots=True)
 class Requeue:
-    """A dead letter goes back to its queue, its history kept; ``keep_attempts`` keeps the count too."""
+    """A dead letter goes back to its queue, its history kept; ``keep_attempts`` keeps the count too.
+
+    ``act``: what somebody does to many entries at once is one act. It puts each of them back once: one that
+    has died again since is left to another act. ``payload``: from now on the entry has this one.
+    """
 
     op: ClassVar[str] = "requeue"
     id: str
     keep_attempts: bool = False
+    act: str = ""
+    payload: bytes | None = None
 
 
 @dataclass(slots=True)
 class Remove:
-    """A dead letter is removed for good."""
+    """A dead letter is removed.
+
+    ``token``: only if it is still the one that died under that token. Not recorded.
+    """
 
     op: ClassVar[str] = "remove"
     id: str
+    token: int = 0
 
 
 @dataclass(slots=True)
@@ -159,6 +172,13 @@ class Keep:
 
 
 @dataclass(slots=True)
+class Restore(Keep):
+    """A dead letter that was removed is back, as it was."""
+
+    op: ClassVar[str] = "restore"
+
+
+@dataclass(slots=True)
 class Drop:
     """Nothing that is written before the record ``first`` is needed: it may be gone.
 
@@ -188,5 +208,6 @@ Operation = (
     | PauseQueue
     | ResumeQueue
     | Keep
+    | Restore
     | Drop
 )

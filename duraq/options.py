@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from duraq.clock import from_datetime, from_timedelta
@@ -12,6 +13,9 @@ from duraq.model import EntryStatus
 ENTRY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
 LONGEST = timedelta(days=3650)
 LARGEST_PAYLOAD = 16 << 20
+HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+LONGEST_KEY = 256
+MOST_HEADERS, LONGEST_HEADER = 32, 1024
 _PRIORITIES = range(-(2**31), 2**31)
 
 
@@ -23,6 +27,31 @@ def entry_id(name: str) -> str:
         )
     # Of the exact type: a name that an enumeration gives would be written instead.
     return str.__str__(name)
+
+
+def key(value: str) -> str:
+    """An idempotency key: text of 1 to 256 characters; else InvalidOption."""
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_KEY:
+        raise InvalidOption(f"key must be text of 1 to {LONGEST_KEY} characters, not {value!r}")
+    return str.__str__(text("key", value))
+
+
+def headers(value: Mapping[str, str]) -> dict[str, str] | None:
+    """An entry's headers: a few short texts, by name; else InvalidOption. None if there are none."""
+    if not isinstance(value, Mapping):
+        raise InvalidOption(f"headers must be a mapping of names to texts, not {value!r}")
+    if len(value) > MOST_HEADERS:
+        raise InvalidOption(f"an entry has at most {MOST_HEADERS} headers, not {len(value)}")
+    found = {}
+    for name, content in value.items():
+        if not isinstance(name, str) or not HEADER_NAME.match(name):
+            raise InvalidOption(f"header name {name!r} is outside [A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")
+        if not isinstance(content, str) or len(content) > LONGEST_HEADER:
+            raise InvalidOption(
+                f"header {name!r} must be text of at most {LONGEST_HEADER} characters, not {content!r:.80}"
+            )
+        found[str.__str__(name)] = str.__str__(text(f"header {name!r}", content))
+    return found or None
 
 
 def duration(name: str, value: timedelta, *, zero: bool = False) -> int:

@@ -6,7 +6,7 @@ import getpass
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ import uuid_utils
 from duraq import failure, options
 from duraq.clock import to_datetime
 from duraq.errors import DuraqError, InvalidOption, InvalidPayload, NotLeased, PayloadUndecodable, QueueError
+from duraq.keys import enqueue_once
 from duraq.metrics import QueueMetrics
 from duraq.model import AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry, check_queue_name
 from duraq.operations import (
@@ -82,11 +83,16 @@ class Queue(Generic[T]):
         scheduled_for: datetime | None = None,
         ttl: timedelta | None = None,
         id: str | None = None,  # noqa: A002 - the word for it, everywhere
+        key: str | None = None,
+        key_window: timedelta = timedelta(days=1),
+        headers: Mapping[str, str] | None = None,
     ) -> str:
         """Add one entry and return its id; it is durable, as the storage's mode says, on return.
 
         ``priority``: higher is delivered first. ``delay`` or ``scheduled_for`` (an aware datetime): not
-        before. ``ttl``: if nobody completed it by then, it expires. ``id``: the caller's own.
+        before. ``ttl``: if nobody completed it by then, it expires. ``id``: the caller's own. ``headers``: a
+        few short texts that go with it. ``key``: if an entry was enqueued under the same key within
+        ``key_window``, nothing is added and its id is returned, whatever has become of it since.
 
         Raises InvalidPayload or InvalidOption, DuplicateEntry, QueueFull, NotEnqueued (certainly absent) or
         OutcomeUnknown.
@@ -107,6 +113,12 @@ class Queue(Generic[T]):
             entry.priority, entry.ready_at, entry.expires_at = self._options(
                 priority, delay, scheduled_for, ttl
             )
+        if headers is not None:
+            entry.headers = options.headers(headers)
+        if key is not None:
+            entry.key = options.key(key)
+            window = options.duration("key_window", key_window)
+            return enqueue_once(self._storage, self.name, entry, window, self._limits)
         self._storage.commit({self.name: (entry,)}, self._limits)
         return entry.id
 
@@ -119,12 +131,14 @@ class Queue(Generic[T]):
         scheduled_for: datetime | None = None,
         ttl: timedelta | None = None,
         ids: Iterable[str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> list[str]:
         """Add all of ``items`` or, on any error, none, with one sync; returns their ids in order.
 
         The options hold for each. ``ids`` gives each its own id and must be as many as the items.
         """
         priority, ready_at, expires_at = self._options(priority, delay, scheduled_for, ttl)
+        carried = None if headers is None else options.headers(headers)
         encode = self._codec.encode
         payloads: list[bytes] = []
         try:
@@ -141,7 +155,7 @@ class Queue(Generic[T]):
                 raise InvalidOption(f"{len(names)} ids for {len(payloads)} items")
         if payloads:
             entries = [
-                Enqueue(name, payload, priority, ready_at, expires_at, ids is None)
+                Enqueue(name, payload, priority, ready_at, expires_at, ids is None, None, carried)
                 for name, payload in zip(names, payloads, strict=True)
             ]
             self._storage.commit({self.name: entries}, self._limits)

@@ -12,7 +12,7 @@ from duraq.journal.folded import fold
 from duraq.journal.lines import Lines
 from duraq.journal.reading import View
 from duraq.journal.segments import Segments
-from duraq.model import QUEUE_NAME
+from duraq.model import is_users
 from duraq.state import QueueState
 
 # A queue that changes while it is read can look damaged; damage that is real stays.
@@ -91,11 +91,11 @@ class Reader:
         return self._view
 
     def queues(self) -> list[str]:
-        return reading.queue_names(self.view.fs, self.view.root)
+        return list(filter(is_users, reading.queue_names(self.view.fs, self.view.root)))
 
     def check_queue(self, queue: str) -> None:
         """Raise QueueNotFound unless there is one."""
-        if not QUEUE_NAME.match(queue) or not reading.is_queue(self.view.fs, self.view.root, queue):
+        if not reading.is_queue(self.view.fs, self.view.root, queue):
             raise QueueNotFound(f"there is no queue {queue!r}")
 
     def lines(self, queue: str) -> Lines:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from heapq import heapify, heappop, heappush, merge
 from itertools import islice
 from typing import Any
@@ -17,7 +18,7 @@ from duraq.clock import to_datetime
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order, enqueue_order
 from duraq.errors import DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
 from duraq.ledger import DEAD as DIED
-from duraq.ledger import ENQUEUED, EXPIRED, REMOVED, REQUEUED, Ledger
+from duraq.ledger import ENQUEUED, EXPIRED, REMOVED, REQUEUED, RESTORED, Ledger
 from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
     Bury,
@@ -34,6 +35,7 @@ from duraq.operations import (
     Release,
     Remove,
     Requeue,
+    Restore,
     ResumeQueue,
 )
 from duraq.ready import Ready
@@ -89,11 +91,13 @@ class QueueState:
         elif isinstance(operation, (Extend, Complete, Fail, Bury, Release)):
             self._check_lease(operation.id, operation.token)
         elif isinstance(operation, (Requeue, Remove)):
-            self._check_status(operation.id, DEAD)
+            self._check_dead(operation)
         elif isinstance(operation, Lease):
             self._check_status(operation.id, READY)
         elif isinstance(operation, Expire):
             self._check_status(operation.id, READY, SCHEDULED)
+        elif isinstance(operation, Restore) and self.find(operation.id) is not None:
+            raise DuplicateEntry(f"queue {self.name}: there is another entry {operation.id} by now")
 
     def _check_new(self, operation: Enqueue) -> None:
         # An id of our own making is nowhere yet; the shelf need not be searched for it.
@@ -123,6 +127,18 @@ class QueueState:
         if entry.status not in allowed:
             raise EntryNotFound(
                 f"queue {self.name}: entry {entry_id} is {entry.status}, not {' or '.join(allowed)}"
+            )
+
+    def _check_dead(self, operation: Requeue | Remove) -> None:
+        self._check_status(operation.id, DEAD)
+        entry = self.find(operation.id)
+        assert entry is not None
+        if isinstance(operation, Remove):
+            if operation.token not in {0, entry.token}:
+                raise EntryNotFound(f"queue {self.name}: entry {operation.id} has died again since")
+        elif operation.act and operation.act == entry.act:
+            raise EntryNotFound(
+                f"queue {self.name}: entry {operation.id} was put back already, and died again"
             )
 
     def counts(self, now: int) -> Counts:
@@ -377,12 +393,16 @@ class QueueState:
         self._drop(operation.id)
         self.ledger.count(EXPIRED, at)
 
-    def _requeue(self, operation: Requeue, _seq: int, at: int, _where: Any, _position: int) -> None:
+    def _requeue(self, operation: Requeue, _seq: int, at: int, where: Any, position: int) -> None:
         entry = self.entries.get(operation.id) or self._unshelve(operation.id, at)
         self._tally[DEAD] -= 1
         entry.updated_at = at
+        entry.redriven += 1
+        entry.act = operation.act
         if not operation.keep_attempts:
             entry.attempts = 0
+        if operation.payload is not None:
+            entry.where, entry.position = where, position
         # A person wants it tried, so its TTL, which may have passed while it lay dead, no longer holds.
         entry.expires_at = None
         self._return(entry, None)
@@ -409,6 +429,11 @@ class QueueState:
         # Nowhere at all, if what was written of it before is gone.
         self.shelf.replace(operation.id, operation.entry.seq)
         self._admit(operation.entry, where, position)
+
+    def _restore(self, operation: Restore, _seq: int, at: int, where: Any, position: int) -> None:
+        # A copy: in a transaction the same operation is folded more than once.
+        self._admit(copy(operation.entry), where, position)
+        self.ledger.count(RESTORED, at)
 
     def _drop_before(self, operation: Drop, _seq: int, _at: int, _where: Any, _position: int) -> None:
         self.tokens = max(self.tokens, operation.tokens)
@@ -539,6 +564,7 @@ _FOLD: dict[type[Any], _Fold] = {
     Requeue: QueueState._requeue,  # noqa: SLF001
     Remove: QueueState._remove,  # noqa: SLF001
     Keep: QueueState._keep,  # noqa: SLF001
+    Restore: QueueState._restore,  # noqa: SLF001
     Drop: QueueState._drop_before,  # noqa: SLF001
     PauseQueue: QueueState._pause,  # noqa: SLF001
     ResumeQueue: QueueState._resume,  # noqa: SLF001

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ import orjson
 from duraq.clock import to_datetime
 from duraq.entry import Entry
 from duraq.errors import StorageDamaged
-from duraq.model import Attempt, Counts, EntryStatus, Pause
+from duraq.model import Attempt, Counts, EntryStatus, Pause, pid_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class LeaseView:
     @property
     def pid(self) -> int | None:
         """The worker's process, as it said when it began; it may be long gone."""
-        return int(self.worker.partition("-")[0]) if self.worker else None
+        return pid_of(self.worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,9 @@ class EntryView:
     worker: str
     deadline_at: datetime | None
     history: tuple[Attempt, ...]
+    key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    redriven: int = 0
 
     @property
     def ready_since(self) -> datetime:
@@ -130,4 +134,7 @@ def entry_view(queue: str, entry: Entry, payload: bytes) -> EntryView:
         worker=entry.worker if leased else "",
         deadline_at=to_datetime(entry.deadline_at) if leased else None,
         history=entry.history,
+        key=entry.key,
+        headers=entry.headers or {},
+        redriven=entry.redriven,
     )

@@ -15,6 +15,7 @@ from duraq.journal.journal import FORMAT, HEADER_BYTES, Header
 from duraq.journal.opening import MARKER
 from duraq.journal.poison import NAME as POISON
 from duraq.journal.record import Seal
+from duraq.ledger import Ledger
 from duraq.model import AttemptError, Cause
 from duraq.operations import (
     Bury,
@@ -30,6 +31,7 @@ from duraq.operations import (
     Release,
     Remove,
     Requeue,
+    Restore,
     ResumeQueue,
 )
 from duraq.testing import FakeClock
@@ -41,7 +43,10 @@ ENTRY = Entry(Enqueue("a", b"{}"), 1, 1, None, 0)
 
 # Of each operation one with everything that is optional, and one without.
 OPERATIONS = [
-    (Enqueue("a", b"{}", 1, 2, 3), Enqueue("a", b"{}", 1)),
+    (
+        Enqueue("a", b"{}", 1, 2, 3, key="k", headers={"b": "1", "data": "2"}),
+        Enqueue("a", b"{}", 1),
+    ),
     *((each, each) for each in (Lease("a", 1, 1, "1-0", 1, "b", 1), Lease("a", 1, 1, "", 1, "b", 1))),
     (Extend("a", 1, 1, "b", 1), Extend("a", 1, 1, "b", 1)),
     (Complete("a", 1), Complete("a", 1)),
@@ -49,12 +54,13 @@ OPERATIONS = [
     (Bury("a", 1, Cause.FAILED, ERROR), Bury("a", 1, Cause.FAILED, ERROR)),
     (Release("a", 1, 2), Release("a", 1)),
     (Expire("a"), Expire("a")),
-    (Requeue("a"), Requeue("a")),
+    (Requeue("a", act="b", payload=b"{}"), Requeue("a")),
     (Remove("a"), Remove("a")),
     (PauseQueue("ann", "why"), PauseQueue("ann", "")),
     (ResumeQueue("ann"), ResumeQueue("ann")),
     (Keep("a", b"{}", ENTRY), Keep("a", b"{}", ENTRY)),
-    (Drop(2, 99, 1, None), Drop(2, 99, 1, None)),
+    (Restore("a", b"{}", ENTRY), Restore("a", b"{}", ENTRY)),
+    (Drop(2, 99, 1, None, Ledger()), Drop(2, 99, 1, None)),
     (Seal(2), Seal(2)),
 ]
 

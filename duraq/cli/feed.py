@@ -33,6 +33,11 @@ INPUT_LIMIT = 16 << 20
 @click.option("--delay", type=DURATION, help="Not before that long from now.")
 @click.option("--at", type=MOMENT, help="Not before then.")
 @click.option("--ttl", type=DURATION, help="Expires if nobody completed it by then.")
+@click.option("--key", help="Add nothing if an entry was added under this key before, and print its id.")
+@click.option("--key-window", type=DURATION, help="How long before; default 1d.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="NAME=TEXT", help="Goes with the entry; repeatable."
+)
 @partial(common, without="--jsonl")
 def put(
     queue: str,
@@ -44,6 +49,9 @@ def put(
     delay: timedelta | None,
     at: datetime | None,
     ttl: timedelta | None,
+    key: str | None,
+    key_window: timedelta | None,
+    headers: tuple[str, ...],
 ) -> None:
     """Add an entry to QUEUE and print its id, once it is durable.
 
@@ -51,13 +59,15 @@ def put(
     one that begins with a dash.
     """
     said = settings()
-    if lines and (entry_id or payload not in {None, STDIN}):
+    if lines and (entry_id or key is not None or payload not in {None, STDIN}):
         raise CommandError(
-            Code.USAGE, "--jsonl reads entries from stdin; it goes with neither PAYLOAD nor --id"
+            Code.USAGE, "--jsonl reads entries from stdin; it goes with neither PAYLOAD nor --id nor --key"
         )
     # Read and understood before the storage is opened: bad input leaves nothing behind.
     raw = _read(payload)
     options: dict[str, Any] = {"priority": priority, "delay": delay, "scheduled_for": at, "ttl": ttl}
+    options["headers"] = _headers(headers)
+    once = {"key": key} if key_window is None else {"key": key, "key_window": key_window}
     if lines:
         values = json_lines(raw)
     else:
@@ -68,11 +78,21 @@ def put(
         if lines:
             ids = target.enqueue_many(values, **options)
         else:
-            ids = [target.enqueue(values[0], id=entry_id, **options)]
+            ids = [target.enqueue(values[0], id=entry_id, **once, **options)]
     if said.is_json:
         click.echo(ascii_json({"schema": "duraq.put/1", "queue": queue, "ids": ids}))
     else:
         click.echo("".join(f"{name}\n" for name in ids), nl=False)
+
+
+def _headers(given: tuple[str, ...]) -> dict[str, str] | None:
+    found = {}
+    for each in given:
+        name, equals, text = each.partition("=")
+        if not equals:
+            raise CommandError(Code.USAGE, f"--header {each!r}: NAME=TEXT is needed")
+        found[name] = text
+    return found or None
 
 
 def _read(payload: str | None) -> bytes:

@@ -20,6 +20,9 @@ ENTRY_MORE = (
     "updated_at",
     "ready_at",
     "expires_at",
+    "key",
+    "headers",
+    "redriven",
     "worker",
     "token",
     "deadline_at",
@@ -42,6 +45,9 @@ def entry_row(view: EntryView) -> dict[str, Any]:
         "updated_at": view.updated_at,
         "ready_at": view.ready_at,
         "expires_at": view.expires_at,
+        "key": view.key,
+        "headers": dict(view.headers),
+        "redriven": view.redriven,
         "token": f"{view.queue}/{view.id}/{view.token}" if view.status is EntryStatus.LEASED else None,
         "worker": view.worker or None,
         "deadline_at": view.deadline_at,
@@ -63,6 +69,10 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
         "type": attempt.error.type,
         "message": attempt.error.message,
         "traceback": attempt.error.traceback,
+        "frame": attempt.error.frame or None,
+        "signature": attempt.error.signature or None,
+        "host": attempt.error.host or None,
+        "pid": attempt.pid,
         "worker": attempt.worker or None,
         "started_at": attempt.started_at,
         "ended_at": attempt.ended_at,
@@ -76,6 +86,12 @@ def describe(said: Settings, view: EntryView, life: list[RecordView]) -> str:
     lines.append(f"  enqueued  {when(said, view.created_at)}")
     if view.status is EntryStatus.SCHEDULED and view.ready_at is not None:
         lines.append(f"  ready     {when(said, view.ready_at)}")
+    if view.redriven:
+        lines.append(f"  put back  {view.redriven} times from the dead letters")
+    if view.key is not None:
+        lines.append(f"  key       {safe_text(view.key, 256)}")
+    for name, text in view.headers.items():
+        lines.append(f"  header    {safe_text(name)}: {safe_text(text, 200)}")
     if view.expires_at is not None:
         lines.append(f"  expires   {when(said, view.expires_at)}")
     if view.status is EntryStatus.LEASED and view.deadline_at is not None:
@@ -85,6 +101,9 @@ def describe(said: Settings, view: EntryView, life: list[RecordView]) -> str:
     for attempt in reversed(view.history):
         error = safe_text(f"{attempt.error.type}: {attempt.error.message}", 400)
         lines.append(f"  attempt {attempt.number}  {attempt.cause}  {when(said, attempt.ended_at)}  {error}")
+        if attempt.error.frame:
+            where = f"{attempt.error.frame}  (signature {attempt.error.signature})"
+            lines.append(f"    at {safe_text(where, 600)}")
         if attempt.error.traceback:
             trace = safe_lines(attempt.error.traceback, 20_000).rstrip()
             lines += [f"    {line}" for line in trace.split("\n")]

@@ -23,10 +23,11 @@ from typing import NamedTuple
 
 import orjson
 
+from duraq import snapshot
 from duraq.clock import from_datetime, to_datetime
 from duraq.entry import Entry
 from duraq.errors import NotAStorage
-from duraq.journal import index, record, segment, snapshot
+from duraq.journal import index, record, segment
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import Filter, Index
 from duraq.journal.record import BadRecord

@@ -26,8 +26,8 @@ from zlib import crc32
 
 import orjson
 
+from duraq import snapshot
 from duraq.entry import DEAD, Entry, delivery_order, enqueue_order
-from duraq.journal import snapshot
 
 _MAGIC = 0x3349_5144  # "DQI3"
 _HEADER = Struct("=IQIIIIIIII")

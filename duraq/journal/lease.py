@@ -31,7 +31,7 @@ from duraq.errors import StorageClosed, StorageError, StorageForked
 from duraq.journal import forks
 from duraq.journal.fifo import Descriptor, make_fifo, open_fifo, unlink_if_there
 from duraq.journal.filesystem import RealFileSystem
-from duraq.journal.times import rfc3339
+from duraq.times import rfc3339
 
 _WORKER = re.compile(r"[1-9]\d*-[0-9a-f]{8}")
 _FILE = re.compile(rf"(?P<worker>{_WORKER.pattern})\.(?P<kind>new|json|fifo)")

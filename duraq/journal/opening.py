@@ -11,7 +11,7 @@ import orjson
 from duraq.errors import NotAStorage, UnsupportedVersion
 from duraq.journal import journal
 from duraq.journal.filesystem import FileSystem, SyncFailed
-from duraq.model import QUEUE_NAME, RESERVED_NAMES
+from duraq.model import is_queue_name
 
 FORMAT = 1
 MARKER = "duraq.json"
@@ -103,7 +103,7 @@ def queue_names(fs: FileSystem, root: int) -> list[str]:
     """Directories of that name that have segments; whatever else lies there is left alone."""
     found = []
     for name in fs.names(root):
-        if not QUEUE_NAME.match(name) or name in RESERVED_NAMES:
+        if not is_queue_name(name):
             continue
         try:
             home = fs.open_dir(root, name)

@@ -22,7 +22,7 @@ from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.frame import Frame, Part
 from duraq.journal.overlay import Overlay
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
-from duraq.model import QUEUE_NAME, RESERVED_NAMES
+from duraq.model import is_queue_name
 
 # Only these two may still have grown at the end of a queue: the one that is being sealed and the next.
 _GROWING = 2
@@ -94,12 +94,12 @@ def _look(fs: FileSystem, root: int) -> View:
 
 def queue_names(fs: FileSystem, root: int) -> list[str]:
     """The queues in a storage's directory, sorted."""
-    return [name for name in fs.names(root) if QUEUE_NAME.match(name) and is_queue(fs, root, name)]
+    return [name for name in fs.names(root) if is_queue(fs, root, name)]
 
 
 def is_queue(fs: FileSystem, root: int, name: str) -> bool:
-    """Whether a name that could be a queue's is one's."""
-    if name in RESERVED_NAMES:
+    """Whether there is a queue of that name."""
+    if not is_queue_name(name):
         return False
     try:
         home = fs.open_dir(root, name)

@@ -17,10 +17,8 @@ from zlib import crc32
 
 import orjson
 
+from duraq import snapshot
 from duraq.clock import from_datetime, to_datetime
-from duraq.journal import snapshot
-from duraq.journal.snapshot import restore_error
-from duraq.journal.times import microseconds, rfc3339
 from duraq.ledger import Ledger
 from duraq.model import Cause, Pause
 from duraq.operations import (
@@ -38,8 +36,11 @@ from duraq.operations import (
     Release,
     Remove,
     Requeue,
+    Restore,
     ResumeQueue,
 )
+from duraq.snapshot import of_headers, restore_error
+from duraq.times import microseconds, rfc3339
 
 _SUFFIX = b',"crc":"%08x"}\n'
 SUFFIX_LENGTH = len(_SUFFIX % 0)
@@ -87,15 +88,21 @@ def encode(operation: Operation | Seal, seq: int, at: str) -> bytes:
             extra += f',"ready_at":"{rfc3339(operation.ready_at)}"'
         if operation.expires_at is not None:
             extra += f',"expires_at":"{rfc3339(operation.expires_at)}"'
+        if operation.key is not None:
+            extra += f',"key":{_text(operation.key)}'
+        if operation.headers is not None:
+            extra += f',"headers":{orjson.dumps(of_headers(operation.headers)).decode()}'
         head = f'{{"op":"enqueue","seq":{seq},"at":"{at}","id":"{operation.id}"{extra},"data":'
         body = head.encode() + operation.payload
-    elif type(operation) is Keep:
+    elif isinstance(operation, Keep):
         entry = orjson.dumps(snapshot.of(operation.entry))
-        head = f'{{"op":"keep","seq":{seq},"at":"{at}","id":"{operation.id}","entry":'
+        head = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}","id":"{operation.id}","entry":'
         body = b"".join((head.encode(), entry, _DATA, operation.payload))
     else:
         fields = _ENCODE[type(operation)](operation)
         body = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}"{fields}'.encode()
+        if type(operation) is Requeue and operation.payload is not None:
+            body += _DATA + operation.payload
     return body + _SUFFIX % crc32(body)
 
 
@@ -136,6 +143,11 @@ def _release(o: Release) -> str:
     return f',"id":"{o.id}","token":{o.token}{ready}'
 
 
+def _requeue(o: Requeue) -> str:
+    act = f',"act":"{o.act}"' if o.act else ""
+    return f',"id":"{o.id}","keep_attempts":{"true" if o.keep_attempts else "false"}{act}'
+
+
 def _text(value: str) -> str:
     return orjson.dumps(value).decode()
 
@@ -157,7 +169,7 @@ _ENCODE: dict[type[Any], Callable[[Any], str]] = {
     Bury: _failure,
     Release: _release,
     Expire: lambda o: f',"id":"{o.id}"',
-    Requeue: lambda o: f',"id":"{o.id}","keep_attempts":{"true" if o.keep_attempts else "false"}',
+    Requeue: _requeue,
     Remove: lambda o: f',"id":"{o.id}"',
     Drop: _drop,
     PauseQueue: lambda o: f',"who":{_text(o.who)},"reason":{_text(o.reason)}',
@@ -222,11 +234,11 @@ def check(line: bytes) -> None:
 
 
 def payload(line: bytes) -> bytes:
-    """The payload's bytes in the line of an enqueue or a keep, checksum verified."""
+    """The payload's bytes in the line of a record that has one, checksum verified."""
     check(line)
     start = line.find(_DATA)
     if start < 0:
-        raise BadRecord("not the record of an enqueue or a keep")
+        raise BadRecord("not a record with a payload")
     return line[start + len(_DATA) : -SUFFIX_LENGTH]
 
 
@@ -237,6 +249,10 @@ def _moment(fields: dict[str, Any], key: str) -> int | None:
 
 def _keep(fields: dict[str, Any]) -> Keep:
     return Keep(fields["id"], b"", snapshot.restore(fields["id"], fields["entry"]))
+
+
+def _restore(fields: dict[str, Any]) -> Restore:
+    return Restore(fields["id"], b"", snapshot.restore(fields["id"], fields["entry"]))
 
 
 def _dropped(fields: dict[str, Any]) -> Drop:
@@ -250,7 +266,13 @@ def _dropped(fields: dict[str, Any]) -> Drop:
 
 _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
     "enqueue": lambda f: Enqueue(
-        f["id"], b"", f["priority"], _moment(f, "ready_at"), _moment(f, "expires_at")
+        f["id"],
+        b"",
+        f["priority"],
+        _moment(f, "ready_at"),
+        _moment(f, "expires_at"),
+        key=f.get("key"),
+        headers=f.get("headers"),
     ),
     "lease": lambda f: Lease(
         f["id"],
@@ -273,9 +295,10 @@ _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
     "dead": lambda f: Bury(f["id"], f["token"], Cause(f["cause"]), restore_error(f["error"])),
     "release": lambda f: Release(f["id"], f["token"], _moment(f, "ready_at")),
     "expire": lambda f: Expire(f["id"]),
-    "requeue": lambda f: Requeue(f["id"], f["keep_attempts"]),
+    "requeue": lambda f: Requeue(f["id"], f["keep_attempts"], f.get("act", ""), b"" if "data" in f else None),
     "remove": lambda f: Remove(f["id"]),
     "keep": _keep,
+    "restore": _restore,
     "drop": _dropped,
     "pause": lambda f: PauseQueue(f["who"], f["reason"]),
     "resume": lambda f: ResumeQueue(f["who"]),

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from duraq import snapshot
 from duraq.entry import READY, Entry
 from duraq.errors import StorageDamaged
-from duraq.journal import snapshot
 from duraq.journal.index import Index, Row, is_changed
 from duraq.journal.record import Record
 from duraq.journal.run import Run

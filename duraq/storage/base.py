@@ -31,6 +31,10 @@ class StoredEntry:
     worker: str | None = None
     deadline_at: int | None = None
     history: tuple[Attempt, ...] = ()
+    key: str | None = None
+    headers: dict[str, str] | None = None
+    redriven: int = 0
+    act: str = ""
 
 
 @dataclass(slots=True)

@@ -38,8 +38,8 @@ from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.segment import bytes_on_disk
 from duraq.journal.tail import Group
-from duraq.journal.times import rfc3339
 from duraq.journal.waiters import Waiters
+from duraq.model import is_users
 from duraq.operations import Complete, Keep, Operation, Release
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
@@ -51,6 +51,7 @@ from duraq.storage.flusher import Flusher
 from duraq.storage.fold import NoRoom, TryAgain
 from duraq.storage.upkeep import Upkeep
 from duraq.storage.waiting import KnownQueue, WaitingStorage
+from duraq.times import rfc3339
 
 log = logging.getLogger("duraq")
 
@@ -375,7 +376,7 @@ class FileStorage(WaitingStorage):
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted; see Storage."""
         self._log.check_usable()
-        return self._log.names()
+        return list(filter(is_users, self._log.names()))
 
     def compact(self, queue: str) -> Compacted:
         """Remove what is over from the queue's files, but for the history, and say what that was.

@@ -298,4 +298,8 @@ def stored(entry: Entry, payload: bytes) -> StoredEntry:
         entry.worker if leased else None,
         entry.deadline_at if leased else None,
         entry.history,
+        entry.key,
+        entry.headers,
+        entry.redriven,
+        entry.act,
     )

@@ -11,7 +11,8 @@ from datetime import timedelta
 from duraq.clock import Clock, SystemClock
 from duraq.entry import Entry
 from duraq.errors import StorageClosed
-from duraq.operations import Enqueue, Operation
+from duraq.model import is_users
+from duraq.operations import Operation
 from duraq.state import QueueState
 from duraq.storage.transacting import TransactingStorage
 
@@ -60,7 +61,7 @@ class MemoryStorage(TransactingStorage):
             for operation in operations:
                 seq = self._seq.get(queue, 0) + 1
                 self._seq[queue] = seq
-                payload = operation.payload if isinstance(operation, Enqueue) else None
+                payload = getattr(operation, "payload", None)
                 state.apply(operation, seq, now, payload)
         return 0
 
@@ -130,7 +131,7 @@ class MemoryStorage(TransactingStorage):
         """Names of the queues that exist, sorted; see Storage."""
         with self._turn:
             self._check_usable()
-            return sorted(self._states)
+            return sorted(filter(is_users, self._states))
 
     def close(self) -> None:
         """Forget everything."""

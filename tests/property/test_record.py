@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from duraq import snapshot
 from duraq.clock import to_datetime
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
-from duraq.journal import frame, record, snapshot
+from duraq.journal import frame, record
 from duraq.journal.frame import HEAD_LENGTH, MAGIC, Part
 from duraq.journal.record import BadRecord, Seal, UnknownRecord
-from duraq.journal.times import microseconds, rfc3339
 from duraq.model import Attempt, AttemptError, Cause, Pause
 from duraq.operations import (
     Bury,
@@ -31,8 +31,10 @@ from duraq.operations import (
     Release,
     Remove,
     Requeue,
+    Restore,
     ResumeQueue,
 )
+from duraq.times import microseconds, rfc3339
 
 # -- what there is to write --------------------------------------------------------------------------------
 
@@ -47,7 +49,7 @@ boots = st.uuids().map(str)
 texts = st.text() | st.sampled_from(
     ['"', "\\", '\n",crc":"', "\0", "\u2028", "\U0001f600", ',"data":', "é" * 99]
 )
-errors = st.builds(AttemptError, texts, texts, texts)
+errors = st.builds(AttemptError, texts, texts, texts, *[st.just("") | texts] * 3)
 causes = st.sampled_from(Cause)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | texts,
@@ -62,14 +64,22 @@ attempts = st.builds(
 pauses = st.builds(Pause, times.map(to_datetime), texts, texts)
 
 
+# With one that could pass for the payload's.
+headers = st.dictionaries(
+    st.just("data") | st.from_regex(r"[A-Za-z0-9][\w.-]*", fullmatch=True), texts, min_size=1
+)
+
+
 @st.composite
 def kept(draw):
     """An entry in any state."""
     operation = Enqueue("", b"", draw(st.integers(-(2**31), 2**31 - 1)), draw(maybe_times), draw(maybe_times))
+    operation.key, operation.headers = draw(st.none() | texts), draw(st.none() | headers)
     entry = Entry(operation, draw(numbers), draw(times), None, 0)
     entry.token = draw(numbers)
     entry.attempts, entry.updated_at = draw(numbers), draw(times)
     entry.status = draw(st.sampled_from([READY, SCHEDULED, LEASED, DEAD]))
+    entry.redriven, entry.act = draw(numbers), draw(st.just("") | ids)
     entry.history = tuple(draw(st.lists(attempts, max_size=2)))
     entry.worker, entry.boot, entry.deadline = draw(workers), draw(boots), draw(numbers)
     entry.leased_at, entry.deadline_at = draw(times), draw(times)
@@ -77,7 +87,16 @@ def kept(draw):
 
 
 BUILT = {
-    Enqueue: (ids, payloads, st.integers(-(2**31), 2**31 - 1), maybe_times, maybe_times),
+    Enqueue: (
+        ids,
+        payloads,
+        st.integers(-(2**31), 2**31 - 1),
+        maybe_times,
+        maybe_times,
+        st.just(False),
+        st.none() | texts,
+        st.none() | headers,
+    ),
     Lease: (ids, numbers, numbers, workers, numbers, boots, times),
     Extend: (ids, numbers, numbers, boots, times),
     Complete: (ids, numbers),
@@ -85,11 +104,12 @@ BUILT = {
     Bury: (ids, numbers, causes, errors),
     Release: (ids, numbers, maybe_times),
     Expire: (ids,),
-    Requeue: (ids, st.booleans()),
+    Requeue: (ids, st.booleans(), st.just("") | ids, st.none() | payloads),
     Remove: (ids,),
     PauseQueue: (texts, texts),
     ResumeQueue: (texts,),
     Keep: (ids, payloads, kept()),
+    Restore: (ids, payloads, kept()),
     Drop: (numbers, numbers, numbers, st.none() | pauses),
     Seal: (numbers,),
 }
@@ -110,7 +130,7 @@ def as_read(operation):
     """What of the operation decode gives: the fold has no use for payloads."""
     if isinstance(operation, Keep):
         return operation.id, snapshot.of(operation.entry)
-    return replace(operation, payload=b"") if isinstance(operation, Enqueue) else operation
+    return replace(operation, payload=b"") if getattr(operation, "payload", None) is not None else operation
 
 
 def flipped(data, bit):
@@ -138,8 +158,9 @@ def test_a_record_is_read_as_it_was_written(operation, seq, at):
     assert (as_read(found.operation), found.seq, found.at) == (as_read(operation), seq, at)
 
 
-@given(enqueues, numbers, times)
+@given(enqueues | st.one_of(*(st.builds(kind, *BUILT[kind]) for kind in (Keep, Restore))), numbers, times)
 @example(Enqueue("data", b'",\\"data\\":"'), 1, 0)
+@example(Enqueue("a", b"1", headers={"b": "2", "data": "3"}), 1, 0)
 def test_a_payload_is_read_as_it_was_written(operation, seq, at):
     """The payload's bytes come back as they were."""
     line = record.encode(operation, seq, rfc3339(at))

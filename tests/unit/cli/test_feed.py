@@ -160,3 +160,25 @@ def test_pause_unknown(duraq, queue):
     assert duraq("pause", "jobs", "nosuch").exit_code == Code.NOT_FOUND
     assert queue.paused is None
     assert duraq.ok("ls", "-o", "ids") == "jobs\n"
+
+
+def test_put_once(duraq, queue):
+    """put with a key adds one entry, however often it is called, and prints the same id each time."""
+    first = duraq.ok("put", "jobs", '"a"', "--key", "order 17")
+    assert duraq.ok("put", "jobs", '"a"', "--key", "order 17", "--key-window", "2h") == first
+    assert len(queue) == 1
+
+
+def test_put_headers(duraq):
+    """put writes headers, and show and ls give them back."""
+    entry_id = duraq.ok("put", "jobs", '"a"', "--header", "trace=1=2", "--header", "b=").strip()
+    (row,) = duraq.json("ls", "jobs")["rows"]
+    assert row["headers"] == {"trace": "1=2", "b": ""}
+    assert "trace: 1=2" in duraq.at_terminal("show", entry_id)[1]
+
+
+@pytest.mark.parametrize("arguments", [("--header", "a"), ("--header", "a b=c"), ("--key", "")])
+def test_put_refuses(duraq, queue, arguments):
+    """A header without a value or with a bad name, and an empty key, are refused, and nothing is written."""
+    assert duraq("put", "jobs", '"a"', *arguments).exit_code == Code.USAGE
+    assert len(queue) == 0

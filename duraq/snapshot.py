@@ -1,4 +1,7 @@
-"""An entry as JSON: in a keep record, in a checkpoint, in an index if it is no longer as its record says."""
+"""An entry as JSON: in a keep record, in a checkpoint, in an index if it is no longer as its record says.
+
+Also what an error is in JSON, and what its user says of an entry.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from typing import Any
 
 from duraq.clock import from_datetime, to_datetime
 from duraq.entry import DEAD, LEASED, READY, Entry
-from duraq.journal.times import microseconds, rfc3339
 from duraq.model import Attempt, AttemptError, Cause
 from duraq.operations import Enqueue
+from duraq.times import microseconds, rfc3339
 
 Snapshot = dict[str, Any]
 
@@ -27,11 +30,22 @@ def of(entry: Entry) -> Snapshot:
         found["ready_at"] = rfc3339(entry.ready_at)
     if entry.expires_at is not None:
         found["expires_at"] = rfc3339(entry.expires_at)
+    if entry.key is not None:
+        found["key"] = entry.key
+    if entry.headers is not None:
+        found["headers"] = of_headers(entry.headers)
     if not entry.token:
         return found
-    found["updated_at"] = rfc3339(entry.updated_at)
-    found["token"] = entry.token
-    found["attempts"] = entry.attempts
+    return found | _lived(entry)
+
+
+def _lived(entry: Entry) -> Snapshot:
+    """What has become of it since it was first leased."""
+    found: Snapshot = {
+        "updated_at": rfc3339(entry.updated_at),
+        "token": entry.token,
+        "attempts": entry.attempts,
+    }
     if entry.status is DEAD:
         found["dead"] = True
     if entry.status is LEASED:
@@ -42,6 +56,10 @@ def of(entry: Entry) -> Snapshot:
             "deadline": entry.deadline,
             "boot": entry.boot,
         }
+    if entry.redriven:
+        found["redriven"] = entry.redriven
+    if entry.act:
+        found["act"] = entry.act
     if entry.history:
         found["history"] = [_attempt(attempt) for attempt in entry.history]
     return found
@@ -59,12 +77,15 @@ def restore(entry_id: str, found: Snapshot, where: Any = None, position: int = 0
         found["priority"],
         None if ready_at is None else microseconds(ready_at),
         None if expires_at is None else microseconds(expires_at),
+        key=found.get("key"),
+        headers=found.get("headers"),
     )
     entry = Entry(operation, found["order"], microseconds(found["created_at"]), where, position)
     if "token" not in found:
         return entry
     entry.updated_at = microseconds(found["updated_at"])
     entry.token, entry.attempts = found["token"], found["attempts"]
+    entry.redriven, entry.act = found.get("redriven", 0), found.get("act", "")
     entry.status = DEAD if found.get("dead") else READY
     entry.history = tuple(_restore_attempt(attempt) for attempt in found.get("history", ()))
     lease = found.get("lease")
@@ -80,12 +101,29 @@ def restore(entry_id: str, found: Snapshot, where: Any = None, position: int = 0
 
 def of_error(error: AttemptError) -> dict[str, str]:
     """An attempt's error as JSON values."""
-    return {"type": error.type, "message": error.message, "traceback": error.traceback}
+    found = {"type": error.type, "message": error.message, "traceback": error.traceback}
+    more = (("frame", error.frame), ("signature", error.signature), ("host", error.host))
+    return found | {name: text for name, text in more if text}
 
 
 def restore_error(found: dict[str, str]) -> AttemptError:
     """It again."""
-    return AttemptError(found["type"], found["message"], found["traceback"])
+    return AttemptError(
+        found["type"],
+        found["message"],
+        found["traceback"],
+        found.get("frame", ""),
+        found.get("signature", ""),
+        found.get("host", ""),
+    )
+
+
+def of_headers(headers: dict[str, str]) -> dict[str, str]:
+    """An entry's headers as they are written.
+
+    One of the name ``data`` comes first: then no record has a ``,"data":`` before the one of its payload.
+    """
+    return {"data": headers["data"], **headers} if "data" in headers else headers
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
