@@ -61,8 +61,9 @@ ENDED = {
 }
 
 MINUTE = 60_000_000  # microseconds
-# Name, minutes in a row, rows that are kept. A rate over an hour touches 61 minutes.
-LEVELS = (("minutes", 1, 64), ("tens", 10, 144), ("hours", 60, 168))
+# Name, minutes in a row, rows that are kept. A rate over an hour touches 61 minutes, and must not touch the
+# ten minutes that those before it were added to; the same goes for a day, of tens.
+LEVELS = (("minutes", 1, 72), ("tens", 10, 152), ("hours", 60, 168))
 
 # The upper bounds of durations that are counted together, in microseconds; what is longer is one more.
 BOUNDS = tuple(
