@@ -82,7 +82,8 @@ class Durations:
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
-        self.total = 0
+        # Not a whole number: of a deep and busy queue that would outgrow what JSON holds.
+        self.total = 0.0
 
     def add(self, duration: int) -> None:
         """It took so long, once more."""
@@ -90,14 +91,15 @@ class Durations:
         self.counts[bisect_left(BOUNDS, duration)] += 1
         self.total += duration
 
-    def image(self) -> list[int]:
+    def image(self) -> list[float | int]:
         return [self.total, *_short(self.counts)]
 
     @classmethod
-    def of(cls, image: Sequence[int]) -> Self:
+    def of(cls, image: Any) -> Self:
         self = cls()
-        self.total, *counts = _checked(image)
-        self.counts = _row(counts, len(self.counts))
+        total, *counts = image
+        self.total = float(total)
+        self.counts = _row(_checked(counts), len(self.counts))
         return self
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 import orjson
 import uuid_utils
 
-from duraq import failure, options
+from duraq import failure, options, tracing
 from duraq.clock import to_datetime
 from duraq.errors import DuraqError, InvalidOption, InvalidPayload, NotLeased, PayloadUndecodable, QueueError
 from duraq.keys import enqueue_once
@@ -115,6 +116,8 @@ class Queue(Generic[T]):
             )
         if headers is not None:
             entry.headers = options.headers(headers)
+        if tracing.API in sys.modules:
+            entry.headers = tracing.with_trace(entry.headers)
         if key is not None:
             entry.key = options.key(key)
             window = options.duration("key_window", key_window)
@@ -139,6 +142,8 @@ class Queue(Generic[T]):
         """
         priority, ready_at, expires_at = self._options(priority, delay, scheduled_for, ttl)
         carried = None if headers is None else options.headers(headers)
+        if tracing.API in sys.modules:
+            carried = tracing.with_trace(carried)
         encode = self._codec.encode
         payloads: list[bytes] = []
         try:
@@ -279,10 +284,10 @@ class Queue(Generic[T]):
         try:
             if transactional:
                 with self._storage.transaction():
-                    handler(entry)
+                    tracing.call(handler, entry)
                     self.mark_completed(entry)
                 return entry
-            handler(entry)
+            tracing.call(handler, entry)
         except Exception as error:
             self.mark_failed(entry, error)
             raise

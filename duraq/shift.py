@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from duraq import tracing
 from duraq.errors import (
     LeaseLost,
     StorageClosed,
@@ -83,7 +85,7 @@ class Shift(Generic[T]):
         self.inbox = inbox
         self.error: BaseException | None = None  # the first that a thread ended with
         self._queues = deque(queues)
-        self._handler = handler
+        self._handler: Callable[[QueueEntry[T]], object] = partial(tracing.call, handler)
         self._backoff = backoff
         self._transactional = transactional
         self._drain = drain

@@ -13,7 +13,10 @@ import duraq
 from duraq import errors
 
 # What only some programs need; importing it would cost every program time and memory.
-HEAVY = {"textual", "rich", "watchfiles", "msgspec", "click", "anyio", "asyncio", "pydantic", "attrs"}
+HEAVY = {"textual", "rich", "watchfiles", "msgspec", "click", "anyio", "asyncio", "pydantic", "attrs"} | {
+    "prometheus_client",
+    "opentelemetry",
+}
 # Modules become attributes of their package when they are imported; of those some happen to be.
 MODULES = {module.name for module in iter_modules(duraq.__path__)} | {"importlib"} | {"TYPE_CHECKING", "Any"}
 

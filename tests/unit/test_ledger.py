@@ -4,6 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +42,14 @@ def test_buckets(duration, bucket):
     durations.add(duration)
     assert durations.counts.index(1) == bucket
     assert durations.total == max(duration, 0)
+
+
+def test_a_sum_has_no_end():
+    """However long all that is measured takes together, it can be written."""
+    durations = Durations()
+    for _ in range(1000):
+        durations.add(10**18)
+    assert orjson.loads(orjson.dumps(durations.image())) == durations.image()
 
 
 def test_quantiles_of_nothing():
@@ -154,7 +163,16 @@ def test_a_later_version_may_count_more():
 
 
 @pytest.mark.parametrize(
-    "broken", [{"wait": []}, {"wait": None}, {"minutes": [[]]}, {"before": ["a"]}, {"completed_at": None}]
+    "broken",
+    [
+        {"wait": []},
+        {"run": [0, "x"]},
+        {"run": ["x"]},
+        {"wait": None},
+        {"minutes": [[]]},
+        {"before": ["a"]},
+        {"completed_at": None},
+    ],
 )
 def test_what_is_no_image(broken):
     """Anything else is an error that decoders expect."""
