@@ -15,8 +15,8 @@ from duraq.model import EntryStatus
 from duraq.storage.base import Storage, StoredEntry
 from duraq.views import LeaseView, QueueView
 
-# A path is looked at like the storage that lies there. An Inspector is refreshed by each check, which then reads
-# only what was added; it is for one thread.
+# A path stands for the storage that lies there. An Inspector is for one thread; each check refreshes it,
+# and reads only what was added since.
 Source = Storage | Inspector | str | os.PathLike[str]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from duraq.errors import StorageDamaged
-from duraq.journal import journal, opening, poison, refusal
+from duraq.journal import journal, opening, poison, reading, refusal
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem, RealFileSystem, Space
 from duraq.journal.reading import ReaderFileSystem
@@ -143,13 +143,15 @@ class Probe:
     def refused(self) -> list[str]:
         """The queues that are refused, because they have lost durable lines."""
         found = []
-        for name in opening.queue_names(self._fs, self._root):
-            home = self._fs.open_dir(self._root, name)
-            try:
-                if refusal.is_refused(self._fs, home):
-                    found.append(name)
-            finally:
-                self._fs.close(home)
+        for name in reading.queue_names(self._fs, self._root):
+            # One that we may not look into is not ours to judge; one that is just being removed, nobody's.
+            with suppress(OSError):
+                home = self._fs.open_dir(self._root, name)
+                try:
+                    if refusal.is_refused(self._fs, home):
+                        found.append(name)
+                finally:
+                    self._fs.close(home)
         return found
 
 
