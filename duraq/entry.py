@@ -77,6 +77,12 @@ class Entry:
         # Whether an item of the ready heap stands for this entry; there is never more than one.
         self.queued = False
 
+    @property
+    def ready_since(self) -> int:
+        """Since when it could have been leased, if it is ready."""
+        ready_at, updated_at = self.ready_at, self.updated_at
+        return updated_at if ready_at is None or ready_at < updated_at else ready_at
+
     def __lt__(self, other: Entry) -> bool:
         # Heap items of one entry can tie in all that stands before it.
         return self.seq < other.seq

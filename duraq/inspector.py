@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
+from dataclasses import replace
 from typing import Self
 
 from duraq.clock import Clock, SystemClock, to_datetime
@@ -24,7 +24,9 @@ from duraq.journal.lease import WorkerPresence
 from duraq.journal.lines import Follower, Line, Lines
 from duraq.journal.reading import ReaderFileSystem
 from duraq.journal.record import Record, Seal
-from duraq.journal.segment import Gap
+from duraq.journal.segment import Gap, bytes_on_disk
+from duraq.journal.waiters import count_living
+from duraq.metrics import QueueMetrics, measure
 from duraq.model import Counts, EntryStatus, Pause, is_users
 from duraq.operations import Complete, Expire, Remove
 from duraq.options import ENTRY_ID
@@ -72,6 +74,11 @@ class Inspector:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def clock(self) -> Clock:
+        """What it tells ages and deadlines by."""
+        return self._clock
+
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
         self._reader.close()
@@ -96,6 +103,10 @@ class Inspector:
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted."""
         return self._reader.queues()
+
+    def check_queue(self, queue: str) -> None:
+        """Raise QueueNotFound unless there is one."""
+        self._reader.check_queue(queue)
 
     def counts(self, queue: str) -> Counts:
         """Entries by state. Raises QueueNotFound, StorageDamaged."""
@@ -128,6 +139,17 @@ class Inspector:
             tuple(self._leases_of(state)),
             self._waiting(queue),
             folded.problem,
+        )
+
+    def metrics(self, queue: str) -> QueueMetrics:
+        """The queue in numbers. Raises what keeps it from being read: half of them would be wrong."""
+        state = self._reader.state(queue)
+        found = measure(state, self._clock.now(), sum(entry.where[2] for entry in state.entries.values()))
+        return replace(
+            found,
+            bytes_on_disk=bytes_on_disk(self._reader.fs, self._reader.root, queue),
+            workers=sum(self.is_alive(worker) is True for worker in state.leased if worker),
+            waiting=self._waiting(queue),
         )
 
     def leases(self, queue: str | None = None) -> list[LeaseView]:
@@ -166,16 +188,8 @@ class Inspector:
                 )
 
     def _waiting(self, queue: str) -> int:
-        """Consumers that block on the queue. A dead one's FIFO stays until somebody meets it."""
-        fs, root = self._reader.view.fs, self._reader.view.root
-        with ExitStack() as opened, suppress(OSError):
-            home = fs.open_dir(root, queue)
-            opened.callback(fs.close, home)
-            directory = fs.open_dir(home, "waiters")
-            opened.callback(fs.close, directory)
-            names = [name for name in fs.names(directory) if name.endswith(".fifo")]
-            return sum(Path("/proc", name.split("-")[1]).exists() for name in names)
-        return 0
+        """Consumers that block on the queue."""
+        return count_living(self._reader.view.fs, self._reader.view.root, queue)
 
     # -- entries ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order
+from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order, enqueue_order
 from duraq.model import Counts, EntryStatus
 from duraq.operations import Drop, Enqueue, Operation, PauseQueue, ResumeQueue
 from duraq.state import QueueState, check_group
@@ -140,3 +140,6 @@ class _Below:
         for entry in self._below.all_of(status):
             if entry.id not in self._taken and entry.status is not LEASED:
                 yield entry
+
+    def by_age(self) -> Iterator[Entry]:
+        return iter(sorted(self.walk(READY), key=enqueue_order))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from duraq.entry import Entry
+from duraq.ledger import Ledger
 from duraq.model import AttemptError, Cause, Pause
 
 
@@ -181,8 +182,8 @@ class Restore(Keep):
 class Drop:
     """Nothing that is written before the record ``first`` is needed: it may be gone.
 
-    ``bytes`` is how much that was since the last drop. ``tokens`` and ``pause`` are the queue's, for what set
-    them may be gone as well.
+    ``bytes`` is how much that was since the last drop. ``tokens``, ``pause`` and ``ledger`` are the queue's,
+    for what set them may be gone as well. ``ledger`` is read from the record, or the one of the fold.
     """
 
     op: ClassVar[str] = "drop"
@@ -190,6 +191,7 @@ class Drop:
     bytes: int
     tokens: int
     pause: Pause | None
+    ledger: Ledger | None = None
 
 
 Operation = (

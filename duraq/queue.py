@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -13,10 +14,11 @@ from typing import Any, Generic, TypeVar, cast, overload
 import orjson
 import uuid_utils
 
-from duraq import failure, options
+from duraq import failure, options, tracing
 from duraq.clock import to_datetime
 from duraq.errors import DuraqError, InvalidOption, InvalidPayload, NotLeased, PayloadUndecodable, QueueError
 from duraq.keys import enqueue_once
+from duraq.metrics import QueueMetrics
 from duraq.model import AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry, check_queue_name
 from duraq.operations import (
     Bury,
@@ -112,6 +114,8 @@ class Queue(Generic[T]):
             )
         if headers is not None:
             entry.headers = options.headers(headers)
+        if tracing.API in sys.modules:
+            entry.headers = tracing.with_trace(entry.headers)
         if key is not None:
             entry.key = options.key(key)
             window = options.duration("key_window", key_window)
@@ -136,6 +140,8 @@ class Queue(Generic[T]):
         """
         priority, ready_at, expires_at = self._options(priority, delay, scheduled_for, ttl)
         carried = None if headers is None else options.headers(headers)
+        if tracing.API in sys.modules:
+            carried = tracing.with_trace(carried)
         encode = self._codec.encode
         payloads: list[bytes] = []
         try:
@@ -276,10 +282,10 @@ class Queue(Generic[T]):
         try:
             if transactional:
                 with self._storage.transaction():
-                    handler(entry)
+                    tracing.call(handler, entry)
                     self.mark_completed(entry)
                 return entry
-            handler(entry)
+            tracing.call(handler, entry)
         except Exception as error:
             self.mark_failed(entry, error)
             raise
@@ -308,6 +314,10 @@ class Queue(Generic[T]):
     def counts(self) -> Counts:
         """Entries by state."""
         return self._storage.counts(self.name)
+
+    def metrics(self) -> QueueMetrics:
+        """The queue in numbers: what it holds, what ever happened in it, how fast, how long it took."""
+        return self._storage.metrics(self.name)
 
     def peek(self, limit: int = 1) -> list[QueueEntry[T]]:
         """The entries that would be delivered next; leases nothing."""

@@ -67,6 +67,9 @@ class Shelf(Protocol):
     def walk(self, status: EntryStatus | None) -> Iterator[Entry]:
         """Entries in that state (None: all): ready ones in the order of delivery, others as enqueued."""
 
+    def by_age(self) -> Iterator[Entry]:
+        """The ready ones, as enqueued."""
+
 
 class EmptyShelf:
     """For a fold that keeps everything in memory."""
@@ -103,4 +106,7 @@ class EmptyShelf:
         return Counts()
 
     def walk(self, status: EntryStatus | None) -> Iterator[Entry]:  # noqa: ARG002 - as above
+        return iter(())
+
+    def by_age(self) -> Iterator[Entry]:
         return iter(())

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from duraq import tracing
 from duraq.errors import LeaseLost, StorageDamaged, StorageError
 from duraq.lease_keeper import Held, LeaseKeeper, Uncommitted
 from duraq.model import EntryStatus, QueueEntry
@@ -54,7 +56,7 @@ class Shift(Generic[T]):
         self.inbox = inbox
         self.error: BaseException | None = None  # the first that a thread ended with
         self._rota = Rota(queues)
-        self._handler = handler
+        self._handler: Callable[[QueueEntry[T]], object] = partial(tracing.call, handler)
         self._transactional = transactional
         self._drain = drain
         self._keeper = LeaseKeeper()

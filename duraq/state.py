@@ -17,6 +17,8 @@ from typing import Any
 from duraq.clock import to_datetime
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order, enqueue_order
 from duraq.errors import DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
+from duraq.ledger import DEAD as DIED
+from duraq.ledger import ENQUEUED, EXPIRED, REMOVED, REQUEUED, RESTORED, Ledger
 from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
     Bury,
@@ -55,6 +57,7 @@ class QueueState:
         # The highest token ever given: an id may be used again, a token never is.
         self.tokens = 0
         self.leased: dict[str, dict[str, Entry]] = {}  # by worker, then id
+        self.ledger = Ledger()  # what has happened so far, in numbers
         self.shelve(EmptyShelf())
 
     def shelve(self, shelf: Shelf) -> None:
@@ -325,12 +328,14 @@ class QueueState:
                 self.apply(operation, seq, at, where, position)
             seq += 1
         if added:
+            self.ledger.count(ENQUEUED, at, added)
             self._tally[READY] += added
             self._ready.prune(self._tally[READY])
 
     def _enqueue(self, operation: Enqueue, seq: int, at: int, where: Any, position: int) -> None:
         entry = Entry(operation, seq, at, where, position)
         self.entries[entry.id] = entry
+        self.ledger.count(ENQUEUED, at)
         if entry.expires_at is not None:
             self._watch_expiry(entry, entry.expires_at)
         if entry.ready_at is None:
@@ -343,6 +348,7 @@ class QueueState:
         self._tally[entry.status] -= 1
         self._tally[LEASED] += 1
         entry.status = LEASED
+        self.ledger.wait.add(at - entry.ready_since)
         entry.attempts, entry.token, entry.worker = operation.attempt, operation.token, operation.worker
         entry.leased_at = entry.updated_at = at
         self.tokens = max(self.tokens, operation.token)
@@ -354,8 +360,10 @@ class QueueState:
         entry.updated_at = at
         self._set_deadline(entry, operation)
 
-    def _complete(self, operation: Complete, _seq: int, _at: int, _where: Any, _position: int) -> None:
-        self._unlease(self.entries[operation.id])
+    def _complete(self, operation: Complete, _seq: int, at: int, _where: Any, _position: int) -> None:
+        entry = self.entries[operation.id]
+        self._unlease(entry)
+        self.ledger.complete(entry.leased_at, at)
         self._drop(operation.id)
 
     def _fail(self, operation: Fail, _seq: int, at: int, _where: Any, _position: int) -> None:
@@ -370,6 +378,7 @@ class QueueState:
         self._unlease(entry)
         entry.status = DEAD
         self._tally[DEAD] += 1
+        self.ledger.count(DIED, at)
 
     def _release(self, operation: Release, _seq: int, at: int, _where: Any, _position: int) -> None:
         entry = self.entries[operation.id]
@@ -382,6 +391,7 @@ class QueueState:
         entry = self.entries.get(operation.id) or self._unshelve(operation.id, at)
         self._tally[entry.status] -= 1
         self._drop(operation.id)
+        self.ledger.count(EXPIRED, at)
 
     def _requeue(self, operation: Requeue, _seq: int, at: int, where: Any, position: int) -> None:
         entry = self.entries.get(operation.id) or self._unshelve(operation.id, at)
@@ -396,12 +406,14 @@ class QueueState:
         # A person wants it tried, so its TTL, which may have passed while it lay dead, no longer holds.
         entry.expires_at = None
         self._return(entry, None)
+        self.ledger.count(REQUEUED, at)
 
     def _remove(self, operation: Remove, _seq: int, at: int, _where: Any, _position: int) -> None:
         if operation.id not in self.entries:
             self._unshelve(operation.id, at)
         self._tally[DEAD] -= 1
         self._drop(operation.id)
+        self.ledger.count(REMOVED, at)
 
     def _pause(self, operation: PauseQueue, _seq: int, at: int, _where: Any, _position: int) -> None:
         self.pause = Pause(to_datetime(at), operation.who, operation.reason)
@@ -418,13 +430,16 @@ class QueueState:
         self.shelf.replace(operation.id, operation.entry.seq)
         self._admit(operation.entry, where, position)
 
-    def _restore(self, operation: Restore, _seq: int, _at: int, where: Any, position: int) -> None:
+    def _restore(self, operation: Restore, _seq: int, at: int, where: Any, position: int) -> None:
         # A copy: in a transaction the same operation is folded more than once.
         self._admit(copy(operation.entry), where, position)
+        self.ledger.count(RESTORED, at)
 
     def _drop_before(self, operation: Drop, _seq: int, _at: int, _where: Any, _position: int) -> None:
         self.tokens = max(self.tokens, operation.tokens)
         self.pause = operation.pause
+        # Whoever begins here knows no more; a version that kept no numbers has left none to begin with.
+        self.ledger = Ledger() if operation.ledger is None else operation.ledger
 
     # -- pieces of the fold ----------------------------------------------------------------------------
 
@@ -515,6 +530,7 @@ class QueueState:
         )
         entry.history = (*entry.history, attempt)
         entry.updated_at = at
+        self.ledger.end(cause, entry.leased_at, at)
 
     def _drop(self, entry_id: str) -> None:
         entry = self.entries.pop(entry_id)

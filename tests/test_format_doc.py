@@ -15,6 +15,7 @@ from duraq.journal.journal import FORMAT, HEADER_BYTES, Header
 from duraq.journal.opening import MARKER
 from duraq.journal.poison import NAME as POISON
 from duraq.journal.record import Seal
+from duraq.ledger import Ledger
 from duraq.model import AttemptError, Cause
 from duraq.operations import (
     Bury,
@@ -59,7 +60,7 @@ OPERATIONS = [
     (ResumeQueue("ann"), ResumeQueue("ann")),
     (Keep("a", b"{}", ENTRY), Keep("a", b"{}", ENTRY)),
     (Restore("a", b"{}", ENTRY), Restore("a", b"{}", ENTRY)),
-    (Drop(2, 99, 1, None), Drop(2, 99, 1, None)),
+    (Drop(2, 99, 1, None, Ledger()), Drop(2, 99, 1, None)),
     (Seal(2), Seal(2)),
 ]
 

@@ -5,7 +5,8 @@ Beside each segment, under its number, once it was sealed:
     00000000000000000001.jsonl         the segment
     00000000000000000001.index         the entries that nobody held then (``duraq.journal.index``)
     00000000000000000001.checkpoint    one line of JSON with a record's checksum: the runs that something is
-                                       left of, the entries that were held, the pause, the highest token
+                                       left of, the entries that were held, the pause, the highest token,
+                                       what has happened in numbers
 
 Derived, all of it: the newest checkpoint that is whole counts, two are kept, and without any the records are
 folded from the first. None of this is synced when it is written: what a power cut takes is made again. That
@@ -32,13 +33,14 @@ from duraq.journal.index import Filter, Index
 from duraq.journal.record import BadRecord
 from duraq.journal.run import Run
 from duraq.journal.segment import SealAt, Where
+from duraq.ledger import Ledger
 from duraq.model import Pause
 
 log = logging.getLogger("duraq")
 
 # Whoever is short of these cannot read a file that is all right; any other error means that it is not.
 _SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-FORMAT = 2
+FORMAT = 3
 SUFFIX = ".checkpoint"
 INDEX_SUFFIX = ".index"
 
@@ -60,6 +62,7 @@ class Checkpoint(NamedTuple):
     known_from: Where | None
     tokens: int
     pause: Pause | None
+    ledger: Ledger
     leased: list[Entry]
     runs: list[Run]
     finished: list[int]
@@ -90,6 +93,7 @@ def save(fs: FileSystem, directory: int, checkpoint: Checkpoint) -> None:
         "known_from": checkpoint.known_from,
         "tokens": checkpoint.tokens,
         "pause": None if pause is None else [from_datetime(pause.at), pause.who, pause.reason],
+        "ledger": checkpoint.ledger.image(),
         "leased": [[entry.id, snapshot.of(entry), list(entry.where)] for entry in checkpoint.leased],
         "runs": [run.image() for run in checkpoint.runs],
         "finished": checkpoint.finished,
@@ -191,6 +195,7 @@ def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoi
             None if fields["known_from"] is None else tuple(fields["known_from"]),
             fields["tokens"],
             None if pause is None else Pause(to_datetime(pause[0]), *pause[1:]),
+            Ledger.of(fields["ledger"]),
             [
                 snapshot.restore(entry_id, entry, tuple(where), position)
                 for entry_id, entry, where in fields["leased"]

@@ -48,7 +48,9 @@ def is_worth_it(folded: Folded, history: History) -> bool:
 
 
 def _is_longer(folded: Folded, history: History, times: float, more: int) -> bool:
-    allowed = times * folded.live_bytes + more + history.get("bytes", 0)
+    # What a compaction writes itself is no reason for the next one, however short the segments are.
+    drops = 2 * folded.state.ledger.length
+    allowed = times * folded.live_bytes + more + drops + history.get("bytes", 0)
     return _may_go(folded) and _total(folded) > allowed
 
 

@@ -157,6 +157,7 @@ class Folded:
         segments.first, segments.sealed_bytes = found.first, found.bytes
         segments.known_from = found.known_from
         self.state.resume(found.tokens, found.pause, found.leased)
+        self.state.ledger = found.ledger
         self._runs = self._shelf(found.runs, position)
         self.state.shelve(self._runs)
 
@@ -289,6 +290,7 @@ class Folded:
                 self.segments.known_from,
                 state.tokens,
                 state.pause,
+                state.ledger,
                 leased,
                 runs,
                 self._runs.finished,

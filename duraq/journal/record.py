@@ -19,6 +19,7 @@ import orjson
 
 from duraq import snapshot
 from duraq.clock import from_datetime, to_datetime
+from duraq.ledger import Ledger
 from duraq.model import Cause, Pause
 from duraq.operations import (
     Bury,
@@ -156,7 +157,8 @@ def _drop(o: Drop) -> str:
     if o.pause is not None:
         at = rfc3339(from_datetime(o.pause.at))
         pause = f'{{"at":"{at}","who":{_text(o.pause.who)},"reason":{_text(o.pause.reason)}}}'
-    return f',"first":{o.first},"bytes":{o.bytes},"tokens":{o.tokens},"pause":{pause}'
+    ledger = "" if o.ledger is None else f',"ledger":{orjson.dumps(o.ledger.image()).decode()}'
+    return f',"first":{o.first},"bytes":{o.bytes},"tokens":{o.tokens},"pause":{pause}{ledger}'
 
 
 _ENCODE: dict[type[Any], Callable[[Any], str]] = {
@@ -258,7 +260,8 @@ def _dropped(fields: dict[str, Any]) -> Drop:
     pause = None
     if found is not None:
         pause = Pause(to_datetime(microseconds(found["at"])), found["who"], found["reason"])
-    return Drop(fields["first"], fields["bytes"], fields["tokens"], pause)
+    ledger = Ledger.of(fields["ledger"]) if "ledger" in fields else None
+    return Drop(fields["first"], fields["bytes"], fields["tokens"], pause, ledger)
 
 
 _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {

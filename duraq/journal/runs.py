@@ -389,6 +389,11 @@ class Runs:
         for run, row in rows:
             yield self._entry(run, row)
 
+    def by_age(self) -> Iterator[Entry]:
+        """The ready ones, as enqueued."""
+        for run, row in self._in_order(READY):
+            yield self._entry(run, row)
+
     def _in_order(self, status: EntryStatus | None) -> Iterator[tuple[Run, int]]:
         """Rows in the order they were enqueued in; a run is gone into when its first one may be next."""
         runs = [run for run in self._runs.values() if run.has(status)]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from duraq.errors import StorageDamaged
+from duraq.errors import NotAStorage, StorageDamaged
 from duraq.journal import record
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.record import BadRecord, Record
@@ -97,6 +97,27 @@ def numbers_in(names: Iterable[str], suffix: str = SUFFIX) -> list[int]:
         if name.endswith(suffix) and len(stem) == 20 and stem.isascii() and stem.isdigit():
             found.append(int(stem))
     return found
+
+
+def bytes_on_disk(file_system: FileSystem, root: int, queue: str) -> int:
+    """How long the queue's segments are, all together, with what lies beside them."""
+    with ExitStack() as opened:
+        home = file_system.open_dir(root, queue)
+        opened.callback(file_system.close, home)
+        directory = file_system.open_dir(home, "segments")
+        opened.callback(file_system.close, directory)
+        return sum(_length(file_system, directory, name) for name in file_system.names(directory))
+
+
+def _length(file_system: FileSystem, directory: int, name: str) -> int:
+    try:
+        fd = file_system.open_file(directory, name, writable=False)
+    except (FileNotFoundError, NotAStorage):
+        return 0  # removed meanwhile, or none of ours
+    try:
+        return file_system.size(fd)
+    finally:
+        file_system.close(fd)
 
 
 def any_segment(file_system: FileSystem, root: int, queue: str) -> bool:

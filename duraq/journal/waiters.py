@@ -22,6 +22,7 @@ import re
 import select
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -29,7 +30,7 @@ from typing import Self
 from duraq.errors import NotAStorage
 from duraq.journal import forks
 from duraq.journal.fifo import Descriptor, make_fifo, open_fifo, unlink_if_there
-from duraq.journal.filesystem import RealFileSystem
+from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.lease import Watch
 
 _NAME = re.compile(r"\d{20}-(?P<pid>[1-9]\d*)-\d+\.(new|fifo)")
@@ -93,6 +94,18 @@ class Waiters:
         ours, self.ours = self.ours, set()
         for waiter in ours:
             os.close(waiter.fileno())
+
+
+def count_living(file_system: FileSystem, root: int, queue: str) -> int:
+    """How many wait for the queue, as far as one may know; a dead one counts until its pid is gone."""
+    with ExitStack() as opened, suppress(OSError):
+        home = file_system.open_dir(root, queue)
+        opened.callback(file_system.close, home)
+        directory = file_system.open_dir(home, "waiters")
+        opened.callback(file_system.close, directory)
+        found = [_NAME.fullmatch(name) for name in file_system.names(directory)]
+        return sum(Path("/proc", each["pid"]).exists() for each in found if each)
+    return 0
 
 
 class Waiter:

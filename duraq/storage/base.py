@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from duraq.clock import Clock
+from duraq.metrics import QueueMetrics
 from duraq.model import Attempt, Cause, Counts, EntryStatus, Pause
 from duraq.operations import Operation
 
@@ -157,6 +158,12 @@ class Storage(Protocol):
 
     def counts(self, queue: str) -> Counts:
         """Entries by state, as of now. An unknown queue counts zero."""
+
+    def metrics(self, queue: str) -> QueueMetrics:
+        """The queue in numbers, as of now; in a transaction without what is not committed yet.
+
+        An unknown queue has had nothing.
+        """
 
     def paused(self, queue: str) -> Pause | None:
         """Who paused the queue, or None."""

@@ -15,6 +15,7 @@ from duraq.journal.folded import Folded
 from duraq.journal.log import Log
 from duraq.operations import Drop, Keep, Operation
 from duraq.shelf import Mislaid
+from duraq.state import QueueState
 from duraq.storage.fold import NoRoom, TryAgain
 from duraq.storage.upkeep import Upkeep
 
@@ -144,7 +145,7 @@ class Compactor:
         segments = folded.segments
         if folded.first_needed >= segments.first or not compaction.any_before(self._log.fs, segments):
             return None
-        return [Drop(segments.first, 0, folded.state.tokens, folded.state.pause)], True
+        return [_dropped(folded.state, segments.first, 0)], True
 
     def _next(self, queue: str, wanted: Wanted, gone: int) -> int | None:
         """From which segment on everything is to be, if the oldest one is to go."""
@@ -205,7 +206,7 @@ class Compactor:
     def _drop(self, folded: Folded, first: int) -> Sequence[Operation]:
         first = compaction.furthest(folded, first, self._log.history)
         gone = compaction.length_before(self._log.fs, folded.segments, first)
-        return [Drop(first, gone, folded.state.tokens, folded.state.pause)]
+        return [_dropped(folded.state, first, gone)]
 
     def _sweep(self, queue: str) -> int:
         """Remove the files that drops have made needless; returns how many bytes they had."""
@@ -223,3 +224,8 @@ class Compactor:
             # In every mode: what is dropped must be dropped for good before its files go, and whoever wrote
             # the drop may have died before it was durable.
             self._log.settle(durable)
+
+
+def _dropped(state: QueueState, first: int, gone: int) -> Drop:
+    """The drop of what comes before that segment, with all that is to be known of it."""
+    return Drop(first, gone, state.tokens, state.pause, state.ledger)

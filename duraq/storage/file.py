@@ -36,6 +36,7 @@ from duraq.journal.journal import NeedsRoom
 from duraq.journal.lease import WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
+from duraq.journal.segment import bytes_on_disk
 from duraq.journal.tail import Group
 from duraq.journal.waiters import Waiters
 from duraq.model import is_users
@@ -353,6 +354,15 @@ class FileStorage(WaitingStorage):
     def _payload(self, queue: str, entry: Entry) -> bytes:
         try:
             return self._queues[queue].folded.segments.payload(entry.where)
+        except OSError as error:
+            raise self._refused(error, f"{self.path}/{queue}", StorageError) from error
+
+    def _live_bytes(self, state: QueueState) -> int:
+        return self._queues[state.name].folded.live_bytes
+
+    def _bytes_on_disk(self, queue: str) -> int:
+        try:
+            return bytes_on_disk(self._fs, self._log.root, queue)
         except OSError as error:
             raise self._refused(error, f"{self.path}/{queue}", StorageError) from error
 

@@ -12,14 +12,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar
 
 from duraq import options
-from duraq.clock import Clock
+from duraq.clock import Clock, to_datetime
 from duraq.entry import Entry
 from duraq.errors import EntryNotFound, NotLeased, QueueNotFound
+from duraq.metrics import QueueMetrics, measure
 from duraq.model import Cause, Counts, EntryStatus, Pause
 from duraq.operations import Operation
 from duraq.shelf import Mislaid
@@ -128,6 +130,17 @@ class FoldStorage(ABC):
     @abstractmethod
     def place(self, queue: str) -> Place:
         """What ``wait`` waits with; see Storage."""
+
+    @abstractmethod
+    def _live_bytes(self, state: QueueState) -> int:
+        """How much of what is kept of the queue its entries need; in a turn."""
+
+    @abstractmethod
+    def _bytes_on_disk(self, queue: str) -> int: ...
+
+    @abstractmethod
+    def _count_waiting(self, queue: str) -> int:
+        """How many consumers wait for this queue."""
 
     @abstractmethod
     def queues(self) -> list[str]: ...
@@ -248,6 +261,24 @@ class FoldStorage(ABC):
                 seconds = place.look(remaining)
                 if seconds is None or place.sleep(seconds):
                     return True
+
+    @found_again
+    def metrics(self, queue: str) -> QueueMetrics:
+        """The queue in numbers; see Storage."""
+        now = self.clock.now()
+        with self._turn:
+            state = self._state(queue)
+            if state is None:
+                return QueueMetrics(queue, to_datetime(now))
+            found = measure(state, now, self._live_bytes(state))
+            holders = [worker for worker in state.leased if worker]
+        # The rest takes longer, and needs no turn.
+        return replace(
+            found,
+            bytes_on_disk=self._bytes_on_disk(queue),
+            workers=sum(map(self._is_alive, holders)),
+            waiting=self._count_waiting(queue),
+        )
 
     def __enter__(self) -> Self:
         return self

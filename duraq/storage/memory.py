@@ -111,6 +111,16 @@ class MemoryStorage(TransactingStorage):
                 return None
             return self._seconds_to_next_event(state, timeout)
 
+    def _live_bytes(self, state: QueueState) -> int:
+        return sum(len(entry.where) for entry in state.entries.values())
+
+    def _bytes_on_disk(self, queue: str) -> int:  # noqa: ARG002 - whatever queue it is
+        return 0
+
+    def _count_waiting(self, queue: str) -> int:
+        with self._turn:
+            return sum(place.queue == queue for place in self._waiting)
+
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted; see Storage."""
         with self._turn:

@@ -16,7 +16,7 @@ from duraq.journal.filesystem import FileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.lease import Watch, WorkerPresence
 from duraq.journal.log import Log
-from duraq.journal.waiters import Waiter, Waiters
+from duraq.journal.waiters import Waiter, Waiters, count_living
 from duraq.shelf import Mislaid
 from duraq.storage.fold import found_again
 from duraq.storage.transacting import TransactingStorage
@@ -104,6 +104,9 @@ class WaitingStorage(TransactingStorage):
         finally:
             self._fs.close(directory)
             self._fs.close(home)
+
+    def _count_waiting(self, queue: str) -> int:
+        return count_living(self._fs, self._log.root, queue)
 
     def wait(self, queue: str, timeout: float | None) -> bool:
         """Block until an entry may be claimable or a holder died; see Storage."""

@@ -7,6 +7,7 @@ directory act in turn, each with its own, often outdated, view, and either may b
 import copy
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,6 +38,7 @@ from duraq import (
     Queue,
     QueueFull,
     QueueNotFound,
+    transaction,
 )
 from duraq.journal import compaction
 from duraq.journal.log import Sizes
@@ -117,6 +119,7 @@ class Model:
         self.paused = None
         self.exists = False
         self.places = self.leases = 0
+        self.counted = Counter()
 
     # What time alone does.
 
@@ -128,7 +131,9 @@ class Model:
         for entry in self.entries:
             if entry.status is SCHEDULED and entry.ready_at <= self.now:
                 entry.status = READY
+        before = len(self.entries)
         self.entries = [entry for entry in self.entries if not self._has_expired(entry)]
+        self.counted["expired"] += before - len(self.entries)
 
     def _has_expired(self, entry):
         waiting = entry.status in {SCHEDULED, READY}
@@ -158,7 +163,16 @@ class Model:
         status = SCHEDULED if ready_at else READY
         entry = Modelled(entry_id, data, priority, self.places, ready_at, expires_at, status)
         self.entries.append(entry)
+        self.counted["enqueued"] += 1
         return entry
+
+    def complete(self, entry):
+        self.entries.remove(entry)
+        self.counted["completed"] += 1
+
+    def remove(self, entry):
+        self.entries.remove(entry)
+        self.counted["removed"] += 1
 
     def end_overdue(self):
         for entry in self.having(LEASED):
@@ -185,12 +199,15 @@ class Model:
     def fail(self, entry, cause, message, delay, *, dead=None):
         """Dead or not is the policy's to say unless it is given."""
         entry.history.append((entry.attempts, cause, message))
+        self.counted[cause] += 1
         if dead or (dead is None and entry.attempts >= POLICY.max_attempts):
             entry.status, entry.died_at = DEAD, self.now
+            self.counted["dead"] += 1
         else:
             self._wait(entry, delay)
 
     def put_back(self, entry, *, keep_attempts, act=None):
+        self.counted["requeued"] += 1
         entry.act = act
         entry.attempts = entry.attempts if keep_attempts else 0
         entry.expires_at = None
@@ -346,7 +363,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(pick=picks, by_id=st.booleans())
     def complete(self, pick, by_id):
         """Complete what was leased once."""
-        self.end(pick, by_id, Queue.mark_completed, self.model.entries.remove)
+        self.end(pick, by_id, Queue.mark_completed, self.model.complete)
 
     @precondition(lambda self: self.given)
     @rule(pick=picks, by_id=st.booleans())
@@ -465,7 +482,7 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             assert self.dead_letters(who).remove_many([entry.id for entry in chosen]) == len(chosen)
         for entry in chosen:
-            self.model.entries.remove(entry)
+            self.model.remove(entry)
         self.model.removed.append(chosen)
 
     @precondition(lambda self: self.model.removed)
@@ -484,7 +501,7 @@ class QueueMachine(RuleBasedStateMachine):
         old = [entry for entry in self.model.having(DEAD) if entry.died_at <= self.model.now - age]
         assert self.dead_letters(who).purge_older_than(age) == len(old)
         for entry in old:
-            self.model.entries.remove(entry)
+            self.model.remove(entry)
 
     # -- several calls as one --------------------------------------------------------------------------
 
@@ -542,7 +559,7 @@ class QueueMachine(RuleBasedStateMachine):
             return
         calls[kind]()
         if kind == "complete":
-            self.model.entries.remove(modelled)
+            self.model.complete(modelled)
         elif kind == "fail":
             self.model.fail(modelled, Cause.FAILED, "policy", timedelta(0), dead=False)
         else:
@@ -570,12 +587,27 @@ class QueueMachine(RuleBasedStateMachine):
         for entry, modelled in zip(entries, model.entries, strict=True):
             self.compare_entry(entry, modelled)
         assert [entry.id for entry in queue.peek(999)] == [entry.id for entry in model.in_order()]
+        self.compare_numbers(queue)
         dead = self.dead_letters(who).list()
         assert [entry.id for entry in dead] == [entry.id for entry in model.having(DEAD)]
         for entry in model.entries[:3]:
             assert queue.get(entry.id).status is entry.status
         with pytest.raises((EntryNotFound, QueueNotFound)):
             queue.get("nothing")
+
+    def compare_numbers(self, queue):
+        """What was counted is what the model has counted; of a transaction that goes on nothing is yet."""
+        if transaction.current(queue._storage) is not None:
+            return
+        found = queue.metrics()
+        counted = found.counters._asdict()
+        # Those past their time are over when somebody comes by; what was leased and undone was given back.
+        assert counted.pop("expired") <= self.model.counted["expired"]
+        given_back = counted.pop("released")
+        assert counted == {name: self.model.counted[name] for name in counted}
+        ended = counted["completed"] + counted["failed"] + counted["timed_out"] + given_back
+        assert found.wait.count == ended + found.counts.leased
+        assert found.run.count == counted["completed"] + counted["failed"]
 
     def compare_entry(self, entry, modelled):
         """An entry is as the model has it."""

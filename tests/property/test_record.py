@@ -15,6 +15,7 @@ from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
 from duraq.journal import frame, record
 from duraq.journal.frame import HEAD_LENGTH, MAGIC, Part
 from duraq.journal.record import BadRecord, Seal, UnknownRecord
+from duraq.ledger import Ledger
 from duraq.model import Attempt, AttemptError, Cause, Pause
 from duraq.operations import (
     Bury,
@@ -86,6 +87,18 @@ def kept(draw):
     return entry
 
 
+@st.composite
+def ledgers(draw):
+    """What may have happened."""
+    ledger = Ledger()
+    for what, minute in draw(st.lists(st.tuples(st.integers(0, 10), numbers), max_size=9)):
+        ledger.count(what, minute * 1000)
+    for duration in draw(st.lists(numbers, max_size=3)):
+        ledger.wait.add(duration)
+        ledger.complete(0, duration)
+    return ledger
+
+
 BUILT = {
     Enqueue: (
         ids,
@@ -110,7 +123,7 @@ BUILT = {
     ResumeQueue: (texts,),
     Keep: (ids, payloads, kept()),
     Restore: (ids, payloads, kept()),
-    Drop: (numbers, numbers, numbers, st.none() | pauses),
+    Drop: (numbers, numbers, numbers, st.none() | pauses, st.none() | ledgers()),
     Seal: (numbers,),
 }
 enqueues = st.builds(Enqueue, *BUILT[Enqueue])

@@ -32,7 +32,7 @@ def open_tiny(tmp_path, clock):
     opened = []
 
     def make(**options):
-        storage = FileStorage(tmp_path / "queues", clock=clock, sizes=TINY, **options)
+        storage = FileStorage(tmp_path / "queues", **{"clock": clock, "sizes": TINY} | options)
         opened.append(storage)
         return storage
 

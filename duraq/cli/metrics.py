@@ -1,0 +1,71 @@
+"""metrics: what monitoring reads."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from duraq.cli.failing import Code, CommandError
+from duraq.cli.look import inspecting
+from duraq.cli.options import common, settings
+from duraq.cli.reports import report
+from duraq.exposition import FORMATS, StorageCollector, render
+
+
+@click.command()
+@click.argument("queues", nargs=-1)
+@click.option(
+    "--textfile", type=click.Path(path_type=Path), help="Replace FILE, for node_exporter.", metavar="FILE"
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(FORMATS)),
+    default="prometheus",
+    help="Default: prometheus, which is what node_exporter reads.",
+)
+@common
+def metrics(queues: tuple[str, ...], textfile: Path | None, form: str) -> int:
+    """The metrics of QUEUES, or of all, in Prometheus' text format.
+
+    A queue that cannot be read is told of by duraq_queue_problem, and by the exit code. With --textfile
+    nothing is printed: the text is put into FILE, at once and as a whole, and anybody may read it.
+    """
+    said = settings()
+    with inspecting(said) as inspector:
+        for name in queues:
+            inspector.check_queue(name)
+        collector = StorageCollector(inspector, queues)
+        try:
+            text = render(collector, form)
+        except ImportError as error:
+            if error.name is None or not error.name.startswith("prometheus_client"):
+                raise
+            hint = "pip install 'duraq[metrics]'"
+            raise CommandError(Code.USAGE, "prometheus-client is not installed", hint) from error
+    if textfile is None:
+        click.echo(text, nl=False)
+    else:
+        _replace(textfile, text)
+    codes = [report(said, error) for error in collector.problems.values()]
+    return max(codes, key=lambda code: code is Code.DAMAGED, default=Code.DONE)
+
+
+def _replace(file: Path, text: bytes) -> None:
+    # Not *.prom, which is all that node_exporter reads; and in the same directory, so that it can be renamed.
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(temporary, flags, 0o644), "wb") as written:
+            # Whatever the umask is: node_exporter is another user.
+            os.fchmod(written.fileno(), 0o644)
+            written.write(text)
+        # No sync: after a power cut the next run writes it again.
+        temporary.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
