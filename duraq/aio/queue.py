@@ -15,6 +15,7 @@ from duraq import options
 from duraq.aio.calls import call
 from duraq.aio.storage import Storage
 from duraq.errors import DuraqError, LeaseLost
+from duraq.metrics import QueueMetrics
 from duraq.model import AttemptError, Counts, EntryStatus, Pause, QueueEntry
 from duraq.queue import Queue as SyncQueue
 from duraq.retry import RetryPolicy
@@ -250,6 +251,10 @@ class Queue(Generic[T]):
     async def counts(self) -> Counts:
         """Entries by state."""
         return await call(self.sync.counts)
+
+    async def metrics(self) -> QueueMetrics:
+        """The queue in numbers: what it holds, what ever happened in it, how fast, how long it took."""
+        return await call(self.sync.metrics)
 
     async def peek(self, limit: int = 1) -> list[QueueEntry[T]]:
         """The entries that would be delivered next; leases nothing."""
