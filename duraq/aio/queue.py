@@ -19,6 +19,7 @@ from duraq.metrics import QueueMetrics
 from duraq.model import AttemptError, Counts, EntryStatus, Pause, QueueEntry
 from duraq.queue import Queue as SyncQueue
 from duraq.retry import RetryPolicy
+from duraq.tracing import call_awaited
 
 T = TypeVar("T")
 
@@ -227,10 +228,10 @@ class Queue(Generic[T]):
         try:
             if transactional:
                 async with self.storage.transaction():
-                    await handler(entry)
+                    await call_awaited(handler, entry)
                     await self.mark_completed(entry)
                 return entry
-            await handler(entry)
+            await call_awaited(handler, entry)
         except Exception as error:
             await call(partial(self.sync.mark_failed, entry, error), surely=True)
             raise

@@ -31,6 +31,7 @@ from duraq.model import EntryStatus, QueueEntry
 from duraq.retry import RetryPolicy
 from duraq.shift import Notice
 from duraq.tally import FATAL, Rota, Tally, WorkerStats, note, say_outcome
+from duraq.tracing import call_awaited
 
 T = TypeVar("T")
 Handler = Callable[[QueueEntry[T]], Awaitable[object]]
@@ -201,7 +202,7 @@ class Shift(Generic[T]):
             if self._transactional:
                 await self._handle_and_complete(held, storage)
             else:
-                await self._handler(held.entry)
+                await call_awaited(self._handler, held.entry)
         except Uncommitted as trouble:
             await self._give_up(held, trouble.error)
             return
@@ -218,7 +219,7 @@ class Shift(Generic[T]):
         """As one transaction; raises Uncommitted if the storage refused what the handler has done."""
         await storage.begin_transaction()
         try:
-            await self._handler(held.entry)
+            await call_awaited(self._handler, held.entry)
         except BaseException:
             with CancelScope(shield=True):
                 await storage.rollback_transaction()
