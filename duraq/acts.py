@@ -1,44 +1,59 @@
 """Acts: what somebody does to many dead letters at once.
 
-An act has an id. Which entries it means is settled, and written down, before the first of them is touched;
-then they are gone through in batches. So the number that was agreed to is the number that is meant, and an
-act that was killed midway is carried out again under its id, and does nothing twice. What it needs for that
-is kept in a queue of the storage's own, whose entries expire after ACT_KEPT.
+An act has an id. Which dead letters it means is settled, and written down, before the first of them is
+touched; then they are gone through in batches. So the number that was agreed to is the number that is meant,
+and an act that was killed midway is carried out again under its id, and does nothing twice: a dead letter is
+meant by its id and the token that it died under, which no later death of it has. What it needs for that is
+kept in a queue of the storage's own, whose entries expire.
 
-    <act>             what is to be done, by whom and why; written last, so that where it is, the rest is too
-    <act>.<n>         ids of entries, a thousand each
-    <act>.was.<n>     an entry that was removed, whole, so that it can be brought back
+    <act>                 what is to be done, by whom and why; written last: where it is, the rest is too
+    <act>/<plan>/<n>      dead letters that are meant, a thousand each; each who plans has a name for it
+    <act>/was/<n>         one that was removed, whole, so that it can be brought back
+    <act>/undone          it was undone, and must not go on
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from itertools import count, islice
-from typing import NamedTuple
+from itertools import chain, count, islice
+from typing import Any, NamedTuple
 
 import orjson
 import uuid_utils
 
 from duraq import options, snapshot
-from duraq.clock import from_timedelta
+from duraq.clock import from_timedelta, to_datetime
 from duraq.entry import DEAD, READY, Entry
-from duraq.errors import ActNotFound, DuplicateEntry, EntryNotFound, InvalidOption, QueueError, QueueNotFound
+from duraq.errors import (
+    ActNotFound,
+    DuplicateEntry,
+    EntryNotFound,
+    GroupTooLarge,
+    InvalidOption,
+    QueueError,
+    QueueNotFound,
+)
 from duraq.model import ACTS
-from duraq.operations import Enqueue, Expire, Operation, Remove, Requeue, Restore
+from duraq.operations import Enqueue, Expire, Keep, Operation, Remove, Requeue, Restore
 from duraq.storage.base import Storage, StoredEntry
 
-ACT_KEPT = timedelta(days=7)
+# How long an act can be carried out, and what it has removed be brought back.
+KEPT = timedelta(days=7)
 RETRY, REMOVE, PURGE, UNDO = "retry", "remove", "purge", "undo"
 
 # One group of operations: large enough to share a sync, small enough to hold no lock for long.
 BATCH = 250
-_BATCH_BYTES = 8 << 20  # of payloads that are written once more
-_CHUNK = 1000  # ids in one entry of a plan
+_BATCH_BYTES = 4 << 20  # of what is written once more
+_CHUNK = 1000  # dead letters in one entry of a plan
 _CHUNKS_AT_ONCE = 50
-_LONGEST_ID = 112  # what belongs to it has longer ones
+_LONGEST_ID = 100  # what belongs to it has longer ones
+
+# A dead letter: its id, and the token that it died under.
+Letter = tuple[str, int]
+_Change = dict[str, list[Operation]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +74,7 @@ class Act:
     where: str = ""
     keep_attempts: bool = False
     of: str = ""
+    plan: str = ""
 
 
 class Outcome(NamedTuple):
@@ -73,23 +89,35 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
+def check_id(act_id: str) -> str:
+    """The id itself; else InvalidOption."""
+    if len(options.entry_id(act_id)) > _LONGEST_ID or "/" in act_id:
+        raise InvalidOption(f"act {act_id!r} is longer than {_LONGEST_ID} characters, or has a / in it")
+    return act_id
+
+
 class Acts:
-    """The acts on the dead letters of one storage, of the last days."""
+    """The acts on the dead letters of one storage."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    # -- what was written down -------------------------------------------------------------------------
+    # -- what is written down --------------------------------------------------------------------------
+
+    def new(self, verb: str, queue: str, act_id: str | None = None, *, reason: str = "", **more: Any) -> Act:
+        """An act of whoever runs this, of which nothing is written down yet."""
+        at = to_datetime(self._storage.clock.now())
+        reason = options.text("reason", reason)
+        found = Act(
+            new_id() if act_id is None else check_id(act_id), verb, queue, 0, options.user(), at, reason
+        )
+        return replace(found, **more)
 
     def get(self, act_id: str) -> Act:
-        """Raises ActNotFound if there is none of that id, or it is too old."""
-        try:
-            stored = self._storage.get(ACTS, act_id)
-        except (EntryNotFound, QueueNotFound):
-            raise ActNotFound(
-                f"there is no act {act_id!r}, or it is older than {ACT_KEPT.days} days"
-            ) from None
-        return _act(stored)
+        """The act of that id, also one that is too old to go on. Raises ActNotFound if there is none."""
+        for stored in () if "/" in act_id else self._find(act_id):
+            return _act(stored)
+        raise _not_found(act_id)
 
     def all(self, queue: str | None = None) -> list[Act]:
         """The acts on that queue, or on all, oldest first."""
@@ -100,53 +128,65 @@ class Acts:
             found += [_act(stored) for stored in page if stored.priority]
             if len(page) < 100 or not page[-1].priority:
                 break
-        return [act for act in found if queue in {None, act.queue}]
+        return [act for act in found if queue in {None, act.queue} and self._age(act) < KEPT]
 
-    def plan(self, act: Act, ids: Iterable[str]) -> Act:
-        """Write down what is to be done to which entries; returns it with their number.
+    def plan(self, wanted: Iterable[tuple[Act, Iterable[Letter]]]) -> list[Act]:
+        """Write down what is to be done to which dead letters, all of it together; returns the acts.
 
-        If there is an act of that id it is that one: what it means was settled then. Raises InvalidOption if
-        it is another kind of act.
+        An act whose id is known is that one: what it means was settled then. Raises InvalidOption if that is
+        another kind of act.
         """
-        check_id(act.id)
-        with suppress(ActNotFound):
-            return self._same(act)
-        chosen = list(dict.fromkeys(ids))
-        whole = replace(act, count=len(chosen))
-        chunks = [chosen[at : at + _CHUNK] for at in range(0, len(chosen), _CHUNK)]
-        names = [f"{act.id}.{number}" for number in range(len(chunks))]
-        written: list[Operation] = []
-        for number, (name, chunk) in enumerate(zip(names, chunks, strict=True), start=1):
-            # Of one who was killed before this was whole; nobody went by it.
-            written += [Expire(name) for _ in self._find(name)]
-            written.append(self._entry(name, orjson.dumps(chunk)))
-            if number % _CHUNKS_AT_ONCE == 0:
-                self._storage.commit({ACTS: written})
-                written = []
+        acts = []
+        headers: list[Operation] = []
+        for act, letters in wanted:
+            known = self._same(act)
+            if known is None:
+                known = self._write_plan(act, letters)
+                headers.append(self._header(known))
+            acts.append(known)
         try:
-            self._storage.commit({ACTS: [*written, self._header(whole)]})
+            self._storage.commit({ACTS: headers})
         except DuplicateEntry:
-            # Somebody else has just begun with it.
-            return self._same(act)
-        return whole
+            # Somebody else has just begun with one of them: it means what they have written.
+            return self.plan((act, ()) if self._same(act) else (act, self.letters(act)) for act in acts)
+        return acts
+
+    def _write_plan(self, act: Act, letters: Iterable[Letter]) -> Act:
+        chosen = list(dict(letters).items())
+        # Of its own: somebody else may be planning an act of the same id.
+        planned = replace(act, count=len(chosen), plan=secrets.token_hex(4))
+        chunks = [chosen[at : at + _CHUNK] for at in range(0, len(chosen), _CHUNK)]
+        entries = [
+            self._entry(f"{act.id}/{planned.plan}/{number}", chunk) for number, chunk in enumerate(chunks)
+        ]
+        for at in range(0, len(entries), _CHUNKS_AT_ONCE):
+            self._storage.commit({ACTS: entries[at : at + _CHUNKS_AT_ONCE]})
+        return planned
 
     def _header(self, act: Act) -> Enqueue:
         """The operation that writes down what is to be done."""
-        return self._entry(act.id, orjson.dumps(asdict(act)), priority=1)
+        return self._entry(act.id, asdict(act), priority=1)
 
-    def _same(self, act: Act) -> Act:
-        found = self.get(act.id)
-        if (found.verb, found.queue, found.of) != (act.verb, act.queue, act.of):
+    def _same(self, act: Act) -> Act | None:
+        """The act of the same id, if there is one."""
+        found = next(map(_act, self._find(act.id)), None)
+        if found is not None and (found.verb, found.queue, found.of) != (act.verb, act.queue, act.of):
             raise InvalidOption(f"act {act.id!r} is another one: {found.verb} in queue {found.queue}")
         return found
 
-    def ids(self, act: Act) -> Iterator[str]:
-        """The entries that are meant, in the order in which they are gone through."""
+    def letters(self, act: Act) -> Iterator[Letter]:
+        """The dead letters that are meant, in the order in which they are gone through."""
         for number in range(-(-act.count // _CHUNK)):
-            yield from orjson.loads(self._storage.get(ACTS, f"{act.id}.{number}").payload)
+            for stored in self._find(f"{act.id}/{act.plan}/{number}"):
+                yield from map(tuple, orjson.loads(stored.payload))
+                break
+            else:
+                raise _not_found(act.id)
 
-    def _entry(self, name: str, payload: bytes, *, priority: int = 0) -> Enqueue:
-        return Enqueue(name, payload, priority, None, self._storage.clock.now() + from_timedelta(ACT_KEPT))
+    def _entry(self, name: str, content: object, *, priority: int = 0, kept: timedelta = 2 * KEPT) -> Enqueue:
+        # Twice as long as an act can be carried out: what it has removed at last comes back for as long.
+        expires_at = self._storage.clock.now() + from_timedelta(kept)
+        return Enqueue(name, orjson.dumps(content), priority, None, expires_at)
 
     def _find(self, name: str) -> list[StoredEntry]:
         try:
@@ -154,90 +194,102 @@ class Acts:
         except (EntryNotFound, QueueNotFound):
             return []
 
+    def _age(self, act: Act) -> timedelta:
+        return to_datetime(self._storage.clock.now()) - act.at
+
     # -- carrying out ----------------------------------------------------------------------------------
 
     def carry_out(self, act: Act) -> Iterator[Outcome]:
-        """Do what was planned, batch by batch, and say what became of each entry.
+        """Do what was planned, batch by batch, and say what became of each dead letter.
 
         What was done before, or what somebody else was quicker with, is passed over. Each batch is whole or
-        not at all.
+        not at all. Raises ActNotFound if the act is too old, and InvalidOption once it has been undone.
         """
-        numbered = enumerate(self.ids(act))
+        numbered = enumerate(self.letters(act))
         while batch := list(islice(numbered, BATCH)):
+            if self._age(act) >= KEPT:
+                raise _not_found(act.id)
+            if self._find(f"{act.id}/undone"):
+                raise InvalidOption(f"act {act.id} was undone; do it again under another id")
             yield from self._retry(act, batch) if act.verb == RETRY else self._remove(act, batch)
 
-    def _retry(self, act: Act, batch: Sequence[tuple[int, str]]) -> Iterable[Outcome]:
-        operations = {entry_id: Requeue(entry_id, act.keep_attempts, act.id) for _, entry_id in batch}
+    def _retry(self, act: Act, batch: Sequence[tuple[int, Letter]]) -> Iterable[Outcome]:
+        changes: dict[str, _Change] = {
+            entry_id: {act.queue: [Requeue(entry_id, act.keep_attempts, act.id, token)]}
+            for _, (entry_id, token) in batch
+        }
         try:
-            self._storage.commit({act.queue: list(operations.values())})
+            self._storage.commit(_joined(changes.values()))
         except QueueError:
             # At least one was done before, or decided on by somebody else. There may be many of them.
-            return self._retry_what_is_left(act, operations)
-        return map(Outcome, operations)
+            return self._what_is_left(act, batch, lambda _, stored: changes[stored.id])
+        return map(Outcome, changes)
 
-    def _retry_what_is_left(self, act: Act, operations: Mapping[str, Operation]) -> Iterable[Outcome]:
+    def _remove(self, act: Act, batch: Sequence[tuple[int, Letter]]) -> Iterable[Outcome]:
+        return self._what_is_left(act, batch, lambda number, stored: self._removal(act, number, stored))
+
+    def _what_is_left(self, act: Act, batch: Sequence[tuple[int, Letter]], change: Any) -> Iterable[Outcome]:
+        """Do to each, if it is still the dead letter that was meant, what ``change`` gives."""
         found: dict[str, Outcome] = {}
-        left: list[_Change] = []
-        for entry_id, operation in operations.items():
-            try:
-                self.check(act.queue, entry_id, act.id)
-            except QueueError as error:
-                found[entry_id] = Outcome(entry_id, error)
-            else:
-                left.append(({act.queue: [operation]}, entry_id))
-        found.update(self._each(act.queue, left))
-        return [found[entry_id] for entry_id in operations]
-
-    def check(self, queue: str, entry_id: str, act_id: str | None = None) -> StoredEntry:
-        """The dead letter, if it is one, and still for that act to decide on. Raises EntryNotFound if not."""
-        stored = self._storage.get(queue, entry_id)
-        if stored.status is not DEAD:
-            raise EntryNotFound(f"queue {queue}: entry {entry_id} is {stored.status}, not dead")
-        if stored.act == act_id:
-            raise EntryNotFound(f"queue {queue}: entry {entry_id} was put back already, and died again")
-        return stored
-
-    def _remove(self, act: Act, batch: Sequence[tuple[int, str]]) -> Iterable[Outcome]:
-        found: dict[str, Outcome] = {}
-        together: list[_Change] = []
+        together: dict[str, _Change] = {}
         size = 0
-        for number, entry_id in batch:
+        for number, (entry_id, token) in batch:
             try:
-                stored = self.check(act.queue, entry_id)
+                stored = self.check(act.queue, entry_id, token)
             except QueueError as error:
                 found[entry_id] = Outcome(entry_id, error)
                 continue
-            if size + len(stored.payload) > _BATCH_BYTES:
-                found.update(self._each(act.queue, together))
-                together, size = [], 0
-            size += len(stored.payload)
-            together.append((self._removal(act, number, stored), entry_id))
-        found.update(self._each(act.queue, together))
-        return [found[entry_id] for _, entry_id in batch]
+            together[entry_id] = change(number, stored)
+            size += sum(
+                len(each.payload) for each in together[entry_id].get(ACTS, ()) if isinstance(each, Enqueue)
+            )
+            if size > _BATCH_BYTES:
+                found.update(self._each(together))
+                together, size = {}, 0
+        found.update(self._each(together))
+        return [found[entry_id] for _, (entry_id, _) in batch]
+
+    def check(self, queue: str, entry_id: str, token: int = 0) -> StoredEntry:
+        """The dead letter, if it is one, and died under that token. Raises EntryNotFound if not."""
+        stored = self._storage.get(queue, entry_id)
+        if stored.status is not DEAD:
+            raise EntryNotFound(f"queue {queue}: entry {entry_id} is {stored.status}, not dead")
+        if token not in {0, stored.last_token}:
+            raise EntryNotFound(f"queue {queue}: entry {entry_id} was put back, and died again")
+        return stored
 
     def remove_one(self, act: Act, entry_id: str) -> None:
         """Plan and carry out the removal of one, in one change. Raises EntryNotFound if it is not dead."""
-        changes = self._removal(act, 0, self.check(act.queue, entry_id))
-        changes[ACTS] += [self._entry(f"{act.id}.0", orjson.dumps([entry_id])), self._header(act)]
+        stored = self.check(act.queue, entry_id)
+        planned = replace(act, count=1, plan=secrets.token_hex(4))
+        changes = self._removal(planned, 0, stored)
+        chunk = self._entry(f"{act.id}/{planned.plan}/0", [(entry_id, stored.last_token)])
+        changes[ACTS] += [chunk, self._header(planned)]
         self._storage.commit(changes)
 
-    def _removal(self, act: Act, number: int, stored: StoredEntry) -> dict[str, list[Operation]]:
+    def _removal(self, act: Act, number: int, stored: StoredEntry) -> _Change:
         """The operations that remove that dead letter, as the act's ``number``th, if it is still the same."""
-        changes: dict[str, list[Operation]] = {act.queue: [Remove(stored.id, stored.last_token)]}
+        changes: _Change = {act.queue: [Remove(stored.id, stored.last_token)]}
         if act.verb == REMOVE:
-            changes[ACTS] = [self._entry(f"{act.id}.was.{number}", _whole(stored))]
+            entry, data = snapshot.of(_entry_of(stored)), stored.payload.decode()
+            whole = {"id": stored.id, "entry": entry, "data": data}
+            changes[ACTS] = [self._entry(f"{act.id}/was/{number}", whole, kept=KEPT)]
         return changes
 
-    def _each(self, queue: str, changes: Sequence[_Change]) -> dict[str, Outcome]:
-        """Commit them together or, if the queue refuses one of them, fewer at once."""
+    def _each(self, changes: dict[str, _Change]) -> dict[str, Outcome]:
+        """Commit them together or, if one of them is refused, or they are too many, fewer at once."""
+        if not changes:
+            return {}
         try:
-            self._storage.commit(_joined(queue, [each for each, _ in changes]))
-        except QueueError as error:
+            self._storage.commit(_joined(changes.values()))
+        except (QueueError, GroupTooLarge) as error:
             if len(changes) == 1:
-                return {changes[0][1]: Outcome(changes[0][1], error)}
-            half = len(changes) // 2
-            return self._each(queue, changes[:half]) | self._each(queue, changes[half:])
-        return {entry_id: Outcome(entry_id) for _, entry_id in changes}
+                if isinstance(error, GroupTooLarge):
+                    raise
+                return {entry_id: Outcome(entry_id, error) for entry_id in changes}
+            items, half = list(changes.items()), len(changes) // 2
+            return self._each(dict(items[:half])) | self._each(dict(items[half:]))
+        return {entry_id: Outcome(entry_id) for entry_id in changes}
 
     # -- undoing ---------------------------------------------------------------------------------------
 
@@ -248,29 +300,49 @@ class Acts:
         """
         if act.verb != REMOVE:
             raise InvalidOption(f"act {act.id} cannot be undone: it is a {act.verb}")
-        self._storage.commit({ACTS: [self._header(undoing)]})
-        names = (f"{act.id}.was.{number}" for number in range(act.count))
+        names = (f"{act.id}/was/{number}" for number in range(act.count))
         removed = (stored for name in names for stored in self._find(name))
-        while batch := list(islice(removed, BATCH)):
-            changes: list[_Change] = []
-            for stored in batch:
-                restore = _restore(stored)
-                changes.append(({act.queue: [restore], ACTS: [Expire(stored.id)]}, restore.id))
-            yield from self._each(act.queue, changes).values()
+        first = list(islice(removed, 1))
+        if not first and self._age(act) >= KEPT:
+            raise _not_found(act.id)
+        begun: list[Operation] = [self._header(undoing)]
+        if not self._find(f"{act.id}/undone"):
+            begun.append(self._entry(f"{act.id}/undone", undoing.id))
+        self._storage.commit({ACTS: begun})
+        together: dict[str, _Change] = {}
+        size = 0
+        for stored in chain(first, removed):
+            restore = _restore(stored)
+            together[restore.id] = {act.queue: [restore], ACTS: [Expire(stored.id)]}
+            size += len(stored.payload)
+            if len(together) == BATCH or size > _BATCH_BYTES:
+                yield from self._each(together).values()
+                together, size = {}, 0
+        yield from self._each(together).values()
 
 
-_Change = tuple[dict[str, list[Operation]], str]
+def with_other_payload(
+    stored: StoredEntry, payload: bytes, now: int, *, keep_attempts: bool
+) -> list[Operation]:
+    """The operations that put a dead letter back with another payload.
+
+    A requeue, and the entry as it is then, written once more: a record that has all of it, as whoever reads
+    on from there needs it when the others are gone.
+    """
+    entry = _entry_of(stored)
+    entry.status, entry.expires_at, entry.updated_at = READY, None, now
+    entry.redriven += 1
+    entry.attempts = stored.attempts if keep_attempts else 0
+    requeue = Requeue(stored.id, keep_attempts, token=stored.last_token)
+    return [requeue, Keep(stored.id, payload, entry)]
 
 
-def check_id(act_id: str) -> str:
-    """The id itself; else InvalidOption."""
-    if len(options.entry_id(act_id)) > _LONGEST_ID:
-        raise InvalidOption(f"act {act_id!r} is longer than {_LONGEST_ID} characters")
-    return act_id
+def _not_found(act_id: str) -> ActNotFound:
+    return ActNotFound(f"there is no act {act_id!r}, or it is older than {KEPT.days} days")
 
 
-def _joined(queue: str, changes: Iterable[dict[str, list[Operation]]]) -> dict[str, list[Operation]]:
-    found: dict[str, list[Operation]] = {queue: []}
+def _joined(changes: Iterable[_Change]) -> _Change:
+    found: _Change = {}
     for each in changes:
         for name, operations in each.items():
             found.setdefault(name, []).extend(operations)
@@ -282,14 +354,13 @@ def _act(stored: StoredEntry) -> Act:
     return Act(**{**fields, "at": datetime.fromisoformat(fields["at"])})
 
 
-def _whole(stored: StoredEntry) -> bytes:
+def _entry_of(stored: StoredEntry) -> Entry:
     """A dead letter with all that it has been through."""
     entry = Entry(stored, stored.seq, stored.created_at, None, 0)
     entry.updated_at = stored.updated_at
     entry.status, entry.token, entry.attempts = DEAD, stored.last_token, stored.attempts
-    entry.redriven, entry.act, entry.history = stored.redriven, stored.act, stored.history
-    found = {"id": stored.id, "entry": snapshot.of(entry), "data": stored.payload.decode()}
-    return orjson.dumps(found)
+    entry.redriven, entry.history = stored.redriven, stored.history
+    return entry
 
 
 def _restore(stored: StoredEntry) -> Restore:

@@ -8,14 +8,14 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from duraq import options
-from duraq.acts import PURGE, REMOVE, RETRY, UNDO, Act, Acts, Outcome, new_id
-from duraq.clock import from_timedelta, to_datetime
+from duraq.acts import PURGE, REMOVE, RETRY, UNDO, Act, Acts, Letter, Outcome, with_other_payload
+from duraq.clock import from_timedelta
 from duraq.errors import ActNotFound, EntryNotFound, InvalidOption, QueueNotFound
 from duraq.model import EntryStatus, QueueEntry
-from duraq.operations import Requeue
+from duraq.operations import Operation, Requeue
 from duraq.payload import PayloadCodec
 from duraq.queue import Queue
-from duraq.storage.base import Storage, StoredEntry
+from duraq.storage.base import Storage
 from duraq.where import Where
 
 T = TypeVar("T")
@@ -83,8 +83,13 @@ class DeadLetterQueue(Generic[T]):
         ``data``: from now on it has this payload. Raises EntryNotFound if it is not among the dead letters,
         and InvalidPayload.
         """
-        payload = None if data is UNCHANGED else self._codec.encode(data)
-        self._storage.commit({self.name: [Requeue(entry_id, keep_attempts, payload=payload)]})
+        operations: list[Operation] = [Requeue(entry_id, keep_attempts)]
+        if data is not UNCHANGED:
+            payload = self._codec.encode(data)
+            stored = self._acts.check(self.name, entry_id)
+            now = self._storage.clock.now()
+            operations = with_other_payload(stored, payload, now, keep_attempts=keep_attempts)
+        self._storage.commit({self.name: operations})
 
     def retry_many(
         self,
@@ -98,9 +103,8 @@ class DeadLetterQueue(Generic[T]):
 
         Raises EntryNotFound, and does nothing, if one is not among the dead letters.
         """
-        return self._carry_out(
-            self.begin_retry(self._known(entry_ids), keep_attempts=keep_attempts, act=act, reason=reason)
-        )
+        meant = self._acts.new(RETRY, self.name, act, reason=reason, keep_attempts=keep_attempts)
+        return self._do(meant, self._named(entry_ids))
 
     def retry_all(
         self,
@@ -112,8 +116,8 @@ class DeadLetterQueue(Generic[T]):
     ) -> int:
         """Put back everything that is dead now, or what of it matches; returns how many."""
         chosen, text = self._matching(where)
-        begun = self.begin_retry(chosen, keep_attempts=keep_attempts, act=act, reason=reason, where=text)
-        return self._carry_out(begun)
+        more: dict[str, Any] = {"where": text, "keep_attempts": keep_attempts}
+        return self._do(self._acts.new(RETRY, self.name, act, reason=reason, **more), chosen)
 
     # -- removing --------------------------------------------------------------------------------------
 
@@ -122,7 +126,7 @@ class DeadLetterQueue(Generic[T]):
 
         Raises EntryNotFound if it is not among the dead letters.
         """
-        act = self._act(REMOVE, None, reason, count=1)
+        act = self._acts.new(REMOVE, self.name, reason=reason)
         self._acts.remove_one(act, entry_id)
         return act.id
 
@@ -131,14 +135,14 @@ class DeadLetterQueue(Generic[T]):
 
         Raises EntryNotFound, and does nothing, if one is not among the dead letters.
         """
-        return self._carry_out(self.begin_remove(self._known(entry_ids), act=act, reason=reason))
+        return self._do(self._acts.new(REMOVE, self.name, act, reason=reason), self._named(entry_ids))
 
     def remove_all(
         self, *, where: Where | str | None = None, act: str | None = None, reason: str = ""
     ) -> int:
         """Remove everything that is dead now, or what of it matches; returns how many. See ``undo``."""
         chosen, text = self._matching(where)
-        return self._carry_out(self.begin_remove(chosen, act=act, reason=reason, where=text))
+        return self._do(self._acts.new(REMOVE, self.name, act, reason=reason, where=text), chosen)
 
     def purge_older_than(
         self,
@@ -152,14 +156,8 @@ class DeadLetterQueue(Generic[T]):
         if not isinstance(age, timedelta) or age < timedelta(0):
             raise InvalidOption(f"age must be a timedelta of 0 or more, not {age!r}")
         before = self._storage.clock.now() - from_timedelta(age)
-        matches = None if where is None else _filter(where)
-        chosen = [
-            stored.id
-            for stored in self._dead()
-            if stored.updated_at <= before and (matches is None or matches.matches_stored(self.name, stored))
-        ]
-        text = "" if matches is None else str(matches)
-        return self._carry_out(self.begin_purge(chosen, act=act, reason=reason, where=text))
+        chosen, text = self._matching(where, before)
+        return self._do(self._acts.new(PURGE, self.name, act, reason=reason, where=text), chosen)
 
     def undo(self, act: str | None = None, *, reason: str = "") -> int:
         """Bring back what that act, or the last that removed any here, has removed; returns how many.
@@ -167,52 +165,10 @@ class DeadLetterQueue(Generic[T]):
         Each is a dead letter again, as it was. One whose id is in use again stays removed. Raises ActNotFound
         if there is none, or it is older than seven days, and InvalidOption if it did not remove.
         """
-        return sum(outcome.error is None for outcome in self.begin_undo(act, reason=reason)[1])
+        return sum(outcome.error is None for outcome in self.undoing(act, reason=reason))
 
-    # -- step by step ----------------------------------------------------------------------------------
-
-    def acts(self) -> Sequence[Act]:
-        """What was done to many, or removed, in the last seven days, oldest first."""
-        return self._acts.all(self.name)
-
-    def begin_retry(
-        self,
-        entry_ids: Iterable[str] | None,
-        *,
-        keep_attempts: bool = False,
-        act: str | None = None,
-        reason: str = "",
-        where: str = "",
-    ) -> Act:
-        """Write down that these (None: all) are to be put back; ``carry_out`` does it.
-
-        What is no dead letter, then, is passed over. If there is an act of this id it is that one, and means
-        what it meant.
-        """
-        meant = self._act(RETRY, act, reason, where=where, keep_attempts=keep_attempts)
-        return self._plan(meant, entry_ids)
-
-    def begin_remove(
-        self, entry_ids: Iterable[str] | None, *, act: str | None = None, reason: str = "", where: str = ""
-    ) -> Act:
-        """Write down that these (None: all) are to be removed; see ``begin_retry``."""
-        return self._plan(self._act(REMOVE, act, reason, where=where), entry_ids)
-
-    def begin_purge(
-        self, entry_ids: Iterable[str] | None, *, act: str | None = None, reason: str = "", where: str = ""
-    ) -> Act:
-        """Write down that these (None: all) are to be removed for good; see ``begin_retry``."""
-        return self._plan(self._act(PURGE, act, reason, where=where), entry_ids)
-
-    def carry_out(self, act: Act) -> Iterator[Outcome]:
-        """Do what was written down, batch by batch, and say what became of each entry.
-
-        What was done before, or what somebody else was quicker with, is passed over.
-        """
-        return self._acts.carry_out(act)
-
-    def begin_undo(self, act: str | None = None, *, reason: str = "") -> tuple[Act, Iterator[Outcome]]:
-        """The act that is undone, and what becomes of each entry as it is; see ``undo``."""
+    def undoing(self, act: str | None = None, *, reason: str = "") -> Iterator[Outcome]:
+        """The same, batch by batch; says what becomes of each entry as it is iterated over."""
         if act is None:
             removals = [each for each in self.acts() if each.verb == REMOVE]
             if not removals:
@@ -222,36 +178,34 @@ class DeadLetterQueue(Generic[T]):
             undone = self._acts.get(act)
             if undone.queue != self.name:
                 raise InvalidOption(f"act {act!r} is one on queue {undone.queue}, not {self.name}")
-        undoing = self._act(UNDO, None, reason, count=undone.count, of=undone.id)
-        return undone, self._acts.undo(undone, undoing)
+        more: dict[str, Any] = {"count": undone.count, "of": undone.id}
+        return self._acts.undo(undone, self._acts.new(UNDO, self.name, reason=reason, **more))
 
-    def _act(self, verb: str, act_id: str | None, reason: str, **more: Any) -> Act:
-        at = to_datetime(self._storage.clock.now())
-        reason = options.text("reason", reason)
-        more = {"count": 0, **more}
-        return Act(act_id or new_id(), verb, self.name, who=options.user(), at=at, reason=reason, **more)
+    def acts(self) -> Sequence[Act]:
+        """What was done to many, or removed, in the last seven days, oldest first."""
+        return self._acts.all(self.name)
 
-    def _plan(self, act: Act, entry_ids: Iterable[str] | None) -> Act:
-        return self._acts.plan(act, (each.id for each in self._dead()) if entry_ids is None else entry_ids)
+    # -- inside ----------------------------------------------------------------------------------------
 
-    def _matching(self, where: Where | str | None) -> tuple[Iterable[str] | None, str]:
-        """The dead letters that match (None: all), and the filter as text."""
-        if where is None:
-            return None, ""
-        chosen = _filter(where)
-        found = (each.id for each in self._dead() if chosen.matches_stored(self.name, each))
-        return found, str(chosen)
+    def _do(self, act: Act, letters: Iterable[Letter]) -> int:
+        """Plan it, or go on with what was planned under that id; returns how many it was done to."""
+        (planned,) = self._acts.plan([(act, letters)])
+        return sum(outcome.error is None for outcome in self._acts.carry_out(planned))
 
-    def _known(self, entry_ids: Iterable[str]) -> Iterator[str]:
+    def _named(self, entry_ids: Iterable[str]) -> Iterator[Letter]:
         for entry_id in entry_ids:
-            self._acts.check(self.name, entry_id)
-            yield entry_id
+            yield entry_id, self._acts.check(self.name, entry_id).last_token
 
-    def _dead(self) -> Sequence[StoredEntry]:
-        return self._storage.entries(self.name, EntryStatus.DEAD)
-
-    def _carry_out(self, act: Act) -> int:
-        return sum(outcome.error is None for outcome in self.carry_out(act))
+    def _matching(self, where: Where | str | None, before: int | None = None) -> tuple[Iterator[Letter], str]:
+        """The dead letters that match, and died before; and the filter as text."""
+        chosen = None if where is None else _filter(where)
+        found = (
+            (each.id, each.last_token)
+            for each in self._storage.entries(self.name, EntryStatus.DEAD)
+            if (before is None or each.updated_at <= before)
+            and (chosen is None or chosen.matches_stored(self.name, each))
+        )
+        return found, "" if chosen is None else str(chosen)
 
 
 def _filter(where: Where | str) -> Where:

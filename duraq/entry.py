@@ -29,7 +29,6 @@ class Entry:
     """A live or dead entry. ``where`` is the storage's own note of where its payload is."""
 
     __slots__ = (
-        "act",
         "attempts",
         "boot",
         "created_at",
@@ -71,9 +70,7 @@ class Entry:
         self.worker = self.boot = ""
         self.deadline = self.deadline_at = self.leased_at = 0
         self.history: tuple[Attempt, ...] = ()
-        # How often it was put back from the dead letters, and by which act at last.
-        self.redriven = 0
-        self.act = ""
+        self.redriven = 0  # how often it was put back from the dead letters
         # Whether an item of the ready heap stands for this entry; there is never more than one.
         self.queued = False
 

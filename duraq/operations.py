@@ -118,15 +118,15 @@ class Expire:
 class Requeue:
     """A dead letter goes back to its queue, its history kept; ``keep_attempts`` keeps the count too.
 
-    ``act``: what somebody does to many entries at once is one act. It puts each of them back once: one that
-    has died again since is left to another act. ``payload``: from now on the entry has this one.
+    ``act``: of which act on many dead letters that is a part. ``token``: only if it is still the one that
+    died under that token. Not recorded.
     """
 
     op: ClassVar[str] = "requeue"
     id: str
     keep_attempts: bool = False
     act: str = ""
-    payload: bytes | None = None
+    token: int = 0
 
 
 @dataclass(slots=True)

@@ -58,8 +58,6 @@ def _lived(entry: Entry) -> Snapshot:
         }
     if entry.redriven:
         found["redriven"] = entry.redriven
-    if entry.act:
-        found["act"] = entry.act
     if entry.history:
         found["history"] = [_attempt(attempt) for attempt in entry.history]
     return found
@@ -85,7 +83,7 @@ def restore(entry_id: str, found: Snapshot, where: Any = None, position: int = 0
         return entry
     entry.updated_at = microseconds(found["updated_at"])
     entry.token, entry.attempts = found["token"], found["attempts"]
-    entry.redriven, entry.act = found.get("redriven", 0), found.get("act", "")
+    entry.redriven = found.get("redriven", 0)
     entry.status = DEAD if found.get("dead") else READY
     entry.history = tuple(_restore_attempt(attempt) for attempt in found.get("history", ()))
     lease = found.get("lease")

@@ -19,7 +19,7 @@ from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order, e
 from duraq.errors import DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
 from duraq.ledger import DEAD as DIED
 from duraq.ledger import ENQUEUED, EXPIRED, REMOVED, REQUEUED, RESTORED, Ledger
-from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
+from duraq.model import KEYS, Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
     Bury,
     Complete,
@@ -102,6 +102,9 @@ class QueueState:
     def _check_new(self, operation: Enqueue) -> None:
         # An id of our own making is nowhere yet; the shelf need not be searched for it.
         if operation.id in self.entries or (not operation.fresh and self.shelf.find(operation.id)):
+            if self.name == KEYS:
+                # Nobody knows this queue; it is said at the end of a transaction only.
+                raise DuplicateEntry("an entry was enqueued under the same key meanwhile")
             raise DuplicateEntry(f"queue {self.name}: there is an entry {operation.id} already")
 
     def _check_lease(self, entry_id: str, token: int) -> None:
@@ -133,13 +136,8 @@ class QueueState:
         self._check_status(operation.id, DEAD)
         entry = self.find(operation.id)
         assert entry is not None
-        if isinstance(operation, Remove):
-            if operation.token not in {0, entry.token}:
-                raise EntryNotFound(f"queue {self.name}: entry {operation.id} has died again since")
-        elif operation.act and operation.act == entry.act:
-            raise EntryNotFound(
-                f"queue {self.name}: entry {operation.id} was put back already, and died again"
-            )
+        if operation.token not in {0, entry.token}:
+            raise EntryNotFound(f"queue {self.name}: entry {operation.id} was put back, and died again")
 
     def counts(self, now: int) -> Counts:
         """How many entries are in each state at this time; those past their TTL no longer count."""
@@ -393,16 +391,14 @@ class QueueState:
         self._drop(operation.id)
         self.ledger.count(EXPIRED, at)
 
-    def _requeue(self, operation: Requeue, _seq: int, at: int, where: Any, position: int) -> None:
+    def _requeue(self, operation: Requeue, _seq: int, at: int, _where: Any, position: int) -> None:
         entry = self.entries.get(operation.id) or self._unshelve(operation.id, at)
         self._tally[DEAD] -= 1
         entry.updated_at = at
         entry.redriven += 1
-        entry.act = operation.act
+        entry.position = position  # with another payload it is not to be delivered before
         if not operation.keep_attempts:
             entry.attempts = 0
-        if operation.payload is not None:
-            entry.where, entry.position = where, position
         # A person wants it tried, so its TTL, which may have passed while it lay dead, no longer holds.
         entry.expires_at = None
         self._return(entry, None)

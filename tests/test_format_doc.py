@@ -54,7 +54,7 @@ OPERATIONS = [
     (Bury("a", 1, Cause.FAILED, ERROR), Bury("a", 1, Cause.FAILED, ERROR)),
     (Release("a", 1, 2), Release("a", 1)),
     (Expire("a"), Expire("a")),
-    (Requeue("a", act="b", payload=b"{}"), Requeue("a")),
+    (Requeue("a", act="b"), Requeue("a")),
     (Remove("a"), Remove("a")),
     (PauseQueue("ann", "why"), PauseQueue("ann", "")),
     (ResumeQueue("ann"), ResumeQueue("ann")),

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from duraq.acts import BATCH, REMOVE, Act, Acts, new_id
+from duraq.acts import BATCH, REMOVE, Act, Acts, Letter, new_id
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.look import missed
 from duraq.cli.options import F, Settings
 from duraq.cli.output import Row, conclude, show_rows
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row, last_failure
-from duraq.dead_letters import DeadLetterQueue
 from duraq.errors import ActNotFound, QueueError
 from duraq.options import entry_id
 from duraq.safe_text import safe_text
@@ -31,8 +30,8 @@ TOP = 3  # error types that a question names
 LONGEST_ID = 64
 OUTCOMES = {"retry": "ready", "remove": "removed", "purge": "removed"}
 
-# Writes down that these entries of a queue are meant, as the act of that id.
-Begin = Callable[[DeadLetterQueue[Any], list[str], str], Act]
+# The act of that id on that queue, of which nothing is written down yet.
+New = Callable[[Acts, str, str], Act]
 
 
 class Consent(NamedTuple):
@@ -64,7 +63,7 @@ def carry_out(
     chosen: Sequence[EntryView],
     problems: list[QueueError],
     consent: Consent,
-    begin: Begin,
+    new: New,
 ) -> int:
     """Ask if need be, then do it; what somebody else was quicker with holds up nothing."""
     begun = _begun(said, verb, consent.act)
@@ -85,13 +84,16 @@ def carry_out(
     rows: list[Row] = [{"id": None, "queue": None, "status": None, "error": str(each)} for each in problems]
     name = consent.act or new_id()
     with said.open() as storage:
-        acts = [*begun.values(), *_plans(storage, meant.new, begin, name)]
+        acts = Acts(storage)
+        # All together: whoever is killed on the way has begun with all of it or with nothing.
+        planned = acts.plan(
+            (new(acts, queue, _id(name, queue)), letters) for queue, letters in meant.new.items()
+        )
         _announce(said, verb, name, meant.count)
-        for act in acts:
-            dead: DeadLetterQueue[Any] = DeadLetterQueue(act.queue, None, storage)
-            for outcome in dead.carry_out(act):
+        for act in [*begun.values(), *planned]:
+            for outcome in acts.carry_out(act):
                 error, status = outcome.error, OUTCOMES[verb] if outcome.error is None else None
-                if error is not None and act.queue in begun:
+                if error is not None and begun:
                     # Most of these were done by it before; nobody can tell them from the others.
                     error, status = None, "passed over"
                 text = None if error is None else str(error)
@@ -101,19 +103,19 @@ def carry_out(
 
 
 class _Meant:
-    """The entries that are meant: those of acts that have begun, and of other queues those chosen now."""
+    """The entries that are meant: those of what has begun under that name, or else those chosen."""
 
     def __init__(self, chosen: Sequence[EntryView], begun: dict[str, Act]) -> None:
-        self._chosen = [view for view in chosen if view.queue not in begun]
+        self._chosen = [] if begun else list(chosen)
         self._begun = begun
         self.count = len(self._chosen) + sum(act.count for act in begun.values())
 
     @property
-    def new(self) -> dict[str, list[str]]:
-        """Ids that no act is about yet, by queue."""
-        found: dict[str, list[str]] = {}
+    def new(self) -> dict[str, list[Letter]]:
+        """Those that no act is about yet, by queue."""
+        found: dict[str, list[Letter]] = {}
         for view in self._chosen:
-            found.setdefault(view.queue, []).append(view.id)
+            found.setdefault(view.queue, []).append((view.id, view.token))
         return found
 
     def __str__(self) -> str:
@@ -161,14 +163,6 @@ def last_removal(storage: Storage) -> str:
 def _id(name: str, queue: str) -> str:
     # An act is about one queue. The queue's name itself may be too long.
     return f"{name}:{blake2b(queue.encode(), digest_size=4).hexdigest()}"
-
-
-def _plans(storage: Storage, ids: dict[str, list[str]], begin: Begin, name: str) -> list[Act]:
-    """All are written down before the first is carried out."""
-    return [
-        begin(DeadLetterQueue(queue, None, storage), chosen, _id(name, queue))
-        for queue, chosen in ids.items()
-    ]
 
 
 def _announce(said: Settings, verb: str, name: str, count: int) -> None:

@@ -101,14 +101,13 @@ def retry(
     with inspecting(said) as inspector:
         chosen, problems = _chosen(inspector, ids, where, queue)
 
-    def begin(dead: DeadLetterQueue[Any], ids: list[str], act_id: str) -> Act:
-        return dead.begin_retry(
-            ids, keep_attempts=keep_attempts, act=act_id, reason=reason, where=str(where or "")
-        )
+    def new(acts: Acts, queue: str, act_id: str) -> Act:
+        more = {"where": str(where or ""), "keep_attempts": keep_attempts}
+        return acts.new(RETRY, queue, act_id, reason=reason, **more)
 
     # Nothing is lost by a retry, so those that were named one by one need no second thought.
     named = bool(ids) and STDIN not in ids
-    return carry_out(said, RETRY, chosen, problems, Consent(dry_run, yes or named, expect, act), begin)
+    return carry_out(said, RETRY, chosen, problems, Consent(dry_run, yes or named, expect, act), new)
 
 
 def _retry_with(
@@ -161,10 +160,10 @@ def rm(
     with inspecting(said) as inspector:
         chosen, problems = _chosen(inspector, ids, where, queue)
 
-    def begin(dead: DeadLetterQueue[Any], ids: list[str], act_id: str) -> Act:
-        return dead.begin_remove(ids, act=act_id, reason=reason, where=str(where or ""))
+    def new(acts: Acts, queue: str, act_id: str) -> Act:
+        return acts.new(REMOVE, queue, act_id, reason=reason, where=str(where or ""))
 
-    return carry_out(said, REMOVE, chosen, problems, Consent(dry_run, yes, expect, act), begin)
+    return carry_out(said, REMOVE, chosen, problems, Consent(dry_run, yes, expect, act), new)
 
 
 @dlq.command("purge", epilog=FILTER_HELP)
@@ -200,10 +199,10 @@ def purge(
             Code.USAGE, f"all {len(chosen)} dead letters of {queue}: say --expect {len(chosen)} as well"
         )
 
-    def begin(dead: DeadLetterQueue[Any], ids: list[str], act_id: str) -> Act:
-        return dead.begin_purge(ids, act=act_id, reason=reason, where=str(where or ""))
+    def new(acts: Acts, queue: str, act_id: str) -> Act:
+        return acts.new(PURGE, queue, act_id, reason=reason, where=str(where or ""))
 
-    return carry_out(said, PURGE, chosen, [], Consent(dry_run, yes, expect, act, to_type=queue), begin)
+    return carry_out(said, PURGE, chosen, [], Consent(dry_run, yes, expect, act, to_type=queue), new)
 
 
 @dlq.command("acts")
@@ -247,7 +246,7 @@ def undo(act: str | None, reason: str) -> int:
         undone = acts_of(storage, name) or [Acts(storage).get(name)]
         for each in undone:
             dead: DeadLetterQueue[Any] = DeadLetterQueue(each.queue, None, storage)
-            for outcome in dead.begin_undo(each.id, reason=reason)[1]:
+            for outcome in dead.undoing(each.id, reason=reason):
                 text = None if outcome.error is None else str(outcome.error)
                 status = "dead" if text is None else None
                 rows.append({"id": outcome.id, "queue": each.queue, "status": status, "error": text})

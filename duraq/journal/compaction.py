@@ -28,6 +28,7 @@ from duraq.journal.segments import Segments
 SLACK = 1.75
 LATE = 1.9  # so many times, and a segment, before it is hurried
 _ATTEMPT = 300  # bytes of one that has nothing to tell
+_WORTH = 8  # times what a compaction writes itself: so much is to go by it
 _TAIL = 512  # bytes that a seal fits into
 
 
@@ -48,9 +49,8 @@ def is_worth_it(folded: Folded, history: History) -> bool:
 
 
 def _is_longer(folded: Folded, history: History, times: float, more: int) -> bool:
-    # What a compaction writes itself is no reason for the next one, however short the segments are.
-    drops = 2 * folded.state.ledger.length
-    allowed = times * folded.live_bytes + more + drops + history.get("bytes", 0)
+    # What a compaction writes itself is no reason for the next one, however small the segments are.
+    allowed = times * folded.live_bytes + more + _written(folded) + history.get("bytes", 0)
     return _may_go(folded) and _total(folded) > allowed
 
 
@@ -63,15 +63,19 @@ def _total(folded: Folded) -> int:
     return folded.segments.sealed_bytes + folded.segments.size
 
 
-def following(fs: FileSystem, folded: Folded, history: History, now: int) -> int | None:
-    """The segment behind the first one; None if that is to be kept, as history.
+def following(
+    fs: FileSystem, folded: Folded, history: History, now: int, last: int | None = None
+) -> int | None:
+    """The segment behind the first one; None if that is to be kept, as history, or lies behind ``last``.
 
     Of small ones, as compaction itself leaves them, behind so many as make a large one: what is written for
     each time would else be as much as is freed.
     """
     segments, length = folded.segments, 0
     first = segments.first
-    while length < segments.limit and first < folded.checkpoint:
+    enough = max(segments.limit, _WORTH * _written(folded))
+    until = folded.checkpoint if last is None else min(last + 1, folded.checkpoint)
+    while length < enough and first < until:
         found, size = _seal(fs, segments, first)
         if "seconds" in history and found.at > now - history["seconds"] * 1_000_000:
             break
@@ -79,6 +83,11 @@ def following(fs: FileSystem, folded: Folded, history: History, now: int) -> int
         first = found.operation.next
         length += size
     return first if first > segments.first else None
+
+
+def _written(folded: Folded) -> int:
+    """About how much a compaction writes besides what lives: two drops, which say what has happened."""
+    return 2 * folded.state.ledger.length
 
 
 def furthest(folded: Folded, first: int, history: History) -> int:

@@ -101,8 +101,6 @@ def encode(operation: Operation | Seal, seq: int, at: str) -> bytes:
     else:
         fields = _ENCODE[type(operation)](operation)
         body = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}"{fields}'.encode()
-        if type(operation) is Requeue and operation.payload is not None:
-            body += _DATA + operation.payload
     return body + _SUFFIX % crc32(body)
 
 
@@ -295,7 +293,7 @@ _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
     "dead": lambda f: Bury(f["id"], f["token"], Cause(f["cause"]), restore_error(f["error"])),
     "release": lambda f: Release(f["id"], f["token"], _moment(f, "ready_at")),
     "expire": lambda f: Expire(f["id"]),
-    "requeue": lambda f: Requeue(f["id"], f["keep_attempts"], f.get("act", ""), b"" if "data" in f else None),
+    "requeue": lambda f: Requeue(f["id"], f["keep_attempts"], f.get("act", "")),
     "remove": lambda f: Remove(f["id"]),
     "keep": _keep,
     "restore": _restore,

@@ -85,9 +85,9 @@ class RowReader:
             behind.append((number, row))
             end = row.offset + row.length
         if behind:
-            self._keep_stretch(segment, start, end)
-            # What is damaged further on is for the one who comes to it.
-            with suppress(StorageDamaged):
+            # What is damaged further on, or cannot be read, is for the one who comes to it.
+            with suppress(StorageDamaged, OSError):
+                self._keep_stretch(segment, start, end)
                 found.extend([(number, self._read(index, row, position)) for number, row in behind])
         return found
 

@@ -35,7 +35,6 @@ class StoredEntry:
     key: str | None = None
     headers: dict[str, str] | None = None
     redriven: int = 0
-    act: str = ""
     last_token: int = 0  # also of one that is not leased now
 
 

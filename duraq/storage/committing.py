@@ -51,9 +51,11 @@ class CommittingStorage(FoldStorage):
 
     def commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None = None) -> None:
         """Apply all operations, or none; see Storage."""
-        if not any(changes.values()):
-            self._check_usable()
-            return
+        if not all(changes.values()):
+            changes = {queue: operations for queue, operations in changes.items() if operations}
+            if not changes:
+                self._check_usable()
+                return
         commit = self._commit if self._calls is None else self._calls.run
         try:
             position = commit(changes, limits)

@@ -283,7 +283,8 @@ class FileStorage(WaitingStorage):
                 groups.append((tail, group))
                 length += group.bytes
             # What is written already can be written again, however long it has become meanwhile.
-            if length > self._log.sizes.group and not isinstance(operations[0], Keep):
+            again = any(isinstance(operations[0], Keep) for operations in changes.values())
+            if length > self._log.sizes.group and not again:
                 raise self._too_large(length)
             end = self._log.append(groups, soon=soon and self._power)
         except NeedsRoom as need:

@@ -318,6 +318,5 @@ def stored(entry: Entry, payload: bytes) -> StoredEntry:
         entry.key,
         entry.headers,
         entry.redriven,
-        entry.act,
         entry.token,
     )

@@ -196,7 +196,7 @@ class TransactingStorage(CommittingStorage):
             super().commit(changes, limits)
             return
         for queue, operations in changes.items():
-            if isinstance(operations[0], Extend) and not begun.touches(queue, operations):
+            if operations and isinstance(operations[0], Extend) and not begun.touches(queue, operations):
                 # Time has passed whatever becomes of the transaction.
                 self._commit_now({queue: operations}, limits)
                 return

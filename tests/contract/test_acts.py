@@ -17,8 +17,9 @@ from duraq import (
     NoRetry,
     Queue,
     Where,
+    acts,
 )
-from duraq.acts import BATCH
+from duraq.acts import BATCH, Acts
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
@@ -30,6 +31,15 @@ def bury(queue, *payloads, **options):
     for entry in queue.dequeue(limit=max(1, len(ids))):
         queue.mark_failed(entry, f"{entry.data} failed", dead=True)
     return ids
+
+
+def begin(dead_letters, verb, act=None):
+    """Have it written down that this is to be done to all that are dead; returns a call that does it."""
+    acts = Acts(dead_letters._storage)
+    letters = [(entry.id, 0) for entry in dead_letters.list()]
+    letters = [(entry_id, acts.check("jobs", entry_id).last_token) for entry_id, _ in letters]
+    (planned,) = acts.plan([(acts.new(verb, "jobs", act), letters)])
+    return planned, lambda: acts.carry_out(planned)
 
 
 def everything(entry):
@@ -56,9 +66,9 @@ def test_an_act_is_done_once(queue, dead_letters):
 def test_what_dies_later_is_not_meant(queue, dead_letters):
     """An act that is carried out later, or again, leaves alone what was not dead when it was begun."""
     bury(queue, "a", "b")
-    act = dead_letters.begin_retry(None)
+    act, carry_out = begin(dead_letters, "retry")
     bury(queue, "c")
-    assert [outcome.error for outcome in dead_letters.carry_out(act)] == [None, None]
+    assert [outcome.error for outcome in carry_out()] == [None, None]
     assert [entry.data for entry in dead_letters.list()] == ["c"]
     assert dead_letters.retry_all(act=act.id) == 0
     assert [entry.data for entry in dead_letters.list()] == ["c"]
@@ -67,7 +77,7 @@ def test_what_dies_later_is_not_meant(queue, dead_letters):
 def test_going_on_after_an_interruption(queue, dead_letters):
     """An act that was left in the middle is finished by beginning it again."""
     ids = bury(queue, *range(BATCH * 3))
-    outcomes = dead_letters.carry_out(dead_letters.begin_retry(None, act="x"))
+    outcomes = begin(dead_letters, "retry", "x")[1]()
     for _ in range(BATCH):
         next(outcomes)
     outcomes.close()
@@ -80,10 +90,10 @@ def test_going_on_after_an_interruption(queue, dead_letters):
 def test_somebody_else_is_quicker(queue, dead_letters):
     """What somebody else has decided on meanwhile is passed over, and the rest is done."""
     ids = bury(queue, *range(10))
-    act = dead_letters.begin_retry(None)
+    _, carry_out = begin(dead_letters, "retry")
     dead_letters.retry(ids[3])
     dead_letters.remove(ids[5])
-    found = {outcome.id: outcome.error for outcome in dead_letters.carry_out(act)}
+    found = {outcome.id: outcome.error for outcome in carry_out()}
     assert set(found) == set(ids)
     assert {entry_id for entry_id, error in found.items() if error} == {ids[3], ids[5]}
     assert all(isinstance(error, EntryNotFound) for error in found.values() if error)
@@ -205,9 +215,7 @@ def test_the_id_is_in_use_again(queue, dead_letters):
     bury(queue, "a", "b", ids=["x", "y"])
     dead_letters.remove_many(["x", "y"], act="act")
     queue.enqueue("new", id="x")
-    undone, outcomes = dead_letters.begin_undo("act")
-    found = list(outcomes)
-    assert undone.count == 2
+    found = list(dead_letters.undoing("act"))
     assert [(outcome.id, type(outcome.error)) for outcome in found] in (
         [("x", DuplicateEntry), ("y", type(None))],
         [("y", type(None)), ("x", DuplicateEntry)],
@@ -220,7 +228,7 @@ def test_the_id_is_in_use_again(queue, dead_letters):
 def test_an_interrupted_removal(queue, dead_letters):
     """A removal that was left in the middle is finished under its id, and undone as a whole."""
     ids = bury(queue, *range(BATCH * 2))
-    outcomes = dead_letters.carry_out(dead_letters.begin_remove(ids, act="x"))
+    outcomes = begin(dead_letters, "remove", "x")[1]()
     for _ in range(BATCH):
         next(outcomes)
     outcomes.close()
@@ -272,7 +280,7 @@ def test_one_id_is_one_act(queue, dead_letters, storage):
         DeadLetterQueue("other", None, storage).retry_all(act="x")
 
 
-@pytest.mark.parametrize("act", ["a b", "../x", "a" * 113, 1, b"x"])
+@pytest.mark.parametrize("act", ["a b", "../x", "a/b", "a" * 101, 1, b"x"])
 def test_no_act(queue, dead_letters, act):
     """What cannot be an act's id is refused before anything is done."""
     bury(queue, "a")
@@ -311,6 +319,141 @@ def test_in_a_transaction(storage):
         assert dead_letters.undo(act) == 1
         dead_letters.retry(removed, data="c")
     assert [entry.data for entry in queue.dequeue(limit=5)] == ["c"]
+
+
+# -- what a reviewer found ---------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("survives")
+@pytest.mark.parametrize("then", ["nothing", "lease"])
+def test_an_edited_payload_needs_no_older_record(tmp_path, queue, dead_letters, open_storage, then):
+    """An entry that was edited is there, with that payload, when all that was written before it is gone."""
+    (entry_id,) = bury(queue, {"old": 1})
+    dead_letters.retry(entry_id, data={"new": 1})
+    if then == "lease":
+        assert queue.dequeue().data == {"new": 1}
+    for _ in range(30):
+        queue.enqueue_many(["x" * 400] * 30)
+        queue.mark_completed_many([entry for entry in queue.dequeue(limit=30) if entry.id != entry_id])
+    queue._storage.compact("jobs")
+    queue._storage.close()
+    for path in tmp_path.rglob("*.checkpoint"):
+        path.unlink()
+    for path in tmp_path.rglob("*.index"):
+        path.unlink()
+    entry = Queue("jobs", open_storage()).get(entry_id)
+    assert (entry.data, entry.redriven) == ({"new": 1}, 1)
+
+
+def test_a_large_removal_is_undone(storage):
+    """However large all that was removed is, it comes back."""
+    storage.max_payload_bytes = 3 << 20
+    queue, dead_letters = Queue("jobs", storage), DeadLetterQueue("jobs", None, storage)
+    for number in range(30):
+        bury(queue, str(number) * (1 << 20 if number < 10 else 1 << 19))
+    assert dead_letters.remove_all(act="x") == 30
+    assert dead_letters.undo("x") == 30
+
+
+def test_an_act_named_like_a_part_of_another(queue, dead_letters):
+    """No act's id can be taken for something that belongs to another one."""
+    bury(queue, "a", "b")
+    dead_letters.remove_many([dead_letters.list()[0].id], act="v1.0")
+    assert dead_letters.retry_all(act="v1") == 1
+    assert dead_letters.undo("v1.0") == 1
+    for name in ("v1/undone", "v1.0/was/0", "v1/0"):
+        with pytest.raises(ActNotFound):
+            dead_letters.undo(name)
+
+
+@pytest.mark.parametrize("verb", ["purge", "remove", "retry"])
+def test_a_new_death_is_another_one(queue, dead_letters, verb):
+    """What was put back by somebody else and has died again was not meant by an act that began before."""
+    (entry_id,) = bury(queue, "a")
+    _, carry_out = begin(dead_letters, verb)
+    for _ in range(2):
+        dead_letters.retry(entry_id)
+        queue.mark_failed(queue.dequeue(), "again", dead=True)
+    assert [type(outcome.error) for outcome in carry_out()] == [EntryNotFound]
+    assert [entry.redriven for entry in dead_letters.list()] == [2]
+
+
+def test_two_acts_in_turn(queue, dead_letters):
+    """An act does not put back what it has put back before, whatever another act has done meanwhile."""
+    bury(queue, "a")
+    for act, wanted in (("A", 1), ("B", 1), ("A", 0), ("B", 0)):
+        assert dead_letters.retry_all(act=act) == wanted
+        for entry in queue.dequeue(limit=5):
+            queue.mark_failed(entry, dead=True)
+
+
+def test_an_act_that_was_undone_is_over(queue, dead_letters):
+    """What was removed and brought back is not removed again by the same act."""
+    bury(queue, "a")
+    assert dead_letters.remove_all(act="x") == 1
+    assert dead_letters.undo("x") == 1
+    with pytest.raises(InvalidOption, match="undone"):
+        dead_letters.remove_all(act="x")
+    assert len(dead_letters) == 1
+
+
+def test_two_plan_the_same_act(storage, queue, dead_letters, monkeypatch):
+    """Of two that plan one act at once, the first to have it written down says what it means."""
+    monkeypatch.setattr(acts, "_CHUNK", 2)
+    monkeypatch.setattr(acts, "_CHUNKS_AT_ONCE", 1)
+    ids = bury(queue, *range(10))
+
+    def letters(chosen, then=lambda: None):
+        for entry_id in chosen:
+            yield entry_id, 0
+        then()
+
+    one, other = Acts(storage), Acts(storage)
+    first = []
+
+    def meanwhile():
+        first.extend(other.plan([(other.new("retry", "jobs", "act"), letters(ids[:5]))]))
+
+    (second,) = one.plan([(one.new("retry", "jobs", "act"), letters(ids[5:], meanwhile))])
+    assert second == first[0]
+    assert [entry_id for entry_id, _ in one.letters(second)] == ids[:5]
+
+
+def test_long_histories_are_removed(queue, dead_letters, monkeypatch):
+    """What is written of a removed entry's errors counts, so that no batch grows too large."""
+    monkeypatch.setattr(acts, "_BATCH_BYTES", 100_000)
+    ids = queue.enqueue_many(range(30))
+    for _ in range(3):
+        for entry in queue.dequeue(limit=30):
+            queue.mark_failed(entry, "\1" * 4000, retry_in=timedelta(0))
+    for entry in queue.dequeue(limit=30):
+        queue.mark_failed(entry, dead=True)
+    assert dead_letters.remove_all() == len(ids)
+    assert dead_letters.undo() == len(ids)
+
+
+def test_seven_days_from_the_removal(queue, dead_letters, clock):
+    """What an act removes on its last day comes back for seven days, and then the act cannot go on."""
+    bury(queue, "a", "b")
+    _, carry_out = begin(dead_letters, "remove", "x")
+    clock.advance(7 * DAY - SECOND)
+    assert dead_letters.remove_many([dead_letters.list()[0].id], act="x") == 2
+    clock.advance(6 * DAY)
+    with pytest.raises(ActNotFound):
+        dead_letters.remove_all(act="x")
+    assert dead_letters.undo("x") == 2
+    with pytest.raises(ActNotFound):
+        list(carry_out())
+
+
+def test_nothing_left_in_a_transaction(storage, queue, dead_letters):
+    """In a transaction too, an act of which nothing is left does nothing."""
+    bury(queue, "a")
+    _, carry_out = begin(dead_letters, "remove", "x")
+    dead_letters.retry_all()
+    with storage.transaction():
+        assert [type(outcome.error) for outcome in carry_out()] == [EntryNotFound]
+        storage.commit({"jobs": []})
 
 
 # -- by a filter -------------------------------------------------------------------------------------------

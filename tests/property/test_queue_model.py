@@ -104,7 +104,6 @@ class Modelled:
     died_at: datetime | None = None
     history: list = field(default_factory=list)
     key: str | None = None
-    act: str | None = None  # what put it back last
 
 
 class Model:
@@ -206,9 +205,8 @@ class Model:
         else:
             self._wait(entry, delay)
 
-    def put_back(self, entry, *, keep_attempts, act=None):
+    def put_back(self, entry, *, keep_attempts):
         self.counted["requeued"] += 1
-        entry.act = act
         entry.attempts = entry.attempts if keep_attempts else 0
         entry.expires_at = None
         self._wait(entry, None)
@@ -442,15 +440,18 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.paused = None
 
     @precondition(lambda self: self.model.exists)
-    @rule(who=whos, pick=picks, keep=st.booleans())
-    def retry(self, who, pick, keep):
-        """Put an entry back that may be dead."""
+    @rule(who=whos, pick=picks, keep=st.booleans(), edit=st.booleans())
+    def retry(self, who, pick, keep, edit):
+        """Put an entry back that may be dead, perhaps with another payload."""
         entry = self.model.entries[pick % len(self.model.entries)] if self.model.entries else None
         if entry is None or entry.status is not DEAD:
             with pytest.raises(EntryNotFound):
                 self.dead_letters(who).retry(entry.id if entry else "nothing")
         else:
-            self.dead_letters(who).retry(entry.id, keep_attempts=keep)
+            if edit:
+                entry.data = {"edited": pick}
+            more = {"data": entry.data} if edit else {}
+            self.dead_letters(who).retry(entry.id, keep_attempts=keep, **more)
             self.model.put_back(entry, keep_attempts=keep)
 
     @rule(who=whos, keep=st.booleans())
@@ -465,11 +466,12 @@ class QueueMachine(RuleBasedStateMachine):
     def carry_out(self, who, number):
         """Put all back that are dead by an act, which may have been carried out before."""
         act, model = f"act-{number}", self.model
-        meant = model.plans.setdefault(act, [entry.id for entry in model.having(DEAD)])
-        left = [entry for entry in model.having(DEAD) if entry.id in meant and entry.act != act]
+        # Each death is another one.
+        meant = model.plans.setdefault(act, {entry.id: entry.lease for entry in model.having(DEAD)})
+        left = [entry for entry in model.having(DEAD) if meant.get(entry.id) == entry.lease]
         assert self.dead_letters(who).retry_all(act=act) == len(left)
         for entry in left:
-            model.put_back(entry, keep_attempts=False, act=act)
+            model.put_back(entry, keep_attempts=False)
 
     @precondition(lambda self: self.model.having(DEAD))
     @rule(who=whos, pick=picks, count=st.integers(1, 3))
@@ -492,6 +494,7 @@ class QueueMachine(RuleBasedStateMachine):
         model = self.model
         back = [entry for entry in model.removed[-1] if model.find(entry.id) is None]
         assert self.dead_letters(who).undo() == len(back)
+        model.counted["restored"] += len(back)
         model.removed[-1] = [entry for entry in model.removed[-1] if entry not in back]
         model.entries = sorted([*model.entries, *back], key=lambda entry: entry.place)
 
@@ -605,7 +608,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert counted.pop("expired") <= self.model.counted["expired"]
         given_back = counted.pop("released")
         assert counted == {name: self.model.counted[name] for name in counted}
-        ended = counted["completed"] + counted["failed"] + counted["timed_out"] + given_back
+        lost = counted["timed_out"] + counted["worker_died"] + given_back
+        ended = counted["completed"] + counted["failed"] + lost
         assert found.wait.count == ended + found.counts.leased
         assert found.run.count == counted["completed"] + counted["failed"]
 

@@ -80,7 +80,7 @@ def kept(draw):
     entry.token = draw(numbers)
     entry.attempts, entry.updated_at = draw(numbers), draw(times)
     entry.status = draw(st.sampled_from([READY, SCHEDULED, LEASED, DEAD]))
-    entry.redriven, entry.act = draw(numbers), draw(st.just("") | ids)
+    entry.redriven = draw(numbers)
     entry.history = tuple(draw(st.lists(attempts, max_size=2)))
     entry.worker, entry.boot, entry.deadline = draw(workers), draw(boots), draw(numbers)
     entry.leased_at, entry.deadline_at = draw(times), draw(times)
@@ -117,7 +117,7 @@ BUILT = {
     Bury: (ids, numbers, causes, errors),
     Release: (ids, numbers, maybe_times),
     Expire: (ids,),
-    Requeue: (ids, st.booleans(), st.just("") | ids, st.none() | payloads),
+    Requeue: (ids, st.booleans(), st.just("") | ids),
     Remove: (ids,),
     PauseQueue: (texts, texts),
     ResumeQueue: (texts,),

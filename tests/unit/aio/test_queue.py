@@ -34,7 +34,7 @@ def test_the_same_names(kind):
     """Whatever a class for threads has, its namesake for tasks has, with its parameters, to be awaited."""
     threads, tasks = getattr(duraq, kind), getattr(aio, kind)
     # An act's steps yield what becomes of each entry; those are for whoever shows it.
-    steps = {"begin_retry", "begin_remove", "begin_purge", "begin_undo", "carry_out"}
+    steps = {"undoing"}
     assert public(threads) - public(tasks) <= {"settle_lapsed"} | steps
     for name in public(threads) & public(tasks):
         ours, theirs = getattr(tasks, name), getattr(threads, name)
