@@ -46,7 +46,7 @@ RETRY, REMOVE, PURGE, UNDO = "retry", "remove", "purge", "undo"
 
 # One group of operations: large enough to share a sync, small enough to hold no lock for long.
 BATCH = 250
-_BATCH_BYTES = 4 << 20  # of what is written once more
+_BATCH_BYTES = 1 << 20  # of what is written once more
 _CHUNK = 1000  # dead letters in one entry of a plan
 _CHUNKS_AT_ONCE = 50
 _LONGEST_ID = 100  # what belongs to it has longer ones

@@ -27,7 +27,7 @@ from duraq.journal.record import Record, Seal
 from duraq.journal.segment import Gap, bytes_on_disk
 from duraq.journal.waiters import count_living
 from duraq.metrics import QueueMetrics, measure
-from duraq.model import Counts, EntryStatus, Pause, is_users
+from duraq.model import OWN_QUEUES, Counts, EntryStatus, Pause, is_users
 from duraq.operations import Complete, Expire, Remove
 from duraq.options import ENTRY_ID
 from duraq.reader import Reader
@@ -107,6 +107,11 @@ class Inspector:
     def check_queue(self, queue: str) -> None:
         """Raise QueueNotFound unless there is one."""
         self._reader.check_queue(queue)
+
+    def troubled(self) -> list[str]:
+        """The storage's own queues that cannot be read; they are among no others."""
+        names = filter(self._reader.has_queue, sorted(OWN_QUEUES))
+        return [name for name in names if self._reader.fold(name).problem is not None]
 
     def counts(self, queue: str) -> Counts:
         """Entries by state. Raises QueueNotFound, StorageDamaged."""

@@ -20,12 +20,12 @@ RESERVED_NAMES = frozenset({"journal", "leases", "duraq.json", "duraq.json.tmp"}
 
 # Queues of the storage's own, beside its users': what was done to many entries, and the keys of entries.
 ACTS, KEYS = "_acts", "_keys"
-_OWN_QUEUES = frozenset({ACTS, KEYS})
+OWN_QUEUES = frozenset({ACTS, KEYS})
 
 
 def is_queue_name(name: str) -> bool:
     """Whether a queue can have that name, be it a user's or the storage's own."""
-    return name in _OWN_QUEUES or (is_users(name) and name not in RESERVED_NAMES)
+    return name in OWN_QUEUES or (is_users(name) and name not in RESERVED_NAMES)
 
 
 def is_users(name: str) -> bool:

@@ -93,9 +93,13 @@ class Reader:
     def queues(self) -> list[str]:
         return list(filter(is_users, reading.queue_names(self.view.fs, self.view.root)))
 
+    def has_queue(self, queue: str) -> bool:
+        """Whether there is one of that name, be it the storage's own."""
+        return reading.is_queue(self.view.fs, self.view.root, queue)
+
     def check_queue(self, queue: str) -> None:
         """Raise QueueNotFound unless there is one."""
-        if not reading.is_queue(self.view.fs, self.view.root, queue):
+        if not self.has_queue(queue):
             raise QueueNotFound(f"there is no queue {queue!r}")
 
     def lines(self, queue: str) -> Lines:

@@ -51,7 +51,7 @@ def stats(queues: tuple[str, ...]) -> int:
     said = settings()
     now = datetime.now(UTC)
     with inspecting(said) as inspector:
-        names = queues or inspector.queues()
+        names = queues or [*inspector.queues(), *inspector.troubled()]
         rows = [_queue_row(inspector, name, now) for name in names]
     rows.sort(
         key=lambda row: (list(Attention).index(row["status"]), row["oldest_ready"] or now, row["queue"])

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
 import click
 
 from duraq.cli.feed import existing
 from duraq.cli.options import common, settings
 from duraq.cli.output import show_rows
+from duraq.errors import QueueNotFound
+from duraq.model import OWN_QUEUES
+
+if TYPE_CHECKING:
+    from duraq.storage.compactor import Compacted
+    from duraq.storage.file import FileStorage
 
 COLUMNS = ("queue", "freed", "kept")
 
@@ -22,6 +31,16 @@ def compact(queues: tuple[str, ...]) -> None:
     """
     said = settings()
     with said.open() as storage:
-        names = existing(storage, queues) or storage.queues()
-        rows = (storage.compact(name)._asdict() for name in names)
-        show_rows(said, "duraq.compactions/1", COLUMNS, rows, name="queue")
+        done = [storage.compact(name) for name in existing(storage, queues) or storage.queues()]
+        if not queues:
+            done += _compact_own(storage)
+        show_rows(said, "duraq.compactions/1", COLUMNS, [each._asdict() for each in done], name="queue")
+
+
+def _compact_own(storage: FileStorage) -> list[Compacted]:
+    """The storage's own queues: what was removed long ago, and keys whose window has passed."""
+    done = []
+    for name in sorted(OWN_QUEUES):
+        with suppress(QueueNotFound):
+            done.append(storage.compact(name))
+    return [each for each in done if each.freed]

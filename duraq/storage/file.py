@@ -39,7 +39,7 @@ from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.segment import bytes_on_disk
 from duraq.journal.tail import Group
 from duraq.journal.waiters import Waiters
-from duraq.model import is_users
+from duraq.model import OWN_QUEUES, is_users
 from duraq.operations import Complete, Keep, Operation, Release
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
@@ -49,6 +49,7 @@ from duraq.storage.committing import enqueues
 from duraq.storage.compactor import Compacted, Compactor
 from duraq.storage.flusher import Flusher
 from duraq.storage.fold import NoRoom, TryAgain
+from duraq.storage.tidying import Tidier
 from duraq.storage.upkeep import Upkeep
 from duraq.storage.waiting import KnownQueue, WaitingStorage
 from duraq.times import rfc3339
@@ -160,6 +161,7 @@ class FileStorage(WaitingStorage):
             write=lambda queue, operations, seal: self._write({queue: operations}, soon=True, seal=seal),
             make_room=lambda: self._make_room(enqueuing=False),
         )
+        self._tidier = Tidier(self._log, self._upkeep, self._end_some)
         batched = durability == "batched"
         self._flusher = Flusher(self._log, batch_window.total_seconds()) if batched else None
         forks.register(self)
@@ -350,7 +352,17 @@ class FileStorage(WaitingStorage):
         if self._power and position > self._log.commits.synced:
             self._log.settle(position)
         self._log.recycling.if_due()
+        self._tidier.if_due()
         self._upkeep.if_due()
+
+    def _end_some(self, queue: str) -> bool:
+        """End some of what has expired in the queue; whether there may be more."""
+
+        def end() -> bool:
+            state = self._state(queue)
+            return state is not None and self._end_expired(state)
+
+        return self._in_turn(end)
 
     def _payload(self, queue: str, entry: Entry) -> bytes:
         try:
@@ -385,8 +397,10 @@ class FileStorage(WaitingStorage):
         It happens by itself as a queue grows; this does it now. Others go on working meanwhile.
         """
         try:
-            if queue not in self.queues():
+            if queue not in self._log.names():
                 raise QueueNotFound(f"there is no queue {queue!r}")
+            if queue in OWN_QUEUES:
+                self._tidier.tidy(queue)
             return self._compactor.compact(queue)
         except OSError as error:
             raise self._refused(error, f"{self.path}/{queue}", StorageError) from error

@@ -400,3 +400,44 @@ def test_small_segments_become_large_ones(open_storage, tmp_path):
     storage.compact("jobs")
     assert len(segments(tmp_path)) < small // 4
     assert everything(storage) == before
+
+
+# -- the storage's own queues ------------------------------------------------------------------------------
+
+
+def removed_long_ago(tmp_path, clock):
+    """A storage in which much was removed, and something done under a key, longer ago than it is kept."""
+    with FileStorage(tmp_path / "queues", sizes=TINY, clock=clock) as storage:
+        queue = jobs(storage)
+        for number in range(20):
+            queue.enqueue("x" * 500, key=f"key {number}")
+            queue.mark_failed(queue.dequeue(), dead=True)
+            DeadLetterQueue("jobs", None, storage).remove_all()
+    clock.advance(timedelta(days=15))
+
+
+def bytes_of(tmp_path, queue):
+    return sum(path.stat().st_size for path in (tmp_path / "queues" / queue / "segments").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("queue", ["_acts", "_keys"])
+def test_what_was_removed_leaves_the_disk(tmp_path, clock, queue):
+    """What was removed, and keys, are gone from the disk once their time is over and somebody compacts."""
+    removed_long_ago(tmp_path, clock)
+    before = bytes_of(tmp_path, queue)
+    with FileStorage(tmp_path / "queues", sizes=TINY, clock=clock) as storage:
+        storage.compact(queue)
+    assert bytes_of(tmp_path, queue) < before / 2
+    assert bytes_of(tmp_path, queue) < 2 * TINY.segment
+
+
+def test_whoever_works_ends_what_is_over(tmp_path, clock, monkeypatch):
+    """Now and then whoever works a queue has ended what has expired in the queues that nobody works."""
+    removed_long_ago(tmp_path, clock)
+    with FileStorage(tmp_path / "queues", sizes=TINY, clock=clock) as storage:
+        jobs(storage).enqueue("y")
+        jobs(storage).dequeue()
+        storage._upkeep._thread.join()
+        for queue in ("_acts", "_keys"):
+            with storage._turn:
+                assert storage._state(queue).tally.length == 0

@@ -1,5 +1,7 @@
 """The payload that is read ahead while a complete is being synced."""
 
+import errno
+import os
 from contextlib import ExitStack
 from datetime import timedelta
 
@@ -172,3 +174,19 @@ def test_priorities_in_two_deep_segments(opened):
         one.queue.enqueue(text(number), priority=-number)
     one.queue.enqueue_many([text(100)] * 30, priority=-100)
     assert [one.queue.dequeue().data for _ in range(60)] == [text(number) for number in range(60)]
+
+
+def test_what_cannot_be_read_hinders_nobody_before_it(deep, monkeypatch):
+    """Entries in front of a place that the disk cannot read are delivered."""
+    pread = deep.files.pread
+
+    def broken(fd, length, offset):
+        if length > 1000 and offset + length > 1500:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, length, offset)
+
+    assert deep.queue.dequeue().data == text(0)
+    for run in deep.storage._queues["jobs"].folded._runs._runs.values():
+        deep.storage._queues["jobs"].folded._runs._reader.forget(run.segment)
+    monkeypatch.setattr(deep.files, "pread", broken)
+    assert deep.queue.dequeue().data == text(1)

@@ -205,3 +205,14 @@ def test_nothing_is_written(duraq, queue, root, arguments):
     before = times()
     duraq.ok(*arguments)
     assert times() == before
+
+
+def test_stats_of_a_damaged_queue_of_the_storages_own(duraq, queue, root):
+    """A queue of the storage's own that cannot be read is shown, and nothing of it else."""
+    duraq.ok("put", "jobs", "1")
+    (root / "_keys" / "segments").mkdir(parents=True)
+    assert [row["queue"] for row in duraq.json("stats")["rows"]] == ["jobs"]
+    (root / "_keys" / "segments" / f"{1:020}.jsonl").write_text("no record\n")
+    result = duraq("--json", "stats")
+    rows = json.loads(result.stdout)["rows"]
+    assert (result.exit_code, {row["queue"]: row["status"] for row in rows}["_keys"]) == (7, "CORRUPT")
