@@ -8,12 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from duraq.acts import Act
     from duraq.dead_letters import DeadLetterQueue
     from duraq.errors import (
+        ActNotFound,
         DuplicateEntry,
         DuraqError,
         EntryNotFound,
         GroupTooLarge,
+        InvalidFilter,
         InvalidInput,
         InvalidOption,
         InvalidPayload,
@@ -48,12 +51,15 @@ if TYPE_CHECKING:
     from duraq.shift import WorkerStats
     from duraq.storage.file import FileStorage
     from duraq.storage.memory import MemoryStorage
+    from duraq.where import Where
     from duraq.worker import Worker
     from duraq.worker_pool import run_processes
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Act": "duraq.acts",
+    "ActNotFound": "duraq.errors",
     "Attempt": "duraq.model",
     "AttemptError": "duraq.model",
     "Cause": "duraq.model",
@@ -67,6 +73,7 @@ _HOMES = {
     "FileStorage": "duraq.storage.file",
     "FixedDelay": "duraq.retry",
     "GroupTooLarge": "duraq.errors",
+    "InvalidFilter": "duraq.errors",
     "InvalidInput": "duraq.errors",
     "InvalidOption": "duraq.errors",
     "InvalidPayload": "duraq.errors",
@@ -101,11 +108,14 @@ _HOMES = {
     "StorageForked": "duraq.errors",
     "StorageReadOnly": "duraq.errors",
     "UnsupportedVersion": "duraq.errors",
+    "Where": "duraq.where",
     "Worker": "duraq.worker",
     "WorkerStats": "duraq.shift",
 }
 
 __all__ = [
+    "Act",
+    "ActNotFound",
     "Attempt",
     "AttemptError",
     "Cause",
@@ -119,6 +129,7 @@ __all__ = [
     "FileStorage",
     "FixedDelay",
     "GroupTooLarge",
+    "InvalidFilter",
     "InvalidInput",
     "InvalidOption",
     "InvalidPayload",
@@ -152,6 +163,7 @@ __all__ = [
     "StorageForked",
     "StorageReadOnly",
     "UnsupportedVersion",
+    "Where",
     "Worker",
     "WorkerStats",
     "run_processes",

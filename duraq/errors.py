@@ -6,12 +6,14 @@ DuraqError
     InvalidPayload                     names the path to the value, such as $.items[3]
       PayloadTooLarge
     InvalidOption                      a delay, TTL, priority, limit ... out of range
+      InvalidFilter                    says what was expected, and shows where
   QueueError                           the call is well formed, the queue says no; nothing was written
     QueueNotFound
     QueueFull
     DuplicateEntry
     EntryNotFound
     NoTransaction                      there is none to commit or to roll back
+    ActNotFound                        nothing was done under that id, or it was too long ago
     LeaseLost                          the lease ended: completing, failing or extending changed nothing
       NotLeased                        this storage never held that lease, or has already ended it
   StorageError                         carries path, byte and a hint
@@ -66,6 +68,20 @@ class InvalidOption(InvalidInput):
     """A delay, time, TTL, priority, limit, id or duration is out of range."""
 
 
+class InvalidFilter(InvalidOption):
+    """A filter is not understood.
+
+    ``reason`` says why, ``position`` where, in characters from 0; ``excerpt`` is two lines that show it: the
+    filter or a piece of it, and a caret below the place.
+    """
+
+    def __init__(self, reason: str, position: int = 0, excerpt: str = "") -> None:
+        super().__init__(f"{reason} (character {position + 1} of the filter)\n{excerpt}".rstrip())
+        self.reason = reason
+        self.position = position
+        self.excerpt = excerpt
+
+
 class QueueError(DuraqError):
     """The queue refuses the call; nothing was written."""
 
@@ -96,6 +112,10 @@ class NotLeased(LeaseLost):
 
 class NoTransaction(QueueError):
     """There is no transaction to commit or to roll back."""
+
+
+class ActNotFound(QueueError):
+    """There is no act with this id, or it is so old that what it needs is gone."""
 
 
 class StorageError(DuraqError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -130,3 +132,12 @@ def status(value: EntryStatus | str | None) -> EntryStatus | None:
         return None if value is None else EntryStatus(value)
     except (ValueError, TypeError):
         raise InvalidOption(f"status must be a state of an entry, not {value!r}") from None
+
+
+def user() -> str:
+    """Who runs this, as it is written down."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A user without a name, as in many containers.
+        return f"uid {os.getuid()}"

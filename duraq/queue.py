@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -343,12 +341,12 @@ class Queue(Generic[T]):
 
     def pause(self, reason: str = "", *, who: str | None = None) -> None:
         """Deliver nothing until resume; what is leased already goes on. Kept across restarts."""
-        operation = PauseQueue(options.text("who", who or _user()), options.text("reason", reason))
+        operation = PauseQueue(options.text("who", who or options.user()), options.text("reason", reason))
         self._storage.commit({self.name: (operation,)})
 
     def resume(self, *, who: str | None = None) -> None:
         """Deliver again."""
-        self._storage.commit({self.name: (ResumeQueue(options.text("who", who or _user())),)})
+        self._storage.commit({self.name: (ResumeQueue(options.text("who", who or options.user())),)})
 
     @property
     def paused(self) -> Pause | None:
@@ -464,11 +462,3 @@ def _why(lease: Lapsed) -> AttemptError:
         return AttemptError("WorkerDied", f"worker {lease.worker} died while it held the entry")
     holder = f"worker {lease.worker}" if lease.worker else "whoever took it"
     return AttemptError("LeaseTimedOut", f"{holder} held the entry past its deadline")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A user without a name, as in many containers.
-        return f"uid {os.getuid()}"

@@ -87,6 +87,7 @@ class EntryView:
     attempts: int
     token: int
     worker: str
+    leased_at: datetime | None
     deadline_at: datetime | None
     history: tuple[Attempt, ...]
     key: str | None = None
@@ -132,6 +133,7 @@ def entry_view(queue: str, entry: Entry, payload: bytes) -> EntryView:
         attempts=entry.attempts,
         token=entry.token,
         worker=entry.worker if leased else "",
+        leased_at=to_datetime(entry.leased_at) if leased else None,
         deadline_at=to_datetime(entry.deadline_at) if leased else None,
         history=entry.history,
         key=entry.key,

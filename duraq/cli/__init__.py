@@ -31,7 +31,8 @@ COMMANDS = {
     "pause": ("feed", "Deliver nothing from a queue until it is resumed."),
     "resume": ("feed", "Deliver again."),
     "compact": ("upkeep", "Free the disk space of what is over, now."),
-    "dlq": ("dead_letters", "Dead letters: ls, show, retry, rm, purge."),
+    "dlq": ("dead_letters", "Dead letters: ls, show, retry, rm, purge, acts."),
+    "undo": ("dead_letters", "Bring back dead letters that were removed."),
     "demo": ("demo", "A real job on real files, with a worker killed on the way."),
 }
 

@@ -42,6 +42,7 @@ _CODES: list[tuple[type[BaseException], Code]] = [
     (errors.InvalidInput, Code.USAGE),
     (errors.QueueNotFound, Code.NOT_FOUND),
     (errors.EntryNotFound, Code.NOT_FOUND),
+    (errors.ActNotFound, Code.NOT_FOUND),
     (errors.NotAStorage, Code.NOT_FOUND),
     (errors.QueueError, Code.CONFLICT),
     (errors.StorageDamaged, Code.DAMAGED),

@@ -64,7 +64,7 @@ def put(
             Code.USAGE, "--jsonl reads entries from stdin; it goes with neither PAYLOAD nor --id nor --key"
         )
     # Read and understood before the storage is opened: bad input leaves nothing behind.
-    raw = _read(payload)
+    raw = payload_text(payload)
     options: dict[str, Any] = {"priority": priority, "delay": delay, "scheduled_for": at, "ttl": ttl}
     options["headers"] = _headers(headers)
     once = {"key": key} if key_window is None else {"key": key, "key_window": key_window}
@@ -95,7 +95,8 @@ def _headers(given: tuple[str, ...]) -> dict[str, str] | None:
     return found or None
 
 
-def _read(payload: str | None) -> bytes:
+def payload_text(payload: str | None) -> bytes:
+    """The JSON text that an argument stands for: itself, the content of @FILE, or stdin."""
     if payload is None or payload == STDIN:
         return from_stdin("PAYLOAD")
     if payload.startswith("@"):

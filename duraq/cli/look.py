@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from duraq.attention import Attention, judge
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import words
-from duraq.cli.options import Settings, common, settings
+from duraq.cli.options import FILTER_HELP, Settings, common, filtered, settings
 from duraq.cli.output import Stream, show_one, show_rows
 from duraq.cli.reports import report
 from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, describe, entry_row, record_row
-from duraq.errors import EntryNotFound
+from duraq.errors import EntryNotFound, QueueError
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.safe_text import ascii_json, safe_text
 from duraq.views import EntryView, QueueView
 
+if TYPE_CHECKING:
+    from duraq.where import Where
+
 QUEUE_COLUMNS = ("status", "queue", "ready", "scheduled", "leased", "dead", "oldest_ready", "workers", "why")
+QUEUES_ENTRY_COLUMNS = ("id", "queue", *ENTRY_COLUMNS[1:])  # of entries of several queues
 RECORD_COLUMNS = ("at", "queue", "op", "id", "what", "place")
 RECORD_WIDTHS = (8, 12, 8, 36, 40, 10)
 STATES = [
@@ -79,25 +85,58 @@ def _queue_row(view: QueueView, now: datetime) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(epilog=FILTER_HELP)
 @click.argument("queue", required=False)
 @click.option("--state", type=click.Choice(STATES), help="Only entries in that state.")
+@filtered
 @click.option("-l", "--limit", type=click.IntRange(1), help="At most that many.")
 @click.option("--offset", type=click.IntRange(0), default=0, help="After that many.")
 @common
-def ls(queue: str | None, state: str | None, limit: int | None, offset: int) -> None:
-    """The queues, or the entries of QUEUE."""
+def ls(queue: str | None, state: str | None, where: Where | None, limit: int | None, offset: int) -> None:
+    """The queues, or the entries of QUEUE; with --where, those of all queues."""
     said = settings()
     with inspecting(said) as inspector:
-        if queue is None:
+        if queue is None and where is None:
             now = datetime.now(UTC)
             rows = [_queue_row(inspector.overview(name), now) for name in inspector.queues()]
             columns = ("queue", "ready", "scheduled", "leased", "dead")
             show_rows(said, "duraq.queues/1", columns, rows, more=QUEUE_COLUMNS, name="queue")
             return
         status = None if state is None else EntryStatus(state)
-        found = inspector.each_entry(queue, status, limit=limit, offset=offset)
-        show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, map(entry_row, found), more=ENTRY_MORE)
+        if queue is not None:
+            found = matching(inspector, queue, status, where, limit=limit, offset=offset)
+            show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, map(entry_row, found), more=ENTRY_MORE)
+            return
+        each = (matching(inspector, name, status, where) for name in inspector.queues())
+        found = _page(chain.from_iterable(each), limit, offset)
+        show_rows(said, "duraq.entries/1", QUEUES_ENTRY_COLUMNS, map(entry_row, found), more=ENTRY_MORE)
+
+
+def matching(
+    inspector: Inspector,
+    queue: str,
+    status: EntryStatus | None,
+    where: Where | None,
+    *,
+    limit: int | None = None,
+    offset: int = 0,
+) -> Iterator[EntryView]:
+    """Entries of the queue in that state (default: in any) that the filter, if there is one, matches.
+
+    A queue that the filter excludes by its name or by the state is not even read.
+    """
+    if where is None:
+        return inspector.each_entry(queue, status, limit=limit, offset=offset)
+    states = where.states() if status is None else where.states() & {status}
+    if not states or not where.queues([queue]):
+        return iter(())
+    only = next(iter(states)) if len(states) == 1 else None
+    return _page(filter(where.matches, inspector.each_entry(queue, only)), limit, offset)
+
+
+def _page(found: Iterator[EntryView], limit: int | None, offset: int) -> Iterator[EntryView]:
+    end = sys.maxsize if limit is None else offset + limit
+    return islice(found, min(offset, sys.maxsize), min(end, sys.maxsize))
 
 
 @click.command()
@@ -140,10 +179,10 @@ def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> 
 
 def find_entries(
     inspector: Inspector, ids: list[str], queue: str | None
-) -> tuple[list[EntryView], list[EntryNotFound]]:
+) -> tuple[list[EntryView], list[QueueError]]:
     """Those entries, and what keeps the others from being shown."""
     found: list[EntryView] = []
-    problems: list[EntryNotFound] = []
+    problems: list[QueueError] = []
     for entry_id in ids:
         try:
             found.append(inspector.get(entry_id, queue))
@@ -152,7 +191,7 @@ def find_entries(
     return found, problems
 
 
-def missed(said: Settings, problems: list[EntryNotFound], *, partly: bool) -> int:
+def missed(said: Settings, problems: list[QueueError], *, partly: bool) -> int:
     """The exit code, with problems or without. Raises the first if there was nothing else."""
     if problems and not partly:
         raise problems[0]

@@ -16,6 +16,7 @@ from duraq.errors import NotAStorage
 
 if TYPE_CHECKING:
     from duraq.storage.file import FileStorage
+    from duraq.where import Where
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("table", "json", "jsonl", "csv", "tsv", "ids")
@@ -184,6 +185,29 @@ class Moment(click.ParamType[datetime]):
             self.fail(f"{value!r} is not a time such as 2026-11-24T10:00 or @1795514400", param, ctx)
 
 
+class Filter(click.ParamType["Where"]):
+    """queue:mail err:HTTPError age>1h, as docs/WHERE.md has it."""
+
+    name = "filter"
+
+    def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> Where:
+        from duraq.where import Where  # noqa: PLC0415 - only who gives a filter pays for it
+
+        return value if isinstance(value, Where) else Where.parse(value)
+
+
 _DAYS = {"today": 0, "tomorrow": 1}
 DURATION = Duration()
 MOMENT = Moment()
+FILTER_HELP = """\b
+A FILTER is terms that must all hold, for instance
+  queue:mail,billing err:HTTPError -err:~"time.?out" attempts>=5 age>1h payload.user.id=42
+docs/WHERE.md has all fields and operators.
+"""
+
+
+def filtered(command: F) -> F:
+    """Give a command the option that names the entries that are meant."""
+    return click.option("-w", "--where", type=Filter(), metavar="FILTER", help="Only entries that match.")(
+        command
+    )

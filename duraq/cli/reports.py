@@ -8,7 +8,7 @@ import click
 
 from duraq.cli.failing import Code, CommandError, code_of
 from duraq.cli.options import Settings
-from duraq.errors import NotAStorage
+from duraq.errors import InvalidFilter, NotAStorage
 from duraq.safe_text import ascii_json, safe_lines, safe_text
 
 
@@ -39,6 +39,8 @@ def _explain(said: Settings, error: Exception) -> tuple[Code, str, str | None, s
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             return Code.USAGE, "no command was given", None, error.format_message()
         return Code.USAGE, error.format_message(), f"see {command} --help", context
+    if isinstance(error, InvalidFilter):
+        return Code.USAGE, f"--where: {error.reason}", None, error.excerpt
     if isinstance(error, click.ClickException):
         return Code.UNEXPECTED, error.format_message(), None, ""
     code = code_of(error)

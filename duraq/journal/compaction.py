@@ -29,6 +29,7 @@ SLACK = 1.75
 LATE = 1.9  # so many times, and a segment, before it is hurried
 _ATTEMPT = 300  # bytes of one that has nothing to tell
 _TAIL = 512  # bytes that a seal fits into
+_WORTH = 8  # times what a compaction writes itself: so much is to go by it
 
 
 def is_due(folded: Folded, history: History) -> bool:
@@ -49,8 +50,7 @@ def is_worth_it(folded: Folded, history: History) -> bool:
 
 def _is_longer(folded: Folded, history: History, times: float, more: int) -> bool:
     # What a compaction writes itself is no reason for the next one, however short the segments are.
-    drops = 2 * folded.state.ledger.length
-    allowed = times * folded.live_bytes + more + drops + history.get("bytes", 0)
+    allowed = times * folded.live_bytes + more + _written(folded) + history.get("bytes", 0)
     return _may_go(folded) and _total(folded) > allowed
 
 
@@ -63,13 +63,33 @@ def _total(folded: Folded) -> int:
     return folded.segments.sealed_bytes + folded.segments.size
 
 
-def following(fs: FileSystem, segments: Segments, history: History, now: int) -> int | None:
-    """The segment behind the first one; None if that is to be kept, as history."""
-    seal, _, at = _seal(fs, segments)
-    if "seconds" in history and at > now - history["seconds"] * 1_000_000:
-        return None
-    assert isinstance(seal, Seal)
-    return seal.next
+def following(
+    fs: FileSystem, folded: Folded, history: History, now: int, last: int | None = None
+) -> int | None:
+    """The segment behind the first one; None if that is to be kept, as history, or lies behind ``last``.
+
+    If the first ones are short, behind as many as a full one holds: one by one, each would be replaced by
+    another short one, for what a compaction writes itself.
+    """
+    segments = folded.segments
+    most = max(segments.limit, _WORTH * _written(folded))
+    found, gone = None, 0
+    number = segments.first
+    while number < folded.checkpoint and (last is None or number <= last):
+        gone += _length(fs, segments.directory, number)
+        if found is not None and gone > most:
+            break
+        seal, _, at = _seal(fs, segments, number)
+        if "seconds" in history and at > now - history["seconds"] * 1_000_000:
+            break
+        assert isinstance(seal, Seal)
+        found = number = seal.next
+    return found
+
+
+def _written(folded: Folded) -> int:
+    """About how much a compaction writes besides what lives: two drops with what has happened."""
+    return 2 * folded.state.ledger.length
 
 
 def furthest(folded: Folded, first: int, history: History) -> int:
@@ -79,9 +99,9 @@ def furthest(folded: Folded, first: int, history: History) -> int:
     return max(first, min(folded.oldest, folded.checkpoint))
 
 
-def _seal(fs: FileSystem, segments: Segments) -> Record:
-    """The last record of the first segment. Raises StorageDamaged if that is no seal."""
-    name = segment.file_name(segments.first)
+def _seal(fs: FileSystem, segments: Segments, number: int) -> Record:
+    """The last record of that segment. Raises StorageDamaged if that is no seal."""
+    name = segment.file_name(number)
     with _opened(fs, segments.directory, name) as fd:
         end = fs.size(fd)
         start = max(0, end - _TAIL)

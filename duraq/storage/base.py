@@ -35,6 +35,7 @@ class StoredEntry:
     headers: dict[str, str] | None = None
     redriven: int = 0
     act: str = ""
+    last_token: int = 0  # also of one that is not leased now
 
 
 @dataclass(slots=True)

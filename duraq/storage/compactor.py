@@ -106,7 +106,7 @@ class Compactor:
         history = self._log.history
         if not compaction.is_late(folded, history):
             return None
-        first = compaction.following(self._log.fs, folded.segments, history, self._clock.now())
+        first = compaction.following(self._log.fs, folded, history, self._clock.now())
         found = None if first is None else folded.lying_before(first, ENTRIES)
         return None if first is None or found == [] else (self._keeps(folded, found), False)
 
@@ -120,19 +120,22 @@ class Compactor:
                 end = 0 if folded is None else folded.checkpoint
 
             def wanted(folded: Folded, _gone: int) -> bool:
-                # Up to where it stands now: what is written again is not to be worked through as well.
-                return folded.segments.first <= end and compaction.is_worth_it(folded, self._log.history)
+                return compaction.is_worth_it(folded, self._log.history)
 
-            return self._compact(queue, wanted)
+            # Up to where it stands now: what is written again is not to be worked through as well.
+            return self._compact(queue, wanted, end)
 
     # -- the work --------------------------------------------------------------------------------------
 
-    def _compact(self, queue: str, wanted: Wanted) -> Compacted:
-        """Let the oldest segments go, one by one, as long as that is wanted."""
+    def _compact(self, queue: str, wanted: Wanted, last: int | None = None) -> Compacted:
+        """Let the oldest segments go, one by one, as long as that is wanted, none behind ``last``."""
         self._write_again(queue, self._checkpoint)
         freed, kept = self._sweep(queue), 0  # what an earlier one has left behind
         gone = 0
-        while not (gone and self._upkeep.stopping) and (first := self._next(queue, wanted, gone)) is not None:
+        while not (gone and self._upkeep.stopping):
+            first = self._next(queue, wanted, gone, last)
+            if first is None:
+                break
             while (step := self._step(queue, first)) is not None:
                 kept += step
             self._write_again(queue, self._checkpoint)
@@ -147,13 +150,13 @@ class Compactor:
             return None
         return [_dropped(folded.state, segments.first, 0)], True
 
-    def _next(self, queue: str, wanted: Wanted, gone: int) -> int | None:
+    def _next(self, queue: str, wanted: Wanted, gone: int, last: int | None) -> int | None:
         """From which segment on everything is to be, if the oldest one is to go."""
         with self._turn:
             folded = self._folded(queue)
             if folded is None or not wanted(folded, gone):
                 return None
-            return compaction.following(self._log.fs, folded.segments, self._log.history, self._clock.now())
+            return compaction.following(self._log.fs, folded, self._log.history, self._clock.now(), last)
 
     def _step(self, queue: str, first: int) -> int | None:
         """Write again some of what lies before that segment and return how much.

@@ -302,4 +302,5 @@ def stored(entry: Entry, payload: bytes) -> StoredEntry:
         entry.headers,
         entry.redriven,
         entry.act,
+        entry.token,
     )

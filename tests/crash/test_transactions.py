@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -29,7 +30,8 @@ QUEUES = ("a", "b", "c", "d", "e")
 SIZES = Sizes(journal=8 << 10, segment=2 << 10)
 POINTS = 40  # at which a process is killed; deep: all of them
 PROCESSES = 16
-ROUNDS = 400 if DEEP else 12  # transactions of each
+# How many transactions each begins, and for how many seconds at most.
+ROUNDS, SECONDS = (1_000_000, 60.0) if DEEP else (12, 3600.0)
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -180,7 +182,10 @@ def move(storage: FileStorage, queues: Mapping[str, Queue[int]], chance: Random)
 def move_often(storage: FileStorage, seed: int, rounds: int) -> Iterator[int]:
     """Counts what was committed."""
     queues, chance = open_queues(storage), Random(seed)
+    until = time.monotonic() + SECONDS
     for number in range(rounds):
+        if time.monotonic() > until:
+            return
         try:
             move(storage, queues, chance)
         except InterruptedError:
@@ -255,8 +260,7 @@ from tests.crash.test_transactions import SIZES, move_often
 from duraq import FileStorage
 
 with FileStorage(sys.argv[1], sizes=SIZES) as storage:
-    for _ in move_often(storage, int(sys.argv[2]), int(sys.argv[3])):
-        pass
+    print(sum(1 for _ in move_often(storage, int(sys.argv[2]), int(sys.argv[3]))))
 """
 
 
@@ -270,6 +274,7 @@ def test_many_processes(tmp_path, kill):
         subprocess.Popen(
             [sys.executable, "-c", MOVER, str(root), str(seed), str(ROUNDS)],
             env={**os.environ, "PYTHONPATH": str(home)},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         for seed in range(PROCESSES)
@@ -281,9 +286,13 @@ def test_many_processes(tmp_path, kill):
         looks += 1
         if kill and looks % 2:
             chance.choice(movers).send_signal(signal.SIGKILL)
+    moved = 0
     for mover in movers:
-        _, said = mover.communicate(timeout=60)
+        count, said = mover.communicate(timeout=60)
         assert mover.returncode in ({0, -signal.SIGKILL} if kill else {0}), said.decode()
+        moved += int(count or 0)
+    logging.getLogger(__name__).warning("%d transactions, %d looks", moved, looks)
+    assert moved or kill
     assert total(root) == wanted
     with FileStorage(root, sizes=SIZES) as storage:
         for queue in open_queues(storage).values():

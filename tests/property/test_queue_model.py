@@ -100,9 +100,11 @@ class Modelled:
     attempts: int = 0
     deadline: datetime | None = None
     lease: int = 0  # number of the lease that it is held under
-    holder: int | None = None
+    holder: int | None = None  # None: whoever held it is dead
     died_at: datetime | None = None
     history: list = field(default_factory=list)
+    key: str | None = None
+    act: str | None = None  # what put it back last
 
 
 class Model:
@@ -111,6 +113,9 @@ class Model:
     def __init__(self):
         self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
         self.entries = []
+        self.keys = {}  # key: the entry's id, and until when it stands for it
+        self.plans = {}  # ids that an act means
+        self.removed = []  # lists of entries, those removed last at the end
         self.paused = None
         self.exists = False
         self.places = self.leases = 0
@@ -171,7 +176,9 @@ class Model:
 
     def end_overdue(self):
         for entry in self.having(LEASED):
-            if entry.deadline <= self.now:
+            if entry.holder is None:
+                self.fail(entry, Cause.WORKER_DIED, None, timedelta(0))
+            elif entry.deadline <= self.now:
                 self.fail(entry, Cause.TIMED_OUT, None, timedelta(0))
 
     def lease(self, limit, who):
@@ -199,8 +206,9 @@ class Model:
         else:
             self._wait(entry, delay)
 
-    def put_back(self, entry, *, keep_attempts):
+    def put_back(self, entry, *, keep_attempts, act=None):
         self.counted["requeued"] += 1
+        entry.act = act
         entry.attempts = entry.attempts if keep_attempts else 0
         entry.expires_at = None
         self._wait(entry, None)
@@ -270,6 +278,18 @@ class QueueMachine(RuleBasedStateMachine):
         for data, name in enumerate(names):
             self.model.enqueue(name, data, **options)
         self.over += names
+
+    @rule(who=whos, number=st.integers(0, 3), window=durations)
+    def enqueue_once(self, who, number, window):
+        """An entry under a key, which may be known."""
+        key = f"key {number}"
+        found = self.queue(who).enqueue(number, key=key, key_window=window)
+        entry_id, until = self.model.keys.get(key, (None, self.model.now))
+        if until > self.model.now:
+            assert found == entry_id
+        else:
+            self.model.keys[key] = found, self.model.now + window
+            self.model.enqueue(found, number, 0, None, None).key = key
 
     @rule(order=st.lists(whos, min_size=1, max_size=12), options=options, size=st.sampled_from([0, 900]))
     def feed_by_turns(self, order, options, size):
@@ -441,14 +461,40 @@ class QueueMachine(RuleBasedStateMachine):
         for entry in dead:
             self.model.put_back(entry, keep_attempts=keep)
 
+    @rule(who=whos, number=st.integers(0, 2))
+    def carry_out(self, who, number):
+        """Put all back that are dead by an act, which may have been carried out before."""
+        act, model = f"act-{number}", self.model
+        meant = model.plans.setdefault(act, [entry.id for entry in model.having(DEAD)])
+        left = [entry for entry in model.having(DEAD) if entry.id in meant and entry.act != act]
+        assert self.dead_letters(who).retry_all(act=act) == len(left)
+        for entry in left:
+            model.put_back(entry, keep_attempts=False, act=act)
+
     @precondition(lambda self: self.model.having(DEAD))
-    @rule(who=whos, pick=picks)
-    def remove(self, who, pick):
-        """Remove a dead letter."""
+    @rule(who=whos, pick=picks, count=st.integers(1, 3))
+    def remove(self, who, pick, count):
+        """Remove a dead letter, or several at once."""
         dead = self.model.having(DEAD)
-        entry = dead[pick % len(dead)]
-        self.dead_letters(who).remove(entry.id)
-        self.model.remove(entry)
+        chosen = dead[pick % len(dead) :][:count]
+        if len(chosen) == 1:
+            self.dead_letters(who).remove(chosen[0].id)
+        else:
+            assert self.dead_letters(who).remove_many([entry.id for entry in chosen]) == len(chosen)
+        for entry in chosen:
+            self.model.remove(entry)
+        self.model.removed.append(chosen)
+
+    @precondition(lambda self: self.model.removed)
+    @rule(who=whos)
+    def undo(self, who):
+        """Bring back what was removed last; one whose id is in use again stays away."""
+        model = self.model
+        back = [entry for entry in model.removed[-1] if model.find(entry.id) is None]
+        assert self.dead_letters(who).undo() == len(back)
+        model.removed[-1] = [entry for entry in model.removed[-1] if entry not in back]
+        model.counted["restored"] += len(back)
+        model.entries = sorted([*model.entries, *back], key=lambda entry: entry.place)
 
     @rule(who=whos, age=durations)
     def purge(self, who, age):
@@ -568,7 +614,7 @@ class QueueMachine(RuleBasedStateMachine):
         """An entry is as the model has it."""
         assert (entry.data, entry.priority) == (modelled.data, modelled.priority)
         assert (entry.status, entry.attempts) == (modelled.status, modelled.attempts)
-        assert entry.expires_at == modelled.expires_at
+        assert (entry.expires_at, entry.key) == (modelled.expires_at, modelled.key)
         assert entry.lease_deadline == (modelled.deadline if modelled.status is LEASED else None)
         if modelled.status is SCHEDULED:
             assert entry.scheduled_for == modelled.ready_at
@@ -576,7 +622,7 @@ class QueueMachine(RuleBasedStateMachine):
             (
                 attempt.number,
                 attempt.cause,
-                None if attempt.cause is Cause.TIMED_OUT else attempt.error.message,
+                attempt.error.message if attempt.cause is Cause.FAILED else None,
             )
             for attempt in entry.errors
             if attempt.cause is not Cause.RELEASED
@@ -591,11 +637,12 @@ class FileQueueMachine(QueueMachine):
 
     def __init__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="duraq-model-"))
+        self.crashes = 0
         super().__init__()
 
     def open(self):
         return FileStorage(
-            self.directory / "storage",
+            self.directory / f"storage-{self.crashes}",
             clock=self.clock,
             lock_duration=LEASE,
             sizes=TINY,
@@ -623,14 +670,30 @@ class FileQueueMachine(QueueMachine):
         for storage in self.storages:
             storage.close()
         for entry in self.model.having(LEASED):
-            self.model.give_back(entry)
+            if entry.holder is not None:
+                self.model.give_back(entry)
         for index in (who, 1 - who):
             self.storages[index] = self.open()
+
+    @rule()
+    def crash(self):
+        """Both processes die: what they have written is there, and who held an entry is nobody any more."""
+        before = self.directory / f"storage-{self.crashes}"
+        self.crashes += 1
+        after = self.directory / f"storage-{self.crashes}"
+        shutil.copytree(before, after, ignore=shutil.ignore_patterns("*.fifo"))
+        for storage in self.storages:
+            storage.close()
+        shutil.rmtree(before)
+        self.storages = [self.open() for _ in range(self.handles)]
+        for entry in self.model.having(LEASED):
+            entry.holder = None
+        self.given = []  # what they had in hand is gone with them
 
     @rule(number=st.integers(0, 99), how=st.sampled_from(["gone", "empty", "short", "flipped"]))
     def spoil(self, number, how):
         """Something that was derived from the records is lost or damaged."""
-        found = sorted(self.directory.glob("storage/*/segments/*[0-9].[ic]*"))
+        found = sorted(self.directory.glob("storage*/*/segments/*[0-9].[ic]*"))
         if not found:
             return
         file = found[number % len(found)]
@@ -656,21 +719,24 @@ class FileQueueMachine(QueueMachine):
     def spoil_all(self, number):
         """All that was derived from the records is lost, now and then."""
         if number == 0:
-            for file in self.directory.glob("storage/*/segments/*[0-9].[ic]*"):
+            for file in self.directory.glob("storage*/*/segments/*[0-9].[ic]*"):
                 file.unlink()
 
 
 DEEP = settings.get_current_profile_name() == "duraq-deep"
+SHARES = 4  # that run beside each other
 
 
 # To say what is wrong in the fewest steps takes longer than to find that something is.
 @pytest.mark.timeout(3600 if DEEP else 600)
 @pytest.mark.parametrize("machine", [QueueMachine, FileQueueMachine])
+@pytest.mark.parametrize("share", range(SHARES))
 @pytest.mark.usefixtures("one_thread")
-def test_a_queue_is_what_the_model_says(machine, monkeypatch):
+def test_a_queue_is_what_the_model_says(machine, share, monkeypatch):
     """Whatever is done to a queue, in memory or in files, it shows and delivers what a plain list would."""
     # Only when told to, and in this thread: what hypothesis has found must happen again.
     monkeypatch.setattr(compaction, "is_due", lambda *_: False)
-    examples = 2500 if DEEP else 100
-    steps = 100 if DEEP else 50
-    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=steps))
+    examples, steps = (50_000, 100) if DEEP else (2_000, 50)
+    # Half of them in memory, half in files.
+    chosen = settings(max_examples=examples // SHARES // 2, stateful_step_count=steps)
+    run_state_machine_as_test(machine, settings=chosen)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
-from duraq import DeadLetterQueue, EntryStatus, Queue
+from duraq import DeadLetterQueue, EntryStatus, Queue, acts
 from duraq.cli import dead_letters
 from duraq.cli.failing import Code
 
@@ -96,7 +97,7 @@ def test_somebody_was_quicker(duraq, queue, storage, dead, monkeypatch):
 
 def test_more_than_a_batch(duraq, queue, monkeypatch):
     """There is no cap: what takes several batches is done whole."""
-    monkeypatch.setattr(dead_letters, "BATCH", 2)
+    monkeypatch.setattr(acts, "BATCH", 2)
     dead = bury(queue, 5)
     assert duraq.ok("dlq", "retry", "--all", "--yes", "-o", "ids").split() == dead
     assert queue.counts().ready == 5
@@ -218,3 +219,101 @@ def test_purge_of_nothing(duraq, queue):
     queue.enqueue(1)
     assert duraq("dlq", "purge", "jobs", "--yes", "--expect", "0").exit_code == 0
     assert queue.counts().ready == 1
+
+
+# -- acts --------------------------------------------------------------------------------------------------
+
+
+def test_going_on(duraq, queue, dead):
+    """An act is gone on with under its id: what died since is not meant, nor what it has done already."""
+    duraq.ok("dlq", "retry", "--all", "--yes", "--act", "monday", "--expect", "3")
+    queue.mark_failed(queue.dequeue(), dead=True)
+    bury(queue, 1)
+    result = duraq("dlq", "retry", "--all", "--yes", "--act", "monday", "--expect", "3")
+    assert (result.exit_code, result.stderr) == (0, "3 passed over\n")
+    assert duraq.json("stats", "jobs")["rows"][0]["dead"] == 2
+
+
+def test_an_act_over_several_queues(duraq, queue, storage, dead):
+    """An act that was killed before it came to all its queues means what it meant in each."""
+    other = bury(Queue("other", storage), 2)
+    duraq.ok("dlq", "retry", "--all", "--yes", "--act", "x", "--queue", "other")
+    rows = duraq.json("dlq", "retry", "--all", "--yes", "--act", "x")["rows"]
+    assert {row["id"]: row["status"] for row in rows} == dict.fromkeys(dead, "ready") | dict.fromkeys(
+        other, "passed over"
+    )
+    assert {Queue("other", storage).get(entry_id).status for entry_id in other} == {EntryStatus.READY}
+
+
+def test_one_id_one_act(duraq, dead):
+    """Under the id of a retry nothing can be removed, and an id must be one."""
+    duraq.ok("dlq", "retry", "--all", "--yes", "--act", "x")
+    assert duraq("dlq", "rm", dead[0], "--yes", "--act", "x").exit_code == Code.CONFLICT
+    for bad in ("a b", "../x", "a" * 65, ""):
+        assert duraq("dlq", "retry", "--all", "--yes", "--act", bad).exit_code == Code.USAGE
+
+
+def test_undo(duraq, queue, storage, dead):
+    """What was removed comes back, from the last act or a named one, over all its queues."""
+    other = bury(Queue("other", storage), 2)
+    duraq.ok("dlq", "rm", "--yes", "--act", "first", dead[0], other[0])
+    assert "duraq undo " in duraq("dlq", "rm", "--yes", dead[1]).stderr
+    assert duraq.ok("undo", "-o", "ids").split() == [dead[1]]
+    assert set(duraq.ok("undo", "first", "-o", "ids").split()) == {dead[0], other[0]}
+    assert duraq.ok("dlq", "ls", "-o", "ids").split() == [*dead, *other]
+    assert "nothing to bring back" in duraq("undo", "first").stderr
+
+
+def test_nothing_to_undo(duraq, dead):
+    """There is nothing to undo where nothing was removed, under an unknown id, or after a purge."""
+    assert duraq("undo").exit_code == Code.NOT_FOUND
+    assert duraq("undo", "unknown").exit_code == Code.NOT_FOUND
+    duraq.ok("dlq", "purge", "jobs", "--yes", "--expect", "3", "--act", "x")
+    assert duraq("undo").exit_code == Code.NOT_FOUND
+    assert duraq("undo", "x").exit_code == Code.USAGE
+
+
+def test_acts_are_listed(duraq, dead):
+    """What was done is listed, with why and by which filter."""
+    duraq.ok("dlq", "retry", "--where", f"id={dead[0]}", "--yes", "--act", "x", "--reason", "mended")
+    duraq.ok("dlq", "rm", dead[1], "--yes", "--act", "y")
+    duraq.ok("undo")
+    rows = duraq.json("dlq", "acts")["rows"]
+    assert [(row["verb"], row["count"], row["reason"]) for row in rows] == [
+        ("retry", 1, "mended"),
+        ("remove", 1, ""),
+        ("undo", 1, ""),
+    ]
+    assert (rows[0]["act"], rows[0]["where"], rows[2]["of"]) == ("x", f"id={dead[0]}", "y")
+
+
+def test_retry_with_other_data(duraq, queue, dead, tmp_path):
+    """One dead letter can be put back with another payload: as an argument, from a file or from stdin."""
+    (tmp_path / "data").write_text('{"n": 2}')
+    duraq.ok("dlq", "retry", dead[0], "--data", '{"n": 1}')
+    duraq.ok("dlq", "retry", dead[1], "--data", f"@{tmp_path}/data")
+    duraq.ok("dlq", "retry", dead[2], "--data", "-", stdin='{"n": 3}')
+    assert [entry.data for entry in queue.dequeue(limit=3)] == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+@pytest.mark.parametrize(
+    "more", [("--data", "{"), ("--data", "1", "--edit"), ("--edit",), ("--data", "1", "--dry-run")]
+)
+def test_data_that_is_refused(duraq, queue, dead, more):
+    """A payload that is no JSON, or nobody at a terminal to edit it, changes nothing."""
+    assert duraq("dlq", "retry", dead[0], *more).exit_code == Code.USAGE
+    assert len(queue) == 0
+    assert duraq("dlq", "retry", "--all", "--yes", "--data", "1").exit_code == Code.USAGE
+
+
+def test_edit(duraq, queue, dead, tmp_path):
+    """At a terminal the payload is edited; left as it is, nothing is done."""
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nsed -i s/0/17/ "$1"\n')
+    editor.chmod(0o700)
+    environment = {**os.environ, "DURAQ_ROOT": str(duraq.root), "TERM": "xterm"}
+    edited = duraq.at_terminal("dlq", "retry", dead[0], "--edit", env=environment | {"EDITOR": str(editor)})
+    assert edited[0] == 0, edited
+    assert queue.dequeue().data == 17
+    code, screen = duraq.at_terminal("dlq", "retry", dead[1], "--edit", env=environment | {"EDITOR": "true"})
+    assert (code, "not changed" in screen) == (Code.USAGE, True)
