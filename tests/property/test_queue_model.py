@@ -606,7 +606,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert counted.pop("expired") <= self.model.counted["expired"]
         given_back = counted.pop("released")
         assert counted == {name: self.model.counted[name] for name in counted}
-        ended = counted["completed"] + counted["failed"] + counted["timed_out"] + given_back
+        lost = counted["timed_out"] + counted["worker_died"] + given_back
+        ended = counted["completed"] + counted["failed"] + lost
         assert found.wait.count == ended + found.counts.leased
         assert found.run.count == counted["completed"] + counted["failed"]
 

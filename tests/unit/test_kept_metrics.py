@@ -10,7 +10,7 @@ from datetime import timedelta
 import orjson
 import pytest
 
-from duraq import FileStorage, FixedDelay, Queue
+from duraq import FileStorage, FixedDelay, NoRetry, Queue
 from duraq.inspector import Inspector
 from duraq.journal import compaction, record
 from duraq.ledger import LEVELS, Counters
