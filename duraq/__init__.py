@@ -42,15 +42,24 @@ if TYPE_CHECKING:
         StorageReadOnly,
         UnsupportedVersion,
     )
+    from duraq.health import (
+        HealthCheck,
+        HealthCheckAggregator,
+        HealthResult,
+        HealthStatus,
+        MetricsHealthCheck,
+        QueueHealthCheck,
+        StorageHealthCheck,
+    )
     from duraq.journal.log import Sizes
     from duraq.manager import QueueManager
     from duraq.metrics import QueueMetrics
     from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry
     from duraq.queue import Queue
     from duraq.retry import ExponentialBackoff, FixedDelay, NoRetry, RetryPolicy
-    from duraq.shift import WorkerStats
     from duraq.storage.file import FileStorage
     from duraq.storage.memory import MemoryStorage
+    from duraq.tally import WorkerStats
     from duraq.where import Where
     from duraq.worker import Worker
     from duraq.worker_pool import run_processes
@@ -73,6 +82,10 @@ _HOMES = {
     "FileStorage": "duraq.storage.file",
     "FixedDelay": "duraq.retry",
     "GroupTooLarge": "duraq.errors",
+    "HealthCheck": "duraq.health",
+    "HealthCheckAggregator": "duraq.health",
+    "HealthResult": "duraq.health",
+    "HealthStatus": "duraq.health",
     "InvalidFilter": "duraq.errors",
     "InvalidInput": "duraq.errors",
     "InvalidOption": "duraq.errors",
@@ -80,12 +93,13 @@ _HOMES = {
     "InvalidQueueName": "duraq.errors",
     "LeaseLost": "duraq.errors",
     "MemoryStorage": "duraq.storage.memory",
+    "MetricsHealthCheck": "duraq.health",
     "NetworkFileSystem": "duraq.errors",
     "NoRetry": "duraq.retry",
-    "NoTransaction": "duraq.errors",
     "NotAStorage": "duraq.errors",
     "NotEnqueued": "duraq.errors",
     "NotLeased": "duraq.errors",
+    "NoTransaction": "duraq.errors",
     "NotWritten": "duraq.errors",
     "OutcomeUnknown": "duraq.errors",
     "Pause": "duraq.model",
@@ -95,6 +109,7 @@ _HOMES = {
     "QueueEntry": "duraq.model",
     "QueueError": "duraq.errors",
     "QueueFull": "duraq.errors",
+    "QueueHealthCheck": "duraq.health",
     "QueueManager": "duraq.manager",
     "QueueMetrics": "duraq.metrics",
     "QueueNotFound": "duraq.errors",
@@ -106,11 +121,12 @@ _HOMES = {
     "StorageError": "duraq.errors",
     "StorageFailed": "duraq.errors",
     "StorageForked": "duraq.errors",
+    "StorageHealthCheck": "duraq.health",
     "StorageReadOnly": "duraq.errors",
     "UnsupportedVersion": "duraq.errors",
     "Where": "duraq.where",
     "Worker": "duraq.worker",
-    "WorkerStats": "duraq.shift",
+    "WorkerStats": "duraq.tally",
 }
 
 __all__ = [
@@ -129,6 +145,10 @@ __all__ = [
     "FileStorage",
     "FixedDelay",
     "GroupTooLarge",
+    "HealthCheck",
+    "HealthCheckAggregator",
+    "HealthResult",
+    "HealthStatus",
     "InvalidFilter",
     "InvalidInput",
     "InvalidOption",
@@ -136,6 +156,7 @@ __all__ = [
     "InvalidQueueName",
     "LeaseLost",
     "MemoryStorage",
+    "MetricsHealthCheck",
     "NetworkFileSystem",
     "NoRetry",
     "NoTransaction",
@@ -151,6 +172,7 @@ __all__ = [
     "QueueEntry",
     "QueueError",
     "QueueFull",
+    "QueueHealthCheck",
     "QueueManager",
     "QueueMetrics",
     "QueueNotFound",
@@ -161,6 +183,7 @@ __all__ = [
     "StorageError",
     "StorageFailed",
     "StorageForked",
+    "StorageHealthCheck",
     "StorageReadOnly",
     "UnsupportedVersion",
     "Where",

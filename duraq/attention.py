@@ -1,4 +1,7 @@
-"""What is the matter with a queue, in one word, and what the evidence is. The worst word wins."""
+"""What is the matter with a queue, in one word, and what the evidence is. The worst word wins.
+
+All rules are here: ``duraq stats``, ``duraq check`` and health checks ask the same ones.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from duraq.errors import StorageDamaged
+from duraq import options
+from duraq.errors import InvalidOption, StorageDamaged
+from duraq.metrics import QueueMetrics
 from duraq.views import LeaseView, QueueView
 
 
@@ -19,6 +24,7 @@ class Attention(StrEnum):
     NO_CONSUMER = "NO CONSUMER"
     STUCK = "STUCK"
     LEASE = "LEASE!"
+    ERRORS = "ERRORS"
     DLQ = "DLQ+"
     PAUSED = "PAUSED"
     DEAD = "DEAD"
@@ -32,6 +38,7 @@ class Attention(StrEnum):
 
 _ROLES = {
     Attention.LEASE: "warn",
+    Attention.ERRORS: "warn",
     Attention.DLQ: "warn",
     Attention.PAUSED: "note",
     Attention.DEAD: "note",
@@ -41,13 +48,41 @@ _ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From when on something is worth a word."""
+    """From when on something is worth a word; each with why it is set where it is."""
 
-    unattended: timedelta = timedelta(minutes=2)  # ready entries, and nobody to take them
-    stuck: timedelta = timedelta(minutes=15)  # age of the oldest ready entry
-    late: timedelta = timedelta(seconds=30)  # a lease past its deadline that nobody has ended
-    died: int = 5  # more dead letters than this ...
-    died_within: timedelta = timedelta(hours=1)  # ... in this time
+    # A worker that is restarted is back by then.
+    no_consumer_after: timedelta = timedelta(minutes=2)
+    # Three default leases: that long an entry waits only if too few work, or none gets on.
+    max_oldest_ready: timedelta = timedelta(minutes=15)
+    # A lease that is over is ended within a second, by whoever works or waits; if not, nobody does.
+    stuck_after: timedelta = timedelta(seconds=30)
+    # Of the attempts that ended, the share that failed. One in ten is more than bad luck ...
+    max_error_rate: float = 0.1
+    # ... over a time that forgets what was mended ...
+    error_rate_window: timedelta = timedelta(minutes=5)
+    # ... and of as many at least: one of two says nothing yet.
+    min_attempts: int = 10
+    # Entries that died in an hour: somebody looks at a few of them when there is time, but at a wave now.
+    max_dead_lately: int = 5
+    dead_window: timedelta = timedelta(hours=1)
+    # Dead letters in all; how many may lie there is for everybody to say.
+    max_dead: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "no_consumer_after",
+            "max_oldest_ready",
+            "stuck_after",
+            "error_rate_window",
+            "dead_window",
+        ):
+            options.duration(name, getattr(self, name), zero=not name.endswith("window"))
+        if not 0 <= self.max_error_rate <= 1:
+            raise InvalidOption(f"max_error_rate is between 0 and 1, not {self.max_error_rate!r}")
+        for name in ("min_attempts", "max_dead_lately", "max_dead"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InvalidOption(f"{name} must be at least 0, not {value!r}")
 
 
 DEFAULT = Thresholds()
@@ -60,18 +95,42 @@ class Verdict(NamedTuple):
     why: str
 
 
-def judge(queue: QueueView, now: datetime, limits: Thresholds = DEFAULT) -> Verdict:
-    """The worst that can be told from one look; rates are not known from one."""
-    return (
-        _unreadable(queue)
+def judge(
+    queue: QueueView, now: datetime, limits: Thresholds = DEFAULT, *, metrics: QueueMetrics | None = None
+) -> Verdict:
+    """The worst that can be told; how many attempts fail only with the metrics."""
+    found = verdicts(queue, now, limits, metrics=metrics)
+    return found[0] if found else Verdict(Attention.OK, "")
+
+
+def verdicts(
+    queue: QueueView, now: datetime, limits: Thresholds = DEFAULT, *, metrics: QueueMetrics | None = None
+) -> list[Verdict]:
+    """All that is the matter, the worst first."""
+    found = (
+        _unreadable(queue),
         # Paused on purpose: that its entries wait is no news.
-        or (None if queue.pause else _waiting(queue, now, limits))
-        or _overdue(queue, now, limits)
-        or _dying(queue, now, limits)
-        or _paused(queue)
-        or _has_dead(queue)
-        or Verdict(Attention.OK, "")
+        None if queue.pause else _waiting(queue, now, limits),
+        _overdue(queue, now, limits),
+        None if metrics is None else _failing(metrics, limits),
+        _dying(queue, now, limits),
+        _paused(queue),
+        _has_dead(queue),
     )
+    return [verdict for verdict in found if verdict is not None]
+
+
+def error_rate(metrics: QueueMetrics, limits: Thresholds = DEFAULT) -> tuple[float, int]:
+    """The share of the attempts that failed lately, and how many ended: completed, failed or lost."""
+    window = limits.error_rate_window
+
+    def lately(*counters: str) -> float:
+        # Rounded, for a rate is a quotient: exactly as many as are allowed must not pass for more.
+        return round(sum(metrics.rate(each, window) for each in counters) * window.total_seconds(), 6)
+
+    failed = lately("failed", "timed_out", "worker_died")
+    ended = failed + lately("completed")
+    return (failed / ended if ended else 0.0), round(ended)
 
 
 def _unreadable(queue: QueueView) -> Verdict | None:
@@ -88,17 +147,21 @@ def _waiting(queue: QueueView, now: datetime, limits: Thresholds) -> Verdict | N
     age = now - queue.oldest_ready
     working = [lease for lease in queue.leases if lease.alive is not False and not lease.late]
     ready = f"{queue.counts.ready} ready, the oldest for {_whole(age)}"
-    if age > limits.unattended and not working and not queue.waiting:
+    if age > limits.no_consumer_after and not working and not queue.waiting:
         return Verdict(Attention.NO_CONSUMER, f"{ready}; no lease, nobody waits")
-    if age > limits.stuck:
+    if age > limits.max_oldest_ready:
         return Verdict(Attention.STUCK, f"{ready}; {len(working)} being worked")
     return None
 
 
 def _overdue(queue: QueueView, now: datetime, limits: Thresholds) -> Verdict | None:
     """Leases that are over, but for somebody to say so: past their deadline, or their worker is dead."""
-    over = [lease for lease in queue.leases if _is_over(lease) and now - lease.deadline_at > limits.late]
-    dead = [lease for lease in queue.leases if lease.alive is False and now - lease.leased_at > limits.late]
+    over = [
+        lease for lease in queue.leases if _is_over(lease) and now - lease.deadline_at > limits.stuck_after
+    ]
+    dead = [
+        lease for lease in queue.leases if lease.alive is False and now - lease.leased_at > limits.stuck_after
+    ]
     if not over and not dead:
         return None
     worst = (over or dead)[0]
@@ -113,11 +176,22 @@ def _is_over(lease: LeaseView) -> bool:
     return lease.late and lease.alive is not False
 
 
-def _dying(queue: QueueView, now: datetime, limits: Thresholds) -> Verdict | None:
-    lately = sum(1 for died in queue.died if now - died <= limits.died_within)
-    if lately <= limits.died:
+def _failing(metrics: QueueMetrics, limits: Thresholds) -> Verdict | None:
+    share, ended = error_rate(metrics, limits)
+    if ended < limits.min_attempts or share <= limits.max_error_rate:
         return None
-    return Verdict(Attention.DLQ, f"{lately} entries died within {_whole(limits.died_within)}")
+    return Verdict(
+        Attention.ERRORS, f"{share:.0%} of {ended} attempts failed within {_whole(limits.error_rate_window)}"
+    )
+
+
+def _dying(queue: QueueView, now: datetime, limits: Thresholds) -> Verdict | None:
+    lately = sum(1 for died in queue.died if now - died <= limits.dead_window)
+    if lately > limits.max_dead_lately:
+        return Verdict(Attention.DLQ, f"{lately} entries died within {_whole(limits.dead_window)}")
+    if limits.max_dead is not None and queue.counts.dead > limits.max_dead:
+        return Verdict(Attention.DLQ, f"{queue.counts.dead} dead letters, the limit is {limits.max_dead}")
+    return None
 
 
 def _paused(queue: QueueView) -> Verdict | None:

@@ -20,7 +20,7 @@ from duraq.where import Where
 
 T = TypeVar("T")
 
-_UNCHANGED: Any = object()
+UNCHANGED: Any = object()  # stands for the payload that an entry has
 
 
 class DeadLetterQueue(Generic[T]):
@@ -77,13 +77,13 @@ class DeadLetterQueue(Generic[T]):
 
     # -- putting back ----------------------------------------------------------------------------------
 
-    def retry(self, entry_id: str, *, keep_attempts: bool = False, data: T = _UNCHANGED) -> None:
+    def retry(self, entry_id: str, *, keep_attempts: bool = False, data: T = UNCHANGED) -> None:
         """Put one back into its queue, its history kept and, unless ``keep_attempts``, its count at 0.
 
         ``data``: from now on it has this payload. Raises EntryNotFound if it is not among the dead letters,
         and InvalidPayload.
         """
-        payload = None if data is _UNCHANGED else self._codec.encode(data)
+        payload = None if data is UNCHANGED else self._codec.encode(data)
         self._storage.commit({self.name: [Requeue(entry_id, keep_attempts, payload=payload)]})
 
     def retry_many(

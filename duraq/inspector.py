@@ -74,6 +74,11 @@ class Inspector:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def clock(self) -> Clock:
+        """What it tells ages and deadlines by."""
+        return self._clock
+
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
         self._reader.close()

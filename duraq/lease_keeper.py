@@ -79,6 +79,17 @@ class Held(Generic[T]):
                 raise Uncommitted(error) from error
             raise
 
+    def complete_and_commit(self) -> None:
+        """Complete the entry in the transaction that the caller is in, and commit that.
+
+        Raises LeaseLost, the transaction then still to be undone, or what the commit raises.
+        """
+        with self._turn:
+            self._check()
+            self.queue.mark_completed(self.entry)
+            self.queue._storage.commit_transaction()  # noqa: SLF001 - as above
+            self._over = True
+
     def fail(self, error: Exception) -> EntryStatus:
         """Fail the attempt. Raises LeaseLost if the lease has ended already."""
         with self._turn:

@@ -8,7 +8,8 @@ dict. The headers are those of the W3C, ``traceparent`` and ``tracestate``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from duraq.model import QueueEntry
@@ -34,12 +35,19 @@ def with_trace(headers: dict[str, str] | None) -> dict[str, str] | None:
 def call(handler: Callable[[QueueEntry[T]], object], entry: QueueEntry[T]) -> None:
     """Call the handler; if the program traces, in a span that continues the trace of the entry."""
     if API in sys.modules:
-        _call_in_span(handler, entry)
+        with _span(entry):
+            handler(entry)
     else:
         handler(entry)
 
 
-def _call_in_span(handler: Callable[[QueueEntry[T]], object], entry: QueueEntry[T]) -> None:
+async def call_awaited(handler: Callable[[QueueEntry[T]], Awaitable[object]], entry: QueueEntry[T]) -> None:
+    """The same with one that is to be awaited."""
+    with _span(entry) if API in sys.modules else nullcontext():
+        await handler(entry)
+
+
+def _span(entry: QueueEntry[T]) -> AbstractContextManager[object]:
     from opentelemetry import trace  # noqa: PLC0415 - see above
     from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
         TraceContextTextMapPropagator,
@@ -52,10 +60,9 @@ def _call_in_span(handler: Callable[[QueueEntry[T]], object], entry: QueueEntry[
         "messaging.message.id": entry.id,
         "duraq.attempt": entry.attempts,
     }
-    with trace.get_tracer("duraq").start_as_current_span(
+    return trace.get_tracer("duraq").start_as_current_span(
         f"process {entry.queue}",
         TraceContextTextMapPropagator().extract(entry.headers),
         trace.SpanKind.CONSUMER,
         attributes,
-    ):
-        handler(entry)
+    )

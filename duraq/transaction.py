@@ -1,7 +1,8 @@
 """What a thread or a task has decided as one and not committed yet, and how it is found again.
 
-A transaction is ambient: whatever the same thread, and in asyncio the same task, does to the storage belongs
-to it. Nothing of it is shared, so nobody waits for it; what others did meanwhile is noticed when it commits.
+A transaction is ambient: whatever the same thread, and in asyncio and trio the same task, does to the storage
+belongs to it, also through a thread that it was lent. Nothing of it is shared, so nobody waits for it; what
+others did meanwhile is noticed when it commits.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Transaction:
 
     def __init__(self, storage: object) -> None:
         self.storage = storage
-        self.owner = _owner()
+        self.owner = owner()
+        self.ended = False
         self._steps: list[_Step] = []
         self._leased: list[tuple[str, Release]] = []
         self._points: list[_Point] = []
@@ -139,10 +141,10 @@ def current(storage: object) -> Transaction | None:
     begun = _begun.get()
     if not begun:
         return None
-    owner = _owner()
+    whose = owner()
     for transaction in begun:
         # A task, or a thread that is given its maker's context, inherits it, and is no part of it.
-        if transaction.storage is storage and transaction.owner == owner:
+        if transaction.storage is storage and transaction.owner == whose:
             return transaction
     return None
 
@@ -154,16 +156,41 @@ def begin(storage: object) -> None:
 
 def end(transaction: Transaction) -> None:
     """It no longer is."""
+    transaction.ended = True
     _begun.set(tuple(each for each in _begun.get() if each is not transaction))
 
 
-def _owner() -> tuple[int, Any]:
-    task = None
-    asyncio = sys.modules.get("asyncio")
+# Whose transactions are whose: a thread's, or those of one of its tasks.
+Owner = tuple[int, Any]
+
+# The thread that works for somebody else, and for whom.
+_lent: ContextVar[tuple[int, Owner] | None] = ContextVar("duraq_lent", default=None)
+
+
+def lend_thread(to: Owner) -> None:
+    """From here on, in this context, what this thread does is done by that owner, who waits for it."""
+    _lent.set((get_ident(), to))
+
+
+def owner() -> Owner:
+    """Whoever makes this call."""
+    lent = _lent.get()
+    # A thread that is started meanwhile may be given a copy of the context, and works for nobody.
+    if lent is not None and lent[0] == get_ident():
+        return lent[1]
+    return get_ident(), _task()
+
+
+def _task() -> Any:
+    """The task that runs in this thread, if one does."""
+    trio, asyncio = sys.modules.get("trio"), sys.modules.get("asyncio")
+    if trio is not None:
+        with suppress(RuntimeError):  # none of its tasks runs in this thread
+            return trio.lowlevel.current_task()
     if asyncio is not None:
         with suppress(RuntimeError):  # no loop runs in this thread
-            task = asyncio.current_task()
-    return get_ident(), task
+            return asyncio.current_task()
+    return None
 
 
 Mark = tuple[tuple[Transaction, int], ...]

@@ -27,7 +27,8 @@ from duraq.errors import InvalidOption
 from duraq.model import QueueEntry
 from duraq.queue import Queue
 from duraq.retry import ExponentialBackoff, RetryPolicy
-from duraq.shift import FATAL, Notice, Shift, WorkerStats
+from duraq.shift import Notice, Shift
+from duraq.tally import FATAL, WorkerStats
 
 __all__ = ["BACKOFF", "GRACE", "Handler", "Worker", "WorkerStats"]
 

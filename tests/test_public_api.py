@@ -13,9 +13,11 @@ import duraq
 from duraq import errors
 
 # What only some programs need; importing it would cost every program time and memory.
-HEAVY = {"textual", "rich", "watchfiles", "msgspec", "click", "anyio", "asyncio", "pydantic", "attrs"} | {
+HEAVY = {"textual", "rich", "watchfiles", "msgspec", "click", "anyio", "asyncio", "trio", "pydantic"} | {
+    "attrs",
     "prometheus_client",
     "opentelemetry",
+    "regex",
 }
 # Modules become attributes of their package when they are imported; of those some happen to be.
 MODULES = {module.name for module in iter_modules(duraq.__path__)} | {"importlib"} | {"TYPE_CHECKING", "Any"}

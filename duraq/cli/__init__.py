@@ -27,6 +27,7 @@ COMMANDS = {
     "show": ("look", "One entry: payload, attempts, life."),
     "peek": ("look", "The entries that are next; leases nothing."),
     "tail": ("look", "The newest records; -f goes on."),
+    "check": ("check", "Whether all is well, for monitoring: 0 ok, 1 warning, 2 critical, 3 unknown."),
     "metrics": ("metrics", "Everything in numbers, for Prometheus."),
     "pause": ("feed", "Deliver nothing from a queue until it is resumed."),
     "resume": ("feed", "Deliver again."),

@@ -2,6 +2,8 @@
 
 0 done   1 unexpected   2 usage, or needs confirmation   3 nothing to take   4 not found   5 conflict
 6 partly done   7 damage met   8 not permitted   9 busy   130/143 interrupted/terminated
+
+Only ``duraq check`` has other ones, those of monitoring plugins: see duraq/cli/check.py.
 """
 
 from __future__ import annotations

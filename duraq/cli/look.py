@@ -21,7 +21,7 @@ from duraq.errors import EntryNotFound, QueueError
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.safe_text import ascii_json, safe_text
-from duraq.views import EntryView, QueueView
+from duraq.views import EntryView
 
 if TYPE_CHECKING:
     from duraq.where import Where
@@ -52,7 +52,7 @@ def stats(queues: tuple[str, ...]) -> int:
     now = datetime.now(UTC)
     with inspecting(said) as inspector:
         names = queues or inspector.queues()
-        rows = [_queue_row(inspector.overview(name), now) for name in names]
+        rows = [_queue_row(inspector, name, now) for name in names]
     rows.sort(
         key=lambda row: (list(Attention).index(row["status"]), row["oldest_ready"] or now, row["queue"])
     )
@@ -66,8 +66,9 @@ def stats(queues: tuple[str, ...]) -> int:
     return Code.NOT_PERMITTED if Attention.DENIED in words_met else Code.DONE
 
 
-def _queue_row(view: QueueView, now: datetime) -> dict[str, Any]:
-    verdict = judge(view, now)
+def _queue_row(inspector: Inspector, name: str, now: datetime) -> dict[str, Any]:
+    view = inspector.overview(name)
+    verdict = judge(view, now, metrics=None if view.problem else inspector.metrics(name))
     workers = {lease.worker for lease in view.leases if lease.alive}
     pause = view.pause
     return {
@@ -98,7 +99,7 @@ def ls(queue: str | None, state: str | None, where: Where | None, limit: int | N
     with inspecting(said) as inspector:
         if queue is None and where is None:
             now = datetime.now(UTC)
-            rows = [_queue_row(inspector.overview(name), now) for name in inspector.queues()]
+            rows = [_queue_row(inspector, name, now) for name in inspector.queues()]
             columns = ("queue", "ready", "scheduled", "leased", "dead")
             show_rows(said, "duraq.queues/1", columns, rows, more=QUEUE_COLUMNS, name="queue")
             return

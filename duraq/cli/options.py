@@ -110,7 +110,7 @@ def _store(context: click.Context, parameter: click.Parameter, value: Any) -> No
         setattr(context.ensure_object(Settings), name, parameter.name if name != parameter.name else value)
 
 
-class _Option:
+class Option:
     """A decorator that knows the names of its option."""
 
     def __init__(self, *names: str, **attributes: Any) -> None:
@@ -128,19 +128,17 @@ def common(command: F, *, without: str = "") -> F:
     """Give a command the common options (but for one, if it has another of that name)."""
     for option in reversed(
         [
-            _Option("-C", "--root", metavar="DIR", help="The storage."),
-            _Option("-o", "--output", type=click.Choice(FORMATS), help="Default: table, or tsv in a pipe."),
-            _Option("--json", is_flag=True, default=None, help="Short for -o json."),
-            _Option("--jsonl", is_flag=True, default=None, help="Short for -o jsonl."),
-            _Option("--fields", metavar="A,B", help="Which columns, in which order."),
-            _Option("--color", type=click.Choice(["auto", "always", "never"]), help="When to use colour."),
-            _Option(
-                "--time", type=click.Choice(["relative", "local", "utc", "unix"]), help="How times look."
-            ),
-            _Option("--no-header", "header", flag_value=False, default=None, help="No line of column names."),
-            _Option("-q", "--quiet", is_flag=True, default=None, help="No talk on stderr."),
-            _Option("-v", "--verbose", count=True, help="More talk on stderr."),
-            _Option("--no-input", is_flag=True, default=None, help="Never ask."),
+            Option("-C", "--root", metavar="DIR", help="The storage."),
+            Option("-o", "--output", type=click.Choice(FORMATS), help="Default: table, or tsv in a pipe."),
+            Option("--json", is_flag=True, default=None, help="Short for -o json."),
+            Option("--jsonl", is_flag=True, default=None, help="Short for -o jsonl."),
+            Option("--fields", metavar="A,B", help="Which columns, in which order."),
+            Option("--color", type=click.Choice(["auto", "always", "never"]), help="When to use colour."),
+            Option("--time", type=click.Choice(["relative", "local", "utc", "unix"]), help="How times look."),
+            Option("--no-header", "header", flag_value=False, default=None, help="No line of column names."),
+            Option("-q", "--quiet", is_flag=True, default=None, help="No talk on stderr."),
+            Option("-v", "--verbose", count=True, help="More talk on stderr."),
+            Option("--no-input", is_flag=True, default=None, help="Never ask."),
         ]
     ):
         if without not in option.names:

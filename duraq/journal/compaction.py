@@ -68,23 +68,20 @@ def following(
 ) -> int | None:
     """The segment behind the first one; None if that is to be kept, as history, or lies behind ``last``.
 
-    If the first ones are short, behind as many as a full one holds: one by one, each would be replaced by
-    another short one, for what a compaction writes itself.
+    Of small ones, as compaction itself leaves them, behind so many as make a large one: what is written for
+    each time would else be as much as is freed.
     """
-    segments = folded.segments
-    most = max(segments.limit, _WORTH * _written(folded))
-    found, gone = None, 0
-    number = segments.first
-    while number < folded.checkpoint and (last is None or number <= last):
-        gone += _length(fs, segments.directory, number)
-        if found is not None and gone > most:
+    segments, length = folded.segments, 0
+    first = segments.first
+    worth = max(segments.limit, _WORTH * _written(folded))
+    while length < worth and first < folded.checkpoint and (last is None or first <= last):
+        found, size = _seal(fs, segments, first)
+        if "seconds" in history and found.at > now - history["seconds"] * 1_000_000:
             break
-        seal, _, at = _seal(fs, segments, number)
-        if "seconds" in history and at > now - history["seconds"] * 1_000_000:
-            break
-        assert isinstance(seal, Seal)
-        found = number = seal.next
-    return found
+        assert isinstance(found.operation, Seal)
+        first = found.operation.next
+        length += size
+    return first if first > segments.first else None
 
 
 def _written(folded: Folded) -> int:
@@ -99,8 +96,8 @@ def furthest(folded: Folded, first: int, history: History) -> int:
     return max(first, min(folded.oldest, folded.checkpoint))
 
 
-def _seal(fs: FileSystem, segments: Segments, number: int) -> Record:
-    """The last record of that segment. Raises StorageDamaged if that is no seal."""
+def _seal(fs: FileSystem, segments: Segments, number: int) -> tuple[Record, int]:
+    """The last record of that segment, and how long it is. Raises StorageDamaged if that is no seal."""
     name = segment.file_name(number)
     with _opened(fs, segments.directory, name) as fd:
         end = fs.size(fd)
@@ -114,7 +111,7 @@ def _seal(fs: FileSystem, segments: Segments, number: int) -> Record:
         why = str(error)
     else:
         if isinstance(found.operation, Seal):
-            return found
+            return found, end
     raise StorageDamaged(why, path=f"{segments.queue}/segments/{name}", hint=REFUSED)
 
 

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from duraq.errors import NotAStorage
 
@@ -25,6 +25,18 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 class SyncFailed(OSError):
     """A sync failed that must not be tried again: the kernel has dropped what it could not write."""
+
+
+class Space(NamedTuple):
+    """What a file system has room for. ``total``: the bytes that we could have if it were empty.
+
+    ``files``: how many it can hold, 0 if there is no such limit.
+    """
+
+    total: int
+    free: int
+    files: int
+    free_files: int
 
 
 class FileSystem(Protocol):
@@ -76,6 +88,9 @@ class FileSystem(Protocol):
 
     def identity(self, fd: int) -> tuple[int, int]:
         """What tells this file from every other: (device, inode)."""
+
+    def space(self, fd: int) -> Space:
+        """What is left of the file system that the file or directory is on."""
 
     def names(self, directory: int) -> list[str]:
         """Names in the directory, sorted."""
@@ -176,6 +191,13 @@ class RealFileSystem:
     def identity(self, fd: int) -> tuple[int, int]:
         about = os.fstat(fd)
         return about.st_dev, about.st_ino
+
+    def space(self, fd: int) -> Space:
+        about = os.fstatvfs(fd)
+        # As df counts: what is kept for root is neither free nor used.
+        blocks = about.f_blocks - about.f_bfree + about.f_bavail
+        size = about.f_frsize
+        return Space(blocks * size, about.f_bavail * size, about.f_files, about.f_favail)
 
     def names(self, directory: int) -> list[str]:
         # Reopened: the position in a directory belongs to the open file description, so two threads that list

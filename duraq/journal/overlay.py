@@ -10,7 +10,7 @@ import errno
 import os
 from itertools import count
 
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, Space
 
 
 class _Open:
@@ -161,6 +161,11 @@ class Overlay:
     def identity(self, fd: int) -> tuple[int, int]:
         below = self._open[fd].below
         return (-1, fd) if below is None else self._below.identity(below)
+
+    def space(self, fd: int) -> Space:
+        below = self._open[fd].below
+        assert below is not None
+        return self._below.space(below)
 
     def rename(self, directory: int, old: str, new: str) -> None:
         raise _read_only(self._open[directory].path + f"/{old} -> {new}")

@@ -176,6 +176,9 @@ class _InMemory(Replay):
     def _refuse(self, queue: str, error: StorageDamaged, parts: list[Part]) -> None:
         """Nothing: that is for those who may write."""
 
+    def _lift(self, home: int) -> None:
+        """Nothing either."""
+
     def _check(self, queue: str, parts: list[Part], end: End) -> None:
         # One that we may not look into: whoever folds it is told.
         with suppress(PermissionError):

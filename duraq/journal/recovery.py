@@ -218,7 +218,10 @@ class Replay:
         for number in sorted({*self._sizes(queue, last.segment), *ends}):
             self._cut(queue, number, last.size if number == last.segment else ends.get(number, 0))
         if (home := self._directories.get(queue)) is not None:
-            refusal.lift(self._fs, home)
+            self._lift(home)
+
+    def _lift(self, home: int) -> None:
+        refusal.lift(self._fs, home)
 
     def rewrite(self, frames: list[Frame]) -> None:
         """Write all lines again, whatever is there, so that a coming sync has them to write."""

@@ -136,6 +136,13 @@ class Waiter:
         self._woken = self._fd in hung_up
         return Wake(self._woken, frozenset(watch for fd, watch in watches.items() if fd in hung_up))
 
+    def poller(self, also: Iterable[Watch] = ()) -> select.epoll:
+        """What becomes readable once ``wait(0, also)`` would be true; the caller's to close."""
+        poller = select.epoll()
+        for fd in (self._fd, *(watch.fileno() for watch in also)):
+            poller.register(fd, 0)  # as above
+        return poller
+
     def __enter__(self) -> Self:
         try:
             while not self._try_to_enter():

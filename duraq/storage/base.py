@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from duraq.clock import Clock
 from duraq.metrics import QueueMetrics
@@ -66,6 +67,25 @@ class Limits:
     still_late: bool = False
 
 
+class Place(AbstractContextManager["Place"], Protocol):
+    """A place in the line of those who wait for a queue, as a with-block; for one thread at a time.
+
+    Whoever has one looks, sleeps, and looks again: what is committed after a look ends the sleep. One who
+    leaves by an error passes a wake-up on to the next in line.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def look(self, timeout: float = math.inf) -> float | None:
+        """None if there may be something to claim or to settle; else how long to sleep, in seconds."""
+
+    def sleep(self, seconds: float) -> bool:
+        """Sleep for so long; True, and at once, if something happened. Raises StorageClosed."""
+
+    def fileno(self) -> int:
+        """What becomes readable when ``sleep`` would end, good until the next look; the place closes it."""
+
+
 class Storage(Protocol):
     """The contract of a backend; ``tests/contract`` proves it for each.
 
@@ -124,6 +144,9 @@ class Storage(Protocol):
         Returns False when the time passed. A True is a hint: claim may still find nothing. Never misses
         what was committed before the call.
         """
+
+    def place(self, queue: str) -> Place:
+        """What ``wait`` waits with, for those who wait for other things as well."""
 
     def get(self, queue: str, entry_id: str) -> StoredEntry:
         """One live or dead entry. Raises QueueNotFound or EntryNotFound."""

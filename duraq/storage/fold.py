@@ -7,6 +7,7 @@ the turn, until it is durable. ``duraq.storage.committing`` decides.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from duraq.model import Cause, Counts, EntryStatus, Pause
 from duraq.operations import Operation
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
-from duraq.storage.base import Held, Lapsed, StoredEntry
+from duraq.storage.base import Held, Lapsed, Place, StoredEntry
 from duraq.storage.calls import Calls
 
 P = ParamSpec("P")
@@ -125,6 +126,10 @@ class FoldStorage(ABC):
     @abstractmethod
     def _notify(self, queue: str, count: int) -> None:
         """Wake up to that many consumers that wait for this queue."""
+
+    @abstractmethod
+    def place(self, queue: str) -> Place:
+        """What ``wait`` waits with; see Storage."""
 
     @abstractmethod
     def _live_bytes(self, state: QueueState) -> int:
@@ -245,6 +250,18 @@ class FoldStorage(ABC):
             state = self._seen_state(queue)
             return None if state is None else state.pause
 
+    def wait(self, queue: str, timeout: float | None) -> bool:
+        """Block until an entry may be claimable or a holder died; see Storage."""
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        with self.place(queue) as place:
+            while True:
+                remaining = until - time.monotonic()
+                if remaining <= 0:
+                    return False
+                seconds = place.look(remaining)
+                if seconds is None or place.sleep(seconds):
+                    return True
+
     @found_again
     def metrics(self, queue: str) -> QueueMetrics:
         """The queue in numbers; see Storage."""
@@ -269,16 +286,16 @@ class FoldStorage(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _seconds_to_next_event(self, state: QueueState, timeout: float | None) -> float | None:
+    def _seconds_to_next_event(self, state: QueueState, timeout: float) -> float:
         """How long a consumer may sleep before something becomes due by time alone."""
-        bounds: list[float] = [] if timeout is None else [timeout]
+        bounds = [timeout]
         due = state.next_event()
         if due is not None:
             bounds.append((due - self.clock.now()) / 1e6)
         late: Any = state.next_deadline()
         if late is not None and late.boot == self.clock.boot_id:
             bounds.append((late.deadline - self.clock.uptime()) / 1e6)
-        return max(0.0, min(bounds)) if bounds else None
+        return max(0.0, min(bounds))
 
 
 def stored(entry: Entry, payload: bytes) -> StoredEntry:

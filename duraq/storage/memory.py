@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+import select
 import threading
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Self
 
 from duraq.clock import Clock, SystemClock
 from duraq.entry import Entry
@@ -15,6 +17,8 @@ from duraq.model import is_users
 from duraq.operations import Operation
 from duraq.state import QueueState
 from duraq.storage.transacting import TransactingStorage
+
+_LONGEST_SLEEP = 24 * 60 * 60  # seconds; poll() takes milliseconds in an int
 
 
 class MemoryStorage(TransactingStorage):
@@ -31,12 +35,11 @@ class MemoryStorage(TransactingStorage):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(clock or SystemClock(), lock_duration, max_payload_bytes)
-        self._turn = self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._turn = threading.RLock()
+        self._waiting: set[_Place] = set()
         self._states: dict[str, QueueState] = {}
         self._seq: dict[str, int] = {}
         self._closed = False
-        self._waiting: Counter[str] = Counter()
 
     def __repr__(self) -> str:
         return "<MemoryStorage>"
@@ -88,10 +91,25 @@ class MemoryStorage(TransactingStorage):
     def _someone_waits(self) -> bool:
         return True
 
-    def _notify(self, queue: str, count: int) -> None:  # noqa: ARG002 - all are woken, see below
+    def _notify(self, queue: str, count: int) -> None:  # noqa: ARG002 - all look, and see who gets one
         with self._turn:
-            # All of them: they may be waiting for different queues.
-            self._changed.notify_all()
+            for place in self._waiting:
+                if place.queue == queue:
+                    place.wake()
+
+    def place(self, queue: str) -> _Place:
+        """What ``wait`` waits with; see Storage."""
+        return _Place(self, queue)
+
+    def _seconds_to_sleep(self, queue: str, timeout: float) -> float | None:
+        with self._turn:
+            self._check_usable()
+            state = self._states.get(queue)
+            if state is None:
+                return timeout
+            if state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime()):
+                return None
+            return self._seconds_to_next_event(state, timeout)
 
     def _live_bytes(self, state: QueueState) -> int:
         return sum(len(entry.where) for entry in state.entries.values())
@@ -100,32 +118,8 @@ class MemoryStorage(TransactingStorage):
         return 0
 
     def _count_waiting(self, queue: str) -> int:
-        return self._waiting[queue]
-
-    def wait(self, queue: str, timeout: float | None) -> bool:
-        """Block until an entry may be claimable; see Storage."""
-        until = None if timeout is None else time.monotonic() + timeout
         with self._turn:
-            self._waiting[queue] += 1
-            try:
-                return self._wait(queue, until)
-            finally:
-                self._waiting[queue] -= 1
-
-    def _wait(self, queue: str, until: float | None) -> bool:
-        while True:
-            self._check_usable()
-            state = self._states.get(queue)
-            if state is not None and (
-                state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime())
-            ):
-                return True
-            remaining = None if until is None else until - time.monotonic()
-            if remaining is not None and remaining <= 0:
-                return False
-            if state is not None:
-                remaining = self._seconds_to_next_event(state, remaining)
-            self._changed.wait(remaining)
+            return sum(place.queue == queue for place in self._waiting)
 
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted; see Storage."""
@@ -137,4 +131,44 @@ class MemoryStorage(TransactingStorage):
         """Forget everything."""
         with self._turn:
             self._closed = True
-            self._changed.notify_all()
+            for place in self._waiting:
+                place.wake()
+
+
+class _Place:
+    """See Place. It sleeps on an eventfd: a wake-up that comes before the sleep ends it at once."""
+
+    def __init__(self, storage: MemoryStorage, queue: str) -> None:
+        self.queue = queue
+        self._storage = storage
+        self._bell = -1
+
+    def __enter__(self) -> Self:
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        with self._storage._turn:  # noqa: SLF001 - a part of it
+            self._storage._waiting.add(self)  # noqa: SLF001
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._storage._turn:  # noqa: SLF001
+            self._storage._waiting.discard(self)  # noqa: SLF001
+            os.close(self._bell)
+
+    def wake(self) -> None:
+        """End its sleep, or the next one; in a turn."""
+        os.eventfd_write(self._bell, 1)
+
+    def look(self, timeout: float = math.inf) -> float | None:
+        return self._storage._seconds_to_sleep(self.queue, timeout)  # noqa: SLF001
+
+    def sleep(self, seconds: float) -> bool:
+        poller = select.poll()
+        poller.register(self._bell, select.POLLIN)
+        if not poller.poll(1000 * min(seconds, _LONGEST_SLEEP)):
+            return False
+        os.eventfd_read(self._bell)
+        self._storage._check_usable()  # noqa: SLF001
+        return True
+
+    def fileno(self) -> int:
+        return self._bell

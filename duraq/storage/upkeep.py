@@ -41,7 +41,8 @@ class Upkeep:
             thread.start()
 
     def _run(self) -> None:
-        while True:
+        # What is done may make more of it due, without end if others do the same.
+        while not self.stopping:
             try:
                 queue, work = self._due.pop()
             except KeyError:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
+import select
 import time
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Self
 
 from duraq.errors import StorageClosed, StorageDamaged, StorageError
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.lease import Watch, WorkerPresence
 from duraq.journal.log import Log
-from duraq.journal.waiters import Waiters, count_living
+from duraq.journal.waiters import Waiter, Waiters, count_living
 from duraq.shelf import Mislaid
 from duraq.storage.fold import found_again
 from duraq.storage.transacting import TransactingStorage
@@ -105,32 +110,34 @@ class WaitingStorage(TransactingStorage):
 
     def wait(self, queue: str, timeout: float | None) -> bool:
         """Block until an entry may be claimable or a holder died; see Storage."""
-        until = None if timeout is None else time.monotonic() + timeout
-        with self._turn:
-            self._state(queue, create=True)
-            waiters = self._queues[queue].waiters
+        with self._in_our_words(queue):
+            return super().wait(queue, timeout)
+
+    def place(self, queue: str) -> _Place:
+        """What ``wait`` waits with; see Storage."""
+        return _Place(self, queue)
+
+    @contextmanager
+    def _in_our_words(self, queue: str) -> Iterator[None]:
+        """What the system refuses in waiting is the storage's trouble."""
         try:
-            return self._wait(queue, waiters, until)
+            yield
         except OSError as error:
             raise self._refused(error, f"{self.path}/{queue}", StorageError) from error
 
-    def _wait(self, queue: str, waiters: Waiters, until: float | None) -> bool:
-        # Registered before looking: what is committed after a look finds the waiter there.
-        with waiters.register() as waiter:
-            while True:
-                remaining = None if until is None else until - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    return False
-                found = self._look(queue, remaining)
-                if found is None or waiter.wait(*found):
-                    # Raised in here, so that a wake-up meant for an entry goes to the next in line.
-                    self._check_usable()
-                    # The next dequeue is to see for itself who is alive, however lately that was asked.
-                    self._next_liveness_check.pop(queue, None)
-                    return True
+    def _waiters(self, queue: str) -> Waiters:
+        with self._turn:
+            self._state(queue, create=True)
+            return self._queues[queue].waiters
+
+    def _wake_up(self, queue: str) -> None:
+        """Somebody who waits is about to dequeue."""
+        self._check_usable()
+        # The next dequeue is to see for itself who is alive, however lately that was asked.
+        self._next_liveness_check.pop(queue, None)
 
     @found_again
-    def _look(self, queue: str, timeout: float | None) -> tuple[float, list[Watch]] | None:
+    def _look(self, queue: str, timeout: float) -> tuple[float, list[Watch]] | None:
         """None if there is something to do for a consumer; else how long to sleep, and what else ends it."""
         mine = self._worker()
         with self._turn:
@@ -147,4 +154,57 @@ class WaitingStorage(TransactingStorage):
             if watch is None:
                 return None
             watches.append(watch)
-        return SWEEP_INTERVAL if seconds is None else min(seconds, SWEEP_INTERVAL), watches
+        return min(seconds, SWEEP_INTERVAL), watches
+
+
+class _Place:
+    """See Place. What is raised in it is raised in the waiter, so that a wake-up goes to the next in line."""
+
+    def __init__(self, storage: WaitingStorage, queue: str) -> None:
+        self._storage = storage
+        self._queue = queue
+        self._waiter: Waiter
+        self._watches: list[Watch] = []
+        self._poller: select.epoll | None = None
+
+    def __enter__(self) -> Self:
+        with self._in_our_words():
+            # Registered before looking: what is committed after a look finds the waiter there.
+            self._waiter = self._storage._waiters(self._queue).register()  # noqa: SLF001 - a part of it
+            self._waiter.__enter__()
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._watch([])
+        with self._in_our_words():
+            self._waiter.__exit__(error)
+
+    def look(self, timeout: float = math.inf) -> float | None:
+        with self._in_our_words():
+            found = self._storage._look(self._queue, timeout)  # noqa: SLF001
+            if found is None:
+                self._storage._wake_up(self._queue)  # noqa: SLF001
+                return None
+            seconds, watches = found
+            self._watch(watches)
+            return seconds
+
+    def sleep(self, seconds: float) -> bool:
+        with self._in_our_words():
+            if not self._waiter.wait(seconds, self._watches):
+                return False
+            self._storage._wake_up(self._queue)  # noqa: SLF001
+            return True
+
+    def fileno(self) -> int:
+        if self._poller is None:
+            self._poller = self._waiter.poller(self._watches)
+        return self._poller.fileno()
+
+    def _watch(self, watches: list[Watch]) -> None:
+        if self._poller is not None:
+            self._poller.close()
+        self._poller, self._watches = None, watches
+
+    def _in_our_words(self) -> AbstractContextManager[None]:
+        return self._storage._in_our_words(self._queue)  # noqa: SLF001

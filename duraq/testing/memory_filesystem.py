@@ -6,11 +6,13 @@ import errno
 from random import Random
 
 from duraq.errors import NotAStorage
+from duraq.journal.filesystem import Space
 from duraq.testing.disk import Description, Directory, Disk, File, Node
 from duraq.testing.faults import Crashed, FaultyProcess, WouldDeadlock, os_error
 from duraq.testing.power_cut import Chance, Everything, Nothing, after_power_cut
 
 _DEVICE = 1
+_NO_LIMIT = 1 << 40
 
 
 class MemoryFileSystem(FaultyProcess):
@@ -142,6 +144,11 @@ class MemoryFileSystem(FaultyProcess):
         description = self._description(fd)
         self._begin("identity", description.path)
         return _DEVICE, description.node.number
+
+    def space(self, fd: int) -> Space:
+        self._begin("space", self._description(fd).path)
+        total = _NO_LIMIT if self._disk.capacity is None else self._disk.capacity
+        return Space(total, total - self._disk.used, 0, 0)
 
     def names(self, directory: int) -> list[str]:
         node, path = self._directory(directory)

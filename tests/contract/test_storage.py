@@ -1,5 +1,6 @@
 """The verbs of a storage that a queue does not show: groups over several queues, and leases of nobody."""
 
+import select
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from duraq import (
     Queue,
     QueueFull,
     QueueNotFound,
+    StorageClosed,
 )
 from duraq.operations import Complete, Enqueue, PauseQueue, Remove
 from duraq.storage.base import Limits
@@ -32,6 +34,36 @@ def leased(storage):
     Queue("a", storage).enqueue("first")
     entry = Queue("a", storage).dequeue()
     return entry.id, entry.token
+
+
+def has_something(place):
+    """Whether the descriptor of a place in the line is readable."""
+    return bool(select.select([place], [], [], 0)[0])
+
+
+def test_a_place_in_the_line(storage):
+    """Whoever has a place in a queue's line is woken by what is enqueued there, and by nothing elsewhere."""
+    with storage.place("a") as place:
+        assert place.look() > 0
+        storage.commit({"b": [Enqueue("x", b"1")]})
+        assert not has_something(place)
+        assert not place.sleep(0)
+        storage.commit({"a": [Enqueue("x", b"1")]})
+        assert has_something(place)
+        assert place.sleep(0)
+        assert place.look() is None
+
+
+def test_a_place_in_a_closed_storage(storage):
+    """Whoever has a place in a line when the storage is closed is woken, and told."""
+    with storage.place("a") as place:
+        assert place.look() > 0
+        storage.close()
+        assert has_something(place)
+        with pytest.raises(StorageClosed):
+            place.sleep(0)
+        with pytest.raises(StorageClosed):
+            place.look()
 
 
 def test_a_group_over_several_queues(storage, leased):

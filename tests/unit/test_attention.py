@@ -58,7 +58,7 @@ def test_words(queue, word):
 
 def test_thresholds():
     """From when on something is worth a word can be set."""
-    limits = replace(DEFAULT, unattended=SECOND)
+    limits = replace(DEFAULT, no_consumer_after=SECOND)
     assert judge(ready(2 * SECOND), NOW, limits).word is Attention.NO_CONSUMER
 
 

@@ -385,3 +385,18 @@ def test_an_entry_that_came_back_is_delivered_after_it_was_kept(open_storage):
         storage._write({"jobs": [Keep(entry.id, b'"first"', entry)]}, seal=True)
     assert queue.counts().ready == 1
     assert queue.dequeue().data == "first"
+
+
+def test_small_segments_become_large_ones(open_storage, tmp_path):
+    """Many small segments, as compaction itself leaves them, are worked through together and become few."""
+    with FileStorage(tmp_path / "queues", sizes=Sizes(journal=16 << 10, segment=200)) as storage:
+        for number in range(40):
+            jobs(storage).enqueue(f"stays {number}", priority=-1)
+            live(jobs(storage), 2)
+    small = len(segments(tmp_path))
+    assert small > 40
+    storage = open_storage()
+    before = everything(storage)
+    storage.compact("jobs")
+    assert len(segments(tmp_path)) < small // 4
+    assert everything(storage) == before

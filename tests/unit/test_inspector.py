@@ -533,6 +533,14 @@ def test_mended(queue, storage, path, inspector):
     assert inspector.counts("jobs").ready == 50
 
 
+def test_refused_and_mended(queue, path, inspector):
+    """A queue that is still marked as damaged, and is whole again, can be read before anybody opens it."""
+    queue.enqueue(1)
+    (path / "jobs" / "damaged.json").write_bytes(b"{}")
+    inspector.refresh()
+    assert inspector.counts("jobs").ready == 1
+
+
 def test_unfinished_line(queue, path, inspector):
     """A line that is being written is not there yet, and no damage."""
     queue.enqueue(1)
@@ -651,6 +659,7 @@ def opened(image):
         return type(error)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("seed", range(20))
 def test_after_a_power_cut(seed, caplog):
     """Whatever a power cut leaves, a reader sees what the next opener will see, and writes nothing."""

@@ -1,5 +1,6 @@
 """Traces: from the span in which an entry is enqueued to the spans of its attempts."""
 
+import asyncio
 import subprocess
 import sys
 from datetime import timedelta
@@ -11,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from duraq import DeadLetterQueue, FixedDelay, MemoryStorage, Queue, Worker
+from duraq import DeadLetterQueue, FixedDelay, MemoryStorage, Queue, Worker, aio
 
 SECOND = timedelta(seconds=1)
 _exporter = InMemorySpanExporter()
@@ -152,3 +153,24 @@ assert not [name for name in sys.modules if name.startswith(("opentelemetry", "p
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("{'a': 'b'}\n", "")
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+def test_tasks_trace_too(queue, spans, transactional):
+    """What a task enqueues carries its span, and what a task handles is one, by itself and in a worker."""
+
+    async def handle(_entry):
+        seen.append(trace.get_current_span().get_span_context().trace_id)
+
+    async def work():
+        tasks = aio.Queue("jobs", aio.Storage(queue._storage))
+        with producer() as parent:
+            await tasks.enqueue("x")
+            await tasks.enqueue("y")
+        await tasks.process_next(handle, transactional=transactional)
+        await aio.Worker(tasks, handle, transactional=transactional).run(drain=True)
+        return parent.get_span_context().trace_id
+
+    seen = []
+    assert [asyncio.run(work())] * 2 == seen
+    assert [span.name for span in spans()] == ["producer", "process jobs", "process jobs"]

@@ -18,7 +18,7 @@ from duraq import (
     StorageFailed,
     Worker,
     WorkerStats,
-    shift,
+    tally,
 )
 from duraq.operations import Complete
 
@@ -175,7 +175,7 @@ def test_trouble_with_completing(storage, queue, monkeypatch, caplog):
 @pytest.mark.parametrize("first", ["bad", "good"])
 def test_a_damaged_queue(tmp_path, start, monkeypatch, first):
     """A queue that is damaged does not keep the worker from its others; it is looked at again later."""
-    monkeypatch.setattr(shift, "_REST", 0.0)
+    monkeypatch.setattr(tally, "_REST", 0.0)
     with FileStorage(tmp_path / "storage") as storage:
         queues = {name: Queue(name, storage) for name in ("bad", "good")}
         refusals = Recorded()

@@ -1,0 +1,149 @@
+"""Whether a storage could take another entry now, and keep it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from duraq import options
+from duraq.clock import SystemClock
+from duraq.errors import DuraqError, InvalidOption
+from duraq.health.looking import Source, path_of
+from duraq.health.result import HealthResult, HealthStatus, worst
+from duraq.journal.filesystem import FileSystem
+from duraq.journal.probe import Probe
+
+# A journal whose sync failed goes on in a new file, of 4 MiB, while segments grow. With less than this left,
+# enqueueing is about to be refused.
+_LEAST = 16 << 20
+_STATES = {"T": "stopped", "t": "stopped by a debugger", "D": "waiting for a disk", "Z": "dead"}
+# What was found: how bad it is, and what it is.
+_Findings = list[tuple[HealthStatus, str]]
+
+
+class StorageHealthCheck:
+    """Whether the storage can be locked, written, synced and read, and has room.
+
+    ``min_free``: share (0.1) or bytes (1 << 30) of the file system, and share of the files that it can hold;
+    a tenth, because many file systems slow down when they are fuller, and so that somebody comes in time.
+    ``max_lock_wait``: the lock is held for microseconds, so whoever has it for two seconds is stopped.
+    ``max_sync``: for a write, a sync and a read together; every durable enqueue waits for one, and a disk
+    that takes a second is failing or overrun.
+    ``write``: whether to write at all, 64 KiB into a file of its own, which is removed again.
+
+    It does not open the storage, so that it does not hang where that would. Of a storage in memory it only
+    tells whether it is open.
+    """
+
+    component = "storage"
+
+    def __init__(
+        self,
+        storage: Source,
+        *,
+        min_free: float = 0.1,
+        max_lock_wait: timedelta = timedelta(seconds=2),
+        max_sync: timedelta = timedelta(seconds=1),
+        write: bool = True,
+        file_system: FileSystem | None = None,
+    ) -> None:
+        if min_free < 0 or (min_free > 1 and not isinstance(min_free, int)):
+            raise InvalidOption(f"min_free is a share from 0 to 1 or a number of bytes, not {min_free!r}")
+        self._source = storage
+        self._min_free = min_free
+        options.duration("max_lock_wait", max_lock_wait, zero=True)
+        options.duration("max_sync", max_sync, zero=True)
+        self._max_lock_wait, self._max_sync = max_lock_wait, max_sync
+        self._write = write
+        self._file_system = file_system
+        self._clock = getattr(storage, "clock", None) or SystemClock()
+
+    def check(self) -> HealthResult:
+        """Try it out."""
+        queues = getattr(self._source, "queues", None)
+        if queues is not None:
+            queues()  # it says so itself if it is closed
+        path = path_of(self._source)
+        if path is None:
+            return HealthResult(self.component, HealthStatus.HEALTHY, "in memory")
+        details: dict[str, Any] = {"path": path}
+        found: _Findings = []
+        with Probe(path, self._file_system) as probe:
+            self._check_marks(probe, found, details)
+            self._check_space(probe, found, details)
+            self._check_lock(probe, found, details)
+            if self._write:
+                self._check_write(probe, found, details)
+        overall = worst(status for status, _ in found)
+        wrong = "; ".join(says for status, says in found if status is not HealthStatus.HEALTHY)
+        return HealthResult(self.component, overall, wrong or _in_order(details), details)
+
+    def _check_marks(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
+        details["refused"] = refused = probe.refused()
+        if refused:
+            found.append((HealthStatus.UNHEALTHY, f"damaged, and refused: queue {', '.join(refused)}"))
+        if probe.has_failed():
+            says = (
+                "a sync failed and could not be made good; everybody must close the storage and open it again"
+            )
+            found.append((HealthStatus.UNHEALTHY, says))
+        if probe.poisoned():
+            # Nothing is lost: all of it was made durable elsewhere.
+            found.append(
+                (HealthStatus.DEGRADED, "a sync of the journal has failed: the disk cannot be trusted")
+            )
+
+    def _check_space(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
+        space = probe.space()
+        details["free_bytes"], details["total_bytes"] = space.free, space.total
+        share = space.free / space.total if space.total else 1.0
+        says = f"{space.free >> 20} MiB free ({share:.0%})"
+        if space.free < _LEAST:
+            found.append((HealthStatus.UNHEALTHY, f"the disk is full: {says}"))
+        # A whole number is one of bytes; but nobody means a single byte, or wants all of a disk free.
+        elif (space.free if self._min_free > 1 else share) < self._min_free:
+            found.append((HealthStatus.DEGRADED, f"the disk is filling up: {says}"))
+        if space.files:
+            details["free_files"] = space.free_files
+            share = space.free_files / space.files
+            if not space.free_files:
+                found.append((HealthStatus.UNHEALTHY, "the file system can hold no more files"))
+            elif self._min_free <= 1 and share < self._min_free:
+                found.append(
+                    (HealthStatus.DEGRADED, f"the file system has room for {space.free_files} files")
+                )
+
+    def _check_lock(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
+        wait = probe.wait_for_lock(self._max_lock_wait.total_seconds())
+        details["lock_wait_seconds"] = round(wait.seconds, 6)
+        if wait.got:
+            return
+        says = f"the lock could not be had for {wait.seconds:.1f} s"
+        if wait.others:
+            found.append((HealthStatus.DEGRADED, f"{says}, though others write meanwhile"))
+            return
+        if (holder := probe.holder()) is not None:
+            pid, state = holder
+            details["lock_holder"] = pid
+            says += f": process {pid} has it" + (f", which is {_STATES[state]}" if state in _STATES else "")
+        found.append((HealthStatus.UNHEALTHY, f"{says}; whoever adds or takes entries waits for it"))
+
+    def _check_write(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
+        begin = self._clock.uptime()
+        try:
+            probe.write()
+        except (DuraqError, OSError) as error:
+            details["error"] = type(error).__name__
+            found.append((HealthStatus.UNHEALTHY, f"writing and reading back failed: {error}"))
+            return
+        took = timedelta(microseconds=self._clock.uptime() - begin)
+        details["sync_seconds"] = took.total_seconds()
+        if took > self._max_sync:
+            says = f"writing, syncing and reading back took {took.total_seconds():.1f} s"
+            found.append((HealthStatus.DEGRADED, says))
+
+
+def _in_order(details: dict[str, Any]) -> str:
+    free = f"{details['free_bytes'] >> 20} MiB free"
+    took = details.get("sync_seconds")
+    return free if took is None else f"{free}, written and synced in {took * 1000:.1f} ms"
