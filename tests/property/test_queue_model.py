@@ -496,6 +496,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.dead_letters(who).undo() == len(back)
         model.counted["restored"] += len(back)
         model.removed[-1] = [entry for entry in model.removed[-1] if entry not in back]
+        model.counted["restored"] += len(back)
         model.entries = sorted([*model.entries, *back], key=lambda entry: entry.place)
 
     @rule(who=whos, age=durations)

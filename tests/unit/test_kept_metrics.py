@@ -10,7 +10,7 @@ from datetime import timedelta
 import orjson
 import pytest
 
-from duraq import FileStorage, FixedDelay, Queue
+from duraq import FileStorage, FixedDelay, NoRetry, Queue
 from duraq.inspector import Inspector
 from duraq.journal import compaction, record
 from duraq.ledger import LEVELS, Counters
@@ -178,6 +178,23 @@ def test_drops_stay_short_after_a_busy_week(open_tiny, tmp_path):
     assert 0 < max(map(len, drops)) < 16_000
     assert len(drops) < 10
     assert told(jobs(open_tiny(clock=clock)).metrics()) == told(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_short_segments_are_not_replaced_by_short_ones(open_tiny, tmp_path, clock):
+    """Entries that live in many segments come to lie in few, though each compaction ends a segment early."""
+    queue = Queue("jobs", open_tiny(durability="process"), retry_policy=NoRetry())
+    for number in range(60):
+        # In one thread that would go on for ever.
+        queue.enqueue(f"lives {number}", delay=timedelta(days=1))
+        for _ in range(10):
+            queue.enqueue("is soon over")
+            queue.mark_completed(queue.dequeue())
+    found = queue.metrics()
+    files = list((tmp_path / "queues/jobs/segments").glob("*.jsonl"))
+    assert found.counts.scheduled == 60
+    assert found.counters == Counters(enqueued=660, completed=600)
+    assert sum(file.stat().st_size for file in files) < 2 * found.live_bytes + 8 * 1024
 
 
 READ = """
