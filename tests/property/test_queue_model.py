@@ -494,7 +494,6 @@ class QueueMachine(RuleBasedStateMachine):
         model = self.model
         back = [entry for entry in model.removed[-1] if model.find(entry.id) is None]
         assert self.dead_letters(who).undo() == len(back)
-        model.counted["restored"] += len(back)
         model.removed[-1] = [entry for entry in model.removed[-1] if entry not in back]
         model.counted["restored"] += len(back)
         model.entries = sorted([*model.entries, *back], key=lambda entry: entry.place)

@@ -209,10 +209,14 @@ def test_nothing_is_written(duraq, queue, root, arguments):
 
 def test_stats_of_a_damaged_queue_of_the_storages_own(duraq, queue, root):
     """A queue of the storage's own that cannot be read is shown, and nothing of it else."""
-    duraq.ok("put", "jobs", "1")
-    (root / "_keys" / "segments").mkdir(parents=True)
+    with FileStorage(root) as storage:
+        # So many that the journal no longer has the first ones.
+        for number in range(3):
+            Queue("jobs", storage).enqueue("x" * (900 << 10), key=f"k{number}")
+            Queue("jobs", storage).enqueue_many(["x" * (900 << 10)] * 4)
     assert [row["queue"] for row in duraq.json("stats")["rows"]] == ["jobs"]
-    (root / "_keys" / "segments" / f"{1:020}.jsonl").write_text("no record\n")
+    (segment,) = (root / "_keys" / "segments").glob("*.jsonl")
+    segment.write_bytes(segment.read_bytes().replace(b"enqueue", b"enqueux", 1))
     result = duraq("--json", "stats")
     rows = json.loads(result.stdout)["rows"]
     assert (result.exit_code, {row["queue"]: row["status"] for row in rows}["_keys"]) == (7, "CORRUPT")
