@@ -141,7 +141,9 @@ class Ledger:
         if not self._begin <= at < self._end:
             self._turn_to(at)
         self._row[COMPLETED] += 1
-        self.run.add(at - leased_at)
+        run, duration = self.run, at - leased_at if at > leased_at else 0
+        run.counts[bisect_left(BOUNDS, duration)] += 1
+        run.total += duration
         self.completed_at = at
 
     def end(self, cause: Cause, leased_at: int, at: int) -> None:

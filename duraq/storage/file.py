@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -285,8 +286,7 @@ class FileStorage(WaitingStorage):
                 groups.append((tail, group))
                 length += group.bytes
             # What is written already can be written again, however long it has become meanwhile.
-            again = any(isinstance(operations[0], Keep) for operations in changes.values())
-            if length > self._log.sizes.group and not again:
+            if length > self._log.sizes.group and not _are_written(changes):
                 raise self._too_large(length)
             end = self._log.append(groups, soon=soon and self._power)
         except NeedsRoom as need:
@@ -352,7 +352,8 @@ class FileStorage(WaitingStorage):
         if self._power and position > self._log.commits.synced:
             self._log.settle(position)
         self._log.recycling.if_due()
-        self._tidier.if_due()
+        if time.monotonic() >= self._tidier.due_at:
+            self._tidier.begin()
         self._upkeep.if_due()
 
     def _end_some(self, queue: str) -> bool:
@@ -457,6 +458,11 @@ class FileStorage(WaitingStorage):
         for known in self._queues.values():
             self._fs.close(known.waiters.directory)
         self._fs.close(self._leases)
+
+
+def _are_written(changes: Mapping[str, Sequence[Operation]]) -> bool:
+    """Whether something of this was written before."""
+    return any(isinstance(operations[0], Keep) for operations in changes.values())
 
 
 def _check_options(durability: str, batch_window: timedelta) -> None:

@@ -24,14 +24,11 @@ class Tidier:
         self._log = journal
         self._upkeep = upkeep
         self._end_some = end_some
-        self._next = 0.0
+        self.due_at = 0.0  # in monotonic seconds
 
-    def if_due(self) -> None:
-        """Have it done, if that was long ago."""
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + EVERY
+    def begin(self) -> None:
+        """Have it done."""
+        self.due_at = time.monotonic() + EVERY
         for name in OWN_QUEUES:
             if self._log.fs.exists(self._log.root, name):
                 self._upkeep.note(name, self.tidy)
