@@ -513,6 +513,7 @@ class QueueMachine(RuleBasedStateMachine):
         """A transaction with savepoints: it sees what it has done, and what is undone never was."""
         who %= self.handles
         storage, queue = self.storages[who], self.queue(who)
+        queue.counts()  # one that has not seen the leases of the other has nothing to end
         queue.settle_lapsed()
         self.model.end_overdue()
         storage.begin_transaction()
