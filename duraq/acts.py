@@ -42,7 +42,7 @@ from duraq.storage.base import Storage, StoredEntry
 
 # How long an act can be carried out, and what it has removed be brought back.
 KEPT = timedelta(days=7)
-RETRY, REMOVE, PURGE, UNDO = "retry", "remove", "purge", "undo"
+RETRY, REMOVE, PURGE, UNDO, EDIT = "retry", "remove", "purge", "undo", "edit"
 
 # One group of operations: large enough to share a sync, small enough to hold no lock for long.
 BATCH = 250
@@ -60,8 +60,8 @@ _Change = dict[str, list[Operation]]
 class Act:
     """What was decided about ``count`` dead letters of a queue.
 
-    ``verb``: retry, remove, purge or undo. ``where``: the filter that they were chosen by, if it was one.
-    ``of``: the act that is undone.
+    ``verb``: retry, remove, purge, undo or edit (and retry). ``where``: the filter that they were chosen by,
+    if it was one. ``of``: the act that is undone.
     """
 
     id: str
@@ -197,6 +197,13 @@ class Acts:
     def _age(self, act: Act) -> timedelta:
         return to_datetime(self._storage.clock.now()) - act.at
 
+    def edit(self, act: Act, entry_id: str, payload: bytes) -> None:
+        """Put one back with another payload. Raises EntryNotFound if it is not dead."""
+        now = self._storage.clock.now()
+        stored = self.check(act.queue, entry_id)
+        operations = with_other_payload(stored, payload, now, keep_attempts=act.keep_attempts)
+        self._storage.commit({act.queue: operations, ACTS: [self._header(replace(act, count=1))]})
+
     # -- carrying out ----------------------------------------------------------------------------------
 
     def carry_out(self, act: Act) -> Iterator[Outcome]:
@@ -303,8 +310,10 @@ class Acts:
         names = (f"{act.id}/was/{number}" for number in range(act.count))
         removed = (stored for name in names for stored in self._find(name))
         first = list(islice(removed, 1))
-        if not first and self._age(act) >= KEPT:
-            raise _not_found(act.id)
+        if not first:
+            if self._age(act) >= KEPT:
+                raise _not_found(act.id)
+            return
         begun: list[Operation] = [self._header(undoing)]
         if not self._find(f"{act.id}/undone"):
             begun.append(self._entry(f"{act.id}/undone", undoing.id))

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from duraq import options
-from duraq.acts import PURGE, REMOVE, RETRY, UNDO, Act, Acts, Letter, Outcome, with_other_payload
+from duraq.acts import EDIT, PURGE, REMOVE, RETRY, UNDO, Act, Acts, Letter, Outcome
 from duraq.clock import from_timedelta
 from duraq.errors import ActNotFound, EntryNotFound, InvalidOption, QueueNotFound
 from duraq.model import EntryStatus, QueueEntry
-from duraq.operations import Operation, Requeue
+from duraq.operations import Requeue
 from duraq.payload import PayloadCodec
 from duraq.queue import Queue
 from duraq.storage.base import Storage
@@ -77,19 +77,20 @@ class DeadLetterQueue(Generic[T]):
 
     # -- putting back ----------------------------------------------------------------------------------
 
-    def retry(self, entry_id: str, *, keep_attempts: bool = False, data: T = UNCHANGED) -> None:
+    def retry(
+        self, entry_id: str, *, keep_attempts: bool = False, data: T = UNCHANGED, reason: str = ""
+    ) -> None:
         """Put one back into its queue, its history kept and, unless ``keep_attempts``, its count at 0.
 
-        ``data``: from now on it has this payload. Raises EntryNotFound if it is not among the dead letters,
-        and InvalidPayload.
+        ``data``: from now on it has this payload; that is an act, with a ``reason``. Raises EntryNotFound if
+        it is not among the dead letters, and InvalidPayload.
         """
-        operations: list[Operation] = [Requeue(entry_id, keep_attempts)]
-        if data is not UNCHANGED:
-            payload = self._codec.encode(data)
-            stored = self._acts.check(self.name, entry_id)
-            now = self._storage.clock.now()
-            operations = with_other_payload(stored, payload, now, keep_attempts=keep_attempts)
-        self._storage.commit({self.name: operations})
+        if data is UNCHANGED:
+            self._storage.commit({self.name: [Requeue(entry_id, keep_attempts)]})
+            return
+        where = f"id={entry_id}"
+        act = self._acts.new(EDIT, self.name, reason=reason, where=where, keep_attempts=keep_attempts)
+        self._acts.edit(act, entry_id, self._codec.encode(data))
 
     def retry_many(
         self,

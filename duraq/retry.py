@@ -107,7 +107,7 @@ class FixedDelay(_Counted):
 
 @dataclass(frozen=True, kw_only=True)
 class NoRetry(_Counted):
-    """One attempt, then the dead-letter queue."""
+    """One attempt, then the dead-letter queue; also if its worker died in it."""
 
     max_attempts: int = field(default=1, init=False)
 

@@ -66,7 +66,14 @@ class Tally:
             self._failures += 1
             # One failure is the retry policy's affair; a row of them is the worker's.
             if self._failures > 1:
-                self.resume_at = time.monotonic() + self.delay(self._failures - 1)
+                pause = self.delay(self._failures - 1)
+                self.resume_at = time.monotonic() + pause
+                log.warning(
+                    "%d failures in a row: nothing is taken for %.1f s",
+                    self._failures,
+                    pause,
+                    extra={"event": "pause"},
+                )
 
     def uncommitted(self) -> None:
         """The storage did not take what a handler has done, so it is to be done again, by and by."""

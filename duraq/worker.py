@@ -49,8 +49,9 @@ _TURN = 0.5
 class Worker(Generic[T]):
     """Works one queue, or several in turn, with a number of threads of this process.
 
-    ``handler(entry)`` runs in these threads, never in the one that called ``run``. While it runs, its lease
-    is renewed; should it be lost all the same, ``entry.lost`` is set and the outcome is not committed.
+    ``handler(entry)`` runs in these threads, never in the one that called ``run``. If it returns, the entry is
+    completed; if it raises, the queue's retry policy decides what becomes of it. While it runs, its lease is
+    renewed; should it be lost all the same, ``entry.lost`` is set and the outcome is not committed.
 
     ``grace``: how long handlers that run may go on when the worker stops. After that their entries are given
     back, uncounted, and ``run`` returns; the threads are daemons, so that a handler that hangs cannot hold up
@@ -60,7 +61,8 @@ class Worker(Generic[T]):
     its entry. If the handler raises, or its lease is lost, nothing of it was done.
 
     ``backoff``: only its ``get_retry_delay`` is asked: how long to take no entry after the n-th failure in a
-    row beyond the first, of handlers (a success ends the row), or after the n-th in a row of the storage.
+    row beyond the first, of handlers (a success ends the row), or after the n-th in a row of the storage. So
+    a broken dependency does not use up everybody's attempts; a FixedDelay of 0 leaves no pause.
     """
 
     def __init__(

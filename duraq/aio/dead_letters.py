@@ -56,13 +56,15 @@ class DeadLetterQueue(Generic[T]):
 
     # -- putting back ----------------------------------------------------------------------------------
 
-    async def retry(self, entry_id: str, *, keep_attempts: bool = False, data: T = UNCHANGED) -> None:
+    async def retry(
+        self, entry_id: str, *, keep_attempts: bool = False, data: T = UNCHANGED, reason: str = ""
+    ) -> None:
         """Put one back into its queue, its history kept and, unless ``keep_attempts``, its count at 0.
 
-        ``data``: from now on it has this payload. Raises EntryNotFound if it is not among the dead letters,
-        and InvalidPayload.
+        ``data``: from now on it has this payload; that is an act, with a ``reason``. Raises EntryNotFound if
+        it is not among the dead letters, and InvalidPayload.
         """
-        await call(partial(self.sync.retry, entry_id, keep_attempts=keep_attempts, data=data))
+        await call(partial(self.sync.retry, entry_id, keep_attempts=keep_attempts, data=data, reason=reason))
 
     async def retry_many(
         self,

@@ -36,7 +36,8 @@ log = logging.getLogger("duraq")
 class Worker(Generic[T]):
     """Works one queue, or several in turn, with up to ``concurrency`` handlers at a time.
 
-    ``handler(entry)`` is a coroutine function; each call is a task of its own. While it runs, its lease is
+    ``handler(entry)`` is a coroutine function; each call is a task of its own. If it returns, the entry is
+    completed; if it raises, the queue's retry policy decides what becomes of it. While it runs, its lease is
     renewed, by a thread, so that a handler that blocks the event loop for a while keeps it. Should it be lost
     all the same, ``entry.lost`` is set and the outcome is not committed.
 

@@ -6,13 +6,13 @@ The number that is shown is the number that is meant: it was written down, and w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from duraq.acts import BATCH, REMOVE, Act, Acts, Letter, new_id
+from duraq.acts import BATCH, PURGE, REMOVE, Act, Acts, Letter, Outcome, new_id
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.look import missed
 from duraq.cli.options import F, Settings
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 TOP = 3  # error types that a question names
 LONGEST_ID = 64
-OUTCOMES = {"retry": "ready", "remove": "removed", "purge": "removed"}
+OUTCOMES = {"retry": "ready", "remove": "removed", "purge": "purged for good"}
+WORDS = {"retry": "retry", "remove": "rm", "purge": "purge QUEUE"}
 
 # The act of that id on that queue, of which nothing is written down yet.
 New = Callable[[Acts, str, str], Act]
@@ -57,6 +58,12 @@ def asking(command: F) -> F:
     return command
 
 
+def check_selection(act: str | None, *given: bool, says: str) -> None:
+    """Raise CommandError unless it was said in one way what is meant; an act that has begun knows it."""
+    if given.count(True) > 1 or (act is None and not any(given)):
+        raise CommandError(Code.USAGE, f"{says}, or --where FILTER; or --act ID to go on with one")
+
+
 def carry_out(
     said: Settings,
     verb: str,
@@ -67,6 +74,8 @@ def carry_out(
 ) -> int:
     """Ask if need be, then do it; what somebody else was quicker with holds up nothing."""
     begun = _begun(said, verb, consent.act)
+    if consent.act is not None and not begun and not chosen and not problems:
+        raise ActNotFound(f"no act {consent.act!r} has begun, so it must be said what is meant by it")
     meant = _Meant(chosen, begun)
     if consent.expect not in {None, meant.count}:
         raise CommandError(
@@ -91,7 +100,9 @@ def carry_out(
         )
         _announce(said, verb, name, meant.count)
         for act in [*begun.values(), *planned]:
-            for outcome in acts.carry_out(act):
+            for outcome in _until_interrupted(
+                said, acts.carry_out(act), f"duraq dlq {WORDS[verb]} --act {name}"
+            ):
                 error, status = outcome.error, OUTCOMES[verb] if outcome.error is None else None
                 if error is not None and begun:
                     # Most of these were done by it before; nobody can tell them from the others.
@@ -167,9 +178,20 @@ def _id(name: str, queue: str) -> str:
 
 def _announce(said: Settings, verb: str, name: str, count: int) -> None:
     if count > BATCH:
-        said.say(f"act {name}: to go on if this is interrupted, say --act {name}")
+        said.say(f"act {name}: if it is interrupted it goes on with duraq dlq {WORDS[verb]} --act {name}")
     if verb == REMOVE:
         said.say(f"to bring them back within seven days: duraq undo {name}")
+
+
+def _until_interrupted(said: Settings, outcomes: Iterator[Outcome], command: str) -> Iterator[Outcome]:
+    done = 0
+    try:
+        for outcome in outcomes:
+            yield outcome
+            done += outcome.error is None
+    except KeyboardInterrupt:
+        said.say(f"{done} done; to go on: {command}")
+        raise
 
 
 def _ask(said: Settings, verb: str, meant: _Meant, to_type: str | None) -> None:
@@ -179,6 +201,8 @@ def _ask(said: Settings, verb: str, meant: _Meant, to_type: str | None) -> None:
             Code.USAGE, f"this would {verb} {meant}; there is no terminal to ask at", "say --yes"
         )
     question = safe_text(f"{verb.capitalize()} {meant}", 400)
+    if verb == PURGE:
+        question += ", for good: this cannot be undone"
     if to_type is None:
         agreed = click.confirm(f"{question}?", default=False, err=True)
     else:

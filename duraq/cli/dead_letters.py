@@ -11,7 +11,7 @@ import orjson
 
 from duraq import options
 from duraq.acts import PURGE, REMOVE, RETRY, Act, Acts
-from duraq.cli.bulk import Consent, acts_of, asking, carry_out, last_removal
+from duraq.cli.bulk import Consent, acts_of, asking, carry_out, check_selection, last_removal
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.feed import INPUT_LIMIT, payload_text
 from duraq.cli.input import STDIN, parse_json, words
@@ -92,14 +92,15 @@ def retry(
 ) -> int:
     """Put dead letters back into their queues; - reads IDS from stdin."""
     said = settings()
-    if [bool(ids), everything, where is not None].count(True) != 1:
-        raise CommandError(Code.USAGE, "name IDS, or - for those on stdin, or --all, or --where FILTER")
+    check_selection(
+        act, bool(ids), everything, where is not None, says="name IDS, or - for those on stdin, or --all"
+    )
     if data is not None or edit:
         if len(ids) != 1 or ids[0] == STDIN or (edit and data is not None) or dry_run or act is not None:
             raise CommandError(Code.USAGE, "--data and --edit go with one ID, and not with each other")
-        return _retry_with(said, ids[0], queue, data, keep_attempts=keep_attempts)
+        return _retry_with(said, ids[0], queue, data, keep_attempts=keep_attempts, reason=reason)
     with inspecting(said) as inspector:
-        chosen, problems = _chosen(inspector, ids, where, queue)
+        chosen, problems = _chosen(inspector, ids, where, queue, everything=everything)
 
     def new(acts: Acts, queue: str, act_id: str) -> Act:
         more = {"where": str(where or ""), "keep_attempts": keep_attempts}
@@ -111,7 +112,7 @@ def retry(
 
 
 def _retry_with(
-    said: Settings, entry_id: str, queue: str | None, data: str | None, *, keep_attempts: bool
+    said: Settings, entry_id: str, queue: str | None, data: str | None, *, keep_attempts: bool, reason: str
 ) -> int:
     """Put one back with another payload."""
     with inspecting(said) as inspector:
@@ -121,7 +122,7 @@ def _retry_with(
     payload = _edited(said, found[0]) if data is None else parse_json(payload_text(data))
     with said.open(max_payload_bytes=INPUT_LIMIT) as storage:
         dead: DeadLetterQueue[Any] = DeadLetterQueue(found[0].queue, None, storage)
-        dead.retry(entry_id, keep_attempts=keep_attempts, data=payload)
+        dead.retry(entry_id, keep_attempts=keep_attempts, data=payload, reason=reason)
     row = {"id": entry_id, "queue": found[0].queue, "status": "ready", "error": None}
     return conclude(said, "duraq.dlq.retry/1", [row], [])
 
@@ -155,8 +156,7 @@ def rm(
 ) -> int:
     """Remove dead letters; `duraq undo` brings them back within seven days. - reads IDS from stdin."""
     said = settings()
-    if bool(ids) is (where is not None):
-        raise CommandError(Code.USAGE, "name IDS, or - for those on stdin, or --where FILTER")
+    check_selection(act, bool(ids), where is not None, says="name IDS, or - for those on stdin")
     with inspecting(said) as inspector:
         chosen, problems = _chosen(inspector, ids, where, queue)
 
@@ -257,11 +257,18 @@ def undo(act: str | None, reason: str) -> int:
 
 
 def _chosen(
-    inspector: Inspector, ids: tuple[str, ...], where: Where | None, queue: str | None
+    inspector: Inspector,
+    ids: tuple[str, ...],
+    where: Where | None,
+    queue: str | None,
+    *,
+    everything: bool = False,
 ) -> tuple[list[EntryView], list[QueueError]]:
     """The dead letters that are meant: those named, else those that match, else all."""
     if ids:
         return _dead(inspector, words(ids, "IDS"), queue)
+    if where is None and not everything:
+        return [], []  # what an act that has begun is about is written down
     names = inspector.queues() if queue is None else [queue]
     return [view for name in names for view in matching(inspector, name, EntryStatus.DEAD, where)], []
 

@@ -20,6 +20,8 @@ ENTRY_MORE = (
     "updated_at",
     "ready_at",
     "expires_at",
+    "type",
+    "sig",
     "key",
     "headers",
     "redriven",
@@ -52,6 +54,8 @@ def entry_row(view: EntryView) -> dict[str, Any]:
         "worker": view.worker or None,
         "deadline_at": view.deadline_at,
         "error": None if last is None else f"{last.error.type}: {last.error.message}",
+        "type": None if last is None else last.error.type,
+        "sig": None if last is None else last.error.signature or None,
         "payload": view.payload,
         "errors": [_attempt_row(attempt) for attempt in view.history],
     }
@@ -87,7 +91,8 @@ def describe(said: Settings, view: EntryView, life: list[RecordView]) -> str:
     if view.status is EntryStatus.SCHEDULED and view.ready_at is not None:
         lines.append(f"  ready     {when(said, view.ready_at)}")
     if view.redriven:
-        lines.append(f"  put back  {view.redriven} times from the dead letters")
+        times = "once" if view.redriven == 1 else f"{view.redriven} times"
+        lines.append(f"  put back  {times} from the dead letters")
     if view.key is not None:
         lines.append(f"  key       {safe_text(view.key, 256)}")
     for name, text in view.headers.items():

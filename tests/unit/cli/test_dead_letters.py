@@ -252,6 +252,43 @@ def test_one_id_one_act(duraq, dead):
         assert duraq("dlq", "retry", "--all", "--yes", "--act", bad).exit_code == Code.USAGE
 
 
+def test_going_on_by_its_id_alone(duraq, queue, dead):
+    """An act that has begun knows what it means; of one that has not it must be said."""
+    for verb in ("retry", "rm"):
+        assert duraq("dlq", verb, "--act", "none", "--yes").exit_code == Code.NOT_FOUND
+        assert duraq("dlq", verb, "--yes").exit_code == Code.USAGE
+    duraq.ok("dlq", "retry", dead[0], "--act", "x")
+    assert duraq("dlq", "retry", "--act", "x", "--yes").stderr == "1 passed over\n"
+    assert len(queue) == 1
+
+
+def test_an_interruption_says_how_to_go_on(duraq, dead, monkeypatch):
+    """Ctrl-C in the middle ends it, and says what was done and how to go on."""
+
+    def interrupted(_self, _act):
+        yield acts.Outcome(dead[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(acts.Acts, "carry_out", interrupted)
+    result = duraq("dlq", "retry", "--all", "--yes", "--act", "x")
+    assert "1 done; to go on: duraq dlq retry --act x" in result.stderr
+    assert result.exit_code == Code.INTERRUPTED
+
+
+def test_an_edit_is_an_act(duraq, dead):
+    """That an entry was put back with another payload is listed, with why."""
+    duraq.ok("dlq", "retry", dead[0], "--data", "1", "--reason", "typo")
+    (row,) = duraq.json("dlq", "acts")["rows"]
+    assert (row["verb"], row["count"], row["reason"], row["where"]) == ("edit", 1, "typo", f"id={dead[0]}")
+
+
+def test_signatures_can_be_shown(duraq, dead):
+    """What can be filtered by can be shown: type and signature of the last error."""
+    rows = duraq.ok("dlq", "ls", "--fields", "type,sig", "--no-header").splitlines()
+    assert len(set(rows)) == 1
+    assert rows[0].startswith("ValueError\t")
+
+
 def test_undo(duraq, queue, storage, dead):
     """What was removed comes back, from the last act or a named one, over all its queues."""
     other = bury(Queue("other", storage), 2)
