@@ -36,7 +36,7 @@ from duraq.errors import (
     QueueError,
     QueueNotFound,
 )
-from duraq.model import ACTS
+from duraq.model import ACTS, PROVISIONAL
 from duraq.operations import Enqueue, Expire, Keep, Operation, Remove, Requeue, Restore
 from duraq.storage.base import Storage, StoredEntry
 
@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
     """What became of one entry: ``error`` says why it was passed over, if it was."""
 
     id: str
-    error: QueueError | None = None
+    error: QueueError | GroupTooLarge | None = None
 
 
 def new_id() -> str:
@@ -152,7 +152,8 @@ class Acts:
         return acts
 
     def _write_plan(self, act: Act, letters: Iterable[Letter]) -> Act:
-        chosen = list(dict(letters).items())
+        # A token below zero is one of this transaction, and another one is written when it commits.
+        chosen = [(entry_id, max(token, 0)) for entry_id, token in dict(letters).items()]
         # Of its own: somebody else may be planning an act of the same id.
         planned = replace(act, count=len(chosen), plan=secrets.token_hex(4))
         chunks = [chosen[at : at + _CHUNK] for at in range(0, len(chosen), _CHUNK)]
@@ -200,7 +201,7 @@ class Acts:
     def edit(self, act: Act, entry_id: str, payload: bytes) -> None:
         """Put one back with another payload. Raises EntryNotFound if it is not dead."""
         now = self._storage.clock.now()
-        stored = self.check(act.queue, entry_id)
+        stored = self.check_known(act.queue, entry_id)
         operations = with_other_payload(stored, payload, now, keep_attempts=act.keep_attempts)
         self._storage.commit({act.queue: operations, ACTS: [self._header(replace(act, count=1))]})
 
@@ -242,7 +243,8 @@ class Acts:
         size = 0
         for number, (entry_id, token) in batch:
             try:
-                stored = self.check(act.queue, entry_id, token)
+                check = self.check if act.verb == RETRY else self.check_known
+                stored = check(act.queue, entry_id, token)
             except QueueError as error:
                 found[entry_id] = Outcome(entry_id, error)
                 continue
@@ -265,9 +267,21 @@ class Acts:
             raise EntryNotFound(f"queue {queue}: entry {entry_id} was put back, and died again")
         return stored
 
+    def check_known(self, queue: str, entry_id: str, token: int = 0) -> StoredEntry:
+        """The same; its numbers are to be written down. Raises InvalidOption if they are not known yet.
+
+        An entry that a transaction has made, or leased anew, has them only when that has committed.
+        """
+        stored = self.check(queue, entry_id, token)
+        if stored.last_token < 0 or stored.seq >= PROVISIONAL:
+            raise InvalidOption(
+                f"queue {queue}: entry {entry_id} died in this transaction, which must commit first"
+            )
+        return stored
+
     def remove_one(self, act: Act, entry_id: str) -> None:
         """Plan and carry out the removal of one, in one change. Raises EntryNotFound if it is not dead."""
-        stored = self.check(act.queue, entry_id)
+        stored = self.check_known(act.queue, entry_id)
         planned = replace(act, count=1, plan=secrets.token_hex(4))
         changes = self._removal(planned, 0, stored)
         chunk = self._entry(f"{act.id}/{planned.plan}/0", [(entry_id, stored.last_token)])
@@ -291,8 +305,6 @@ class Acts:
             self._storage.commit(_joined(changes.values()))
         except (QueueError, GroupTooLarge) as error:
             if len(changes) == 1:
-                if isinstance(error, GroupTooLarge):
-                    raise
                 return {entry_id: Outcome(entry_id, error) for entry_id in changes}
             items, half = list(changes.items()), len(changes) // 2
             return self._each(dict(items[:half])) | self._each(dict(items[half:]))
@@ -316,7 +328,9 @@ class Acts:
             return
         begun: list[Operation] = [self._header(undoing)]
         if not self._find(f"{act.id}/undone"):
-            begun.append(self._entry(f"{act.id}/undone", undoing.id))
+            # As long as the act itself is there.
+            left = max(2 * KEPT - self._age(act), timedelta(seconds=1))
+            begun.append(self._entry(f"{act.id}/undone", undoing.id, kept=left))
         self._storage.commit({ACTS: begun})
         together: dict[str, _Change] = {}
         size = 0
@@ -343,7 +357,7 @@ def with_other_payload(
     entry.redriven += 1
     entry.attempts = stored.attempts if keep_attempts else 0
     requeue = Requeue(stored.id, keep_attempts, token=stored.last_token)
-    return [requeue, Keep(stored.id, payload, entry)]
+    return [requeue, Keep(stored.id, payload, entry, changed=True)]
 
 
 def _not_found(act_id: str) -> ActNotFound:

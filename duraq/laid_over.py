@@ -11,12 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order, enqueue_order
-from duraq.model import Counts, EntryStatus
+from duraq.model import PROVISIONAL, Counts, EntryStatus
 from duraq.operations import Drop, Enqueue, Operation, PauseQueue, ResumeQueue
 from duraq.state import QueueState, check_group
-
-# Behind everything that has a number already.
-_PROVISIONAL = 1 << 62
 
 
 def laid_over(below: QueueState, operations: Iterable[Operation], at: int) -> QueueState:
@@ -61,7 +58,7 @@ def _over(below: QueueState) -> QueueState:
 
 def _apply(state: QueueState, operation: Operation, number: int, at: int) -> None:
     payload = getattr(operation, "payload", None)
-    state.apply(operation, _PROVISIONAL + number, at, payload)
+    state.apply(operation, PROVISIONAL + number, at, payload)
 
 
 def _copy(entry: Entry) -> Entry:

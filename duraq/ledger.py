@@ -65,6 +65,8 @@ MINUTE = 60_000_000  # microseconds
 # ten minutes that those before it were added to; the same goes for a day, of tens.
 LEVELS = (("minutes", 1, 72), ("tens", 10, 152), ("hours", 60, 168))
 
+MOST = 1 << 62  # of anything that is counted
+
 # The upper bounds of durations that are counted together, in microseconds; what is longer is one more.
 BOUNDS = tuple(
     milliseconds * 1000
@@ -98,6 +100,8 @@ class Durations:
     def of(cls, image: Any) -> Self:
         self = cls()
         total, *counts = image
+        if type(total) not in {int, float} or not 0 <= total < MOST:
+            raise TypeError(f"not a length of time: {total!r}")
         self.total = float(total)
         self.counts = _row(_checked(counts), len(self.counts))
         return self
@@ -241,6 +245,6 @@ def _add(row: list[int], more: Sequence[int]) -> None:
 
 
 def _checked(numbers: Any) -> list[int]:
-    if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+    if not isinstance(numbers, list) or not all(type(each) is int and 0 <= each < MOST for each in numbers):
         raise TypeError(f"not a list of numbers: {numbers!r}")
     return numbers

@@ -18,6 +18,9 @@ QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 # Directories that a storage keeps beside its queues.
 RESERVED_NAMES = frozenset({"journal", "leases", "duraq.json", "duraq.json.tmp"})
 
+# From here on are the numbers of entries that a transaction has made and not committed.
+PROVISIONAL = 1 << 62
+
 # Queues of the storage's own, beside its users': what was done to many entries, and the keys of entries.
 ACTS, KEYS = "_acts", "_keys"
 OWN_QUEUES = frozenset({ACTS, KEYS})

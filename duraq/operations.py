@@ -162,13 +162,15 @@ class ResumeQueue:
 class Keep:
     """The entry, as it is, written once more, so that what was written of it before is not needed.
 
-    ``entry`` is read from the record, or the one of the fold that is written. Nothing about it changes.
+    ``entry`` is read from the record, or the one of the fold that is written. Nothing about it changes; or
+    something has ``changed`` in the same group, so that it is as of the moment of writing. Not recorded.
     """
 
     op: ClassVar[str] = "keep"
     id: str
     payload: bytes
     entry: Entry
+    changed: bool = False
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ ENTRY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
 LONGEST = timedelta(days=3650)
 LARGEST_PAYLOAD = 16 << 20
 HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+TRACE = frozenset({"traceparent", "tracestate"})  # headers that come by themselves, besides the others
 LONGEST_KEY = 256
 MOST_HEADERS, LONGEST_HEADER = 32, 1024
 _PRIORITIES = range(-(2**31), 2**31)
@@ -42,7 +43,7 @@ def headers(value: Mapping[str, str]) -> dict[str, str] | None:
     """An entry's headers: a few short texts, by name; else InvalidOption. None if there are none."""
     if not isinstance(value, Mapping):
         raise InvalidOption(f"headers must be a mapping of names to texts, not {value!r}")
-    if len(value) > MOST_HEADERS:
+    if len(value.keys() - TRACE) > MOST_HEADERS:
         raise InvalidOption(f"an entry has at most {MOST_HEADERS} headers, not {len(value)}")
     found = {}
     for name, content in value.items():

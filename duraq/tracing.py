@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from duraq.model import QueueEntry
+from duraq.options import LONGEST_HEADER
 
 T = TypeVar("T")
 
@@ -22,13 +23,18 @@ API = "opentelemetry.trace"
 
 def with_trace(headers: dict[str, str] | None) -> dict[str, str] | None:
     """The headers of a new entry, and the span that it is enqueued in, unless they name one themselves."""
-    from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415 - imported by the program
-        TraceContextTextMapPropagator,
-    )
+    try:
+        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415 - imported by the program
+            TraceContextTextMapPropagator,
+        )
+    except ImportError:
+        return headers  # half an installation: no reason not to enqueue
 
     carried: dict[str, str] = {}
     if headers is None or "traceparent" not in headers:
         TraceContextTextMapPropagator().inject(carried)
+    # What others said of a trace may be long, and whoever passes the headers on must be able to.
+    carried = {name: text for name, text in carried.items() if len(text) <= LONGEST_HEADER}
     return {**carried, **(headers or {})} if carried else headers
 
 

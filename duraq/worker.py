@@ -49,9 +49,9 @@ _TURN = 0.5
 class Worker(Generic[T]):
     """Works one queue, or several in turn, with a number of threads of this process.
 
-    ``handler(entry)`` runs in these threads, never in the one that called ``run``. If it returns, the entry is
-    completed; if it raises, the queue's retry policy decides what becomes of it. While it runs, its lease is
-    renewed; should it be lost all the same, ``entry.lost`` is set and the outcome is not committed.
+    ``handler(entry)`` runs in these threads, never in the one that called ``run``. If it returns, the entry
+    is completed; if it raises, the queue's retry policy decides what becomes of it. While it runs, its lease
+    is renewed; should it be lost all the same, ``entry.lost`` is set and the outcome is not committed.
 
     ``grace``: how long handlers that run may go on when the worker stops. After that their entries are given
     back, uncounted, and ``run`` returns; the threads are daemons, so that a handler that hangs cannot hold up

@@ -92,6 +92,7 @@ def carry_out(
         _ask(said, verb, meant, consent.to_type)
     rows: list[Row] = [{"id": None, "queue": None, "status": None, "error": str(each)} for each in problems]
     name = consent.act or new_id()
+    troubles: list[Exception] = [*problems]
     with said.open() as storage:
         acts = Acts(storage)
         # All together: whoever is killed on the way has begun with all of it or with nothing.
@@ -109,8 +110,8 @@ def carry_out(
                     error, status = None, "passed over"
                 text = None if error is None else str(error)
                 rows.append({"id": outcome.id, "queue": act.queue, "status": status, "error": text})
-                problems += [] if error is None else [error]
-    return conclude(said, f"duraq.dlq.{verb}/1", rows, problems)
+                troubles += [] if error is None else [error]
+    return conclude(said, f"duraq.dlq.{verb}/1", rows, troubles)
 
 
 class _Meant:

@@ -56,8 +56,13 @@ def metrics(queues: tuple[str, ...], textfile: Path | None, form: str) -> int:
 
 def _replace(file: Path, text: bytes) -> None:
     # Not *.prom, which is all that node_exporter reads; and in the same directory, so that it can be renamed.
+    if not file.name:
+        raise CommandError(Code.USAGE, f"--textfile {str(file)!r} is no file")
     temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    # One of that name was left by somebody who was killed, or was planted.
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(temporary, flags, 0o644), "wb") as written:
             # Whatever the umask is: node_exporter is another user.

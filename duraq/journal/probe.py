@@ -88,7 +88,9 @@ class Probe:
         # Also that of another probe that is still at it: it has its descriptor, and has no use for the name.
         for name in self._fs.names(self._journal):
             if name.startswith(SCRATCH):
-                self._remove(name)
+                # One that is no file of ours is in nobody's way.
+                with suppress(IsADirectoryError, PermissionError):
+                    self._remove(name)
 
     def _remove(self, name: str) -> None:
         # No sync: should a power cut bring the name back, the next probe removes it.

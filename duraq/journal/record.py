@@ -95,7 +95,10 @@ def encode(operation: Operation | Seal, seq: int, at: str) -> bytes:
         head = f'{{"op":"enqueue","seq":{seq},"at":"{at}","id":"{operation.id}"{extra},"data":'
         body = head.encode() + operation.payload
     elif isinstance(operation, Keep):
-        entry = orjson.dumps(snapshot.of(operation.entry))
+        said = snapshot.of(operation.entry)
+        if operation.changed:
+            said["updated_at"] = at
+        entry = orjson.dumps(said)
         head = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}","id":"{operation.id}","entry":'
         body = b"".join((head.encode(), entry, _DATA, operation.payload))
     else:

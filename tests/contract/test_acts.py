@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import orjson
 import pytest
 
 from duraq import (
@@ -11,6 +12,7 @@ from duraq import (
     DuplicateEntry,
     EntryNotFound,
     EntryStatus,
+    GroupTooLarge,
     InvalidFilter,
     InvalidOption,
     InvalidPayload,
@@ -20,6 +22,7 @@ from duraq import (
     acts,
 )
 from duraq.acts import BATCH, Acts
+from duraq.operations import Remove
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
@@ -454,6 +457,54 @@ def test_nothing_left_in_a_transaction(storage, queue, dead_letters):
     with storage.transaction():
         assert [type(outcome.error) for outcome in carry_out()] == [EntryNotFound]
         storage.commit({"jobs": []})
+
+
+@pytest.mark.parametrize("act", ["remove", "edit", "remove_all"])
+def test_what_died_in_the_same_transaction(storage, act):
+    """What became a dead letter in a transaction can be put back in it, and removed or edited after it."""
+    queue = Queue("jobs", storage, retry_policy=NoRetry())
+    dead_letters = DeadLetterQueue("jobs", None, storage)
+    calls = {
+        "remove": lambda: dead_letters.remove("x"),
+        "edit": lambda: dead_letters.retry("x", data=2),
+        "remove_all": dead_letters.remove_all,
+    }
+    with storage.transaction():
+        queue.enqueue(1, id="x")
+        queue.mark_failed(queue.dequeue(), dead=True)
+        with pytest.raises(InvalidOption, match="transaction"):
+            calls[act]()
+        assert dead_letters.retry_all() == 1
+        queue.mark_failed(queue.dequeue(), dead=True)
+    calls[act]()
+    assert len(dead_letters) == 0
+
+
+@pytest.mark.needs("survives")
+def test_when_it_was_edited(queue, dead_letters, clock, storage, tmp_path):
+    """Since when an edited entry is ready is the same for all, however long its transaction lasted."""
+    (entry_id,) = bury(queue, "a")
+    with storage.transaction():
+        dead_letters.retry(entry_id, data="b")
+        clock.advance(DAY)
+    (segment,) = (tmp_path / "storage" / "jobs" / "segments").glob("*.jsonl")
+    requeue, keep = map(orjson.loads, segment.read_bytes().splitlines()[-2:])
+    assert (requeue["op"], keep["op"], keep["entry"]["updated_at"]) == ("requeue", "keep", requeue["at"])
+
+
+def test_one_that_is_too_large_hinders_no_other(storage, queue, dead_letters, monkeypatch):
+    """A removal that fits into no group is passed over, and the others are done."""
+    ids = bury(queue, "a", "b", "c")
+    commit = storage.commit
+
+    def refusing(changes, limits=None):
+        if any(isinstance(each, Remove) and each.id == ids[1] for each in changes.get("jobs", ())):
+            raise GroupTooLarge("no")
+        commit(changes, limits)
+
+    monkeypatch.setattr(storage, "commit", refusing)
+    assert dead_letters.remove_all() == 2
+    assert [entry.id for entry in dead_letters.list()] == [ids[1]]
 
 
 # -- by a filter -------------------------------------------------------------------------------------------

@@ -214,3 +214,14 @@ def test_what_has_no_rate(what, window):
     """Unknown counters and windows that are no duration are refused."""
     with pytest.raises(InvalidOption):
         QueueMetrics("jobs", NOON).rate(what, window)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("wait", [-1.0]), ("wait", ["inf"]), ("run", [1e300]), ("before", [-5]), ("minutes", [[1 << 70, 1]])],
+)
+def test_no_ledger(name, value):
+    """What is no ledger, however well formed, is not taken for one."""
+    image = Ledger().image() | {name: value}
+    with pytest.raises(TypeError):
+        Ledger.of(image)

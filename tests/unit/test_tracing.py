@@ -174,3 +174,12 @@ def test_tasks_trace_too(queue, spans, transactional):
     seen = []
     assert [asyncio.run(work())] * 2 == seen
     assert [span.name for span in spans()] == ["producer", "process jobs", "process jobs"]
+
+
+def test_a_trace_never_keeps_an_entry_out(queue, spans):
+    """However much an entry says and others have said of its trace, it is enqueued, and can be passed on."""
+    most = {f"h{number}": "" for number in range(32)}
+    with producer():
+        entry = queue.get(queue.enqueue("x", headers=most))
+        queue.enqueue("y", headers=entry.headers)
+    assert entry.headers.keys() == {*most, "traceparent"}

@@ -263,8 +263,18 @@ def test_a_file_that_cannot_be_written(duraq, busy, tmp_path):
     assert sorted(tmp_path.glob("duraq.prom*")) == [file]
 
 
-def test_a_link_is_not_followed(duraq, busy, tmp_path):
-    """What somebody has put in the way of the temporary file is not written through."""
-    (tmp_path / f"duraq.prom.{os.getpid()}").symlink_to(tmp_path / "elsewhere")
-    assert duraq("metrics", "--textfile", str(tmp_path / "duraq.prom")).exit_code == 1
-    assert not (tmp_path / "elsewhere").exists()
+@pytest.mark.parametrize("planted", ["link", "fifo", "hard link"])
+def test_what_was_planted_is_not_written_to(duraq, busy, tmp_path, planted):
+    """What somebody has put in the way of the temporary file is removed, and not written through."""
+    temporary, elsewhere = tmp_path / f"duraq.prom.{os.getpid()}", tmp_path / "elsewhere"
+    elsewhere.write_text("precious")
+    if planted == "link":
+        temporary.symlink_to(elsewhere)
+    elif planted == "fifo":
+        os.mkfifo(temporary)
+    else:
+        temporary.hardlink_to(elsewhere)
+    duraq.ok("metrics", "--textfile", str(tmp_path / "duraq.prom"))
+    assert elsewhere.read_text() == "precious"
+    assert "duraq_entries" in (tmp_path / "duraq.prom").read_text()
+    assert not temporary.exists()
