@@ -10,10 +10,11 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from duraq.checks import check, check_group, check_size
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order, enqueue_order
 from duraq.model import PROVISIONAL, Counts, EntryStatus
 from duraq.operations import Drop, Enqueue, Operation, PauseQueue, ResumeQueue
-from duraq.state import QueueState, check_group
+from duraq.state import QueueState
 
 
 def laid_over(below: QueueState, operations: Iterable[Operation], at: int) -> QueueState:
@@ -25,7 +26,7 @@ def laid_over(below: QueueState, operations: Iterable[Operation], at: int) -> Qu
     state = _over(below)
     for number, operation in enumerate(operations):
         state.advance(at)
-        state.check(operation)
+        check(state, operation)
         _apply(state, operation, number, at)
     return state
 
@@ -37,7 +38,7 @@ def check_in_turn(below: QueueState, operations: Sequence[Operation], max_size: 
         return
     state = laid_over(below, operations, at)
     if max_size is not None and state.size > below.size:
-        below.check_size(max_size, state.size - below.size)
+        check_size(below, max_size, state.size - below.size)
 
 
 def _are_independent(operations: Sequence[Operation], max_size: int | None) -> bool:

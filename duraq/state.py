@@ -16,10 +16,9 @@ from typing import Any
 
 from duraq.clock import to_datetime
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order, enqueue_order
-from duraq.errors import DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
 from duraq.ledger import DEAD as DIED
 from duraq.ledger import ENQUEUED, EXPIRED, REMOVED, REQUEUED, RESTORED, Ledger
-from duraq.model import KEYS, Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
+from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
     Bury,
     Complete,
@@ -84,60 +83,9 @@ class QueueState:
 
     # -- asking ----------------------------------------------------------------------------------------
 
-    def check(self, operation: Operation) -> None:
-        """Raise the error that says why the operation cannot be applied now, if it cannot."""
-        if isinstance(operation, Enqueue):
-            self._check_new(operation)
-        elif isinstance(operation, (Extend, Complete, Fail, Bury, Release)):
-            self._check_lease(operation.id, operation.token)
-        elif isinstance(operation, (Requeue, Remove)):
-            self._check_dead(operation)
-        elif isinstance(operation, Lease):
-            self._check_status(operation.id, READY)
-        elif isinstance(operation, Expire):
-            self._check_status(operation.id, READY, SCHEDULED)
-        elif isinstance(operation, Restore) and self.find(operation.id) is not None:
-            raise DuplicateEntry(f"queue {self.name}: there is another entry {operation.id} by now")
-
-    def _check_new(self, operation: Enqueue) -> None:
-        # An id of our own making is nowhere yet; the shelf need not be searched for it.
-        if operation.id in self.entries or (not operation.fresh and self.shelf.find(operation.id)):
-            if self.name == KEYS:
-                # Nobody knows this queue; it is said at the end of a transaction only.
-                raise DuplicateEntry("an entry was enqueued under the same key meanwhile")
-            raise DuplicateEntry(f"queue {self.name}: there is an entry {operation.id} already")
-
-    def _check_lease(self, entry_id: str, token: int) -> None:
-        entry = self.entries.get(entry_id)
-        if entry is None:
-            raise LeaseLost(f"queue {self.name}: entry {entry_id} is over (completed, expired or removed)")
-        if entry.status is not LEASED:
-            raise LeaseLost(f"queue {self.name}: entry {entry_id} is not leased, it is {entry.status}")
-        if entry.token != token:
-            raise LeaseLost(
-                f"queue {self.name}: the lease {token} of entry {entry_id} has ended; "
-                f"it is leased again, as {entry.token}, to {entry.worker or 'no process'}"
-            )
-
     def find(self, entry_id: str) -> Entry | None:
         """The entry of that id, wherever it is, or None."""
         return self.entries.get(entry_id) or self.shelf.find(entry_id)
-
-    def _check_status(self, entry_id: str, *allowed: EntryStatus) -> None:
-        entry = self.find(entry_id)
-        if entry is None:
-            raise EntryNotFound(f"queue {self.name}: there is no entry {entry_id}")
-        if entry.status not in allowed:
-            raise EntryNotFound(
-                f"queue {self.name}: entry {entry_id} is {entry.status}, not {' or '.join(allowed)}"
-            )
-
-    def _check_dead(self, operation: Requeue | Remove) -> None:
-        self._check_status(operation.id, DEAD)
-        entry = self.find(operation.id)
-        assert entry is not None
-        if operation.token not in {0, entry.token}:
-            raise EntryNotFound(f"queue {self.name}: entry {operation.id} was put back, and died again")
 
     def counts(self, now: int) -> Counts:
         """How many entries are in each state at this time; those past their TTL no longer count."""
@@ -166,13 +114,6 @@ class QueueState:
     def size(self) -> int:
         """Entries still to be worked: scheduled, ready and leased."""
         return len(self.entries) - self._tally[DEAD] + self.shelf.tally.length
-
-    def check_size(self, max_size: int, more: int) -> None:
-        """Raise QueueFull if, with so many ``more``, more than ``max_size`` entries were to be worked."""
-        if self.size + more > max_size:
-            raise QueueFull(
-                f"queue {self.name} is full: {self.size} of {max_size} entries, {more} more refused"
-            )
 
     def listing(
         self, status: EntryStatus | None, now: int, limit: int | None = None, offset: int = 0
@@ -532,19 +473,6 @@ class QueueState:
         entry = self.entries.pop(entry_id)
         # Heap items may still point here; this makes them stale.
         entry.status = EntryStatus.COMPLETED
-
-
-def check_group(state: QueueState, operations: Sequence[Operation], max_size: int | None) -> None:
-    """Check operations that are to be applied together, each of them about an entry of its own."""
-    # A batch of new entries is checked at once.
-    new = [each.id for each in operations if type(each) is Enqueue and each.fresh]
-    if len(new) < len(operations) or not state.entries.keys().isdisjoint(new):
-        for operation in operations:
-            state.check(operation)
-    if max_size is not None:
-        added = sum(1 for operation in operations if isinstance(operation, Enqueue))
-        if added:
-            state.check_size(max_size, added)
 
 
 _Fold = Callable[[QueueState, Any, int, int, Any, int], None]

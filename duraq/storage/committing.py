@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from duraq.checks import check
 from duraq.entry import Entry
 from duraq.errors import (
     DuplicateEntry,
@@ -152,7 +153,7 @@ class CommittingStorage(FoldStorage):
         more = self._end_expired(state)
         try:
             if len(operations) == 1 and max_size is None:
-                state.check(operations[0])
+                check(state, operations[0])
             else:
                 check_in_turn(state, operations, max_size, self.clock.now())
         except (DuplicateEntry, QueueFull):

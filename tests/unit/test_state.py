@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from duraq.checks import check_group
 from duraq.errors import DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
 from duraq.laid_over import check_in_turn
 from duraq.model import AttemptError, Cause, Counts, EntryStatus
@@ -22,7 +23,7 @@ from duraq.operations import (
     Requeue,
     ResumeQueue,
 )
-from duraq.state import QueueState, check_group
+from duraq.state import QueueState
 
 BOOT = "boot"
 SECOND = 1_000_000
