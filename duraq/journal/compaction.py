@@ -75,13 +75,15 @@ def following(
     first = segments.first
     enough = max(segments.limit, _WORTH * _written(folded))
     until = folded.checkpoint if last is None else min(last + 1, folded.checkpoint)
-    while length < enough and first < until:
+    while first < until:
         found, size = _seal(fs, segments, first)
+        length += size
+        if length > enough and first > segments.first:
+            break
         if "seconds" in history and found.at > now - history["seconds"] * 1_000_000:
             break
         assert isinstance(found.operation, Seal)
         first = found.operation.next
-        length += size
     return first if first > segments.first else None
 
 
