@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import orjson
 
 from duraq.clock import from_datetime, from_timedelta
-from duraq.model import Attempt, AttemptError, Cause, EntryStatus, pid_of
+from duraq.model import Attempt, AttemptError, EntryStatus, last_failure, pid_of
 from duraq.pattern import Pattern
 
 Path = tuple[str, ...]
@@ -100,7 +100,7 @@ class Subject:
     @cached_property
     def last(self) -> Attempt | None:
         """The newest attempt that was not just given back."""
-        return next((each for each in reversed(self.entry.history) if each.cause is not Cause.RELEASED), None)
+        return last_failure(self.entry.history)
 
     @property
     def error(self) -> AttemptError | None:

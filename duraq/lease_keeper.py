@@ -98,6 +98,13 @@ class Held(Generic[T]):
             self._over = True
             return status
 
+    def conclude(self, error: Exception | None) -> str:
+        """Complete the entry, or fail the attempt; returns which it was. Raises LeaseLost as they do."""
+        if error is None:
+            self.complete()
+            return "completed"
+        return "dead" if self.fail(error) is EntryStatus.DEAD else "failed"
+
     def release(self) -> None:
         """Give the entry back, uncounted. Raises LeaseLost if the lease has ended already."""
         with self._turn:

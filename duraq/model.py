@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -99,6 +100,11 @@ class Attempt:
     def pid(self) -> int | None:
         """The process of the worker, as it said when it began; None if there was none."""
         return pid_of(self.worker)
+
+
+def last_failure(history: Sequence[Attempt]) -> Attempt | None:
+    """The newest attempt that was not just given back."""
+    return next((each for each in reversed(history) if each.cause is not Cause.RELEASED), None)
 
 
 def pid_of(worker: str) -> int | None:

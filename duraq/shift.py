@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from duraq import tracing
 from duraq.errors import LeaseLost, StorageDamaged, StorageError
 from duraq.lease_keeper import Held, LeaseKeeper, Uncommitted
-from duraq.model import EntryStatus, QueueEntry
+from duraq.model import QueueEntry
 from duraq.queue import Queue
 from duraq.retry import RetryPolicy
 from duraq.tally import FATAL, Rota, Tally, WorkerStats, note, say_outcome
@@ -215,10 +215,7 @@ class Shift(Generic[T]):
         failures = 0
         while not held.lost.is_set():
             try:
-                if error is None:
-                    held.complete()
-                    return "completed"
-                return "dead" if held.fail(error) is EntryStatus.DEAD else "failed"
+                return held.conclude(error)
             except LeaseLost:
                 break
             except FATAL:

@@ -27,7 +27,7 @@ from duraq.aio.queue import Queue
 from duraq.aio.storage import Storage
 from duraq.errors import LeaseLost, StorageDamaged, StorageError
 from duraq.lease_keeper import Held, LeaseKeeper, Uncommitted
-from duraq.model import EntryStatus, QueueEntry
+from duraq.model import QueueEntry
 from duraq.retry import RetryPolicy
 from duraq.shift import Notice
 from duraq.tally import FATAL, Rota, Tally, WorkerStats, note, say_outcome
@@ -237,7 +237,7 @@ class Shift(Generic[T]):
         while not held.lost.is_set():
             try:
                 with CancelScope(shield=True):
-                    return await call(partial(_conclude, held, error), surely=True)
+                    return await call(partial(held.conclude, error), surely=True)
             except LeaseLost:
                 break
             except FATAL:
@@ -270,10 +270,3 @@ class Shift(Generic[T]):
         else:
             note(logging.INFO, "released", held.entry, "given back, uncounted")
             self._tally.count("released")
-
-
-def _conclude(held: Held[T], error: Exception | None) -> str:
-    if error is None:
-        held.complete()
-        return "completed"
-    return "dead" if held.fail(error) is EntryStatus.DEAD else "failed"

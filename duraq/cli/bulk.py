@@ -17,8 +17,9 @@ from duraq.cli.failing import Code, CommandError
 from duraq.cli.look import missed
 from duraq.cli.options import F, Settings
 from duraq.cli.output import Row, conclude, show_rows
-from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row, last_failure
+from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
 from duraq.errors import ActNotFound, QueueError
+from duraq.model import last_failure
 from duraq.options import entry_id
 from duraq.safe_text import safe_text
 from duraq.views import EntryView
@@ -134,7 +135,8 @@ class _Meant:
         """The exact number, where they are, and what they died of."""
         queues = Counter(view.queue for view in self._chosen)
         queues.update({name: act.count for name, act in self._begun.items()})
-        errors = Counter(last.error.type for last in map(last_failure, self._chosen) if last is not None)
+        failures = (last_failure(view.history) for view in self._chosen)
+        errors = Counter(last.error.type for last in failures if last is not None)
         text = "1 dead letter" if self.count == 1 else f"{self.count} dead letters"
         if queues:
             text += f" in {', '.join(f'{name} ({count})' for name, count in queues.items())}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from duraq.cli.options import Settings
 from duraq.cli.output import when
-from duraq.model import Attempt, Cause, EntryStatus
+from duraq.model import Attempt, EntryStatus, last_failure
 from duraq.safe_text import ascii_json, safe_lines, safe_text
 from duraq.views import EntryView, RecordView
 
@@ -36,7 +36,7 @@ _HIDDEN = {"op", "seq", "at", "id", "data", "crc", "error", "boot", "deadline", 
 
 def entry_row(view: EntryView) -> dict[str, Any]:
     """An entry as a row; its history only as JSON shows it."""
-    last = last_failure(view)
+    last = last_failure(view.history)
     return {
         "id": view.id,
         "queue": view.queue,
@@ -59,11 +59,6 @@ def entry_row(view: EntryView) -> dict[str, Any]:
         "payload": view.payload,
         "errors": [_attempt_row(attempt) for attempt in view.history],
     }
-
-
-def last_failure(view: EntryView) -> Attempt | None:
-    """The newest attempt that was not just given back."""
-    return next((each for each in reversed(view.history) if each.cause is not Cause.RELEASED), None)
 
 
 def _attempt_row(attempt: Attempt) -> dict[str, Any]:
