@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-deep lint format bench bench-day bench-check bench-baseline clean
+.PHONY: demo test test-deep evidence lint format bench bench-day bench-check bench-baseline clean
 
 demo: .venv/core.stamp
 	$(BIN)/duraq demo
@@ -10,9 +10,14 @@ demo: .venv/core.stamp
 test: .venv/dev.stamp
 	$(BIN)/pytest -n auto --dist worksteal
 
-# The same tests with bigger numbers.
+# The same tests with bigger numbers, and then what they have tried, counted.
 test-deep: .venv/dev.stamp
+	rm -f .evidence.jsonl
 	DURAQ_TEST_DEEP=1 $(BIN)/pytest -n auto --dist worksteal --timeout 3600
+	$(BIN)/python tests/evidence.py
+
+evidence:
+	$(PYTHON) tests/evidence.py
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .

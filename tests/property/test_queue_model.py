@@ -732,7 +732,7 @@ SHARES = 4  # that run beside each other
 
 
 # To say what is wrong in the fewest steps takes longer than to find that something is.
-@pytest.mark.timeout(3600 if DEEP else 600)
+@pytest.mark.timeout(7200 if DEEP else 600)
 @pytest.mark.parametrize("machine", [QueueMachine, FileQueueMachine])
 @pytest.mark.parametrize("share", range(SHARES))
 @pytest.mark.usefixtures("one_thread")
