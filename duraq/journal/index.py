@@ -213,6 +213,7 @@ class Index:
         ):
             raise BadIndex("not an index, or a damaged one")
         self._content = content
+        self.length = len(content)
         view = memoryview(content)
         self.filter = Filter(content[_HEADER.size : self._table])
         at = self._table + self.rows * _ROW.size

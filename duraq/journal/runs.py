@@ -20,7 +20,8 @@ from duraq.journal.run import IS_READY, STATUS, TAKEN, WAITS, Key, Run
 from duraq.model import Counts, EntryStatus
 from duraq.shelf import Mislaid
 
-OPEN_INDEXES = 8
+OPEN_INDEXES = 8  # that are kept, unless they are longer than
+OPEN_BYTES = 1 << 19  # so many bytes: of dead letters, all that they have been through stands in them
 FILTERS = 1024  # of some 8 KB each
 FEW = 2
 LOOKS = 4  # indexes that are searched while others wait
@@ -119,7 +120,11 @@ class Runs:
 
     def _keep(self, index: Index) -> None:
         self._indexes[index.segment] = index
-        if len(self._indexes) > OPEN_INDEXES:
+        # The newest is kept whatever its length is.
+        while len(self._indexes) > 1 and (
+            len(self._indexes) > OPEN_INDEXES
+            or sum(index.length for index in self._indexes.values()) > OPEN_BYTES
+        ):
             segment, _ = self._indexes.popitem(last=False)
             self._reader.forget(segment)
 

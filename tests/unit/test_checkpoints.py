@@ -20,7 +20,7 @@ from duraq import (
     StorageError,
 )
 from duraq.entry import DEAD, READY, SCHEDULED, Entry, delivery_order
-from duraq.journal import checkpoint, index
+from duraq.journal import checkpoint, index, runs
 from duraq.journal.index import BadIndex, Index, id_hash
 from duraq.journal.log import Sizes
 from duraq.journal.run import Run
@@ -580,3 +580,17 @@ def test_heads_that_move_back_and_forth_are_not_kept(open_storage, clock):
         if (entry := queue.dequeue()) is not None:
             queue.mark_completed(entry)
         assert len(shelf._heads) <= 64 + 2 * len(shelf._runs)
+
+
+def test_long_indexes_are_not_kept(open_storage, monkeypatch):
+    """However long the indexes of dead letters are, no more than so many bytes of them stay in memory."""
+    monkeypatch.setattr(runs, "OPEN_BYTES", 8_000)
+    queue = jobs(storage := open_storage())
+    for number in range(200):
+        queue.enqueue(number)
+        queue.mark_failed(queue.dequeue(), "x" * 500)
+    assert [entry.data for entry in queue.entries()] == list(range(200))
+    shelf = storage._queues["jobs"].folded.state.shelf
+    lengths = [index.length for index in shelf._indexes.values()]
+    assert len(shelf._runs) > len(lengths) >= 1
+    assert sum(lengths) <= 8_000
