@@ -30,6 +30,7 @@ from duraq.errors import (
 from duraq.journal import ends, opening, poison, refusal
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem
+from duraq.journal.frame import Part
 from duraq.journal.group_commit import GroupCommit
 from duraq.journal.journal import CannotUndo, Journal
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
@@ -109,13 +110,9 @@ class Log:
         self.fs.share_lock(self._presence)
         self.fs.lock(self.control.fd)
         try:
-            standing = self.control.read()
-            if not standing.epoch:
-                # Its first opener died while it was recovering, or a turn was broken off.
-                self._recover_under_lock()
-                return
-            self._check_not_failed(standing)
-            self.journal.adopt(standing)
+            # Its first opener may have died while it was recovering, and the last to write before its lines
+            # were in the segments. We are the next.
+            self._refresh(self.control.read(), NOTHING)
         finally:
             self.fs.unlock(self.control.fd)
 
@@ -245,14 +242,17 @@ class Log:
             # Whoever wrote the last frame may have died before its lines reached the segments. (If it is
             # synced, its writer lived long enough to write them first.)
             frame = self.journal.last_frame(standing)
-            for part in frame.parts():
-                queue = self.queues.get(part.queue)
-                if queue is None or not queue.tail.reaches(part.segment, part.offset + len(part.lines)):
-                    Replay(self.fs, self.root).run([frame])
-                    break
+            if not all(map(self._reached_its_segment, frame.parts())):
+                Replay(self.fs, self.root).run([frame])
         # Not before: should that fail, the next turn is to come back to it, and no sync of another thread may
         # say meanwhile that the frame is durable, which would pass for its lines being there.
         self.journal.adopt(standing)
+
+    def _reached_its_segment(self, part: Part) -> bool:
+        queue = self.queues.get(part.queue)
+        if queue is None:
+            return Replay(self.fs, self.root).reaches(part)
+        return queue.tail.reaches(part.segment, part.offset + len(part.lines))
 
     def end_broken_turn(self, forget: Callable[[], None]) -> None:
         """If a turn of this thread was broken off so that it left the lock held, give it up.

@@ -223,6 +223,18 @@ class Replay:
     def _lift(self, home: int) -> None:
         refusal.lift(self._fs, home)
 
+    def reaches(self, part: Part) -> bool:
+        """Whether the segment has bytes up to where those lines end, or its queue is refused as it is."""
+        try:
+            found = self._sizes(part.queue, part.segment).get(part.segment, 0)
+            if found >= part.offset + len(part.lines):
+                return True
+            return self._fs.exists(self._root, part.queue) and refusal.is_refused(
+                self._fs, self._home(part.queue)
+            )
+        finally:
+            self._close()
+
     def rewrite(self, frames: list[Frame]) -> None:
         """Write all lines again, whatever is there, so that a coming sync has them to write."""
         try:

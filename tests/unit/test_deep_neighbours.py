@@ -9,6 +9,7 @@ from duraq import Counts, NoRetry, NotEnqueued, Queue
 from duraq.journal.recovery import Replay
 from duraq.operations import Enqueue
 
+NOON = "2026-01-01T12:00:00.000000Z"
 MANY = 40  # more than a segment of the tiny ones holds
 
 
@@ -28,7 +29,7 @@ def die_before_the_line(storage, entry_id):
     log.lock()
     tail = log.queues["jobs"].tail
     tail.follow()
-    group = tail.compose([Enqueue(entry_id, b"1", fresh=True)], "2026-01-01T12:00:00.000000Z")
+    group = tail.compose([Enqueue(entry_id, b"1", fresh=True)], NOON)
     log.journal.append(group.parts, 0)
     log.unlock()
 
@@ -135,3 +136,20 @@ def test_leases_that_lapse_while_somebody_only_enqueues(two, clock):
     clock.advance(timedelta(hours=1))
     assert second.settle_lapsed()
     assert second.counts().dead == 1
+
+
+def test_a_newcomer_completes_what_the_dead_have_left(open_tiny):
+    """Whoever opens a storage that others have open brings a dead process's last frame to all its queues."""
+    first = open_tiny()
+    for name in ("jobs", "others"):
+        Queue(name, first).enqueue(0, id="zero")
+    log = first._log
+    log.lock()
+    tails = [log.queues[name].tail for name in ("jobs", "others")]
+    groups = [tail.compose([Enqueue("orphan", b"1", fresh=True)], NOON) for tail in tails]
+    log.journal.append([part for group in groups for part in group.parts], 0)
+    log.unlock()
+    newcomer = open_tiny()
+    Queue("jobs", newcomer).enqueue(2, id="two")
+    assert [entry.id for entry in Queue("jobs", newcomer).entries()] == ["zero", "orphan", "two"]
+    assert [entry.id for entry in Queue("others", newcomer).entries()] == ["zero", "orphan"]
