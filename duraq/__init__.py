@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from duraq.acts import Act
+    from duraq.backups import Copied, backup, restore
     from duraq.dead_letters import DeadLetterQueue
     from duraq.errors import (
         ActNotFound,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         QueueError,
         QueueFull,
         QueueNotFound,
+        StorageBusy,
         StorageClosed,
         StorageDamaged,
         StorageError,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         StorageReadOnly,
         UnsupportedVersion,
     )
+    from duraq.examining import Finding, Report, verify
     from duraq.health import (
         HealthCheck,
         HealthCheckAggregator,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     )
     from duraq.journal.log import Sizes
     from duraq.manager import QueueManager
+    from duraq.mending import Repaired, repair
     from duraq.metrics import QueueMetrics
     from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry
     from duraq.queue import Queue
@@ -71,7 +75,9 @@ _HOMES = {
     "ActNotFound": "duraq.errors",
     "Attempt": "duraq.model",
     "AttemptError": "duraq.model",
+    "backup": "duraq.backups",
     "Cause": "duraq.model",
+    "Copied": "duraq.backups",
     "Counts": "duraq.model",
     "DeadLetterQueue": "duraq.dead_letters",
     "DuplicateEntry": "duraq.errors",
@@ -80,6 +86,7 @@ _HOMES = {
     "EntryStatus": "duraq.model",
     "ExponentialBackoff": "duraq.retry",
     "FileStorage": "duraq.storage.file",
+    "Finding": "duraq.examining",
     "FixedDelay": "duraq.retry",
     "GroupTooLarge": "duraq.errors",
     "HealthCheck": "duraq.health",
@@ -113,9 +120,14 @@ _HOMES = {
     "QueueManager": "duraq.manager",
     "QueueMetrics": "duraq.metrics",
     "QueueNotFound": "duraq.errors",
+    "repair": "duraq.mending",
+    "Repaired": "duraq.mending",
+    "Report": "duraq.examining",
+    "restore": "duraq.backups",
     "RetryPolicy": "duraq.retry",
     "run_processes": "duraq.worker_pool",
     "Sizes": "duraq.journal.log",
+    "StorageBusy": "duraq.errors",
     "StorageClosed": "duraq.errors",
     "StorageDamaged": "duraq.errors",
     "StorageError": "duraq.errors",
@@ -124,6 +136,7 @@ _HOMES = {
     "StorageHealthCheck": "duraq.health",
     "StorageReadOnly": "duraq.errors",
     "UnsupportedVersion": "duraq.errors",
+    "verify": "duraq.examining",
     "Where": "duraq.where",
     "Worker": "duraq.worker",
     "WorkerStats": "duraq.tally",
@@ -135,6 +148,7 @@ __all__ = [
     "Attempt",
     "AttemptError",
     "Cause",
+    "Copied",
     "Counts",
     "DeadLetterQueue",
     "DuplicateEntry",
@@ -143,6 +157,7 @@ __all__ = [
     "EntryStatus",
     "ExponentialBackoff",
     "FileStorage",
+    "Finding",
     "FixedDelay",
     "GroupTooLarge",
     "HealthCheck",
@@ -176,8 +191,11 @@ __all__ = [
     "QueueManager",
     "QueueMetrics",
     "QueueNotFound",
+    "Repaired",
+    "Report",
     "RetryPolicy",
     "Sizes",
+    "StorageBusy",
     "StorageClosed",
     "StorageDamaged",
     "StorageError",
@@ -189,7 +207,11 @@ __all__ = [
     "Where",
     "Worker",
     "WorkerStats",
+    "backup",
+    "repair",
+    "restore",
     "run_processes",
+    "verify",
 ]
 
 

@@ -20,6 +20,7 @@ DuraqError
     NotAStorage
     UnsupportedVersion
     NetworkFileSystem
+    StorageBusy                        somebody else has it open, and must not
     StorageClosed
     StorageForked
     StorageReadOnly
@@ -158,6 +159,10 @@ class UnsupportedVersion(StorageError):
 
 class NetworkFileSystem(StorageError):
     """The directory is on a network or user-space file system, where flock and fsync promise nothing."""
+
+
+class StorageBusy(StorageError):
+    """Somebody has the storage open while something is to be done to it that takes it alone."""
 
 
 class StorageClosed(StorageError):

@@ -13,7 +13,7 @@ from itertools import islice
 from duraq.checks import check, check_group, check_size
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order, enqueue_order
 from duraq.model import PROVISIONAL, Counts, EntryStatus
-from duraq.operations import Drop, Enqueue, Operation, PauseQueue, ResumeQueue
+from duraq.operations import Enqueue, Operation, WithoutEntry
 from duraq.state import QueueState
 
 
@@ -43,7 +43,7 @@ def check_in_turn(below: QueueState, operations: Sequence[Operation], max_size: 
 
 def _are_independent(operations: Sequence[Operation], max_size: int | None) -> bool:
     """Whether each is about another entry, and none makes room for another."""
-    ids = [each.id for each in operations if not isinstance(each, (PauseQueue, ResumeQueue, Drop))]
+    ids = [each.id for each in operations if not isinstance(each, WithoutEntry)]
     if len(set(ids)) < len(ids):
         return False
     return max_size is None or all(isinstance(operation, Enqueue) for operation in operations)

@@ -196,6 +196,17 @@ class Drop:
     ledger: Ledger | None = None
 
 
+@dataclass(slots=True)
+class Repair:
+    """Stands where a record was that was damaged; what was left of it is in ``quarantine/``, in that file."""
+
+    op: ClassVar[str] = "repair"
+    aside: str
+
+
+# These are about a queue as a whole.
+WithoutEntry = PauseQueue | ResumeQueue | Drop | Repair
+
 Operation = (
     Enqueue
     | Lease
@@ -212,4 +223,5 @@ Operation = (
     | Keep
     | Restore
     | Drop
+    | Repair
 )

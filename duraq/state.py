@@ -33,6 +33,7 @@ from duraq.operations import (
     PauseQueue,
     Release,
     Remove,
+    Repair,
     Requeue,
     Restore,
     ResumeQueue,
@@ -378,6 +379,9 @@ class QueueState:
         # Whoever begins here knows no more; a version that kept no numbers has left none to begin with.
         self.ledger = Ledger() if operation.ledger is None else operation.ledger
 
+    def _note_repair(self, _operation: Repair, _seq: int, _at: int, _where: Any, _position: int) -> None:
+        """What was lost changes nothing any more."""
+
     # -- pieces of the fold ----------------------------------------------------------------------------
 
     def _admit(self, entry: Entry, where: Any, position: int) -> None:
@@ -490,6 +494,7 @@ _FOLD: dict[type[Any], _Fold] = {
     Keep: QueueState._keep,  # noqa: SLF001
     Restore: QueueState._restore,  # noqa: SLF001
     Drop: QueueState._drop_before,  # noqa: SLF001
+    Repair: QueueState._note_repair,  # noqa: SLF001
     PauseQueue: QueueState._pause,  # noqa: SLF001
     ResumeQueue: QueueState._resume,  # noqa: SLF001
 }

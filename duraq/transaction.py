@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from threading import get_ident
 from typing import Any, NamedTuple
 
-from duraq.operations import Drop, Operation, PauseQueue, Release, ResumeQueue
+from duraq.operations import Operation, Release, WithoutEntry
 
 
 class _Step(NamedTuple):
@@ -124,7 +124,7 @@ class Transaction:
 
 def _touch(touched: dict[str, set[str]], queue: str, operation: Operation) -> None:
     entries = touched.setdefault(queue, set())
-    if not isinstance(operation, (PauseQueue, ResumeQueue, Drop)):
+    if not isinstance(operation, WithoutEntry):
         entries.add(operation.id)
 
 

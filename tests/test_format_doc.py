@@ -30,6 +30,7 @@ from duraq.operations import (
     PauseQueue,
     Release,
     Remove,
+    Repair,
     Requeue,
     Restore,
     ResumeQueue,
@@ -60,6 +61,7 @@ OPERATIONS = [
     (ResumeQueue("ann"), ResumeQueue("ann")),
     (Keep("a", b"{}", ENTRY), Keep("a", b"{}", ENTRY)),
     (Restore("a", b"{}", ENTRY), Restore("a", b"{}", ENTRY)),
+    (Repair("a.jsonl"), Repair("a.jsonl")),
     (Drop(2, 99, 1, None, Ledger()), Drop(2, 99, 1, None)),
     (Seal(2), Seal(2)),
 ]

@@ -50,6 +50,7 @@ _CODES: list[tuple[type[BaseException], Code]] = [
     (errors.StorageDamaged, Code.DAMAGED),
     (errors.PayloadUndecodable, Code.DAMAGED),
     (errors.StorageReadOnly, Code.NOT_PERMITTED),
+    (errors.StorageBusy, Code.BUSY),
     (PermissionError, Code.NOT_PERMITTED),
 ]
 

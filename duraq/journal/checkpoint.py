@@ -241,7 +241,7 @@ def _read(fs: FileSystem, directory: int, name: str, offset: int = 0) -> bytes:
 @contextmanager
 def _opened(fs: FileSystem, directory: int, name: str) -> Iterator[int]:
     try:
-        fd = fs.open_file(directory, name)
+        fd = fs.open_file(directory, name, writable=False)
         try:
             yield fd
         finally:

@@ -59,7 +59,7 @@ def load(file_system: FileSystem, directory: int, *, required: bool) -> Ends:
             f"the ends of the queues cannot be read ({error})",
             path=f"journal/{NAME}",
             byte=0,
-            hint="restore the file; the segments themselves were not touched",
+            hint="the segments were not touched; restore the file, or see duraq repair --dry-run",
         ) from None
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -221,6 +221,25 @@ class RealFileSystem:
 
     def unlink(self, directory: int, name: str) -> None:
         os.unlink(name, dir_fd=directory)
+
+
+@contextmanager
+def opened(fs: FileSystem, parent: int, name: str, *, create: bool = False) -> Iterator[int]:
+    """A directory's descriptor, for as long as the block goes on."""
+    fd = fs.open_dir(parent, name, create=create)
+    try:
+        yield fd
+    finally:
+        fs.close(fd)
+
+
+def content(fs: FileSystem, directory: int, name: str) -> bytes:
+    """All that a file holds."""
+    fd = fs.open_file(directory, name, writable=False)
+    try:
+        return fs.pread(fd, fs.size(fd), 0)
+    finally:
+        fs.close(fd)
 
 
 def _make_directory(path: Path) -> None:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from duraq.errors import (
     OutcomeUnknown,
+    StorageBusy,
     StorageClosed,
     StorageError,
     StorageFailed,
@@ -142,6 +143,25 @@ class Log:
             self._leave_file(found.standing, afresh=True)
         else:
             self.control.write(found.standing)
+
+    def come_to_rest(self) -> None:
+        """Make all of the journal durable in the segments, so that none of its frames is needed any more.
+
+        Raises StorageBusy if anybody else has the storage open. Whoever opens it from now on waits until this
+        one is closed.
+        """
+        if not self.fs.try_lock(self._presence):
+            raise StorageBusy(
+                "somebody has the storage open",
+                path=self.path,
+                hint=f"stop whatever works on it; `fuser {self.path}/journal/presence` names the processes",
+            )
+        with self.recycling.alone():
+            self.lock()
+            try:
+                self._go_over(self.journal.standing, afresh=True)
+            finally:
+                self.unlock()
 
     def close(self) -> None:
         """Give up every descriptor and lock, once no thread is in the middle of a turn."""
@@ -446,6 +466,9 @@ class Log:
         nobody may be told anything before this is done.
         """
         poison.mark(self.fs, self.directory, standing.epoch)
+        self._go_over(standing, afresh=afresh)
+
+    def _go_over(self, standing: Standing, *, afresh: bool) -> None:
         touched = self.recycling.touched(standing.epoch - 1) | self.recycling.touched(standing.epoch)
         self.recycling.make_durable(touched, standing.base + self.journal.capacity)
         if afresh or self.journal.try_header(standing.epoch + 1) is None:

@@ -57,10 +57,12 @@ def _make(fs: FileSystem, root: int, path: str, capacity: int) -> None:
     # was lost would be a storage that nobody can open.
     fs.sync(root)
     # Last, and durable with everything before it: a directory with a marker is a whole storage.
-    _write_marker(fs, root, {"format": FORMAT, "made_by": "duraq"})
+    write_marker(fs, root)
 
 
-def _write_marker(fs: FileSystem, root: int, content: dict[str, Any]) -> None:
+def write_marker(fs: FileSystem, root: int, **more: Any) -> None:
+    """Write the marker, durably."""
+    content = {"format": FORMAT, "made_by": "duraq", **more}
     write_durably(fs, root, MARKER, orjson.dumps(content) + b"\n")
 
 
@@ -71,7 +73,7 @@ def settle_history(fs: FileSystem, root: int, path: str, wanted: History | None)
     if wanted is not None and wanted != found:
         fs.lock(root)
         try:
-            _write_marker(fs, root, check_marker(fs, root, path) | {"history": wanted})
+            write_marker(fs, root, **check_marker(fs, root, path) | {"history": wanted})
         finally:
             fs.unlock(root)
         return wanted

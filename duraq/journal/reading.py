@@ -16,9 +16,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from duraq.errors import NotAStorage, StorageDamaged
-from duraq.journal import ends, journal, segment
+from duraq.journal import ends, journal, refusal, segment
 from duraq.journal.ends import End
-from duraq.journal.filesystem import FileSystem, RealFileSystem
+from duraq.journal.filesystem import FileSystem, RealFileSystem, opened
 from duraq.journal.frame import Frame, Part
 from duraq.journal.overlay import Overlay
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
@@ -87,9 +87,20 @@ def _look(fs: FileSystem, root: int) -> View:
     lengths = _lengths(overlay, top)
     frames, known = _read_journal(overlay, top)
     damaged = _InMemory(overlay, top, lengths).recover(frames, known, queue_names(overlay, top))
+    for queue in queue_names(overlay, top):
+        if queue not in damaged and (error := _still_refused(overlay, top, queue)):
+            damaged[queue] = error
     if overlay.changed or damaged:
         return View(overlay, top, settled=False, damaged=damaged)
     return View(fs, root, settled=True, damaged={})
+
+
+def _still_refused(fs: FileSystem, root: int, queue: str) -> StorageDamaged | None:
+    try:
+        with opened(fs, root, queue) as home:
+            return refusal.still_refused(fs, home, queue)
+    except OSError:
+        return None  # not ours to read: whoever folds it is told
 
 
 def queue_names(fs: FileSystem, root: int) -> list[str]:
@@ -146,15 +157,14 @@ def _read_journal(fs: FileSystem, root: int) -> tuple[list[Frame], dict[str, End
         raise StorageDamaged("the journal is missing", path="journal") from None
     files: list[int] = []
     try:
-        files.extend(fs.open_file(directory, journal.file_name(epoch), writable=False) for epoch in (0, 1))
+        # One that is missing is made by whoever opens the storage, and is then as good as one that is empty.
+        files.extend(fs.open_file(directory, journal.file_name(epoch), create=True) for epoch in (0, 1))
         for _ in range(_ATTEMPTS - 1):
             # A file that is written or recycled between two reads of it can look like a damaged one.
             with suppress(StorageDamaged):
                 return _read(fs, directory, tuple(files))
             time.sleep(_PAUSE)
         return _read(fs, directory, tuple(files))
-    except FileNotFoundError as error:
-        raise StorageDamaged("a file of the journal is missing", path=error.filename) from None
     finally:
         for fd in (*files, directory):
             fs.close(fd)

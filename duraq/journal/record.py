@@ -35,6 +35,7 @@ from duraq.operations import (
     PauseQueue,
     Release,
     Remove,
+    Repair,
     Requeue,
     Restore,
     ResumeQueue,
@@ -175,6 +176,7 @@ _ENCODE: dict[type[Any], Callable[[Any], str]] = {
     Drop: _drop,
     PauseQueue: lambda o: f',"who":{_text(o.who)},"reason":{_text(o.reason)}',
     ResumeQueue: lambda o: f',"who":{_text(o.who)}',
+    Repair: lambda o: f',"aside":{_text(o.aside)}',
     Seal: lambda o: f',"next":{o.next}',
 }
 
@@ -303,5 +305,6 @@ _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
     "drop": _dropped,
     "pause": lambda f: PauseQueue(f["who"], f["reason"]),
     "resume": lambda f: ResumeQueue(f["who"]),
+    "repair": lambda f: Repair(f["aside"]),
     "seal": lambda f: Seal(f["next"]),
 }

@@ -102,7 +102,7 @@ def _convict(frames: list[Frame], content: bytes, header: Header, base: int) -> 
                 f"a frame is damaged that was durable: the one of position {later.position} says so",
                 path=f"journal/{journal.file_name(header.epoch)}",
                 byte=break_at,
-                hint="nothing was changed; restore the file, or take the segments for what is left",
+                hint="nothing was changed; restore the file, or see duraq repair --dry-run",
             )
 
 
@@ -127,7 +127,7 @@ def _check_torn_header(file_system: FileSystem, files: tuple[int, ...], known: H
             "the header is damaged, and the frames behind it are needed",
             path=f"journal/{journal.file_name(known.epoch + 1)}",
             byte=0,
-            hint="nothing was changed; restore the file",
+            hint="nothing was changed; restore the file, or see duraq repair --dry-run",
         )
 
 
@@ -245,6 +245,23 @@ class Replay:
                     fd = self._segment(queue, part.segment)
                     if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
                         raise OSError(errno.ENOSPC, "no space left to write the journal's lines again")
+        finally:
+            self._close()
+
+    def fill(self, frames: Iterable[Frame]) -> None:
+        """Write all lines again that lie in a segment, or go on where it ends; not what is further on."""
+        sizes: dict[str, dict[int, int]] = {}
+        try:
+            for part in (part for found in frames for part in found.parts()):
+                if part.queue not in sizes:
+                    sizes[part.queue] = self._sizes(part.queue, 0)
+                size = sizes[part.queue].get(part.segment, 0)
+                if size < part.offset:
+                    continue
+                fd = self._segment(part.queue, part.segment)
+                if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
+                    raise OSError(errno.ENOSPC, "no space left to write the journal's lines again")
+                sizes[part.queue][part.segment] = max(size, part.offset + len(part.lines))
         finally:
             self._close()
 

@@ -10,18 +10,22 @@ finds the segments long enough again, the mark goes.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import orjson
 
 from duraq.errors import StorageDamaged
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.ends import End
+from duraq.journal.filesystem import FileSystem, content, opened
 from duraq.journal.frame import Part
 from duraq.journal.opening import sync_once, write_durably
 from duraq.journal.segment import REFUSED, file_name
 
 MARK = "damaged.json"
 QUARANTINE = "quarantine"
+_LINES = re.compile(r"(\d{20})\.jsonl\.(\d+)\.lines\Z")
 
 
 def refuse(fs: FileSystem, home: int, error: StorageDamaged, parts: Sequence[Part]) -> None:
@@ -51,6 +55,51 @@ def _keep(fs: FileSystem, directory: int, name: str, lines: bytes) -> None:
         fs.close(fd)
 
 
+def put_back(fs: FileSystem, root: int, queue: str, end: End) -> None:
+    """Write what was kept of the journal's frames to where it belongs, with zeros where lines are missing.
+
+    ``end``: how far the queue went, with or without such lines. To be done over a file system that keeps its
+    changes to itself: whoever finds the segments long enough on the disk takes them for whole.
+    """
+    with opened(fs, root, queue, create=True) as home, opened(fs, home, "segments", create=True) as directory:
+        for number, offset, lines in _kept(fs, home):
+            with _segment(fs, directory, number) as fd:
+                # Not if there is something else by now.
+                if lines.startswith(fs.pread(fd, len(lines), offset)):
+                    fs.pwrite(fd, lines, offset)
+        if end.segment:
+            with _segment(fs, directory, end.segment) as fd:
+                fs.truncate(fd, max(end.size, fs.size(fd)))
+
+
+@contextmanager
+def _segment(fs: FileSystem, directory: int, number: int) -> Iterator[int]:
+    fd = fs.open_file(directory, file_name(number), create=True)
+    try:
+        yield fd
+    finally:
+        fs.close(fd)
+
+
+def use_up(fs: FileSystem, home: int, stamp: str) -> None:
+    """What was kept is where it belongs now; it is not to be put back again."""
+    with opened(fs, home, QUARANTINE, create=True) as quarantine:
+        for name in filter(_LINES.match, fs.names(quarantine)):
+            fs.rename(quarantine, name, f"{name}.{stamp}")
+
+
+def _kept(fs: FileSystem, home: int) -> list[tuple[int, int, bytes]]:
+    """All lines that were kept, in order: for which segment, for which byte in it, and they themselves."""
+    if not fs.exists(home, QUARANTINE):
+        return []
+    with opened(fs, home, QUARANTINE) as quarantine:
+        return sorted(
+            (int(found[1]), int(found[2]), content(fs, quarantine, name))
+            for name in fs.names(quarantine)
+            if (found := _LINES.match(name))
+        )
+
+
 def is_refused(fs: FileSystem, home: int) -> bool:
     """Whether the queue is marked."""
     return fs.exists(home, MARK)
@@ -71,8 +120,31 @@ def check(fs: FileSystem, home: int, queue: str) -> None:
     raise error
 
 
+def still_refused(fs: FileSystem, home: int, queue: str) -> StorageDamaged | None:
+    """What a mark says, if there is one and the queue is not whole again."""
+    try:
+        check(fs, home, queue)
+    except StorageDamaged as error:
+        return None if _is_in_place(fs, home) else error
+    return None
+
+
 def lift(fs: FileSystem, home: int) -> None:
-    """The queue is whole again."""
-    if is_refused(fs, home):
+    """The queue is as long as it should be; if what was kept of it is in its place, it is whole again."""
+    if is_refused(fs, home) and _is_in_place(fs, home):
         # No sync: should the mark come back in a power cut, the next recovery removes it once more.
         fs.unlink(home, MARK)
+
+
+def _is_in_place(fs: FileSystem, home: int) -> bool:
+    """Whether the segments have all lines that were kept; the journal may not have them any more."""
+    kept = _kept(fs, home)
+    if kept and not fs.exists(home, "segments"):
+        return False
+    for number, offset, lines in kept:
+        with opened(fs, home, "segments") as directory:
+            if not fs.exists(directory, file_name(number)):
+                return False
+            if content(fs, directory, file_name(number))[offset : offset + len(lines)] != lines:
+                return False
+    return True

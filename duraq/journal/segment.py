@@ -20,7 +20,10 @@ from duraq.journal.filesystem import FileSystem
 from duraq.journal.record import BadRecord, Record
 
 SUFFIX = ".jsonl"
-REFUSED = "other queues go on working, and of this one nothing was changed; restore the file"
+REFUSED = (
+    "other queues go on working, and of this one nothing was changed; restore the file, "
+    "or see duraq repair --dry-run"
+)
 OPEN_FILES = 8  # descriptors of segments that are kept
 DROP = b'{"op":"drop",'
 

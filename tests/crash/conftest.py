@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import ExitStack, suppress
 
+import lived_in
 import pytest
 
 SOON = 60  # seconds; only so that a failing test ends
@@ -97,3 +98,9 @@ def start_worker(tmp_path):
 def kill_group(pid):
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory):
+    """The files of a storage that was lived in."""
+    return lived_in.make(tmp_path_factory.mktemp("sound") / "storage")

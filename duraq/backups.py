@@ -1,0 +1,93 @@
+"""Backups: a storage copied while it is worked, and brought back."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from duraq.errors import NotAStorage, StorageDamaged
+from duraq.examining import Report, open_root, verify
+from duraq.journal import copying, opening, reading
+from duraq.journal.copying import Copier
+from duraq.journal.filesystem import RealFileSystem
+from duraq.journal.log import Log, Sizes
+from duraq.journal.reading import ReaderFileSystem
+
+
+class Copied(NamedTuple):
+    """A copy that was made and read again: where it is, and what is in it."""
+
+    path: str
+    queues: list[str]
+    records: int
+    bytes: int
+
+
+def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Copied:
+    """Copy the storage as it is at this moment, over all queues, to a directory that is new or empty.
+
+    Others may go on working: they are held up for as long as it takes to look at the ends of the queues, and
+    no segment is removed meanwhile. The copy is a storage, durable on return; all of it was read again.
+    Raises NotAStorage, StorageDamaged if the storage is damaged, or OSError.
+    """
+    where, there = str(Path(path).absolute()), str(Path(target).absolute())
+    fs = RealFileSystem()
+    try:
+        log = Log(fs, where, Sizes(), create=False)
+    except FileNotFoundError:
+        raise NotAStorage("there is no such directory", path=where) from None
+    with closing(log), copying.standing_still(log) as moment:
+        about = opening.check_marker(fs, log.root, where)
+        Copier(fs, fs).copy(log.root, moment, there, about)
+    return _checked(there)
+
+
+def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Copied:
+    """Make a storage of a backup, or of any copy, in a directory that is new or empty.
+
+    The backup is only read, and may be on a read-only medium; one that was copied in the middle of work is
+    brought to rest on the way. Nobody may work it meanwhile. Durable on return; every record was read again.
+    Raises NotAStorage, StorageDamaged if the backup is damaged, or OSError.
+    """
+    where, there = str(Path(source).absolute()), str(Path(path).absolute())
+    _check(where, verify(where))
+    fs = ReaderFileSystem()
+    root = open_root(fs, where)
+    try:
+        about = opening.check_marker(fs, root, where)
+        view = reading.look(fs, root)
+        moment = copying.lengths(view.fs, view.root, reading.queue_names(view.fs, view.root))
+        Copier(view.fs, RealFileSystem()).copy(view.root, moment, there, about)
+    finally:
+        fs.close(root)
+    return _checked(there)
+
+
+def _checked(path: str) -> Copied:
+    report = verify(path)
+    try:
+        _check(path, report)
+    except StorageDamaged:
+        # Without its marker it is no storage, so that nobody takes it for a good one.
+        with suppress(FileNotFoundError):
+            (Path(path) / opening.MARKER).unlink()
+        raise
+    return Copied(path, report.queues, report.records, report.bytes)
+
+
+def _check(path: str, report: Report) -> None:
+    """Raise the first damage that was found."""
+    for finding in report.findings:
+        if finding.damage:
+            raise StorageDamaged(
+                finding.what,
+                path=f"{path}/{finding.path}",
+                line=finding.line,
+                byte=finding.byte,
+                hint="duraq verify shows all of it, duraq repair sets it aside",
+            )
+
+
+__all__ = ["Copied", "backup", "restore"]

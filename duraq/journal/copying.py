@@ -1,0 +1,157 @@
+"""A storage copied into an empty directory, as it was at one moment.
+
+Segments only grow, so how long each of them was at that moment is all that has to be known; what is written
+meanwhile is left out. The copy has a journal of its own, without a frame, and a note of where each queue
+ends. Its marker is written last: a directory with a marker is a whole storage.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from duraq.errors import NotAStorage
+from duraq.journal import ends, journal, opening, refusal, segment
+from duraq.journal.ends import End, Ends
+from duraq.journal.filesystem import FileSystem, opened
+from duraq.journal.log import Log, Sizes
+
+_PIECE = 1 << 20  # bytes that are copied at once
+_GROWING = 2  # segments at a queue's end that may still grow: one that is being sealed, and the next
+
+# By queue, how long its segments were.
+Moment = dict[str, dict[int, int]]
+
+
+class Copier:
+    """Copies out of one file system into another."""
+
+    def __init__(self, source: FileSystem, target: FileSystem) -> None:
+        self._source, self._target = source, target
+
+    def copy(self, root: int, moment: Moment, path: str, about: Mapping[str, Any]) -> None:
+        """Write the storage as it was at that moment into an empty directory, durably; made if it is missing.
+
+        ``about`` is what the marker says besides. Raises NotAStorage if the directory is not empty.
+        """
+        source, target = self._source, self._target
+        top = target.open_root(path, create=True)
+        try:
+            if target.names(top):
+                raise NotAStorage("the directory is not empty", path=path, hint="name a new one")
+            for queue, numbers in moment.items():
+                with opened(source, root, queue) as home, opened(source, home, "segments") as directory:
+                    self._copy_queue(directory, numbers, top, queue)
+            with opened(target, top, "journal", create=True) as directory:
+                journal.create(target, directory, Sizes().journal)
+                last = {queue: End(*max(each.items())) for queue, each in moment.items() if each}
+                ends.save(target, directory, Ends(0, last))
+            target.close(target.open_dir(top, "leases", create=True))
+            # Before the marker gets its name: names are independent of each other.
+            target.sync(top)
+            opening.write_marker(target, top, **about)
+        finally:
+            target.close(top)
+
+    def _copy_queue(self, source: int, numbers: Mapping[int, int], top: int, queue: str) -> None:
+        target = self._target
+        with opened(target, top, queue, create=True) as home:
+            with opened(target, home, "segments", create=True) as directory:
+                for number, length in numbers.items():
+                    self._copy_file(source, directory, segment.file_name(number), length)
+                # The segments' names, and below that of their directory.
+                target.sync(directory)
+            target.sync(home)
+
+    def _copy_file(self, source: int, directory: int, name: str, length: int) -> None:
+        read = self._source.open_file(source, name, writable=False)
+        try:
+            write = self._target.open_file(directory, name, exclusive=True)
+            try:
+                for at in range(0, length, _PIECE):
+                    piece = self._source.pread(read, min(_PIECE, length - at), at)
+                    if self._target.pwrite(write, piece, at) != len(piece):
+                        raise OSError(errno.ENOSPC, "no space left for the copy", name)
+                if self._target.size(write) != length:
+                    raise OSError(errno.EIO, "the segment has become shorter while it was copied", name)
+                # Whoever is told that the copy is made may rely on it.
+                self._target.sync(write)
+            finally:
+                self._target.close(write)
+        finally:
+            self._source.close(read)
+
+
+def lengths(fs: FileSystem, root: int, queues: Iterable[str]) -> Moment:
+    """How long the segments of these queues are, while nobody writes."""
+    found: Moment = {}
+    for queue in queues:
+        with opened(fs, root, queue) as home, opened(fs, home, "segments") as directory:
+            numbers = segment.numbers(fs, directory)
+            found[queue] = {number: _length(fs, directory, number) for number in numbers}
+    return found
+
+
+@contextmanager
+def standing_still(log: Log) -> Iterator[Moment]:
+    """The storage at one moment; until the end of the block no segment of it is removed.
+
+    Raises StorageDamaged if a queue is refused, for nobody knows how long its segments should be.
+    """
+    fs = log.fs
+    held: dict[str, int] = {}
+    try:
+        while True:
+            for queue in set(log.names()) - held.keys():
+                held[queue] = _hold(log, queue)
+            log.lock()
+            try:
+                # A queue that has come into being in between could lose a segment already.
+                if held.keys() >= set(log.names()):
+                    # All that others wait for: a deep queue has thousands of segments.
+                    growing = {queue: _growing(fs, directory) for queue, directory in held.items()}
+                    end = log.journal.standing.end
+                    break
+            finally:
+                log.unlock()
+        # The copy must not know of anything that a power cut could take back.
+        log.settle(end)
+        yield {
+            queue: {
+                number: growing[queue][number] if number in growing[queue] else _length(fs, directory, number)
+                for number in segment.numbers(fs, directory)
+                if number <= max(growing[queue], default=0)
+            }
+            for queue, directory in held.items()
+        }
+    finally:
+        for fd in held.values():
+            fs.close(fd)
+
+
+def _hold(log: Log, queue: str) -> int:
+    """The directory of the queue's segments, with the lock of whoever removes some of them."""
+    with opened(log.fs, log.root, queue) as home:
+        refusal.check(log.fs, home, queue)
+        fd = log.fs.open_dir(home, "segments")
+    try:
+        log.fs.lock(fd)
+    except BaseException:
+        log.fs.close(fd)
+        raise
+    return fd
+
+
+def _growing(fs: FileSystem, directory: int) -> dict[int, int]:
+    numbers = segment.numbers(fs, directory)[-_GROWING:]
+    return {number: _length(fs, directory, number) for number in numbers}
+
+
+def _length(fs: FileSystem, directory: int, number: int) -> int:
+    fd = fs.open_file(directory, segment.file_name(number), writable=False)
+    try:
+        return fs.size(fd)
+    finally:
+        fs.close(fd)

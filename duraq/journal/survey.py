@@ -1,0 +1,264 @@
+"""What of a queue's segments is as it was written, and what is not.
+
+A record is a whole line with the right checksum and the number that is due. Everything else is a stretch:
+bytes that are something else, or nothing where records were. A stretch never takes in a record that is sound:
+after a line that is broken, be it by a newline more or less, the next one is looked for.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from duraq.errors import UnsupportedVersion
+from duraq.journal import record
+from duraq.journal.lines import Lines
+from duraq.journal.record import BadRecord, Record, Seal, UnknownRecord
+from duraq.journal.segment import DROP, Where
+from duraq.operations import Drop
+
+_BEGIN = b'{"op":"'
+# What a broken line may still tell of its record.
+_HINT = re.compile(rb'"op":"([a-z]+)"(?:[^{}]*?"id":"([A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127})")?')
+_MISSING = "the segment is missing"
+
+
+class Hint(NamedTuple):
+    """What a damaged line seems to have been: an operation, and the entry it was about, if one can tell."""
+
+    op: str
+    id: str
+
+
+class Found(NamedTuple):
+    """A sound record, where it lies, and in which line."""
+
+    record: Record
+    where: Where
+    line: int
+
+
+class Stretch(NamedTuple):
+    """Where a segment is not as it was written: the bytes from ``start`` to ``end``.
+
+    In them there were records, ``first`` and following, ``lost`` of them; the last of these was the seal, if
+    ``seal`` says which segment follows. A segment that is missing has no bytes and no line.
+    """
+
+    segment: int
+    line: int | None
+    start: int
+    end: int
+    first: int
+    lost: int
+    why: str
+    seal: int | None = None
+    hints: tuple[Hint, ...] = ()
+
+
+class Piece(NamedTuple):
+    """A line, or what passes for one; with its record if it has one."""
+
+    start: int
+    end: int
+    line: int
+    record: Record | None
+    why: str
+
+
+class Survey:
+    """A queue's segments, gone through from the first that is needed."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+        self.numbers = lines.segments()
+        drop = self._newest_drop()
+        # Where reading begins; and up to which record unknown entries may be spoken of.
+        self.first = self.numbers[0] if self.numbers else 1
+        self.known_from: Where | None = None
+        if drop is not None:
+            assert isinstance(drop.record.operation, Drop)
+            self.first, self.known_from = drop.record.operation.first, drop.where
+        # Segments were dropped, and the record that says so is not there any more.
+        self.headless = drop is None and self.first > 1
+
+    def walk(self) -> Iterator[Found | Stretch]:
+        """Everything there is, in order. Raises UnsupportedVersion at a newer version's record."""
+        due, last = self.first, len(self.needed) - 1
+        for place, number in enumerate(self.needed):
+            if number > due:
+                yield Stretch(due, None, 0, 0, due, number - due, _MISSING, number)
+                due = number
+            following = None if place == last else self.needed[place + 1]
+            sealed = False
+            for each in self.segment(number, following):
+                yield each
+                if isinstance(each, Found) and isinstance(each.record.operation, Seal):
+                    due, sealed = each.record.operation.next, True
+            if not sealed and following is not None:
+                due = following
+        if due > (self.needed[-1] if self.needed else 0):
+            yield Stretch(due, None, 0, 0, due, 0, _MISSING)
+
+    @property
+    def needed(self) -> list[int]:
+        """The segments to be read that are there; not what somebody made who died before he wrote a seal."""
+        found = [number for number in self.numbers if number >= self.first]
+        while len(found) > 1 and not self.lines.read(found[-1]) and not self._is_sealed(found[-2]):
+            del found[-1]
+        return found
+
+    def _is_sealed(self, number: int) -> bool:
+        data = self.lines.read(number)
+        return b'{"op":"seal",' in data[data.rfind(b"\n", 0, -1) + 1 :]
+
+    def segment(self, number: int, following: int | None) -> Iterator[Found | Stretch]:
+        """One segment: its records, and what is between them. ``following``: the next segment's number."""
+        data = self.lines.read(number)
+        pieces = list(_pieces(data, f"{self.lines.path(self.lines.queue, number)}"))
+        chosen = _chain(pieces, number, following)
+        due, between = number, list[Piece]()
+        at = line = 0
+        sealed = False
+        for piece in pieces:
+            if piece.start not in chosen:
+                between.append(piece)
+                continue
+            assert piece.record is not None
+            seq = piece.record.seq
+            if between or seq > due:
+                place = number, line + 1, at, piece.start
+                yield Stretch(*place, due, seq - due, _why(between, due), hints=_hints(between, data))
+                between = []
+            yield Found(piece.record, (number, piece.start, piece.end - piece.start), piece.line)
+            due, at, line = seq + 1, piece.end, piece.line
+            if isinstance(piece.record.operation, Seal):
+                sealed, following = True, None
+                # What is behind a seal is nobody's.
+                between = pieces[pieces.index(piece) + 1 :]
+                break
+        lost = 0 if following is None else following - due
+        if following is None and between and not sealed:
+            # Something was written there, though nobody can tell how much.
+            lost = max(1, sum(_was_record(data, piece) for piece in between))
+        if between or lost:
+            place = number, line + 1, at, len(data)
+            yield Stretch(*place, due, lost, _why(between, due), following, _hints(between, data))
+
+    def _newest_drop(self) -> Found | None:
+        for number in reversed(self.numbers):
+            data = self.lines.read(number)
+            at = len(data)
+            while at > 0:
+                at = data.rfind(DROP, 0, at)
+                if at < 0:
+                    break
+                line = data[at : data.find(b"\n", at) + 1]
+                try:
+                    found = record.decode(line)
+                except BadRecord:
+                    continue
+                # Not one that was pasted in here from somewhere else.
+                if isinstance(found.operation, Drop) and found.operation.first <= number <= found.seq:
+                    return Found(found, (number, at, len(line)), data.count(b"\n", 0, at) + 1)
+        return None
+
+
+def _pieces(data: bytes, path: str) -> Iterator[Piece]:
+    at, number = 0, 1
+    while at < len(data):
+        end = data.find(b"\n", at) + 1 or len(data)
+        found, why = _record(data[at:end], path, at)
+        if found is None:
+            # A record may stand behind what was the end of the line before.
+            begin = data.find(_BEGIN, at + 1, end)
+            while begin > 0:
+                found, _ = _record(data[begin:end], path, begin)
+                if found is not None:
+                    yield Piece(at, begin, number, None, why)
+                    at = begin
+                    break
+                begin = data.find(_BEGIN, begin + 1, end)
+        yield Piece(at, end, number, found, why)
+        at, number = end, number + 1
+
+
+def _record(line: bytes, path: str, byte: int) -> tuple[Record | None, str]:
+    try:
+        return record.decode(line), ""
+    except UnknownRecord as error:
+        raise UnsupportedVersion(str(error), path=path, byte=byte, hint="upgrade duraq") from None
+    except BadRecord as error:
+        return None, str(error)
+
+
+def _chain(pieces: Sequence[Piece], first: int, following: int | None) -> set[int]:
+    """Where the records begin that are this segment's: the longest row of them with rising numbers."""
+    sound = [piece for piece in pieces if piece.record is not None]
+    seqs = [piece.record.seq for piece in sound if piece.record is not None]
+    if seqs[:1] == [first] and all(after == before + 1 for before, after in pairwise(seqs)):
+        return {piece.start for piece in sound}
+    # Patience sorting. A line that was repeated, moved here or pasted in is left out, for it costs least.
+    ends: list[int] = []
+    tops: list[int] = []
+    before: list[int] = []
+    for place, seq in enumerate(seqs):
+        if not first <= seq < (following or seq + 1):
+            before.append(-1)
+            continue
+        pile = bisect_left(ends, seq)
+        if ends[pile : pile + 1] == [seq]:
+            before.append(-1)  # of two that are alike, the first
+            continue
+        before.append(tops[pile - 1] if pile else -1)
+        ends[pile:], tops[pile:] = [seq, *ends[pile + 1 :]], [place, *tops[pile + 1 :]]
+    chosen = []
+    place = tops[-1] if tops else -1
+    while place >= 0:
+        chosen.append(sound[place])
+        place = before[place]
+    chosen.reverse()
+    if chosen and (
+        _is_strange(chosen, first, len(pieces) - len(chosen))
+        if following is None
+        else _is_in_seals_place(chosen[-1], following)
+    ):
+        del chosen[-1]
+    return {piece.start for piece in chosen}
+
+
+def _is_strange(chosen: Sequence[Piece], first: int, others: int) -> bool:
+    """Whether the last of them has a number too far ahead, with nothing before it in which others were.
+
+    So many ``others`` may stand elsewhere.
+    """
+    last, due, at = chosen[-1], first, 0
+    if len(chosen) > 1:
+        assert chosen[-2].record is not None
+        due, at = chosen[-2].record.seq + 1, chosen[-2].end
+    return last.record is not None and last.record.seq > due + others and last.start == at
+
+
+def _is_in_seals_place(piece: Piece, following: int) -> bool:
+    found = piece.record
+    return found is not None and found.seq == following - 1 and not isinstance(found.operation, Seal)
+
+
+def _was_record(data: bytes, piece: Piece) -> bool:
+    text = data[piece.start : piece.end]
+    return text.startswith(_BEGIN) or text.endswith(b'"}\n')
+
+
+def _why(pieces: Sequence[Piece], due: int) -> str:
+    if not pieces:
+        return "records are missing"
+    found = pieces[0].record
+    return pieces[0].why if found is None else f"record {due} was due here, this is record {found.seq}"
+
+
+def _hints(pieces: Sequence[Piece], data: bytes) -> tuple[Hint, ...]:
+    found = (_HINT.search(data, piece.start, piece.end) for piece in pieces)
+    return tuple(Hint(each[1].decode(), (each[2] or b"").decode()) for each in found if each is not None)
