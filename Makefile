@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-deep evidence lint format bench bench-day bench-check bench-baseline clean
+.PHONY: demo test test-deep evidence lint format bench bench-day bench-check bench-baseline power-cuts clean
 
 demo: .venv/core.stamp
 	$(BIN)/duraq demo
@@ -39,6 +39,12 @@ DAY ?= 2000000
 bench-day: .venv/core.stamp
 	$(BIN)/python -m benchmarks.day $(DAY)
 
+# DuraQ and its peers through the same power cuts: on ext4 so many, on XFS two fifths of it. Needs root and
+# Debian's e2fsprogs and xfsprogs, and writes the tables into the document as well.
+CUTS ?= 20
+power-cuts: .venv/power.stamp
+	$(BIN)/python -m benchmarks.power --cuts $(CUTS) --write docs/GUARANTEES.md
+
 # Against the ratios of benchmarks/baseline.json, which bench-baseline makes anew.
 bench-check: .venv/core.stamp
 	$(BIN)/python -m benchmarks.guard check
@@ -59,8 +65,8 @@ bench-baseline: .venv/core.stamp
 # The peers' packages, in a directory of their own (benchmarks/packages.py says why). One that cannot be
 # installed must not keep the others out: the benchmark names it.
 PEERS := .venv/bench-peers
-.venv/bench.stamp: .venv/core.stamp benchmarks/extra.py
-	$(BIN)/python benchmarks/extra.py > $(PEERS).txt
+.venv/bench.stamp .venv/power.stamp: .venv/%.stamp: .venv/core.stamp benchmarks/extra.py
+	$(BIN)/python benchmarks/extra.py $* > $(PEERS).txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target $(PEERS) -r $(PEERS).txt || \
 		xargs -a $(PEERS).txt -d '\n' -n 1 \
 		$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target $(PEERS) || true

@@ -1,8 +1,8 @@
 """The peers' Python packages: beside the environment of DuraQ, not in it.
 
 A package that is merely installed is not without effect: others import it where they find it, and each start
-would pay for that. So ``make bench`` installs them into a directory of their own, and only the processes that
-open a peer look into it.
+would pay for that. So ``make bench`` and ``make power-cuts`` install theirs into a directory of their own, and
+only the processes that open a peer look into it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def version(package: str) -> str:
     """Name and version of a peer's package; raises Missing if it is not installed."""
     for found in metadata.distributions(name=package, path=[str(DIRECTORY), *sys.path]):
         return f"{package} {found.version}"
-    raise Missing(f"the Python package {package} is not installed (extra `bench`, by `make bench`)")
+    raise Missing(f"the Python package {package} is not installed (the Makefile installs it as a peer)")
 
 
 @contextmanager

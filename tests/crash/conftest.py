@@ -1,4 +1,4 @@
-"""Programs that work a queue and say what they do."""
+"""Programs that work a queue and say what they do, and disks that lose their power."""
 
 import os
 import signal
@@ -8,6 +8,9 @@ from contextlib import ExitStack, suppress
 
 import lived_in
 import pytest
+
+from benchmarks.contender import Missing
+from benchmarks.power.disk import KINDS, Disk
 
 SOON = 60  # seconds; only so that a failing test ends
 
@@ -104,3 +107,13 @@ def kill_group(pid):
 def sound(tmp_path_factory):
     """The files of a storage that was lived in."""
     return lived_in.make(tmp_path_factory.mktemp("sound") / "storage")
+
+
+@pytest.fixture(params=KINDS)
+def disk(request, tmp_path):
+    """An empty file system of each kind, whose power can be cut."""
+    try:
+        with Disk(tmp_path, request.param) as disk:
+            yield disk
+    except Missing as missing:
+        pytest.skip(str(missing))
