@@ -1,7 +1,7 @@
 """The peers' Python packages: beside the environment of DuraQ, not in it.
 
 A package that is merely installed is not without effect: others import it where they find it, and each start
-would pay for that. So ``make bench`` and ``make power-cuts`` install theirs into a directory of their own, and
+would pay for that. So ``make bench`` and ``make power-cuts`` install them into a directory of their own, and
 only the processes that open a peer look into it.
 """
 

@@ -99,7 +99,8 @@ def test_the_readme_quotes_commands():
 def test_promises_name_tests_that_exist():
     """Every promise has its heading, and says which tests show it, all of which exist, or that none does."""
     text = GUARANTEES.read_text()
-    promises = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    promises = [section for section in sections if re.match(r"P\d", section)]
     assert [promise.split()[0] for promise in promises] == [f"P{number}" for number in range(1, 17)]
     for promise in promises:
         shown = promise.partition("*Shown by:*")[2]

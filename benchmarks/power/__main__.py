@@ -6,13 +6,14 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.contender import Missing
 from benchmarks.power.actor import ActorFailed
-from benchmarks.power.disk import KINDS
-from benchmarks.power.queues import OURS, QUEUES
+from benchmarks.power.disk import KINDS, Disk
+from benchmarks.power.queues import OURS, QUEUES, Tried
 from benchmarks.power.report import Outcome, as_markdown, as_text, write_into
 from benchmarks.power.trial import try_out
 
@@ -37,26 +38,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _outcome(kind: str, cuts: int, only: str) -> Outcome:
     outcome = Outcome(kind, cuts if kind == "ext4" else max(1, cuts * 2 // 5))
-    for queue in QUEUES:
-        if only not in queue.title:
-            continue
-        print(f"{kind}: {queue.title}", file=sys.stderr, flush=True)
-        try:
-            version = queue.version()
-            with tempfile.TemporaryDirectory(prefix="duraq-power-") as place:
-                found = try_out(queue, Path(place), kind, outcome.cuts)
-        except (Missing, ActorFailed) as error:
-            outcome.left_out.append((queue.title, str(error)))
-        else:
-            outcome.figures.append((queue.title, version, found))
+    try:
+        with _new_place() as place, Disk(place, kind):
+            pass
+    except Missing as missing:
+        outcome.left_out.append(("every one of them", str(missing)))
+    else:
+        for queue in QUEUES:
+            if only in queue.title:
+                _try_out(queue, outcome)
     print(as_text(outcome) + "\n", flush=True)
     return outcome
 
 
+def _try_out(queue: Tried, outcome: Outcome) -> None:
+    print(f"{outcome.kind}: {queue.title}", file=sys.stderr, flush=True)
+    try:
+        version = queue.version()
+        with _new_place() as place:
+            found = try_out(queue, place, outcome.kind, outcome.cuts)
+    except (Missing, ActorFailed) as error:
+        if queue.name == OURS:
+            raise
+        outcome.left_out.append((queue.title, str(error)))
+    else:
+        outcome.figures.append((queue.title, version, found))
+
+
+@contextmanager
+def _new_place() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="duraq-power-") as place:
+        yield Path(place)
+
+
 def _holds(outcome: Outcome) -> bool:
     """Whether DuraQ has kept everything, unless it was told that it need not."""
-    ours = [found for title, _, found in outcome.figures if title.startswith(f"{OURS}: power")]
-    return bool(ours) and not any(found.lost or found.altered or found.unreadable for found in ours)
+    ours = (found for title, _, found in outcome.figures if title.startswith(f"{OURS}: power"))
+    return not any(found.lost or found.altered or found.unreadable for found in ours)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ are stopped first, and what they have said by then is read first.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -96,11 +97,11 @@ def act_out(act: Callable[[Say], None], seconds: float) -> Actor:
     return actor
 
 
-def hear(actors: Sequence[Actor], seconds: float, enough: Callable[[], bool] = lambda: False) -> bool:
-    """Listen to all of them, for so long or until that is enough; says whether it was."""
+def hear(actors: Sequence[Actor], seconds: float, lines: float = math.inf) -> bool:
+    """Listen for so long or until they have said so many lines in all; says whether they have."""
     by_output = {actor.output: actor for actor in actors}
     until = time.monotonic() + seconds
-    while not enough():
+    while sum(len(actor.said) for actor in actors) < lines:
         left = until - time.monotonic()
         for output in select.select(list(by_output), [], [], max(0.0, left))[0]:
             if not by_output[output].listen():

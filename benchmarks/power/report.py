@@ -44,7 +44,11 @@ class Outcome:
 
     def notes(self) -> list[str]:
         """What the table cannot say."""
-        met = [f"{title}: {found.error}" for title, _, found in self.figures if found.error]
+        met = [
+            f"{title}, where it was unreadable: {found.error}"
+            for title, _, found in self.figures
+            if found.error
+        ]
         return met + [f"{title} is left out: {why}" for title, why in self.left_out]
 
 

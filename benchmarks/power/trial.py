@@ -39,7 +39,7 @@ class Figures:
 
 
 def text(number: int) -> str:
-    """What is enqueued as that number, told from all others: up to some 500 bytes."""
+    """What is enqueued as that number, told from all others: up to 600 bytes."""
     return f"{number} " + f"{number:x}." * (1 + number * 7919 % 97)
 
 
@@ -70,7 +70,7 @@ def _one_cut(queue: Tried, disk: Disk, seconds: float) -> Figures:
     # It has been there for a while: what it does for its files when they are new is not what is asked.
     disk.sync()
     with acting(partial(_enqueue, queue, directory)) as (producer,):
-        if not hear([producer], PATIENCE, lambda: bool(producer.said)):
+        if not hear([producer], PATIENCE, lines=1):
             raise ActorFailed("it enqueues nothing")
         hear([producer], seconds)
         cut_power(disk, [producer])

@@ -8,7 +8,6 @@ nobody was given anything that the cut then took back.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections import defaultdict
@@ -87,95 +86,113 @@ def changes_in(line: str) -> list[Change]:
 class Load:
     """What a process does to the queues, and its word for it."""
 
-    def __init__(self, root: Path, name: str, seed: int, say: Say) -> None:
-        self.root, self.name, self.chance, self._say = root, name, Random(f"{name} {seed}"), say
+    def __init__(self, root: Path, name: str, say: Say) -> None:
+        self._name, self._chance, self._say = name, Random(name), say
         self.storage = FileStorage(root, sizes=SIZES)
-        self.queues = [Queue(queue, self.storage, str, retry_policy=POLICY) for queue in QUEUES]
+        self._queues = [Queue(queue, self.storage, str, retry_policy=POLICY) for queue in QUEUES]
         self._numbers = numbers()
 
     @contextmanager
-    def asking(self, changes: Sequence[Change]) -> Iterator[None]:
+    def _asking(self, changes: Sequence[Change]) -> Iterator[None]:
         """What is done in the block are these changes, together."""
         self._say(words("asks", changes))
         yield
         self._say("told")
 
-    def new(self, queue: Queue[str], number: int = 1) -> list[Change]:
-        return [Change("put", queue.name, f"{self.name}-{next(self._numbers)}") for _ in range(number)]
+    def _new(self, queue: Queue[str], number: int) -> list[Change]:
+        return [Change("put", queue.name, f"{self._name}-{next(self._numbers)}") for _ in range(number)]
 
-    def put(self, queue: Queue[str], changes: Sequence[Change]) -> None:
+    def _put(self, queue: Queue[str], changes: Sequence[Change]) -> None:
         ids = [change.id for change in changes]
-        queue.enqueue_many(map(text, ids), ids=ids, priority=self.chance.randrange(3))
+        queue.enqueue_many(map(text, ids), ids=ids, priority=self._chance.randrange(3))
 
-    def take(self, queue: Queue[str], limit: int) -> list[Change]:
+    def _take(self, queue: Queue[str], limit: int) -> list[Change]:
         entries = queue.dequeue(limit=limit, wait=timedelta(milliseconds=20))
-        taken = [Change("take", queue.name, entry.id, entry.token) for entry in entries]
         assert all(entry.data == text(entry.id) for entry in entries)
-        self._say(words("took", taken))
+        taken = [Change("take", queue.name, entry.id, entry.token) for entry in entries]
+        if taken:
+            self._say(words("took", taken))
         return taken
 
-
-def produce(root: Path, name: str, seed: int, say: Say) -> None:
-    """Entries one by one, in batches of which some fit into no journal file, and in transactions."""
-    load = Load(root, name, seed, say)
-    while True:
-        queue = load.chance.choice(load.queues)
-        kind = load.chance.random()
+    def produce(self) -> None:
+        """One entry, a batch, one that fits into no journal file, or a transaction with a part undone."""
+        queue, kind = self._chance.choice(self._queues), self._chance.random()
         if kind < 0.8:
-            changes = load.new(queue, 1 if kind < 0.6 else 20 if kind < 0.79 else 400)
-            with load.asking(changes):
-                load.put(queue, changes)
-            continue
-        parts = [(each, load.new(each, load.chance.randrange(1, 4))) for each in load.queues]
-        with load.asking([change for _, changes in parts for change in changes]), load.storage.transaction():
+            changes = self._new(queue, 1 if kind < 0.6 else 20 if kind < 0.79 else 400)
+            with self._asking(changes):
+                self._put(queue, changes)
+            return
+        parts = [(each, self._new(each, self._chance.randrange(1, 4))) for each in self._queues]
+        with self._asking([change for _, changes in parts for change in changes]), self.storage.transaction():
             for each, changes in parts:
-                load.put(each, changes)
-            load.storage.begin_transaction()
-            load.put(queue, load.new(queue, 3))
-            load.storage.rollback_transaction()  # so that these never were
+                self._put(each, changes)
+            self.storage.begin_transaction()
+            self._put(queue, self._new(queue, 3))
+            self.storage.rollback_transaction()  # so these are never there
 
-
-def consume(root: Path, name: str, seed: int, say: Say) -> None:
-    """Whatever may become of what was taken, alone, in batches, and in transactions with what follows."""
-    load = Load(root, name, seed, say)
-    while True:
-        queue, other = load.chance.sample(load.queues, 2)
-        taken = load.take(queue, load.chance.choice((1, 1, 5)))
+    def consume(self) -> None:
+        """What may become of one that was taken or several, alone or in a transaction with what follows."""
+        queue, other = self._chance.sample(self._queues, 2)
+        taken = self._take(queue, self._chance.choice((1, 1, 5)))
+        kind = self._chance.choices(("complete", "move", "fail", "release", "bury"), (5, 2, 1, 1, 2))[0]
         done = [change._replace(what="complete") for change in taken]
-        kind = load.chance.choices(["complete", "move", "fail", "release", "bury"], (5, 2, 1, 1, 2))[0]
         if not taken:
-            continue
+            return
         if kind == "complete":
-            with load.asking(done):
+            with self._asking(done):
                 queue.mark_completed_many(change.id for change in done)
         elif kind == "move":
-            follow = load.new(other, 2)
-            with load.asking(done + follow), load.storage.transaction():
+            follow = self._new(other, 2)
+            with self._asking(done + follow), self.storage.transaction():
                 queue.mark_completed_many(change.id for change in done)
-                load.put(other, follow)
+                self._put(other, follow)
         else:
             for change in taken:
-                with load.asking([change._replace(what=kind)]):
+                with self._asking([change._replace(what=kind)]):
                     if kind == "release":
                         queue.release(change.id)
                     else:
                         queue.mark_failed(change.id, "not today", dead=kind == "bury")
 
+    def operate(self) -> None:
+        """Dead letters are put back or removed, and a queue is compacted."""
+        queue = self._chance.choice(self._queues)
+        letters = DeadLetterQueue(queue.name, str, self.storage)
+        for entry in self.storage.entries(queue.name, EntryStatus.DEAD, 10):
+            kind = self._chance.choice(("retry", "remove"))
+            with self._asking([Change(kind, queue.name, entry.id, entry.last_token)]):
+                getattr(letters, kind)(entry.id)
+        if queue.name in self.storage.queues():
+            self.storage.compact(queue.name)
 
-def operate(root: Path, name: str, seed: int, say: Say) -> None:
-    """Dead letters are put back or removed, and the queues are compacted, by one who comes and goes."""
-    for round_ in numbers():
-        load = Load(root, name, seed + round_, say)
+
+def producer(root: Path, name: str, say: Say) -> None:
+    load = Load(root, name, say)
+    while True:
+        load.produce()
+
+
+def consumer(root: Path, name: str, say: Say) -> None:
+    load = Load(root, name, say)
+    while True:
+        load.consume()
+
+
+def operator(root: Path, name: str, say: Say) -> None:
+    """One who comes and goes."""
+    for visit in numbers():
+        load = Load(root, f"{name}.{visit}", say)
         with load.storage:
-            for queue in load.queues:
-                letters = DeadLetterQueue(queue.name, str, load.storage)
-                for entry in load.storage.entries(queue.name, EntryStatus.DEAD, 10):
-                    kind = load.chance.choice(("retry", "remove"))
-                    with load.asking([Change(kind, queue.name, entry.id, entry.last_token)]):
-                        getattr(letters, kind)(entry.id)
-                if queue.name in load.storage.queues():
-                    load.storage.compact(queue.name)
-        time.sleep(0.02)  # nobody waits for an operator, and there is no hurry
+            load.operate()
+        time.sleep(0.01)  # nobody waits for an operator
+
+
+def alone(root: Path, name: str, say: Say) -> None:
+    """All of it, so that no sync of another makes good for one that is missing."""
+    load = Load(root, name, say)
+    chance = Random(name)
+    while True:
+        chance.choices((load.produce, load.consume, load.operate), (4, 5, 1))[0]()
 
 
 # What may be there
@@ -253,11 +270,11 @@ def look(storage: FileStorage) -> dict[Key, str]:
 
 def load_until_the_power_goes(disk: Disk, root: Path, seed: int, truth: Truth) -> None:
     chance = Random(seed)
-    cast = {"p": produce, "r": produce, "c": consume, "d": consume, "o": operate}
-    acts = [partial(act, root, f"{name}{seed}", seed) for name, act in cast.items()]
-    enough = chance.randrange(chance.choice((2, 50, 1000)))
+    cast = chance.choice(([alone], [producer, producer, consumer, consumer, operator]))
+    acts = [partial(act, root, f"{act.__name__}{number}-{seed}") for number, act in enumerate(cast)]
+    lines = chance.randrange(chance.choice((2, 50, 1000)))
     with acting(*acts) as actors:
-        assert hear(actors, PATIENCE, lambda: sum(len(actor.said) for actor in actors) >= enough)
+        assert hear(actors, PATIENCE, lines)
         # So that it does not always happen just when something was said.
         hear(actors, chance.uniform(0, 0.02))
         cut_power(disk, actors)
@@ -277,48 +294,53 @@ def cut_in_recovery(disk: Disk, root: Path, seconds: float) -> None:
         cut_power(disk, actors)
 
 
-def goes_on(root: Path, found: dict[Key, str], tag: str) -> dict[Key, str]:
-    """The same is found once more; it works; and what was done is there afterwards."""
+def goes_on(root: Path, found: dict[Key, str], entry_id: str) -> dict[Key, str]:
+    """The same is found once more, it works, and what was done is there afterwards."""
     with FileStorage(root, sizes=SIZES) as storage:
-        assert look(storage) == found, f"{tag}: opened again, it is another"
+        assert look(storage) == found
         for name in QUEUES:
             queue = Queue(name, storage, str, retry_policy=POLICY)
-            queue.enqueue(text(f"on-{tag}"), id=f"on-{tag}")
+            queue.enqueue(text(entry_id), id=entry_id)
+            found[name, entry_id] = LIVING
             entry = queue.dequeue()
             queue.mark_completed(entry)
-            found = {
-                key: state
-                for key, state in {**found, (name, f"on-{tag}"): LIVING}.items()
-                if key != (name, entry.id)
-            }
+            del found[name, entry.id]
     with FileStorage(root, sizes=SIZES) as storage:
-        assert look(storage) == found, f"{tag}: what was done is not there"
+        assert look(storage) == found
     return found
+
+
+def cut_and_check(
+    disk: Disk, root: Path, seed: int, found: dict[Key, str]
+) -> tuple[dict[Key, str], set[str]]:
+    """What is there now, where that was before, and the kinds of change that were acknowledged."""
+    truth = Truth(found)
+    load_until_the_power_goes(disk, root, seed, truth)
+    disk.restore_power()
+    chance = Random(-seed)
+    if chance.random() < 0.3:
+        cut_in_recovery(disk, root, chance.uniform(0, 0.05))
+        disk.restore_power()
+    with FileStorage(root, sizes=SIZES) as storage:
+        found = look(storage)
+    objections = list(truth.objections(found))
+    assert not objections, objections[:5]
+    return goes_on(root, found, f"on-{seed}"), truth.told
 
 
 @pytest.mark.parametrize("share", range(SHARES))
 def test_a_power_cut_takes_nothing_that_was_acknowledged(disk: Disk, share: int) -> None:
     """After a power cut all that was acknowledged is there, as it was, and nothing is that never was."""
-    root = disk.mounted / "storage"
-    told: set[str] = set()
-    found: dict[Key, str] = {}
+    seen: set[str] = set()
     for number in range(CUTS[disk.kind]):
         seed = 1000 * share + number
         if number % CUTS_OF_A_STORAGE == 0:
-            shutil.rmtree(root, ignore_errors=True)
-            found = {}
-        truth = Truth(found)
-        load_until_the_power_goes(disk, root, seed, truth)
-        disk.restore_power()
-        chance = Random(-seed)
-        if chance.random() < 0.3:
-            cut_in_recovery(disk, root, chance.uniform(0, 0.05))
-            disk.restore_power()
-        with FileStorage(root, sizes=SIZES) as storage:
-            found = look(storage)
-        objections = list(truth.objections(found))
-        assert not objections, f"share {share}, seed {seed}: {objections[:5]}"
-        found = goes_on(root, found, f"{seed}")
-        told |= truth.told
+            root, found = disk.mounted / f"{seed}", {}
+        try:
+            found, told = cut_and_check(disk, root, seed, found)
+        except BaseException as error:
+            error.add_note(f"share {share} on {disk.kind}, seed {seed}, the storage of {root.name}")
+            raise
+        seen |= told
         count(f"cut {disk.kind}")
-    assert not DEEP or told == set(ORDER)  # else the load is not what it is meant to be
+    assert not DEEP or seen == set(ORDER)  # else the load is not what it is meant to be
