@@ -47,7 +47,7 @@ class Tried:
 
     def version(self) -> str:
         """Of its package; raises Missing if that is not installed."""
-        return "" if self.name in BY_HAND else version(self.name).removeprefix(f"{self.name} ")
+        return "-" if self.name in BY_HAND else version(self.name).removeprefix(f"{self.name} ")
 
 
 def loop(directory: Path, *, synced: bool) -> Opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -94,6 +95,8 @@ def _enqueue(queue: Tried, directory: Path, say: Say) -> None:
 
 
 def _read(queue: Tried, directory: Path, say: Say) -> None:
+    # A destructor that trips over its object's failed opening has nothing to add.
+    sys.unraisablehook = lambda _: None
     try:
         for found in queue.open(directory).read():
             number = number_of(found)
