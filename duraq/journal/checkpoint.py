@@ -26,7 +26,6 @@ import orjson
 from duraq import snapshot
 from duraq.clock import from_datetime, to_datetime
 from duraq.entry import Entry
-from duraq.errors import NotAStorage
 from duraq.journal import index, record, segment
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import Filter, Index
@@ -246,8 +245,6 @@ def _opened(fs: FileSystem, directory: int, name: str) -> Iterator[int]:
             yield fd
         finally:
             fs.close(fd)
-    except NotAStorage as error:
-        raise Lost(str(error)) from error
     except OSError as error:
         if error.errno in _SHORT_OF:
             raise

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import stat
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from duraq.errors import NotAStorage, UnsupportedVersion
 from duraq.journal import journal
-from duraq.journal.filesystem import FileSystem, SyncFailed
+from duraq.journal.filesystem import FileSystem, SomethingElse, SyncFailed
 from duraq.model import is_queue_name
+
+log = logging.getLogger("duraq")
 
 FORMAT = 1
 MARKER = "duraq.json"
@@ -99,6 +105,16 @@ def check_marker(fs: FileSystem, root: int, path: str) -> dict[str, Any]:
     return marker
 
 
+def warn_if_exposed(path: str) -> None:
+    """Say so in the log if anybody may rename or replace a directory that leads to this one."""
+    with suppress(OSError):
+        for parent in Path(path).resolve().parents:
+            mode = parent.stat().st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                log.warning("%s: anybody may put another directory in its place: see %s", path, parent)
+                return
+
+
 def queue_names(fs: FileSystem, root: int) -> list[str]:
     """Directories of that name that have segments; whatever else lies there is left alone."""
     found = []
@@ -107,7 +123,7 @@ def queue_names(fs: FileSystem, root: int) -> list[str]:
             continue
         try:
             home = fs.open_dir(root, name)
-        except NotADirectoryError:
+        except SomethingElse:
             continue
         try:
             if fs.exists(home, "segments"):

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from duraq.errors import NotAStorage, StorageDamaged
+from duraq.errors import StorageDamaged
 from duraq.journal import record
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, NotOurs
 from duraq.journal.record import BadRecord, Record
 
 SUFFIX = ".jsonl"
@@ -112,7 +112,7 @@ def bytes_on_disk(file_system: FileSystem, root: int, queue: str) -> int:
 def _length(file_system: FileSystem, directory: int, name: str) -> int:
     try:
         fd = file_system.open_file(directory, name, writable=False)
-    except (FileNotFoundError, NotAStorage):
+    except (FileNotFoundError, NotOurs):
         return 0  # removed meanwhile, or none of ours
     try:
         return file_system.size(fd)

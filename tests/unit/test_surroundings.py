@@ -21,6 +21,7 @@ from duraq import (
     StorageReadOnly,
     UnsupportedVersion,
 )
+from duraq.inspector import Inspector
 from duraq.journal.log import Sizes
 from duraq.journal.mounts import file_system_type, is_network
 
@@ -88,6 +89,30 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         FileStorage(tmp_path / "q")
     assert not (tmp_path / "q").exists()
     FileStorage(tmp_path / "q", allow_network=True, sizes=SMALL).close()
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o777, True), (0o1777, False), (0o755, False)])
+def test_a_parent_that_anybody_may_write_to_is_told_of(tmp_path, caplog, mode, warned):
+    """A storage below a directory in which anybody may rename things is opened, and the log says so."""
+    (tmp_path / "open" / "below").mkdir(parents=True)
+    (tmp_path / "open").chmod(mode)
+    FileStorage(tmp_path / "open" / "below" / "q", sizes=SMALL).close()
+    assert (str(tmp_path / "open") in caplog.text.partition("see ")[2]) is warned
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702])
+def test_a_storage_that_others_may_write_to_is_refused(tmp_path, mode):
+    """A storage with a directory that others may write to is not opened, and may be looked at."""
+    with FileStorage(tmp_path / "q", sizes=SMALL) as storage:
+        QueueManager(storage).queue("emails", str).enqueue("x")
+    for exposed in (tmp_path / "q", tmp_path / "q" / "emails", tmp_path / "q" / "journal"):
+        exposed.chmod(mode)
+        with pytest.raises(NotAStorage, match="chmod go-w"):
+            FileStorage(tmp_path / "q")
+        with Inspector(tmp_path / "q") as inspector:
+            assert inspector.counts("emails").ready == 1
+        exposed.chmod(0o700)
+    FileStorage(tmp_path / "q").close()
 
 
 @needs_root
