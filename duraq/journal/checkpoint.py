@@ -28,7 +28,8 @@ from duraq.clock import from_datetime, to_datetime
 from duraq.entry import Entry
 from duraq.journal import index, record, segment
 from duraq.journal.filesystem import FileSystem
-from duraq.journal.index import Filter, Index
+from duraq.journal.index import BadIndex, Filter, Index
+from duraq.journal.pieces import only_line
 from duraq.journal.record import BadRecord
 from duraq.journal.run import Run
 from duraq.journal.segment import SealAt, Where
@@ -181,7 +182,8 @@ def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoi
     ``position``: where the journal must be durable before its entries are handed out.
     """
     try:
-        line = _read(fs, directory, segment.file_name(number, SUFFIX))
+        with _opened(fs, directory, segment.file_name(number, SUFFIX)) as fd:
+            line = only_line(fs, fd)
         record.check(line)
         fields = orjson.loads(line)
         if fields["format"] != FORMAT:
@@ -210,7 +212,11 @@ def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoi
 
 def load_index(fs: FileSystem, directory: int, number: int) -> Index:
     """The index of that segment. Raises BadIndex or Lost if it is not there whole."""
-    return Index(_read(fs, directory, segment.file_name(number, INDEX_SUFFIX)))
+    with _opened(fs, directory, segment.file_name(number, INDEX_SUFFIX)) as fd:
+        length = index.length(fs.pread(fd, index.HEADER_BYTES, 0))
+        if length != fs.size(fd):
+            raise BadIndex("not as long as it says")
+        return Index(fs.pread(fd, length, 0))
 
 
 def load_filter(fs: FileSystem, directory: int, number: int) -> tuple[Filter, int]:
@@ -224,21 +230,18 @@ def load_filter(fs: FileSystem, directory: int, number: int) -> tuple[Filter, in
 def is_sealed(fs: FileSystem, directory: int, seal: SealAt) -> bool:
     """Whether that seal is still what the segment ends in."""
     try:
-        line = _read(fs, directory, segment.file_name(seal.segment), seal.offset)
+        with _opened(fs, directory, segment.file_name(seal.segment)) as fd:
+            # One byte more than the seal: there must be none.
+            line = fs.pread(fd, seal.length + 1, seal.offset)
         record.check(line)
     except (BadRecord, Lost):
         return False
     return record.checksum(line) == seal.crc
 
 
-def _read(fs: FileSystem, directory: int, name: str, offset: int = 0) -> bytes:
-    """The file from that byte on. Raises Lost, or the OSError if the file may be all right."""
-    with _opened(fs, directory, name) as fd:
-        return fs.pread(fd, max(0, fs.size(fd) - offset), offset)
-
-
 @contextmanager
 def _opened(fs: FileSystem, directory: int, name: str) -> Iterator[int]:
+    """The file, to be read. Raises Lost, or the OSError if the file may be all right."""
     try:
         fd = fs.open_file(directory, name)
         try:

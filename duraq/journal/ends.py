@@ -16,6 +16,7 @@ from duraq.errors import StorageDamaged
 from duraq.journal import record
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.opening import write_durably
+from duraq.journal.pieces import only_line
 
 NAME = "ends.jsonl"
 
@@ -48,7 +49,7 @@ def load(file_system: FileSystem, directory: int, *, required: bool) -> Ends:
     try:
         fd = file_system.open_file(directory, NAME, writable=False)
         try:
-            line = file_system.pread(fd, file_system.size(fd), 0)
+            line = only_line(file_system, fd)
         finally:
             file_system.close(fd)
         record.check(line)

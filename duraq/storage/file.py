@@ -37,6 +37,7 @@ from duraq.journal.journal import NeedsRoom
 from duraq.journal.lease import WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
+from duraq.journal.pieces import LONGEST_LINE
 from duraq.journal.segment import bytes_on_disk
 from duraq.journal.tail import Group
 from duraq.journal.waiters import Waiters
@@ -288,6 +289,8 @@ class FileStorage(WaitingStorage):
                 group = tail.compose(operations, stamp, seal=seal)
                 groups.append((tail, group))
                 length += group.bytes
+                if group.bytes > LONGEST_LINE and max(map(len, group.lines)) > LONGEST_LINE:
+                    raise self._too_large(group.bytes)  # nobody would read it
             # What is written already can be written again, however long it has become meanwhile.
             if length > self._log.sizes.group and not _are_written(changes):
                 raise self._too_large(length)
