@@ -138,7 +138,8 @@ def status(value: EntryStatus | str | None) -> EntryStatus | None:
 def user() -> str:
     """Who runs this, as it is written down."""
     try:
-        return getpass.getuser()
+        # From the environment, where it may be anything.
+        return os.fsencode(getpass.getuser()).decode("utf-8", "backslashreplace")
     except (KeyError, OSError):
         # A user without a name, as in many containers.
         return f"uid {os.getuid()}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from duraq import values
 from duraq.errors import NotAStorage, UnsupportedVersion
 from duraq.journal import journal
 from duraq.journal.filesystem import FileSystem, SomethingElse, SyncFailed
@@ -94,15 +95,23 @@ def check_marker(fs: FileSystem, root: int, path: str) -> dict[str, Any]:
     try:
         marker: dict[str, Any] = orjson.loads(content)
         version = marker["format"]
-    except (ValueError, KeyError, TypeError):
+        if type(version) is not int or version > FORMAT:
+            raise UnsupportedVersion(
+                f"the storage has format {version!r:.40}; this version knows up to {FORMAT}",
+                path=path,
+                hint="upgrade duraq; nothing was touched",
+            )
+        _check_history(marker.get("history", NO_HISTORY))
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise NotAStorage("duraq.json is not DuraQ's", path=f"{path}/{MARKER}") from None
-    if not isinstance(version, int) or version > FORMAT:
-        raise UnsupportedVersion(
-            f"the storage has format {version!r}; this version knows up to {FORMAT}",
-            path=path,
-            hint="upgrade duraq; nothing was touched",
-        )
     return marker
+
+
+def _check_history(history: History) -> None:
+    ((unit, amount),) = history.items()
+    if unit not in {"seconds", "bytes"}:
+        raise ValueError(f"no unit of a history: {unit!r:.40}")
+    values.number(amount)
 
 
 def warn_if_exposed(path: str) -> None:
