@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -16,12 +17,14 @@ from duraq import (
     NetworkFileSystem,
     NotAStorage,
     NotEnqueued,
+    NotWritten,
     QueueManager,
     StorageForked,
     StorageReadOnly,
     UnsupportedVersion,
 )
 from duraq.inspector import Inspector
+from duraq.journal import lease
 from duraq.journal.log import Sizes
 from duraq.journal.mounts import file_system_type, is_network
 
@@ -170,6 +173,22 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
         queue.enqueue("x" * 4000, id="afterwards")
         assert [entry.id for entry in queue.entries()] == [*accepted, "afterwards"]
+
+
+def test_a_worker_that_cannot_appear(tmp_path, monkeypatch):
+    """Where a worker's files cannot be made, dequeuing says so in our words, and leases nothing."""
+    with FileStorage(tmp_path / "q", sizes=SMALL) as storage:
+        queue = QueueManager(storage).queue("emails", str)
+        queue.enqueue("x")
+
+        def refuse(*_, **__):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "4711.new")
+
+        monkeypatch.setattr(lease._files, "open_file", refuse)
+        with pytest.raises(NotWritten, match=r"leases.*disk is full"):
+            queue.dequeue()
+        monkeypatch.undo()
+        assert queue.dequeue().data == "x"
 
 
 def test_no_file_descriptors_left(tmp_path: Path) -> None:
