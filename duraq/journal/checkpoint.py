@@ -233,10 +233,10 @@ def is_sealed(fs: FileSystem, directory: int, seal: SealAt) -> bool:
         with _opened(fs, directory, segment.file_name(seal.segment)) as fd:
             # One byte more than the seal: there must be none.
             line = fs.pread(fd, seal.length + 1, seal.offset)
-        record.check(line)
+        seq, found = record.number(line)
     except (BadRecord, Lost):
         return False
-    return record.checksum(line) == seal.crc
+    return found is not None and found.next == seal.next == seq + 1 and record.checksum(line) == seal.crc
 
 
 @contextmanager

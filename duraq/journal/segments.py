@@ -160,6 +160,9 @@ class Segments:
                 raise self._damaged(str(error)) from None
             if found.seq != self.next_seq:
                 raise self._damaged(f"record {self.next_seq} was due here, this is record {found.seq}")
+            if isinstance(found.operation, Seal) and found.operation.next != found.seq + 1:
+                # An earlier one would be read again and again.
+                raise self._damaged(f"the seal names {found.operation.next}, not {found.seq + 1}")
             where = (self.segment, self.size, len(line))
             self.next_seq += 1
             self.size += len(line)

@@ -66,6 +66,8 @@ class Tail:
                 self.size, self.next_seq = length, seq + 1
                 if seal is None:
                     return True
+                if seal.next != self.next_seq:
+                    return False
                 self.segment, self.size = seal.next, 0
         except (BadRecord, LineTooLong, FileNotFoundError):
             return False

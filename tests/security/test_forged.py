@@ -149,6 +149,8 @@ FOREIGN = {
     "a retry of what is not dead": ("requeue", '"id":"a","keep_attempts":true'),
     "an entry that is not there": ("expire", '"id":"b"'),
     "a drop of nothing": ("drop", '"first":9,"bytes":-1,"tokens":0,"pause":null'),
+    "a seal that names its own segment": ("seal", '"next":1'),
+    "a seal that leaves records out": ("seal", '"next":9'),
     "an operation of a later version": ("levitate", '"id":"a"'),
 }
 
