@@ -44,7 +44,7 @@ def check_queue_name(name: str) -> str:
     """The name itself, if it is safe in paths, shells and metric labels; else InvalidQueueName."""
     if not isinstance(name, str) or not QUEUE_NAME.match(name):
         raise InvalidQueueName(
-            f"queue name {name!r} is outside [a-z0-9][a-z0-9._-]{{0,63}}: lower-case letters, digits,"
+            f"queue name {name!r:.200} is outside [a-z0-9][a-z0-9._-]{{0,63}}: lower-case letters, digits,"
             " '.', '_', '-', at most 64, beginning with a letter or digit"
         )
     if name in RESERVED_NAMES:
