@@ -21,6 +21,11 @@ def number(value: Any) -> int:
     return value
 
 
+def maybe_number(value: Any) -> int | None:
+    """Raises TypeError."""
+    return None if value is None else number(value)
+
+
 def priority(value: Any) -> int:
     """A whole number of 32 bits. Raises TypeError."""
     if type(value) is not int or value not in _PRIORITIES:
