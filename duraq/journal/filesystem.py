@@ -172,7 +172,7 @@ class RealFileSystem:
         if is_new and about.st_uid == os.geteuid() and mode & (_SPECIAL | _OTHERS_WRITE) == stat.S_IWGRP:
             # Where the umask is 002, that is how a directory is made for this. /tmp is another matter.
             os.fchmod(fd, mode & ~stat.S_IWGRP)
-        return self._trusted(fd, path)
+        return self._trusted(fd, "the directory itself")
 
     def open_dir(self, parent: int, name: str, *, create: bool = False) -> int:
         if create:
@@ -220,7 +220,7 @@ class RealFileSystem:
         if about.st_uid not in {os.geteuid(), 0}:
             return f"it belongs to user {about.st_uid}, and this is user {os.geteuid()}"
         if stat.S_ISDIR(about.st_mode):
-            return f"others may write to it (mode {mode:o}); chmod go-w" if mode & _OTHERS_WRITE else None
+            return f"others may write to it (mode {mode:o}); chmod -R go-w" if mode & _OTHERS_WRITE else None
         return "it has a second name elsewhere; somebody put it there" if about.st_nlink > 1 else None
 
     def start_writing(self, fd: int, offset: int, length: int) -> None:

@@ -184,7 +184,7 @@ def test_a_directory_that_others_may_write_to_is_refused(fs, root, place, mode):
     (place / "inner" / "file").touch(0o600)
     (place / "inner").chmod(mode)
     for opening in (lambda: fs.open_dir(root, "inner"), lambda: fs.open_root(str(place / "inner"))):
-        with pytest.raises(NotOurs, match="chmod go-w"):
+        with pytest.raises(NotOurs, match="chmod -R go-w"):
             opening()
     with pytest.raises(NotOurs):
         fs.open_root(str(place / "inner"), create=True)

@@ -110,7 +110,7 @@ def test_a_storage_that_others_may_write_to_is_refused(tmp_path, mode):
         QueueManager(storage).queue("emails", str).enqueue("x")
     for exposed in (tmp_path / "q", tmp_path / "q" / "emails", tmp_path / "q" / "journal"):
         exposed.chmod(mode)
-        with pytest.raises(NotAStorage, match="chmod go-w"):
+        with pytest.raises(NotAStorage, match="chmod -R go-w"):
             FileStorage(tmp_path / "q")
         with Inspector(tmp_path / "q") as inspector:
             assert inspector.counts("emails").ready == 1
