@@ -13,7 +13,7 @@ from typing import NamedTuple
 from duraq.errors import NotAStorage, QueueNotFound, StorageDamaged
 from duraq.journal import checkpoint, ends, opening, reading, refusal, segment
 from duraq.journal.ends import End
-from duraq.journal.filesystem import FileSystem, opened
+from duraq.journal.filesystem import FileSystem, NotOurs, opened
 from duraq.journal.index import BadIndex
 from duraq.journal.lines import Lines
 from duraq.journal.reading import ReaderFileSystem, View
@@ -142,6 +142,8 @@ def _verify_queue(view: View, queue: str, report: Report) -> None:
             # Dropped and removed since its name was read.
             if attempt == _ATTEMPTS - 1:
                 raise
+        except NotOurs as error:
+            found = Report(queues=[queue], findings=[Finding(queue, queue, None, None, 0, str(error))])
         if found.sound and found.queues:
             break
         time.sleep(_PAUSE)

@@ -88,7 +88,7 @@ class Inspector:
         """Look again: from here on, everything is told as of now."""
         if self._reader.refresh():
             self._leave_leases()
-            with suppress(FileNotFoundError):
+            with self._reader.in_our_words(), suppress(FileNotFoundError):
                 self._leases = self._reader.fs.open_dir(self._reader.root, "leases")
                 self._presence = WorkerPresence(self._leases, self._clock)
 

@@ -18,7 +18,7 @@ from duraq.errors import NotAStorage, StorageBusy, StorageDamaged
 from duraq.examining import Report
 from duraq.journal import ends, opening, reading, refusal, renewal
 from duraq.journal.ends import End
-from duraq.journal.filesystem import FileSystem, RealFileSystem, opened
+from duraq.journal.filesystem import FileSystem, RealFileSystem, SomethingElse, opened
 from duraq.journal.lines import Lines
 from duraq.journal.log import Log, Sizes
 from duraq.journal.overlay import Overlay
@@ -163,7 +163,7 @@ def _refused(fs: FileSystem, log: Log) -> Iterator[tuple[str, StorageDamaged]]:
         try:
             with opened(fs, log.root, queue) as home:
                 refusal.check(fs, home, queue)
-        except NotADirectoryError:
+        except SomethingElse:
             continue
         except StorageDamaged as error:
             yield queue, error

@@ -19,6 +19,9 @@ QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 # Directories that a storage keeps beside its queues.
 RESERVED_NAMES = frozenset({"journal", "leases", "duraq.json", "duraq.json.tmp"})
 
+# The id of a worker: its process, and what tells it from every other one that had the same number.
+WORKER = re.compile(r"[1-9][0-9]*-[0-9a-f]{8}")
+
 # From here on are the numbers of entries that a transaction has made and not committed.
 PROVISIONAL = 1 << 62
 
@@ -41,7 +44,7 @@ def check_queue_name(name: str) -> str:
     """The name itself, if it is safe in paths, shells and metric labels; else InvalidQueueName."""
     if not isinstance(name, str) or not QUEUE_NAME.match(name):
         raise InvalidQueueName(
-            f"queue name {name!r} is outside [a-z0-9][a-z0-9._-]{{0,63}}: lower-case letters, digits,"
+            f"queue name {name!r:.200} is outside [a-z0-9][a-z0-9._-]{{0,63}}: lower-case letters, digits,"
             " '.', '_', '-', at most 64, beginning with a letter or digit"
         )
     if name in RESERVED_NAMES:

@@ -25,7 +25,7 @@ _PRIORITIES = range(-(2**31), 2**31)
 def entry_id(name: str) -> str:
     if not isinstance(name, str) or not ENTRY_ID.match(name):
         raise InvalidOption(
-            f"id {name!r} is outside [A-Za-z0-9][A-Za-z0-9._:@/+=-]{{0,127}}:"
+            f"id {name!r:.200} is outside [A-Za-z0-9][A-Za-z0-9._:@/+=-]{{0,127}}:"
             " it must be safe to grep and to print"
         )
     # Of the exact type: a name that an enumeration gives would be written instead.
@@ -35,20 +35,20 @@ def entry_id(name: str) -> str:
 def key(value: str) -> str:
     """An idempotency key: text of 1 to 256 characters; else InvalidOption."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_KEY:
-        raise InvalidOption(f"key must be text of 1 to {LONGEST_KEY} characters, not {value!r}")
+        raise InvalidOption(f"key must be text of 1 to {LONGEST_KEY} characters, not {value!r:.80}")
     return str.__str__(text("key", value))
 
 
 def headers(value: Mapping[str, str]) -> dict[str, str] | None:
     """An entry's headers: a few short texts, by name; else InvalidOption. None if there are none."""
     if not isinstance(value, Mapping):
-        raise InvalidOption(f"headers must be a mapping of names to texts, not {value!r}")
+        raise InvalidOption(f"headers must be a mapping of names to texts, not {value!r:.80}")
     if len(value.keys() - TRACE) > MOST_HEADERS:
         raise InvalidOption(f"an entry has at most {MOST_HEADERS} headers, not {len(value)}")
     found = {}
     for name, content in value.items():
         if not isinstance(name, str) or not HEADER_NAME.match(name):
-            raise InvalidOption(f"header name {name!r} is outside [A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")
+            raise InvalidOption(f"header name {name!r:.80} is outside [A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")
         if not isinstance(content, str) or len(content) > LONGEST_HEADER:
             raise InvalidOption(
                 f"header {name!r} must be text of at most {LONGEST_HEADER} characters, not {content!r:.80}"
@@ -116,7 +116,7 @@ def text(name: str, value: str) -> str:
     try:
         value.encode("utf-8")
     except (AttributeError, UnicodeEncodeError):
-        raise InvalidOption(f"{name} must be text that can be written as UTF-8, not {value!r}") from None
+        raise InvalidOption(f"{name} must be text that can be written as UTF-8, not {value!r:.80}") from None
     return value
 
 
@@ -138,7 +138,8 @@ def status(value: EntryStatus | str | None) -> EntryStatus | None:
 def user() -> str:
     """Who runs this, as it is written down."""
     try:
-        return getpass.getuser()
+        # From the environment, where it may be anything.
+        return os.fsencode(getpass.getuser()).decode("utf-8", "backslashreplace")
     except (KeyError, OSError):
         # A user without a name, as in many containers.
         return f"uid {os.getuid()}"

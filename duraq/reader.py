@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged
 from duraq.journal import opening, reading
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, NotOurs
 from duraq.journal.folded import fold
 from duraq.journal.lines import Lines
 from duraq.journal.reading import View
@@ -53,12 +55,21 @@ class Reader:
 
     def refresh(self) -> bool:
         """Look again; returns whether it is another directory than before."""
-        moved = self._find_root()
-        self._fresh.clear()
-        if self._view is None or not self._view.settled:
-            self._forget()
-            self._view = reading.look(self.fs, self.root)
+        with self.in_our_words():
+            moved = self._find_root()
+            self._fresh.clear()
+            if self._view is None or not self._view.settled:
+                self._forget()
+                self._view = reading.look(self.fs, self.root)
         return moved
+
+    @contextmanager
+    def in_our_words(self) -> Iterator[None]:
+        """Raises NotAStorage for what is there and none of ours."""
+        try:
+            yield
+        except NotOurs as error:
+            raise NotAStorage(str(error), path=self.path) from error
 
     def _find_root(self) -> bool:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from duraq import values
 from duraq.clock import from_datetime, to_datetime
 from duraq.entry import DEAD, LEASED, READY, Entry
 from duraq.model import Attempt, AttemptError, Cause
@@ -70,26 +71,28 @@ def restore(entry_id: str, found: Snapshot, where: Any = None, position: int = 0
     """
     ready_at, expires_at = found.get("ready_at"), found.get("expires_at")
     operation = Enqueue(
-        entry_id,
+        values.entry_id(entry_id),
         b"",
-        found["priority"],
+        values.priority(found["priority"]),
         None if ready_at is None else microseconds(ready_at),
         None if expires_at is None else microseconds(expires_at),
-        key=found.get("key"),
-        headers=found.get("headers"),
+        key=values.maybe_text(found.get("key")),
+        headers=values.headers(found.get("headers")),
     )
-    entry = Entry(operation, found["order"], microseconds(found["created_at"]), where, position)
+    order = values.number(found["order"])
+    entry = Entry(operation, order, microseconds(found["created_at"]), where, position)
     if "token" not in found:
         return entry
     entry.updated_at = microseconds(found["updated_at"])
-    entry.token, entry.attempts = found["token"], found["attempts"]
-    entry.redriven = found.get("redriven", 0)
+    entry.token, entry.attempts = values.number(found["token"]), values.number(found["attempts"])
+    entry.redriven = values.number(found.get("redriven", 0))
     entry.status = DEAD if found.get("dead") else READY
     entry.history = tuple(_restore_attempt(attempt) for attempt in found.get("history", ()))
     lease = found.get("lease")
     if lease is not None:
         entry.status = LEASED
-        entry.worker, entry.boot, entry.deadline = lease["worker"], lease["boot"], lease["deadline"]
+        entry.worker, entry.boot = values.worker(lease["worker"]), values.text(lease["boot"])
+        entry.deadline = values.number(lease["deadline"])
         entry.leased_at, entry.deadline_at = (
             microseconds(lease["leased_at"]),
             microseconds(lease["deadline_at"]),
@@ -105,14 +108,14 @@ def of_error(error: AttemptError) -> dict[str, str]:
 
 
 def restore_error(found: dict[str, str]) -> AttemptError:
-    """It again."""
+    """It again. Raises KeyError or TypeError."""
     return AttemptError(
-        found["type"],
-        found["message"],
-        found["traceback"],
-        found.get("frame", ""),
-        found.get("signature", ""),
-        found.get("host", ""),
+        values.text(found["type"]),
+        values.text(found["message"]),
+        values.text(found["traceback"]),
+        values.text(found.get("frame", "")),
+        values.text(found.get("signature", "")),
+        values.text(found.get("host", "")),
     )
 
 
@@ -137,10 +140,10 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 def _restore_attempt(found: dict[str, Any]) -> Attempt:
     return Attempt(
-        found["attempt"],
+        values.number(found["attempt"]),
         Cause(found["cause"]),
         restore_error(found["error"]),
-        found["worker"],
+        values.worker(found["worker"]),
         to_datetime(microseconds(found["started_at"])),
         to_datetime(microseconds(found["ended_at"])),
     )

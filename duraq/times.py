@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 _PREFIXES = 64  # seconds whose text is kept
+_LENGTH = len("2026-11-24T13:26:00.123456Z")
 
 _prefixes: dict[int, str] = {}
 
@@ -23,6 +24,11 @@ def rfc3339(at: int) -> str:
 
 
 def microseconds(text: str) -> int:
-    """The inverse of rfc3339."""
+    """The inverse of rfc3339. Raises TypeError or ValueError for what that does not give."""
+    if len(text) != _LENGTH or text[-1] != "Z":
+        raise ValueError(f"not a time in UTC with six digits: {text!r:.80}")
     moment = datetime.fromisoformat(text)
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    second = int(moment.timestamp())
+    if second < 0:
+        raise ValueError(f"before 1970: {text!r}")
+    return second * 1_000_000 + moment.microsecond

@@ -39,7 +39,15 @@ FIRST = "00000000000000000001.jsonl"
 @pytest.fixture
 def copied(tmp_path):
     """Copies a fixture and returns the copy."""
-    return lambda name: Path(shutil.copytree(V1 / name, tmp_path / name))
+
+    def copy(name):
+        copied = Path(shutil.copytree(V1 / name, tmp_path / name))
+        for each in (copied, *copied.rglob("*")):
+            # Where the umask is 002 a checkout is one that others may write to, and is refused.
+            each.chmod(each.stat().st_mode & ~0o022)
+        return copied
+
+    return copy
 
 
 @pytest.fixture

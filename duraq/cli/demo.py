@@ -8,7 +8,6 @@ one of its workers, and looks at what came of it.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import multiprocessing
 import os
 import shlex
@@ -19,7 +18,7 @@ import sysconfig
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +32,7 @@ from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import Settings, common, settings
 from duraq.cli.stage import run_safely
 from duraq.inspector import Inspector
+from duraq.journal.filesystem import RealFileSystem
 from duraq.safe_text import ascii_json, safe_text
 from duraq.views import RecordView
 
@@ -95,28 +95,33 @@ def demo(directory: Path | None, storage: Path | None, workers: int) -> int:
 @contextmanager
 def _fresh(path: Path) -> Iterator[None]:
     """A new storage. One of an earlier demo is replaced, unless that demo still runs; nothing else is."""
-    mark = path / HOME / "lock"
-    if mark.exists():
-        with mark.open("w") as earlier:
-            _lock(earlier.fileno(), path)
+    if (path / HOME / "lock").exists():
+        with _locked(path):
             shutil.rmtree(path)
     elif path.exists() and any(path.iterdir()):
         raise CommandError(
             Code.USAGE, f"{path} is not empty, and no earlier demo's", "name another --storage"
         )
     open_storage(path).close()
-    mark.parent.mkdir()
-    with mark.open("w") as ours:
-        _lock(ours.fileno(), path)
+    with _locked(path):
         yield
 
 
-def _lock(fd: int, path: Path) -> None:
-    # The workers inherit it, so it is free only when the last of them is gone.
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise CommandError(Code.BUSY, f"a demo is running in {path}", "name another --storage") from None
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # With the care of a storage: there may be links in a directory such as /tmp/duraq-demo.
+    fs = RealFileSystem()
+    with ExitStack() as opened:
+        root = fs.open_root(str(path))
+        opened.callback(fs.close, root)
+        home = fs.open_dir(root, HOME, create=True)
+        opened.callback(fs.close, home)
+        lock = fs.open_file(home, "lock", create=True)
+        opened.callback(fs.close, lock)
+        # The workers inherit it, so it is free only when the last of them is gone.
+        if not fs.try_lock(lock):
+            raise CommandError(Code.BUSY, f"a demo is running in {path}", "name another --storage")
+        yield
 
 
 def _files_below(top: Path, storage: Path) -> list[SourceFile]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from duraq.cli.failing import Code, CommandError
-from duraq.cli.input import STDIN, from_stdin, json_lines, parse_json
+from duraq.cli.input import STDIN, from_stdin, json_lines, limited, parse_json
 from duraq.cli.options import DURATION, MOMENT, common, settings
 from duraq.errors import QueueNotFound
 from duraq.model import check_queue_name
@@ -101,7 +101,8 @@ def payload_text(payload: str | None) -> bytes:
         return from_stdin("PAYLOAD")
     if payload.startswith("@"):
         try:
-            return Path(payload[1:]).read_bytes()
+            with Path(payload[1:]).open("rb") as file:
+                return limited(file, payload)
         except OSError as error:
             raise CommandError(Code.USAGE, f"{payload}: {error.strerror}") from None
     return payload.encode("utf-8", "surrogateescape")

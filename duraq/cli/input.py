@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -12,13 +12,25 @@ from duraq.cli.failing import Code, CommandError
 from duraq.errors import InvalidPayload
 
 STDIN = "-"
+# Four times what one call may write: JSON can be written at length.
+LONGEST = 256 << 20
 
 
 def from_stdin(what: str) -> bytes:
     """All of stdin; refuses to sit before a terminal that nobody knows to be waited for."""
     if sys.stdin.isatty():
         raise CommandError(Code.USAGE, f"{what} is to come from stdin, which is a terminal", "see --help")
-    return sys.stdin.buffer.read()
+    return limited(sys.stdin.buffer, "stdin")
+
+
+def limited(source: BinaryIO, name: str) -> bytes:
+    """All there is, unless that is more than anybody puts in: it may have no end."""
+    found = source.read(LONGEST + 1)
+    if len(found) > LONGEST:
+        raise CommandError(
+            Code.USAGE, f"more than {LONGEST >> 20} MiB come from {name}", "put it in in parts"
+        )
+    return found
 
 
 def words(given: Iterable[str], what: str) -> list[str]:

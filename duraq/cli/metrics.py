@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def metrics(queues: tuple[str, ...], textfile: Path | None, form: str) -> int:
 
 def _replace(file: Path, text: bytes) -> None:
     # Not *.prom, which is all that node_exporter reads; and in the same directory, so that it can be renamed.
-    if not file.name:
+    # To replace /dev/stdout, or what it points to, is nobody's wish.
+    if not file.name or (os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode)):
         raise CommandError(Code.USAGE, f"--textfile {str(file)!r} is no file")
     temporary = file.with_name(f"{file.name}.{os.getpid()}")
     # One of that name was left by somebody who was killed, or was planted.

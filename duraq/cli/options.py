@@ -91,11 +91,11 @@ class Settings:
         return storage
 
     def say(self, text: str) -> None:
-        """Talk to a person, on stderr, unless asked to be quiet. A program that wants JSON gets no talk."""
-        from duraq.safe_text import safe_lines  # noqa: PLC0415 - most commands succeed in silence
+        """Say a line to a person, on stderr, unless asked to be quiet. Who wants JSON gets no talk."""
+        from duraq.safe_text import safe_text  # noqa: PLC0415 - most commands succeed in silence
 
         if not self.quiet and not self.is_json:
-            click.echo(safe_lines(text), err=True)
+            click.echo(safe_text(text), err=True)
 
 
 def settings() -> Settings:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from duraq.cli.options import Settings
 from duraq.cli.output import when
+from duraq.journal import record
 from duraq.model import Attempt, EntryStatus, last_failure
 from duraq.safe_text import ascii_json, safe_lines, safe_text
 from duraq.views import EntryView, RecordView
@@ -117,7 +120,8 @@ def record_row(view: RecordView) -> dict[str, Any]:
     fields = view.fields
     what = " ".join(f"{key}={value}" for key, value in fields.items() if key not in _HIDDEN)
     if "data" in fields:
-        what += f" {ascii_json(fields['data'])}"
+        # As it is stored: somebody may have nested it deeper than it could be written again.
+        what += f" {ascii_json(orjson.Fragment(record.payload(view.text)))}"
     if "error" in fields:
         what += f" {fields['error']['type']}: {fields['error']['message']}"
     return {

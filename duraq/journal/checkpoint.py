@@ -19,17 +19,17 @@ import errno
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
-from duraq import snapshot
+from duraq import snapshot, values
 from duraq.clock import from_datetime, to_datetime
-from duraq.entry import Entry
-from duraq.errors import NotAStorage
+from duraq.entry import LEASED, Entry
 from duraq.journal import index, record, segment
 from duraq.journal.filesystem import FileSystem
-from duraq.journal.index import Filter, Index
+from duraq.journal.index import BadIndex, Filter, Index
+from duraq.journal.pieces import LONGEST_LINE, only_line
 from duraq.journal.record import BadRecord
 from duraq.journal.run import Run
 from duraq.journal.segment import SealAt, Where
@@ -182,36 +182,61 @@ def load(fs: FileSystem, directory: int, number: int, position: int) -> Checkpoi
     ``position``: where the journal must be durable before its entries are handed out.
     """
     try:
-        line = _read(fs, directory, segment.file_name(number, SUFFIX))
+        with _opened(fs, directory, segment.file_name(number, SUFFIX)) as fd:
+            line = only_line(fs, fd)
         record.check(line)
         fields = orjson.loads(line)
         if fields["format"] != FORMAT:
             return None
-        pause = fields["pause"]
-        found = Checkpoint(
-            SealAt(*fields["seal"]),
-            fields["first"],
-            fields["bytes"],
-            None if fields["known_from"] is None else tuple(fields["known_from"]),
-            fields["tokens"],
-            None if pause is None else Pause(to_datetime(pause[0]), *pause[1:]),
-            Ledger.of(fields["ledger"]),
-            [
-                snapshot.restore(entry_id, entry, tuple(where), position)
-                for entry_id, entry, where in fields["leased"]
-            ],
-            [Run(image) for image in fields["runs"]],
-            fields["finished"],
-            fields["before"],
-        )
-        return found if found.seal.segment == number and is_sealed(fs, directory, found.seal) else None
-    except (ValueError, KeyError, TypeError):
+        found = _restored(fields, position)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
+    return found if found.seal.segment == number and is_sealed(fs, directory, found.seal) else None
+
+
+def _restored(fields: dict[str, Any], position: int) -> Checkpoint:
+    number, text = values.number, values.text
+    segment, offset, length, crc, following = fields["seal"]
+    pause, known_from, before = fields["pause"], fields["known_from"], fields["before"]
+    if pause is not None:
+        at, who, reason = pause
+        pause = Pause(to_datetime(number(at)), text(who), text(reason))
+    return Checkpoint(
+        SealAt(number(segment), number(offset), number(length), text(crc), number(following)),
+        number(fields["first"]),
+        number(fields["bytes"]),
+        None if known_from is None else _where(known_from),
+        number(fields["tokens"]),
+        pause,
+        Ledger.of(fields["ledger"]),
+        [_leased(entry_id, entry, where, position) for entry_id, entry, where in fields["leased"]],
+        [Run(image) for image in fields["runs"]],
+        [number(each) for each in fields["finished"]],
+        None if before is None else number(before),
+    )
+
+
+def _where(found: Any) -> Where:
+    segment, offset, length = found
+    if values.number(length) > LONGEST_LINE:
+        raise ValueError("no record is so long")
+    return values.number(segment), values.number(offset), length
+
+
+def _leased(entry_id: Any, entry: Any, where: Any, position: int) -> Entry:
+    found = snapshot.restore(entry_id, entry, _where(where), position)
+    if found.status is not LEASED:
+        raise ValueError("not leased")
+    return found
 
 
 def load_index(fs: FileSystem, directory: int, number: int) -> Index:
     """The index of that segment. Raises BadIndex or Lost if it is not there whole."""
-    return Index(_read(fs, directory, segment.file_name(number, INDEX_SUFFIX)))
+    with _opened(fs, directory, segment.file_name(number, INDEX_SUFFIX)) as fd:
+        length = index.length(fs.pread(fd, index.HEADER_BYTES, 0))
+        if length != fs.size(fd):
+            raise BadIndex("not as long as it says")
+        return Index(fs.pread(fd, length, 0))
 
 
 def load_filter(fs: FileSystem, directory: int, number: int) -> tuple[Filter, int]:
@@ -225,29 +250,24 @@ def load_filter(fs: FileSystem, directory: int, number: int) -> tuple[Filter, in
 def is_sealed(fs: FileSystem, directory: int, seal: SealAt) -> bool:
     """Whether that seal is still what the segment ends in."""
     try:
-        line = _read(fs, directory, segment.file_name(seal.segment), seal.offset)
-        record.check(line)
+        with _opened(fs, directory, segment.file_name(seal.segment)) as fd:
+            # One byte more than the seal: there must be none.
+            line = fs.pread(fd, seal.length + 1, seal.offset)
+        seq, found = record.number(line)
     except (BadRecord, Lost):
         return False
-    return record.checksum(line) == seal.crc
-
-
-def _read(fs: FileSystem, directory: int, name: str, offset: int = 0) -> bytes:
-    """The file from that byte on. Raises Lost, or the OSError if the file may be all right."""
-    with _opened(fs, directory, name) as fd:
-        return fs.pread(fd, max(0, fs.size(fd) - offset), offset)
+    return found is not None and found.next == seal.next == seq + 1 and record.checksum(line) == seal.crc
 
 
 @contextmanager
 def _opened(fs: FileSystem, directory: int, name: str) -> Iterator[int]:
+    """The file, to be read. Raises Lost, or the OSError if the file may be all right."""
     try:
         fd = fs.open_file(directory, name, writable=False)
         try:
             yield fd
         finally:
             fs.close(fd)
-    except NotAStorage as error:
-        raise Lost(str(error)) from error
     except OSError as error:
         if error.errno in _SHORT_OF:
             raise

@@ -12,10 +12,13 @@ from typing import NamedTuple
 
 import orjson
 
+from duraq import values
 from duraq.errors import StorageDamaged
 from duraq.journal import record
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.opening import write_durably
+from duraq.journal.pieces import only_line
+from duraq.model import is_queue_name
 
 NAME = "ends.jsonl"
 
@@ -48,19 +51,27 @@ def load(file_system: FileSystem, directory: int, *, required: bool) -> Ends:
     try:
         fd = file_system.open_file(directory, NAME, writable=False)
         try:
-            line = file_system.pread(fd, file_system.size(fd), 0)
+            line = only_line(file_system, fd)
         finally:
             file_system.close(fd)
         record.check(line)
         content = orjson.loads(line)
-        return Ends(content["position"], {queue: End(*end) for queue, end in content["queues"].items()})
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        ends = {_name(queue): End(*map(values.number, end)) for queue, end in content["queues"].items()}
+        return Ends(values.number(content["position"]), ends)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageDamaged(
             f"the ends of the queues cannot be read ({error})",
             path=f"journal/{NAME}",
             byte=0,
             hint="the segments were not touched; restore the file, or see duraq repair --dry-run",
         ) from None
+
+
+def _name(queue: str) -> str:
+    # Of a directory, which is made if it is missing.
+    if not is_queue_name(queue):
+        raise ValueError(f"not the name of a queue: {queue!r:.80}")
+    return queue
 
 
 def save(file_system: FileSystem, directory: int, ends: Ends) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from duraq.errors import NotAStorage
-from duraq.journal.filesystem import FILE_MODE
+from duraq.journal.filesystem import FILE_MODE, NotOurs
 
 
 class Descriptor:
@@ -42,7 +41,7 @@ def open_fifo(directory: int, name: str, access: int) -> int:
     about = os.fstat(fd)
     if not stat.S_ISFIFO(about.st_mode) or about.st_nlink > 1 or about.st_uid not in {os.geteuid(), 0}:
         os.close(fd)
-        raise NotAStorage("not a FIFO of ours with a single link", path=name, hint="somebody put it there")
+        raise NotOurs(f"{name}: not a FIFO of ours with a single name; somebody put it there")
     return fd
 
 

@@ -7,6 +7,7 @@ the way (a symbolic link, a FIFO, somebody else's file) is ever followed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -15,12 +16,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from duraq.errors import NotAStorage
-
 DIRECTORY_MODE = 0o700
 # 0600: whoever can open a lock file, even read-only, can hold its lock.
 FILE_MODE = 0o600
+_NOT_A_FILE = "it is no regular file; somebody put it there"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OTHERS, _OTHERS_WRITE, _SPECIAL = 0o077, 0o022, 0o7000
+# What opening a link, a directory, a socket, or what is no directory fails with.
+_OF_ANOTHER_KIND = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}
+
+
+class NotOurs(OSError):
+    """What is there is not to be used: somebody else has put it there, or could have. It was left alone."""
+
+
+class SomethingElse(NotOurs):
+    """It is not even the kind of thing that was to be opened."""
 
 
 class SyncFailed(OSError):
@@ -43,10 +54,16 @@ class FileSystem(Protocol):
     """What the engine may do to a disk. Descriptors are small integers; every call may raise OSError."""
 
     def open_root(self, path: str, *, create: bool = False) -> int:
-        """A descriptor of the directory at ``path``; made first if asked, durably, and its parents too."""
+        """A descriptor of the directory at ``path``; made first if asked, durably, and its parents too.
+
+        Raises NotOurs as ``open_dir`` does.
+        """
 
     def open_dir(self, parent: int, name: str, *, create: bool = False) -> int:
-        """A descriptor of the directory ``name`` in ``parent``; never follows a symbolic link."""
+        """A descriptor of the directory ``name`` in ``parent``; never follows a symbolic link.
+
+        Raises NotOurs if it is none, or if anybody but us and root may write to it.
+        """
 
     def open_file(
         self,
@@ -57,9 +74,10 @@ class FileSystem(Protocol):
         exclusive: bool = False,
         writable: bool = True,
     ) -> int:
-        """A descriptor of the regular file ``name``, ours and without a second link; never follows a link.
+        """A descriptor of the regular file ``name``; never follows a link, never waits.
 
-        ``create`` makes it if it is missing, ``exclusive`` insists on making it.
+        ``create`` makes it if it is missing, ``exclusive`` insists on making it. Raises NotOurs if it is no
+        regular file, or one of another user, or one that has a second name.
         """
 
     def close(self, fd: int) -> None:
@@ -145,15 +163,22 @@ class RealFileSystem:
     def open_root(self, path: str, *, create: bool = False) -> int:
         directory = Path(path)
         # An empty one too: whoever made it may have died before its name was synced.
-        if create and not (directory.is_dir() and any(directory.iterdir())):
+        is_new = create and not (directory.is_dir() and any(directory.iterdir()))
+        if is_new:
             _make_directory(directory)
-        return os.open(path, _OPEN_DIRECTORY)
+        fd = os.open(path, _OPEN_DIRECTORY)
+        about = os.fstat(fd)
+        mode = stat.S_IMODE(about.st_mode)
+        if is_new and about.st_uid == os.geteuid() and mode & (_SPECIAL | _OTHERS_WRITE) == stat.S_IWGRP:
+            # Where the umask is 002, that is how a directory is made for this. /tmp is another matter.
+            os.fchmod(fd, mode & ~stat.S_IWGRP)
+        return self._trusted(fd, "the directory itself")
 
     def open_dir(self, parent: int, name: str, *, create: bool = False) -> int:
         if create:
             with suppress(FileExistsError):
                 os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
-        return os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+        return self._trusted(_opened(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, parent), name)
 
     def open_file(
         self,
@@ -170,16 +195,33 @@ class RealFileSystem:
             flags |= os.O_CREAT | os.O_EXCL
         elif create:
             flags |= os.O_CREAT
-        fd = os.open(name, flags, FILE_MODE, dir_fd=directory)
+        return self._trusted(_opened(name, flags, directory), name, is_file=True, make_private=create)
+
+    def _trusted(self, fd: int, name: str, *, is_file: bool = False, make_private: bool = False) -> int:
+        """The descriptor itself, of what was opened by that name; else closes it and raises NotOurs."""
         about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1 or about.st_uid not in {os.geteuid(), 0}:
+        refused: NotOurs | None = None
+        if is_file and not stat.S_ISREG(about.st_mode):
+            refused = SomethingElse(f"{name}: {_NOT_A_FILE}")
+        elif why := self._distrust(about):
+            refused = NotOurs(f"{name}: {why}")
+        if refused is not None:
             os.close(fd)
-            raise NotAStorage(
-                "not a regular file of ours with a single link",
-                path=name,
-                hint="somebody put it there; look at it",
-            )
+            raise refused
+        if make_private and about.st_mode & _OTHERS and about.st_uid == os.geteuid():
+            # From a backup, say: whoever can open a lock file can hold its lock.
+            os.fchmod(fd, FILE_MODE)
         return fd
+
+    @staticmethod
+    def _distrust(about: os.stat_result) -> str | None:
+        """Why a file or directory is not to be used, if it is not: who else could have a hand in it."""
+        mode = stat.S_IMODE(about.st_mode)
+        if about.st_uid not in {os.geteuid(), 0}:
+            return f"it belongs to user {about.st_uid}, and this is user {os.geteuid()}"
+        if stat.S_ISDIR(about.st_mode):
+            return f"others may write to it (mode {mode:o}); chmod -R go-w" if mode & _OTHERS_WRITE else None
+        return "it has a second name elsewhere; somebody put it there" if about.st_nlink > 1 else None
 
     def start_writing(self, fd: int, offset: int, length: int) -> None:
         # Dirty pages of the range are sent off at once; what is clean may leave the cache, and is not needed.
@@ -221,6 +263,16 @@ class RealFileSystem:
 
     def unlink(self, directory: int, name: str) -> None:
         os.unlink(name, dir_fd=directory)
+
+
+def _opened(name: str, flags: int, directory: int) -> int:
+    try:
+        return os.open(name, flags, FILE_MODE, dir_fd=directory)
+    except OSError as error:
+        if error.errno not in _OF_ANOTHER_KIND:
+            raise
+        what = "it is no directory; somebody put it there" if flags & os.O_DIRECTORY else _NOT_A_FILE
+        raise SomethingElse(f"{name}: {what}") from error
 
 
 @contextmanager

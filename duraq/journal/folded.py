@@ -12,7 +12,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from duraq.entry import LEASED, Entry
+from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
 from duraq.errors import StorageDamaged
 from duraq.journal import checkpoint
 from duraq.journal.checkpoint import Checkpoint, Lost
@@ -25,19 +25,50 @@ from duraq.journal.runs import Runs
 from duraq.journal.segment import Gap, SealAt, Where
 from duraq.journal.segments import Segments
 from duraq.journal.tail import Group
-from duraq.operations import Complete, Drop, Expire, Operation, Remove
+from duraq.model import EntryStatus
+from duraq.operations import (
+    Bury,
+    Complete,
+    Drop,
+    Enqueue,
+    Expire,
+    Extend,
+    Fail,
+    Lease,
+    Operation,
+    Release,
+    Remove,
+    Requeue,
+    Restore,
+)
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 
 log = logging.getLogger("duraq")
 
 _ENDS = frozenset({Complete, Expire, Remove})
+# What an entry in memory must be for a record of it, if that is not plain.
+_WAITING, _HELD, _BURIED = frozenset({READY, SCHEDULED}), frozenset({LEASED}), frozenset({DEAD})
+_STATES: dict[type[Any], frozenset[EntryStatus]] = {
+    Enqueue: frozenset(),
+    Restore: frozenset(),
+    Lease: _WAITING,
+    Expire: _WAITING,
+    **dict.fromkeys((Extend, Complete, Fail, Bury, Release), _HELD),
+    **dict.fromkeys((Requeue, Remove), _BURIED),
+}
 
 
 def fold(state: QueueState, segments: Segments, found: Record, where: Where, position: int = 0) -> None:
-    """Fold one record that was read. Raises Gap if it speaks of an entry that is not there."""
+    """Fold one record that was read. Raises Gap if the entry that it speaks of is not there, or not so."""
     operation, seq, at = found
     assert not isinstance(operation, Seal)
+    states = _STATES.get(type(operation))
+    if states is not None:
+        entry = state.entries.get(operation.id)  # type: ignore[union-attr] # those in the table have one
+        if entry is not None and entry.status not in states:
+            why = f"record {seq}: {operation.op} of entry {entry.id}, which is {entry.status}"
+            raise Gap(why, path=state.name)
     try:
         state.apply(operation, seq, at, where, position)
     except KeyError as error:

@@ -16,9 +16,13 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
+
+from duraq.model import is_queue_name
 
 MAGIC = b"DQf1"
 _HEAD = struct.Struct("<4sIQQII")
@@ -61,14 +65,9 @@ class Frame(NamedTuple):
 
     def parts(self) -> Iterator[Part]:
         """What the frame wants written, in order."""
-        at, body = 0, self.body
-        while at < len(body):
-            name_length, segment, offset, lines_length = _PART.unpack_from(body, at)
-            at += _PART.size
-            name = body[at : at + name_length].decode("ascii")
-            at += name_length
-            yield Part(name, segment, offset, body[at : at + lines_length])
-            at += lines_length
+        body = self.body
+        for name, segment, offset, begin, end in _places(body, 0, len(body)):
+            yield Part(name.decode("ascii"), segment, offset, body[begin:end])
 
 
 def encode(
@@ -87,8 +86,32 @@ def encode(
     return b"".join((head, _CRC.pack(crc), body)), crc
 
 
+def _places(buffer: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int, int, int]]:
+    """The parts between: queue, segment, offset, and from where to where its lines stand.
+
+    Raises ValueError for what no writer of ours makes.
+    """
+    while at < end:
+        if end - at < _PART.size:
+            raise ValueError("half of a part")
+        name_length, segment, offset, lines_length = _PART.unpack_from(buffer, at)
+        at += _PART.size
+        begin = at + name_length
+        name = buffer[at:begin]
+        at = begin + lines_length
+        if at > end or not _is_queue(name):
+            raise ValueError("not a part of ours")
+        yield name, segment, offset, begin, at
+
+
+@lru_cache(256)
+def _is_queue(name: bytes) -> bool:
+    # The lines go into a directory of that name.
+    return name.isascii() and is_queue_name(name.decode("ascii"))
+
+
 def decode(buffer: bytes, start: int = 0) -> Frame | None:
-    """The frame that begins at ``start``, or None if no whole, undamaged frame does."""
+    """The frame that begins at ``start``, or None if no whole, undamaged frame of ours does."""
     if len(buffer) - start < HEAD_LENGTH:
         return None
     magic, epoch, position, synced, previous, length = _HEAD.unpack_from(buffer, start)
@@ -98,6 +121,10 @@ def decode(buffer: bytes, start: int = 0) -> Frame | None:
     (crc,) = _CRC.unpack_from(buffer, start + _HEAD.size)
     body = buffer[start + HEAD_LENGTH : start + HEAD_LENGTH + length]
     if crc32(body, crc32(memoryview(buffer)[start : start + _HEAD.size])) != crc:
+        return None
+    try:
+        deque(_places(body, 0, length), maxlen=0)
+    except ValueError:
         return None
     return Frame(epoch, position, synced, previous, crc, HEAD_LENGTH + length, body)
 
@@ -154,15 +181,15 @@ def touched(buffer: bytes, start: int, epoch: int, position: int, last: int) -> 
         body = view[at + HEAD_LENGTH : at + HEAD_LENGTH + length]
         if crc32(body, crc32(view[at : at + _HEAD.size])) != found_crc:
             break
+        end = at + HEAD_LENGTH + length
+        try:
+            places = list(_places(buffer, at + HEAD_LENGTH, end))
+        except ValueError:
+            break
+        for name, segment, offset, begin, behind in places:
+            ends[name, segment] = offset + behind - begin
         chain = found_crc
         position += HEAD_LENGTH + length
-        at += HEAD_LENGTH
-        end = at + length
-        while at + _PART.size <= end:
-            name_length, segment, offset, lines_length = _PART.unpack_from(buffer, at)
-            at += _PART.size
-            ends[buffer[at : at + name_length], segment] = offset + lines_length
-            at += name_length + lines_length
         at = end
         if chain == last:
             break

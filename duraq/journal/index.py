@@ -179,6 +179,14 @@ def _numbers(kind: str, numbers: Sequence[int]) -> bytes:
     return Struct(f"={len(numbers)}{kind}").pack(*numbers)
 
 
+def length(head: bytes) -> int:
+    """How long the index of this header is. Raises BadIndex if it is none."""
+    if len(head) < HEADER_BYTES or _HEADER.unpack_from(head)[0] != _MAGIC:
+        raise BadIndex("not an index")
+    _, _, rows, _, due, expiring, states, bits, _, _ = _HEADER.unpack_from(head)
+    return int(HEADER_BYTES + bits + rows * (_ROW.size + 8) + (due + expiring) * 16 + states)
+
+
 def filter_size(head: bytes) -> int:
     """How long the filter is behind this header. Raises BadIndex if it is none."""
     if len(head) < HEADER_BYTES or _HEADER.unpack_from(head)[0] != _MAGIC:
@@ -198,20 +206,15 @@ class Index:
     """An index, read. Raises BadIndex if the bytes are not a whole one."""
 
     def __init__(self, content: bytes) -> None:
-        if len(content) < _HEADER.size:
-            raise BadIndex("shorter than a header")
-        magic, *counts, check = _HEADER.unpack_from(content)
-        self.segment, self.rows, self.waiting, due, expiring, states, bits, _ = counts
+        if len(content) != length(content[:HEADER_BYTES]):
+            raise BadIndex("not as long as it says")
+        _, *counts, check = _HEADER.unpack_from(content)
+        self.segment, self.rows, self.waiting, due, expiring, _, bits, _ = counts
         self.crc = check
         self._table = _HEADER.size + bits
-        size = self._table + self.rows * (_ROW.size + 8) + (due + expiring) * 16 + states
         head = _HEADER.pack(_MAGIC, *counts, 0)
-        if (
-            magic != _MAGIC
-            or len(content) != size
-            or crc32(memoryview(content)[_HEADER.size :], crc32(head)) != check
-        ):
-            raise BadIndex("not an index, or a damaged one")
+        if crc32(memoryview(content)[_HEADER.size :], crc32(head)) != check:
+            raise BadIndex("the checksum is wrong")
         self._content = content
         self.length = len(content)
         view = memoryview(content)

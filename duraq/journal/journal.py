@@ -192,7 +192,7 @@ class Journal:
         in that one, and what it writes there must never be followed by the frame that was left over.
         """
         fd = self.files[epoch & 1]
-        content = self._fs.pread(fd, self._fs.size(fd), 0)
+        content = _content(self._fs, fd, self.header(epoch))
         if frame.any_of(content, HEADER_BYTES, epoch):
             for at in range(HEADER_BYTES, len(content), len(_ZEROS)):
                 self._fs.pwrite(fd, _ZEROS[: len(content) - at], at)
@@ -234,7 +234,7 @@ class Journal:
         Only heads are read, not checked: all but the last few frames are long durable.
         """
         header = self.header(epoch)
-        content = self._fs.pread(self.files[epoch & 1], HEADER_BYTES + header.capacity, 0)
+        content = _content(self._fs, self.files[epoch & 1], header)
         return frame.touched(content, HEADER_BYTES, epoch, header.base, self._last(epoch))
 
     def _last(self, epoch: int) -> int:
@@ -278,9 +278,14 @@ def _chain(now: Standing) -> int:
     return now.chain if now.start < now.end else 0
 
 
+def _content(file_system: FileSystem, fd: int, header: Header) -> bytes:
+    """The bytes of a journal file: as many as its header says, and as there are."""
+    return file_system.pread(fd, min(HEADER_BYTES + header.capacity, file_system.size(fd)), 0)
+
+
 def scan(file_system: FileSystem, fd: int, header: Header) -> tuple[list[Frame], bytes]:
     """The whole frames of a journal file in order, and the file's bytes."""
-    content = file_system.pread(fd, HEADER_BYTES + header.capacity, 0)
+    content = _content(file_system, fd, header)
     frames: list[Frame] = []
     position, chain = header.base, None
     while True:

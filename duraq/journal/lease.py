@@ -31,10 +31,10 @@ from duraq.errors import StorageClosed, StorageError, StorageForked
 from duraq.journal import forks
 from duraq.journal.fifo import Descriptor, make_fifo, open_fifo, unlink_if_there
 from duraq.journal.filesystem import RealFileSystem
+from duraq.model import WORKER
 from duraq.times import rfc3339
 
-_WORKER = re.compile(r"[1-9]\d*-[0-9a-f]{8}")
-_FILE = re.compile(rf"(?P<worker>{_WORKER.pattern})\.(?P<kind>new|json|fifo)")
+_FILE = re.compile(rf"(?P<worker>{WORKER.pattern})\.(?P<kind>new|json|fifo)")
 _ARGV_LIMIT = 1024
 _files = RealFileSystem()
 
@@ -167,7 +167,7 @@ class WorkerPresence:
             self._held, self._worker = (lock, alive), worker
 
     def _begin_watch(self, worker: str) -> Watch | None:
-        if not _WORKER.fullmatch(worker):
+        if not WORKER.fullmatch(worker):
             raise ValueError(f"{worker!r} is not a worker's id")
         here = self._here()
         try:
@@ -250,7 +250,7 @@ def _description(clock: Clock) -> bytes:
         "pid": os.getpid(),
         "boot_id": clock.boot_id,
         "start_time": int(stat[22 - 3]),  # clock ticks since boot; the third field is the first one here
-        "host": os.uname().nodename,
+        "host": os.fsencode(os.uname().nodename).decode("utf-8", "backslashreplace"),
         "argv": _argv((proc / "cmdline").read_bytes()),
         "unit": _unit((proc / "cgroup").read_text("utf-8", "backslashreplace")),
         "opened_at": rfc3339(clock.now()),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from duraq.errors import StorageDamaged
-from duraq.journal import record, segment
-from duraq.journal.filesystem import FileSystem
+from duraq.journal import pieces, record, segment
+from duraq.journal.filesystem import FileSystem, content
+from duraq.journal.pieces import LineTooLong
 from duraq.journal.record import BadRecord, Record, Seal
 
 
@@ -46,20 +48,31 @@ class Lines:
     def segments(self) -> list[int]:
         return segment.numbers(self._fs, self._directory)
 
-    def read(self, number: int, offset: int = 0) -> bytes:
-        """The segment's bytes from there on. Raises FileNotFoundError."""
+    def blocks(self, number: int, offset: int = 0) -> Iterator[bytes]:
+        """The segment's whole lines from there on, many at once. Raises FileNotFoundError, StorageDamaged."""
         fd = self._fs.open_file(self._directory, segment.file_name(number), writable=False)
         try:
-            return self._fs.pread(fd, max(0, self._fs.size(fd) - offset), offset)
+            yield from pieces.lines(self._fs, fd, offset, self._fs.size(fd))
+        except LineTooLong as error:
+            path = self.path(self.queue, number)
+            raise StorageDamaged(str(error), path=path, byte=error.offset) from None
         finally:
             self._fs.close(fd)
 
-    def _read_if_there(self, number: int) -> bytes:
-        # It may have been dropped since it was listed.
-        try:
-            return self.read(number)
-        except FileNotFoundError:
-            return b""
+    def read(self, number: int, offset: int = 0, first: int = 1) -> Iterator[Line]:
+        """The same line by line, the first of them being that one."""
+        for block in self.blocks(number, offset):
+            at = 0
+            while at < len(block):
+                end = block.find(b"\n", at) + 1
+                yield Line(number, first, offset + at, block[at:end])
+                first += 1
+                at = end
+            offset += len(block)
+
+    def content(self, number: int) -> bytes:
+        """All that there is of a segment, be it lines or not. Raises FileNotFoundError."""
+        return content(self._fs, self._directory, segment.file_name(number))
 
     def last(self, count: int) -> list[tuple[Line, Record]]:
         """The newest records, oldest first, as far as there are so many. Raises StorageDamaged."""
@@ -69,7 +82,9 @@ class Lines:
             if missing <= 0:
                 break
             # One more, for a sealed segment ends in its seal.
-            newest = deque(split(self._read_if_there(number), number), missing + 1)
+            newest: deque[Line] = deque(maxlen=missing + 1)
+            with suppress(FileNotFoundError):  # dropped since it was listed
+                newest.extend(self.read(number))
             records = [(line, self.decode(line)) for line in newest]
             found[:0] = [each for each in records if not isinstance(each[1].operation, Seal)][-missing:]
         return found
@@ -87,31 +102,27 @@ class Lines:
         """Every undamaged record that concerns the entry, oldest first."""
         mention = f'"id":"{entry_id}"'.encode()
         for number in self.segments():
-            data = self._read_if_there(number)
-            line, counted = 1, 0
-            at = data.find(mention)
+            # Dropped since it was listed; or what comes is no line, and nothing behind it can be found.
+            with suppress(FileNotFoundError, StorageDamaged):
+                for line in self._mentioning(number, mention):
+                    # A payload may say the same words.
+                    found = _decoded(line.text)
+                    if found is not None and getattr(found.operation, "id", None) == entry_id:
+                        yield line, found
+
+    def _mentioning(self, number: int, mention: bytes) -> Iterator[Line]:
+        offset, line = 0, 1
+        for block in self.blocks(number):
+            counted, at = 0, block.find(mention)
             while at >= 0:
-                start = data.rfind(b"\n", 0, at) + 1
-                end = data.find(b"\n", at) + 1
-                if not end:
-                    break
-                line += data.count(b"\n", counted, start)
+                start = block.rfind(b"\n", 0, at) + 1
+                end = block.find(b"\n", at) + 1
+                line += block.count(b"\n", counted, start)
                 counted = start
-                text = data[start:end]
-                # A payload may say the same words.
-                found = _decoded(text)
-                if found is not None and getattr(found.operation, "id", None) == entry_id:
-                    yield Line(number, line, start, text), found
-                at = data.find(mention, end)
-
-
-def split(data: bytes, number: int, offset: int = 0, first: int = 1) -> Iterator[Line]:
-    """The whole lines of a segment's bytes, which begin at that offset with that line."""
-    at = 0
-    while (newline := data.find(b"\n", at)) >= 0:
-        yield Line(number, first, offset + at, data[at : newline + 1])
-        first += 1
-        at = newline + 1
+                yield Line(number, line, offset + start, block[start:end])
+                at = block.find(mention, end)
+            line += block.count(b"\n", counted)
+            offset += len(block)
 
 
 def _decoded(text: bytes) -> Record | None:
@@ -138,26 +149,23 @@ class Follower:
         at the next call, StorageDamaged is raised.
         """
         while True:
-            try:
-                data = self._lines.read(self._segment, self._offset)
-            except FileNotFoundError:
-                if not self._go_on():
-                    return
-                continue
             sealed = False
-            for line in split(data, self._segment, self._offset, self._number):
-                try:
-                    found = self._lines.decode(line)
-                except StorageDamaged:
-                    if self._doubted == line.offset:
-                        raise
-                    self._doubted = line.offset
-                    return
-                self._offset = line.offset + len(line.text)
-                self._number = line.number + 1
-                sealed = isinstance(found.operation, Seal)
-                if not sealed:
-                    yield line, found
+            try:
+                for line in self._lines.read(self._segment, self._offset, self._number):
+                    try:
+                        found = self._lines.decode(line)
+                    except StorageDamaged:
+                        if self._doubted == line.offset:
+                            raise
+                        self._doubted = line.offset
+                        return
+                    self._offset = line.offset + len(line.text)
+                    self._number = line.number + 1
+                    sealed = isinstance(found.operation, Seal)
+                    if not sealed:
+                        yield line, found
+            except FileNotFoundError:
+                sealed = True  # it was dropped
             if not (sealed and self._go_on()):
                 return
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import stat
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from duraq import values
 from duraq.errors import NotAStorage, UnsupportedVersion
 from duraq.journal import journal
-from duraq.journal.filesystem import FileSystem, SyncFailed
+from duraq.journal.filesystem import FileSystem, SomethingElse, SyncFailed
 from duraq.model import is_queue_name
+
+log = logging.getLogger("duraq")
 
 FORMAT = 1
 MARKER = "duraq.json"
@@ -90,15 +97,33 @@ def check_marker(fs: FileSystem, root: int, path: str) -> dict[str, Any]:
     try:
         marker: dict[str, Any] = orjson.loads(content)
         version = marker["format"]
-    except (ValueError, KeyError, TypeError):
+        if type(version) is not int or version > FORMAT:
+            raise UnsupportedVersion(
+                f"the storage has format {version!r:.40}; this version knows up to {FORMAT}",
+                path=path,
+                hint="upgrade duraq; nothing was touched",
+            )
+        _check_history(marker.get("history", NO_HISTORY))
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise NotAStorage("duraq.json is not DuraQ's", path=f"{path}/{MARKER}") from None
-    if not isinstance(version, int) or version > FORMAT:
-        raise UnsupportedVersion(
-            f"the storage has format {version!r}; this version knows up to {FORMAT}",
-            path=path,
-            hint="upgrade duraq; nothing was touched",
-        )
     return marker
+
+
+def _check_history(history: History) -> None:
+    ((unit, amount),) = history.items()
+    if unit not in {"seconds", "bytes"}:
+        raise ValueError(f"no unit of a history: {unit!r:.40}")
+    values.number(amount)
+
+
+def warn_if_exposed(path: str) -> None:
+    """Say so in the log if anybody may rename or replace a directory that leads to this one."""
+    with suppress(OSError):
+        for parent in Path(path).resolve().parents:
+            mode = parent.stat().st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                log.warning("%s: anybody may put another directory in its place: see %s", path, parent)
+                return
 
 
 def queue_names(fs: FileSystem, root: int) -> list[str]:
@@ -109,7 +134,7 @@ def queue_names(fs: FileSystem, root: int) -> list[str]:
             continue
         try:
             home = fs.open_dir(root, name)
-        except NotADirectoryError:
+        except SomethingElse:
             continue
         try:
             if fs.exists(home, "segments"):

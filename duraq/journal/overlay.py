@@ -119,7 +119,7 @@ class Overlay:
         return len(data)
 
     def truncate(self, fd: int, length: int, /) -> None:
-        content = self._own(fd)
+        content = self._own(fd, length)
         del content[length:]
         content.extend(bytes(length - len(content)))
 
@@ -131,12 +131,14 @@ class Overlay:
         assert at.below is not None
         return self._below.size(at.below)
 
-    def _own(self, fd: int) -> bytearray:
+    def _own(self, fd: int, most: int | None = None) -> bytearray:
+        """What is changed; no more of it is read than that many bytes."""
         at = self._open[fd]
         content = self._content.get(at.path)
         if content is None:
             assert at.below is not None
-            content = bytearray(self._below.pread(at.below, self._below.size(at.below), 0))
+            size = self._below.size(at.below)
+            content = bytearray(self._below.pread(at.below, size if most is None else min(size, most), 0))
             self._content[at.path] = content
         return content
 

@@ -17,7 +17,7 @@ from zlib import crc32
 
 import orjson
 
-from duraq import snapshot
+from duraq import snapshot, values
 from duraq.clock import from_datetime, to_datetime
 from duraq.ledger import Ledger
 from duraq.model import Cause, Pause
@@ -50,7 +50,9 @@ assert SUFFIX_LENGTH == 19  # FORMAT.md, "The record"
 _DATA = b',"data":'
 _NUMBER = re.compile(rb'\{"op":"([a-z]+)","seq":(\d+),')
 _PLAIN_ENQUEUE = re.compile(
-    rb'\{"op":"enqueue","seq":(\d+),"at":"([^"]+)","id":"([^"]+)","priority":(-?\d+),"data":'
+    # Numbers of so few digits, and ids such as these, are always in range.
+    rb'\{"op":"enqueue","seq":(\d{1,18}),"at":"([^"]+)","id":"([A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127})"'
+    rb',"priority":(-?\d{1,9}),"data":'
 )
 
 
@@ -193,11 +195,15 @@ def decode(line: bytes) -> Record:
     try:
         fields = orjson.loads(line)
         make = _DECODE.get(fields["op"], _unknown)
-        return Record(make(fields), fields["seq"], microseconds(fields["at"]))
+        return Record(make(fields), values.number(fields["seq"]), microseconds(fields["at"]))
     except UnknownRecord:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadRecord(f"the checksum is right but the record is not ours: {error!r}") from None
+        raise _foreign(error) from None
+
+
+def _foreign(error: Exception) -> BadRecord:
+    return BadRecord(f"the checksum is right but the record is not ours: {error!r}")
 
 
 def enqueued(line: bytes) -> Record:
@@ -210,8 +216,10 @@ def enqueued(line: bytes) -> Record:
         return decode(line)
     check(line)
     seq, at, entry_id, priority = found.groups()
-    operation = Enqueue(entry_id.decode(), b"", int(priority))
-    return Record(operation, int(seq), microseconds(at.decode()))
+    try:
+        return Record(Enqueue(entry_id.decode(), b"", int(priority)), int(seq), microseconds(at.decode()))
+    except ValueError as error:
+        raise _foreign(error) from None
 
 
 def number(line: bytes) -> tuple[int, Seal | None]:
@@ -262,49 +270,66 @@ def _dropped(fields: dict[str, Any]) -> Drop:
     found = fields["pause"]
     pause = None
     if found is not None:
-        pause = Pause(to_datetime(microseconds(found["at"])), found["who"], found["reason"])
+        at = to_datetime(microseconds(found["at"]))
+        pause = Pause(at, values.text(found["who"]), values.text(found["reason"]))
     ledger = Ledger.of(fields["ledger"]) if "ledger" in fields else None
-    return Drop(fields["first"], fields["bytes"], fields["tokens"], pause, ledger)
+    return Drop(
+        values.number(fields["first"]),
+        values.number(fields["bytes"]),
+        values.number(fields["tokens"]),
+        pause,
+        ledger,
+    )
 
 
 _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
     "enqueue": lambda f: Enqueue(
-        f["id"],
+        values.entry_id(f["id"]),
         b"",
-        f["priority"],
+        values.priority(f["priority"]),
         _moment(f, "ready_at"),
         _moment(f, "expires_at"),
-        key=f.get("key"),
-        headers=f.get("headers"),
+        key=values.maybe_text(f.get("key")),
+        headers=values.headers(f.get("headers")),
     ),
     "lease": lambda f: Lease(
-        f["id"],
-        f["token"],
-        f["attempt"],
-        f["worker"],
-        f["deadline"],
-        f["boot"],
+        values.entry_id(f["id"]),
+        values.number(f["token"]),
+        values.number(f["attempt"]),
+        values.worker(f["worker"]),
+        values.number(f["deadline"]),
+        values.text(f["boot"]),
         microseconds(f["deadline_at"]),
     ),
-    "extend": lambda f: Extend(f["id"], f["token"], f["deadline"], f["boot"], microseconds(f["deadline_at"])),
-    "complete": lambda f: Complete(f["id"], f["token"]),
+    "extend": lambda f: Extend(
+        values.entry_id(f["id"]),
+        values.number(f["token"]),
+        values.number(f["deadline"]),
+        values.text(f["boot"]),
+        microseconds(f["deadline_at"]),
+    ),
+    "complete": lambda f: Complete(values.entry_id(f["id"]), values.number(f["token"])),
     "fail": lambda f: Fail(
-        f["id"],
-        f["token"],
+        values.entry_id(f["id"]),
+        values.number(f["token"]),
         Cause(f["cause"]),
         restore_error(f["error"]),
         microseconds(f["ready_at"]),
     ),
-    "dead": lambda f: Bury(f["id"], f["token"], Cause(f["cause"]), restore_error(f["error"])),
-    "release": lambda f: Release(f["id"], f["token"], _moment(f, "ready_at")),
-    "expire": lambda f: Expire(f["id"]),
-    "requeue": lambda f: Requeue(f["id"], f["keep_attempts"], f.get("act", "")),
-    "remove": lambda f: Remove(f["id"]),
+    "dead": lambda f: Bury(
+        values.entry_id(f["id"]), values.number(f["token"]), Cause(f["cause"]), restore_error(f["error"])
+    ),
+    "release": lambda f: Release(values.entry_id(f["id"]), values.number(f["token"]), _moment(f, "ready_at")),
+    "expire": lambda f: Expire(values.entry_id(f["id"])),
+    "requeue": lambda f: Requeue(
+        values.entry_id(f["id"]), values.flag(f["keep_attempts"]), values.text(f.get("act", ""))
+    ),
+    "remove": lambda f: Remove(values.entry_id(f["id"])),
     "keep": _keep,
     "restore": _restore,
     "drop": _dropped,
-    "pause": lambda f: PauseQueue(f["who"], f["reason"]),
-    "resume": lambda f: ResumeQueue(f["who"]),
-    "repair": lambda f: Repair(f["aside"]),
-    "seal": lambda f: Seal(f["next"]),
+    "pause": lambda f: PauseQueue(values.text(f["who"]), values.text(f["reason"])),
+    "resume": lambda f: ResumeQueue(values.text(f["who"])),
+    "repair": lambda f: Repair(values.text(f["aside"])),
+    "seal": lambda f: Seal(values.number(f["next"])),
 }

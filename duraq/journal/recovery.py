@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from duraq.errors import StorageDamaged
-from duraq.journal import frame, journal, record, refusal, segment
+from duraq.journal import frame, journal, pieces, record, refusal, segment
 from duraq.journal.control import Standing
 from duraq.journal.ends import End
 from duraq.journal.filesystem import FileSystem
@@ -327,7 +327,10 @@ class Replay:
             copy = self._fs.open_file(quarantine, name, create=True)
             try:
                 self._fs.truncate(copy, 0)
-                self._fs.pwrite(copy, self._fs.pread(fd, length, end), 0)
+                at = 0
+                for piece in pieces.pieces(self._fs, fd, end, end + length):
+                    self._fs.pwrite(copy, piece, at)
+                    at += len(piece)
             finally:
                 self._fs.close(copy)
         finally:

@@ -87,7 +87,7 @@ class Plan:
         return lines[:at] + longer + lines[end:]
 
     def _content(self, number: int, following: int | None, aside: str) -> bytes:
-        data = self._survey.lines.read(number)
+        data = self._survey.lines.content(number)
         pieces = []
         for each in self._survey.segment(number, following):
             if isinstance(each, Stretch):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Self
 
+from duraq import values
 from duraq.entry import DEAD, READY, SCHEDULED
 from duraq.journal.index import Index
 from duraq.model import EntryStatus
@@ -51,25 +52,29 @@ class Run:
     def __init__(self, image: dict[str, Any]) -> None:
         """From what ``image`` gave. Raises KeyError, TypeError or ValueError if it is not that."""
         self._image: dict[str, Any] | None = image
-        self.segment: int = image["segment"]
-        self.crc: int = image["crc"]
+        number = values.number
+        self.segment = number(image["segment"])
+        self.crc = number(image["crc"])
         # How many rows are left: those that had no time to wait for, those that have or had, dead letters.
-        self.plain: int = image["plain"]
-        self.timed: int = image["timed"]
-        self.dead: int = image["dead"]
-        self._taken = int(image["taken"], 16)  # a bit for each row, the first one's the lowest
-        self.bytes: int = image["bytes"]  # of the records of the rows that are left
-        self.lowest: int = image["lowest"]  # nothing in it was enqueued before this
-        self.oldest: int = image["oldest"]  # and no record of it lies in a segment before this
+        self.plain = number(image["plain"])
+        self.timed = number(image["timed"])
+        self.dead = number(image["dead"])
+        self._taken = int(values.text(image["taken"]), 16)  # a bit for each row, the first one's the lowest
+        self.bytes = number(image["bytes"])  # of the records of the rows that are left
+        self.lowest = number(image["lowest"])  # nothing in it was enqueued before this
+        self.oldest = number(image["oldest"])  # and no record of it lies in a segment before this
         # No id comes before the first or behind the second. Ids that we make, and many others, rise with
         # time, so that this tells most runs from the one that an id is in.
-        self._ids: tuple[str, str] = tuple(image["ids"])
+        first, last = image["ids"]
+        self._ids = values.text(first), values.text(last)
         # What these say may be too early, never too late: the row may have been taken.
-        self.next_due: int | None = image["due"]
-        self.expires: int | None = image["expires"]
-        self.head_key: Key | None = tuple(image["first"]) if self.plain else None
-        self._kept_due: int | None = image["due"]
-        self._kept_first: Key | None = image["first"]
+        self.next_due = values.maybe_number(image["due"])
+        self.expires = values.maybe_number(image["expires"])
+        self._kept_due = self.next_due
+        self._kept_first = None if image["first"] is None else _key(*image["first"])
+        self.head_key = self._kept_first if self.plain else None
+        if self.plain and self.head_key is None:
+            raise ValueError("it does not say what comes first")
         # As of now, with those whose time has come among the ready ones.
         self.ready, self.scheduled = self.plain, self.timed
         self.marks: bytearray | None = None
@@ -77,6 +82,10 @@ class Run:
         self._due_at = 0  # how far in the index's due table the time has come
         self._due_from = 0  # before this all rows of that table are taken
         self._expiring_from = 0  # the same for the expiring ones
+
+    def fits(self, index: Index) -> bool:
+        """Whether this can be what is left of that index, as long as its rows have no marks."""
+        return index.rows == self.left + self._taken.bit_count() and not self._taken >> index.rows
 
     @classmethod
     def whole(cls, index: Index, ids: tuple[str, str]) -> Self:
@@ -255,3 +264,7 @@ class Run:
         self._kept_due = due.times[self._due_from] if self._due_from < len(due) else None
         left = [row for row in (self.marks.find(WAITS), self.marks.find(IS_READY)) if row >= 0]
         self._kept_first = index.key(min(left)) if left else None
+
+
+def _key(minus_priority: Any, order: Any) -> Key:
+    return -values.priority(-minus_priority), values.number(order)

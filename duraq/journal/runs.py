@@ -110,6 +110,8 @@ class Runs:
                 raise self._another(run)
             self._keep(index)
         if run.marks is None:
+            if not run.fits(index):
+                raise self._another(run)
             before = run.head_key
             run.activate(index)
             self._note_head(run, before)

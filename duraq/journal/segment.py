@@ -10,13 +10,14 @@ A segment is named after its first sequence number. ``duraq.journal.segments`` r
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from duraq.errors import NotAStorage, StorageDamaged
-from duraq.journal import record
-from duraq.journal.filesystem import FileSystem
+from duraq.errors import StorageDamaged
+from duraq.journal import pieces, record
+from duraq.journal.filesystem import FileSystem, NotOurs
+from duraq.journal.pieces import LineTooLong
 from duraq.journal.record import BadRecord, Record
 
 SUFFIX = ".jsonl"
@@ -115,7 +116,7 @@ def bytes_on_disk(file_system: FileSystem, root: int, queue: str) -> int:
 def _length(file_system: FileSystem, directory: int, name: str) -> int:
     try:
         fd = file_system.open_file(directory, name, writable=False)
-    except (FileNotFoundError, NotAStorage):
+    except (FileNotFoundError, NotOurs):
         return 0  # removed meanwhile, or none of ours
     try:
         return file_system.size(fd)
@@ -148,24 +149,13 @@ def last_drop(
         except FileNotFoundError:
             continue  # dropped, and removed since it was listed
         try:
-            data = file_system.pread(fd, file_system.size(fd), 0)
+            for at in pieces.starts_from_the_end(file_system, fd, DROP):
+                try:
+                    length = pieces.line_length(file_system, fd, at, file_system.size(fd))
+                    if length:  # else it is in the making
+                        return record.decode(file_system.pread(fd, length, at)), (segment, at, length)
+                except (BadRecord, LineTooLong) as error:
+                    raise StorageDamaged(str(error), path=path(segment), byte=at, hint=REFUSED) from None
         finally:
             file_system.close(fd)
-        for at in _line_starts(data, DROP):
-            line = data[at : data.find(b"\n", at) + 1]
-            if not line:
-                continue  # in the making
-            try:
-                return record.decode(line), (segment, at, len(line))
-            except BadRecord as error:
-                raise StorageDamaged(str(error), path=path(segment), byte=at, hint=REFUSED) from None
     return None
-
-
-def _line_starts(data: bytes, prefix: bytes) -> Iterator[int]:
-    """Where lines begin that start so, the last one first."""
-    at = len(data)
-    while (at := data.rfind(b"\n" + prefix, 0, at)) >= 0:
-        yield at + 1
-    if data.startswith(prefix):
-        yield 0

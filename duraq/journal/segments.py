@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 from duraq.errors import StorageDamaged
-from duraq.journal import record
+from duraq.journal import pieces, record
 from duraq.journal.filesystem import FileSystem
+from duraq.journal.pieces import LineTooLong
 from duraq.journal.record import BadRecord, Record, Seal
 from duraq.journal.segment import REFUSED, Files, Gap, SealAt, Where, file_name, last_drop, numbers, seal_at
 from duraq.journal.tail import Group, Tail
@@ -117,9 +118,11 @@ class Segments:
                 fd = self._files.get(self.segment)
             except FileNotFoundError:
                 raise self._missing(self.segment) from None  # dropped, and removed since we were here
-            length = self._fs.size(fd) - self.size
-            if length > 0:
-                yield from self._read(self._fs.pread(fd, length, self.size))
+            end = self._fs.size(fd)
+            yield from self._read(fd, end)
+            if self.seal is None and self.size < end and self._writable:
+                # For a reader it is a line in the making; whoever holds the lock sees none.
+                raise self._damaged("the last line has no end")
         # A reader may have come between the seal and what was written behind it.
         if self.seal is None and self._writable:
             self._check_end()
@@ -138,7 +141,16 @@ class Segments:
             if self._length(number):
                 raise self._damaged(f"the segment ends without a seal, though segment {number} follows")
 
-    def _read(self, data: bytes) -> Iterator[tuple[Record, Where]]:
+    def _read(self, fd: int, end: int) -> Iterator[tuple[Record, Where]]:
+        try:
+            for data in pieces.lines(self._fs, fd, self.size, end):
+                yield from self._decoded(data)
+                if self.seal is not None:
+                    return
+        except LineTooLong as error:
+            raise self._damaged(str(error)) from None
+
+    def _decoded(self, data: bytes) -> Iterator[tuple[Record, Where]]:
         at = 0
         while (newline := data.find(b"\n", at)) >= 0:
             line = data[at : newline + 1]
@@ -148,6 +160,9 @@ class Segments:
                 raise self._damaged(str(error)) from None
             if found.seq != self.next_seq:
                 raise self._damaged(f"record {self.next_seq} was due here, this is record {found.seq}")
+            if isinstance(found.operation, Seal) and found.operation.next != found.seq + 1:
+                # An earlier one would be read again and again.
+                raise self._damaged(f"the seal names {found.operation.next}, not {found.seq + 1}")
             where = (self.segment, self.size, len(line))
             self.next_seq += 1
             self.size += len(line)
@@ -157,15 +172,13 @@ class Segments:
                 self.seal = seal_at(where, line, found.operation.next)
                 return
             yield found, where
-        if at < len(data) and self._writable:
-            # For a reader it is a line in the making; whoever holds the lock sees none.
-            raise self._damaged("the last line has no end")
 
     def _missing(self, segment: int) -> Gap:
         return Gap("the segment is missing", path=self._path(segment), hint=REFUSED)
 
     def _damaged(self, why: str) -> StorageDamaged:
-        line = self._fs.pread(self._files.get(self.segment), self.size, 0).count(b"\n") + 1
+        before = pieces.pieces(self._fs, self._files.get(self.segment), 0, self.size)
+        line = sum(piece.count(b"\n") for piece in before) + 1
         return StorageDamaged(
             why,
             path=self._path(self.segment),

@@ -107,17 +107,17 @@ class Survey:
     def needed(self) -> list[int]:
         """The segments to be read that are there; not what somebody made who died before he wrote a seal."""
         found = [number for number in self.numbers if number >= self.first]
-        while len(found) > 1 and not self.lines.read(found[-1]) and not self._is_sealed(found[-2]):
+        while len(found) > 1 and not self.lines.content(found[-1]) and not self._is_sealed(found[-2]):
             del found[-1]
         return found
 
     def _is_sealed(self, number: int) -> bool:
-        data = self.lines.read(number)
+        data = self.lines.content(number)
         return b'{"op":"seal",' in data[data.rfind(b"\n", 0, -1) + 1 :]
 
     def segment(self, number: int, following: int | None) -> Iterator[Found | Stretch]:
         """One segment: its records, and what is between them. ``following``: the next segment's number."""
-        data = self.lines.read(number)
+        data = self.lines.content(number)
         pieces = list(_pieces(data, f"{self.lines.path(self.lines.queue, number)}"))
         chosen = _chain(pieces, number, following)
         due, between = number, list[Piece]()
@@ -150,7 +150,7 @@ class Survey:
 
     def _newest_drop(self) -> Found | None:
         for number in reversed(self.numbers):
-            data = self.lines.read(number)
+            data = self.lines.content(number)
             at = len(data)
             while at > 0:
                 at = data.rfind(DROP, 0, at)

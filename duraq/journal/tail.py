@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, repeat
 
-from duraq.journal import record
+from duraq.journal import pieces, record
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.frame import Share
+from duraq.journal.pieces import LineTooLong
 from duraq.journal.record import BadRecord, Seal
 from duraq.journal.segment import Files, SealAt, Where, seal_at
 from duraq.operations import Operation
-
-_LAST = 4096  # bytes that the last line is looked for in first
 
 
 class Group:
@@ -62,24 +61,17 @@ class Tail:
         """Find the end that others have moved on; False if only reading all that they wrote can tell."""
         try:
             while (length := self._fs.size(self._files.get(self.segment))) > self.size:
-                line = self._last_line(length)
+                line = pieces.last_line(self._fs, self._files.get(self.segment), self.size, length)
                 seq, seal = record.number(line)
                 self.size, self.next_seq = length, seq + 1
                 if seal is None:
                     return True
+                if seal.next != self.next_seq:
+                    return False
                 self.segment, self.size = seal.next, 0
-        except (BadRecord, FileNotFoundError):
+        except (BadRecord, LineTooLong, FileNotFoundError):
             return False
         return length == self.size
-
-    def _last_line(self, length: int) -> bytes:
-        fd = self._files.get(self.segment)
-        for start in (max(self.size, length - _LAST), self.size):
-            data = self._fs.pread(fd, length - start, start)
-            before = data.rfind(b"\n", 0, -1)
-            if before >= 0:
-                break
-        return data[before + 1 :]
 
     def reaches(self, segment: int, end: int) -> bool:
         """Whether that segment has bytes up to there."""

@@ -27,10 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from duraq.errors import NotAStorage
 from duraq.journal import forks
 from duraq.journal.fifo import Descriptor, make_fifo, open_fifo, unlink_if_there
-from duraq.journal.filesystem import FileSystem, RealFileSystem
+from duraq.journal.filesystem import FileSystem, NotOurs, RealFileSystem
 from duraq.journal.lease import Watch
 
 _NAME = re.compile(r"\d{20}-(?P<pid>[1-9]\d*)-\d+\.(new|fifo)")
@@ -204,7 +203,7 @@ def _wake_one(directory: int, name: str) -> bool:
     with forks.no_fork:
         try:
             fd = open_fifo(directory, name, os.O_WRONLY)
-        except NotAStorage:
+        except NotOurs:
             return False
         except OSError as error:
             if error.errno == errno.ENXIO:

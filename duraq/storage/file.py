@@ -30,13 +30,14 @@ from duraq.errors import (
     StorageError,
     StorageReadOnly,
 )
-from duraq.journal import forks
-from duraq.journal.filesystem import FileSystem, RealFileSystem
+from duraq.journal import forks, opening
+from duraq.journal.filesystem import FileSystem, NotOurs, RealFileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.journal import NeedsRoom
 from duraq.journal.lease import WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
+from duraq.journal.pieces import LONGEST_LINE
 from duraq.journal.segment import bytes_on_disk
 from duraq.journal.tail import Group
 from duraq.journal.waiters import Waiters
@@ -147,8 +148,11 @@ class FileStorage(WaitingStorage):
             self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
         except FileNotFoundError as error:
             raise NotAStorage("there is no such directory", path=self.path) from error
+        except NotOurs as error:
+            raise NotAStorage(str(error), path=self.path) from error
         except OSError as error:
             raise _storage_error(error, self.path, StorageError) from error
+        opening.warn_if_exposed(self.path)
         self._turn = _Turn(self, self._log)
         self._presence = WorkerPresence(self._leases, self.clock)
         self._upkeep = Upkeep(self._log, self._turn)
@@ -285,6 +289,8 @@ class FileStorage(WaitingStorage):
                 group = tail.compose(operations, stamp, seal=seal)
                 groups.append((tail, group))
                 length += group.bytes
+                if group.bytes > LONGEST_LINE and max(map(len, group.lines)) > LONGEST_LINE:
+                    raise self._too_large(group.bytes)  # nobody would read it
             # What is written already can be written again, however long it has become meanwhile.
             if length > self._log.sizes.group and not _are_written(changes):
                 raise self._too_large(length)
@@ -474,11 +480,10 @@ def _check_options(durability: str, batch_window: timedelta) -> None:
 
 def _storage_error(error: OSError, path: str, kind: type[StorageError]) -> StorageError:
     """The error that says in our words what the system refused, and the way out."""
-    reason = (
-        f"{os.strerror(error.errno)} (errno {errno.errorcode.get(error.errno, error.errno)})"
-        if error.errno
-        else str(error)
-    )
+    reason = str(error)
+    if error.errno:
+        which = "" if error.filename is None else f"{error.filename}: "
+        reason = f"{which}{os.strerror(error.errno)} (errno {errno.errorcode.get(error.errno, error.errno)})"
     if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} and not issubclass(kind, NotWritten):
         return StorageReadOnly(reason, path=path, hint="the directory must be writable by this user")
     hints = {

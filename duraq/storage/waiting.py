@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Self
 
-from duraq.errors import StorageClosed, StorageDamaged, StorageError
+from duraq.errors import NotWritten, StorageClosed, StorageDamaged, StorageError
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.lease import Watch, WorkerPresence
@@ -66,7 +66,10 @@ class WaitingStorage(TransactingStorage):
             # What is leased has been given back already, or the descriptors are not ours any more.
             self._log.check_usable()
             raise StorageClosed("this storage is being closed", path=self.path)
-        return self._presence.worker
+        try:
+            return self._presence.worker
+        except OSError as error:
+            raise self._refused(error, f"{self.path}/leases", NotWritten) from error
 
     def _is_alive(self, worker: str) -> bool:
         return self._presence.is_alive(worker)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 from random import Random
 
-from duraq.errors import NotAStorage
-from duraq.journal.filesystem import Space
+from duraq.journal.filesystem import SomethingElse, Space
 from duraq.testing.disk import Description, Directory, Disk, File, Node
 from duraq.testing.faults import Crashed, FaultyProcess, WouldDeadlock, os_error
 from duraq.testing.power_cut import Chance, Everything, Nothing, after_power_cut
@@ -107,6 +106,8 @@ class MemoryFileSystem(FaultyProcess):
         self._begin("open_dir", path, changes=creates)
         if creates:
             node = self._disk.add(directory, name, Directory)
+        if node is not None and not isinstance(node, Directory):
+            raise SomethingElse(f"{name}: it is no directory")
         return self._open(_existing_directory(node, path), path)
 
     def open_file(
@@ -129,9 +130,7 @@ class MemoryFileSystem(FaultyProcess):
         elif exclusive:
             raise os_error(errno.EEXIST, path)
         elif isinstance(node, Directory):
-            if writable or create:
-                raise os_error(errno.EISDIR, path)
-            raise NotAStorage("not a regular file of ours with a single link", path=name)
+            raise SomethingElse(f"{name}: it is no regular file")
         return self._open(node, path, writable=writable)
 
     def close(self, fd: int) -> None:

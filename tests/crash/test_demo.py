@@ -164,6 +164,18 @@ def test_other_directories_are_left_alone(tree, tmp_path):
     assert "in the storage itself" in refused.stderr
 
 
+def test_a_planted_mark_is_not_followed(tree, tmp_path):
+    """A link in the place of an earlier demo's lock is refused, and what it points to stays as it was."""
+    (tmp_path / "q" / ".demo").mkdir(parents=True)
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "q" / ".demo" / "lock").symlink_to(tmp_path / "victim")
+    refused = demo_in(tmp_path / "q", tree)
+    assert refused.returncode == 1
+    assert "somebody put it there" in refused.stderr
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert (tmp_path / "q" / ".demo" / "lock").is_symlink()
+
+
 def demo_in(storage, tree):
     return subprocess.run([*DEMO, tree, "--storage", storage], capture_output=True, text=True, check=False)
 

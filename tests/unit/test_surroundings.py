@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from duraq import (
     NetworkFileSystem,
     NotAStorage,
     NotEnqueued,
+    NotWritten,
     QueueManager,
     StorageForked,
     StorageReadOnly,
     UnsupportedVersion,
 )
+from duraq.inspector import Inspector
+from duraq.journal import lease
 from duraq.journal.log import Sizes
 from duraq.journal.mounts import file_system_type, is_network
 
@@ -90,6 +94,30 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     FileStorage(tmp_path / "q", allow_network=True, sizes=SMALL).close()
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o777, True), (0o1777, False), (0o755, False)])
+def test_a_parent_that_anybody_may_write_to_is_told_of(tmp_path, caplog, mode, warned):
+    """A storage below a directory in which anybody may rename things is opened, and the log says so."""
+    (tmp_path / "open" / "below").mkdir(parents=True)
+    (tmp_path / "open").chmod(mode)
+    FileStorage(tmp_path / "open" / "below" / "q", sizes=SMALL).close()
+    assert (str(tmp_path / "open") in caplog.text.partition("see ")[2]) is warned
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702])
+def test_a_storage_that_others_may_write_to_is_refused(tmp_path, mode):
+    """A storage with a directory that others may write to is not opened, and may be looked at."""
+    with FileStorage(tmp_path / "q", sizes=SMALL) as storage:
+        QueueManager(storage).queue("emails", str).enqueue("x")
+    for exposed in (tmp_path / "q", tmp_path / "q" / "emails", tmp_path / "q" / "journal"):
+        exposed.chmod(mode)
+        with pytest.raises(NotAStorage, match="chmod -R go-w"):
+            FileStorage(tmp_path / "q")
+        with Inspector(tmp_path / "q") as inspector:
+            assert inspector.counts("emails").ready == 1
+        exposed.chmod(0o700)
+    FileStorage(tmp_path / "q").close()
+
+
 @needs_root
 @pytest.mark.root
 def test_a_directory_that_cannot_be_written_says_so(tmp_path: Path) -> None:
@@ -145,6 +173,22 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
         queue.enqueue("x" * 4000, id="afterwards")
         assert [entry.id for entry in queue.entries()] == [*accepted, "afterwards"]
+
+
+def test_a_worker_that_cannot_appear(tmp_path, monkeypatch):
+    """Where a worker's files cannot be made, dequeuing says so in our words, and leases nothing."""
+    with FileStorage(tmp_path / "q", sizes=SMALL) as storage:
+        queue = QueueManager(storage).queue("emails", str)
+        queue.enqueue("x")
+
+        def refuse(*_, **__):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "4711.new")
+
+        monkeypatch.setattr(lease._files, "open_file", refuse)
+        with pytest.raises(NotWritten, match=r"leases.*disk is full"):
+            queue.dequeue()
+        monkeypatch.undo()
+        assert queue.dequeue().data == "x"
 
 
 def test_no_file_descriptors_left(tmp_path: Path) -> None:

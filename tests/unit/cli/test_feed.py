@@ -133,6 +133,20 @@ def test_as_json(duraq):
     assert answer == {"schema": "duraq.put/1", "queue": "jobs", "ids": ["mine"]}
 
 
+@pytest.mark.parametrize(
+    "arguments", [["put", "jobs"], ["put", "jobs", "--jsonl"], ["put", "jobs", "@/dev/zero"]]
+)
+def test_input_without_an_end(duraq, root, monkeypatch, arguments):
+    """Input that never ends is refused once it is more than anybody puts in, and nothing is made."""
+    monkeypatch.setattr("duraq.cli.input.LONGEST", 1 << 20)
+    result = duraq(*arguments, stdin=b"1\n" * (1 << 20))
+    assert result.exit_code == Code.USAGE
+    assert "more than 1 MiB" in result.stderr
+    assert not root.exists()
+    monkeypatch.undo()
+    assert duraq("put", "jobs", stdin=b" " * (1 << 20) + b"1").exit_code == Code.DONE
+
+
 def test_stdin_is_a_terminal(duraq, root):
     """Where a payload was expected and stdin is a terminal it does not sit and wait."""
     for arguments in (["put", "jobs"], ["put", "jobs", "--jsonl"], ["put", "jobs", "-"]):

@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from duraq import DeadLetterQueue, FileStorage, Queue, QueueMetrics
+from duraq.cli.failing import Code
 from duraq.exposition import METRICS, REGISTRY, StorageCollector
 from duraq.inspector import Inspector
 from duraq.journal.log import Sizes
@@ -259,8 +260,24 @@ def test_a_file_that_cannot_be_written(duraq, busy, tmp_path):
     file.mkdir()
     (file / "something").touch()
     result = duraq("metrics", "--textfile", str(file))
-    assert result.exit_code == 1
+    assert result.exit_code == Code.USAGE
     assert sorted(tmp_path.glob("duraq.prom*")) == [file]
+
+
+@pytest.mark.parametrize("planted", ["link", "dangling link", "fifo"])
+def test_what_is_no_file_is_not_replaced(duraq, busy, tmp_path, planted):
+    """A link, a device or a FIFO in place of the file is left alone: /dev/stdout must not get lost."""
+    file, elsewhere = tmp_path / "duraq.prom", tmp_path / "elsewhere"
+    if planted == "link":
+        elsewhere.write_text("precious")
+    if planted == "fifo":
+        os.mkfifo(file)
+    else:
+        file.symlink_to(elsewhere)
+    before = file.lstat()
+    assert duraq("metrics", "--textfile", str(file)).exit_code == Code.USAGE
+    assert file.lstat() == before
+    assert not elsewhere.exists() or elsewhere.read_text() == "precious"
 
 
 @pytest.mark.parametrize("planted", ["link", "fifo", "hard link"])
