@@ -27,7 +27,7 @@ from duraq.errors import (
     StorageFailed,
     StorageForked,
 )
-from duraq.journal import ends, opening, poison, refusal
+from duraq.journal import ends, forks, opening, poison, refusal
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.group_commit import GroupCommit
@@ -72,6 +72,8 @@ class Log:
         self.shared = False  # whether others wrote between the last two turns of this process
         self.queues: dict[str, Segments] = {}
         self._opened = ExitStack()
+        # Before anything is opened: a child forked by another thread meanwhile must not keep a lock of it.
+        forks.register(self)
         try:
             self.root = self._keep(file_system.open_root(path, create=create))
             opening.make_or_check(file_system, self.root, path, sizes.journal, create=create)
@@ -95,7 +97,8 @@ class Log:
     def _journal_file(self, name: str) -> int:
         # Lock files are made here if missing, never removed and never truncated: two processes must mean the
         # same inode. The journal's files exist; one that does not is found empty, and so damaged.
-        return self._keep(self.fs.open_file(self.directory, name, create=True))
+        with forks.no_fork:
+            return self._keep(self.fs.open_file(self.directory, name, create=True))
 
     # -- opening ---------------------------------------------------------------------------------------
 
@@ -147,30 +150,34 @@ class Log:
             self.control.write(found.standing)
 
     def close(self) -> None:
-        """Give up every descriptor and lock, once no thread is in the middle of a turn."""
-        idle = True
-        if not self.forked:
-            self.recycling.join()
-            idle = self.commits.close()
+        """Give up every descriptor and lock, once no thread is in the middle of a turn.
+
+        Once more, after it was interrupted, it goes on.
+        """
+        self.recycling.join()
+        idle = self.commits.close()
         with self._threads:
-            if self.closed:
-                return
             self.closed = True
-            for queue in self.queues.values():
-                queue.close()
             if not idle:
                 # A disk that does not answer. The sync's descriptors stay open: their numbers, given to other
                 # files, would have it write and sync there. The next opener is not kept waiting.
                 self.fs.unlock(self._presence)
                 self._opened.pop_all()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        with forks.no_fork:
+            while self.queues:
+                self.queues.popitem()[1].close()
             self._opened.close()
 
     def after_fork_in_child(self) -> None:
         """The descriptors are the parent's: close them, unlock nothing (that would unlock the parent)."""
-        self.forked = True
+        self.forked = self.forked or not self.closed
+        self.closed = True
         # Locks may be held by threads that do not exist here.
         self._threads, self._inside = threading.RLock(), False
-        self.close()
+        self._let_go()
 
     def check_usable(self) -> None:
         """Raise StorageForked or StorageClosed if it is not."""

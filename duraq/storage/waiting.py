@@ -45,6 +45,14 @@ class KnownQueue:
         self.lost = lost
         self.folded.segments.read_at = -1
 
+    def close(self, fs: FileSystem, *, wake: bool = True) -> None:
+        """Wake those of our threads that wait, and give up the descriptor they are found by."""
+        if self.waiters.directory >= 0:
+            if wake:
+                self.waiters.close()
+            directory, self.waiters.directory = self.waiters.directory, -1
+            fs.close(directory)
+
 
 class WaitingStorage(TransactingStorage):
     """What of a file storage is about processes and not about a disk."""
