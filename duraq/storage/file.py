@@ -73,6 +73,12 @@ class _Turn:
             self._log.lock()
         except OSError as error:
             raise self._storage._refused(error, self._storage.path, NotWritten) from error  # noqa: SLF001
+        if self._storage._in_doubt:  # noqa: SLF001
+            try:
+                self._storage._forget()  # noqa: SLF001
+            except BaseException:
+                self._log.unlock()
+                raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
@@ -84,6 +90,8 @@ class _Turn:
                 self._storage._mislay_all()  # noqa: SLF001
                 raise self._storage._refused(error, self._storage.path, StorageError) from error  # noqa: SLF001
             elif kind is not None and not issubclass(kind, (DuraqError, TryAgain)):
+                # Should this be broken off as well, for want of memory perhaps, the next turn begins with it.
+                self._storage._in_doubt = True  # noqa: SLF001
                 self._storage._forget()  # noqa: SLF001
         finally:
             self._log.unlock()
@@ -131,6 +139,7 @@ class FileStorage(WaitingStorage):
         self._calls = self._new_calls()
         self._need = 0
         self._queues: dict[str, KnownQueue] = {}
+        self._in_doubt = False  # what is known has yet to be forgotten
         self._closing = self._is_over = False
         self._closing_lock = threading.RLock()
         self._next_recount = 0.0
@@ -227,8 +236,10 @@ class FileStorage(WaitingStorage):
 
     def _forget(self) -> None:
         """What is known may be half of the truth: read it anew when it is needed."""
+        self._in_doubt = True
         self._mislay_all()
         self._log.doubt()
+        self._in_doubt = False
 
     def _mislay_all(self) -> None:
         for known in self._queues.values():
