@@ -230,7 +230,7 @@ class CommittingStorage(FoldStorage):
     ) -> tuple[list[StoredEntry], int]:
         """Lease what is ready; also returns up to where the journal must be durable for that."""
         uptime, now = self.clock.uptime(), self.clock.now()
-        if state.may_be_late(uptime) and state.past_deadline(uptime):
+        if state.may_be_late(uptime) and self._any_late(state):
             # They come first, and this is the first that we hear of them: the caller settles them.
             return [], 0
         more = self._end_expired(state)

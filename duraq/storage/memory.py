@@ -107,7 +107,7 @@ class MemoryStorage(TransactingStorage):
             state = self._states.get(queue)
             if state is None:
                 return timeout
-            if state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime()):
+            if state.has_ready(self.clock.now()) or self._any_late(state):
                 return None
             return self._seconds_to_next_event(state, timeout)
 

@@ -310,7 +310,7 @@ class TransactingStorage(CommittingStorage):
         below = self._state(queue)
         uptime, now = self.clock.uptime(), self.clock.now()
         if below is not None:
-            if below.may_be_late(uptime) and below.past_deadline(uptime):
+            if below.may_be_late(uptime) and self._any_late(below):
                 return [], 0  # they come first; see _claim
             if self._end_expired(below):
                 raise TryAgain  # there may be more of them, and they may stand in front

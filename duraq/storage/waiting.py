@@ -152,7 +152,7 @@ class WaitingStorage(TransactingStorage):
             self._log.note_waiters(some=True)
             state = self._state(queue)
             assert state is not None
-            if state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime()):
+            if state.has_ready(self.clock.now()) or self._any_late(state):
                 return None
             holders = [worker for worker in state.leased if worker not in {mine, ""}]
             seconds = self._seconds_to_next_event(state, timeout)
