@@ -23,6 +23,7 @@ from typing import NamedTuple
 from duraq.errors import (
     OutcomeUnknown,
     StorageClosed,
+    StorageDamaged,
     StorageError,
     StorageFailed,
     StorageForked,
@@ -115,12 +116,24 @@ class Log:
             standing = self.control.read()
             if not standing.epoch:
                 # Its first opener died while it was recovering, or a turn was broken off.
+                self._check_not_removed()
                 self._recover_under_lock()
                 return
             self._check_not_failed(standing)
             self.journal.adopt(standing)
         finally:
             self.fs.unlock(self.control.fd)
+
+    def _check_not_removed(self) -> None:
+        """Raise if the lock is a new one, while others go on with the one before it."""
+        if self.fs.size(self.control.fd):
+            return
+        alone = self.fs.try_lock(self._presence)
+        self.fs.share_lock(self._presence)
+        if not alone:
+            raise StorageFailed(
+                "journal/lock was removed while others had the storage open", path=self.path, hint=REOPEN
+            )
 
     def _recover(self) -> None:
         self.fs.lock(self.control.fd)
@@ -295,6 +308,7 @@ class Log:
             if not create and not (there and any_segment(self.fs, self.root, name)):
                 return None
             if not there:
+                self._check_is_new(name)
                 # No sync: until a recycling syncs the names, the journal's frames bring them back.
                 home = self.fs.open_dir(self.root, name, create=True)
                 try:
@@ -305,6 +319,14 @@ class Log:
             found = Segments(self.fs, self.root, name, writable=True, limit=self.sizes.segment)
             self.queues[name] = found
         return found
+
+    def _check_is_new(self, name: str) -> None:
+        """Raise if there was such a queue: somebody has removed it, and others may still have it open."""
+        known = ends.load(self.fs, self.directory, required=False).queues.keys()
+        epoch = self.journal.standing.epoch
+        touched = self.recycling.touched(epoch - 1) | self.recycling.touched(epoch)
+        if name in known or any(queue == name for queue, _ in touched):
+            raise StorageDamaged("the queue's directory was removed", path=name, hint=REOPEN)
 
     def _check_not_refused(self, name: str) -> None:
         home = self.fs.open_dir(self.root, name)
@@ -391,6 +413,10 @@ class Log:
             self.journal.datasync(standing, self.commits.synced)
         except OSError as error:
             return self._after_failed_sync(standing, error)
+        # Whoever opens the storage now knows nothing of this lock, and writes where we write.
+        if not self.fs.has_name(self.control.fd):
+            self.fail()
+            raise OutcomeUnknown("journal/lock was removed", path=self.path, hint=REOPEN)
         if self.shared or standing.waiters:
             # Whoever reads these frames next need not sync for itself. Alone, the next write says it as well.
             self.control.publish_synced(standing.end)
