@@ -367,13 +367,17 @@ class FileStorage(WaitingStorage):
         if self._compactor.late:
             self._compactor.help()
 
-    def _settle_to_read(self, position: int) -> None:
+    def _settle_to_read(self, position: int) -> int:
+        took = 0
         if self._power and position > self._log.commits.synced:
+            begin = self.clock.uptime()
             self._log.settle(position)
+            took = self.clock.uptime() - begin
         self._log.recycling.if_due()
         if time.monotonic() >= self._tidier.due_at:
             self._tidier.begin()
         self._upkeep.if_due()
+        return took
 
     def _end_some(self, queue: str) -> bool:
         """End some of what has expired in the queue; whether there may be more."""

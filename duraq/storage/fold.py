@@ -105,8 +105,8 @@ class FoldStorage(ABC):
         """Return when everything up to the position is as durable as the storage's mode says."""
 
     @abstractmethod
-    def _settle_to_read(self, position: int) -> None:
-        """The same, for an entry that is about to be handed out."""
+    def _settle_to_read(self, position: int) -> int:
+        """The same, for an entry that is about to be handed out; returns the microseconds that took."""
 
     @abstractmethod
     def _payload(self, queue: str, entry: Entry) -> bytes: ...

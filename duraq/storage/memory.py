@@ -74,8 +74,8 @@ class MemoryStorage(TransactingStorage):
     def _settle(self, position: int) -> None:
         """Nothing here is durable."""
 
-    def _settle_to_read(self, position: int) -> None:
-        """Nothing here is durable."""
+    def _settle_to_read(self, position: int) -> int:  # noqa: ARG002 - nothing here is durable
+        return 0
 
     def _payload(self, queue: str, entry: Entry) -> bytes:  # noqa: ARG002 - a file needs the queue
         payload: bytes = entry.where
