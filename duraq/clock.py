@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -32,12 +33,26 @@ class SystemClock:
 
     def __init__(self) -> None:
         self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        self._shift = _shift_of_boottime()
 
     def now(self) -> int:
         return time.time_ns() // 1000
 
     def uptime(self) -> int:
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+        return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._shift) // 1000
+
+
+def _shift_of_boottime() -> int:
+    """By how many nanoseconds CLOCK_BOOTTIME is ahead here of what it is outside of all containers.
+
+    A container may have a time namespace of its own, and share a storage with who has not.
+    """
+    with suppress(FileNotFoundError):  # a kernel without time namespaces
+        for line in Path("/proc/self/timens_offsets").read_text("ascii").splitlines():
+            clock, seconds, nanoseconds = line.split()
+            if clock == "boottime":
+                return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return 0
 
 
 def to_datetime(microseconds: int) -> datetime:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 # orjson writes 254 levels and reads 1024; this is below both, so whoever can write a payload can read it.
 MAX_DEPTH = 128
 TOO_DEEP = (f"nested deeper than {MAX_DEPTH}", "$")
@@ -121,8 +123,15 @@ def _step(key: Any) -> str:
     return f"[{key[:_KEY_LIMIT]!r}{'...' * (len(key) > _KEY_LIMIT)}]"
 
 
+def raise_if_no_memory(error: Exception) -> None:
+    """Raise MemoryError if that is what orjson means: it says it as if the text were at fault."""
+    if isinstance(error, orjson.JSONDecodeError) and error.msg.startswith("Not enough memory"):
+        raise MemoryError(error.msg) from None
+
+
 def reason(error: Exception) -> tuple[str, str]:
     """An error of msgspec, pydantic, orjson or the payload's own code, as message and path."""
+    raise_if_no_memory(error)
     text = type(error).__name__
     # Not even str() of it can be relied on.
     with suppress(Exception):

@@ -187,7 +187,8 @@ class Inspector:
                     attempt=entry.attempts,
                     worker=worker,
                     alive=alive,
-                    late=entry.boot != boot or entry.deadline <= uptime,
+                    # Of another boot, but alive: in a container that has a boot id of its own.
+                    late=entry.deadline <= uptime if entry.boot == boot else alive is not True,
                     leased_at=to_datetime(entry.leased_at),
                     deadline_at=to_datetime(entry.deadline_at),
                 )

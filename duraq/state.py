@@ -154,12 +154,17 @@ class QueueState:
         heap = self._deadlines
         return bool(heap) and heap[0][0] <= uptime
 
-    def past_deadline(self, uptime: int) -> list[Entry]:
-        """Leased entries whose deadline, in this boot's uptime, has passed."""
+    def past_deadline(self, uptime: int, boot: str) -> list[Entry]:
+        """Leased entries whose deadline, in the uptime of that boot, has passed.
+
+        One of another boot says nothing here: its holder is dead, or lives in a container that has a boot id
+        of its own.
+        """
         first = self.next_deadline()
         if first is None or first.deadline > uptime:
             return []
-        return [entry for held in self.leased.values() for entry in held.values() if entry.deadline <= uptime]
+        every = (entry for held in self.leased.values() for entry in held.values())
+        return [entry for entry in every if entry.deadline <= uptime and entry.boot == boot]
 
     # -- choosing --------------------------------------------------------------------------------------
 

@@ -107,6 +107,9 @@ class FileSystem(Protocol):
     def identity(self, fd: int) -> tuple[int, int]:
         """What tells this file from every other: (device, inode)."""
 
+    def has_name(self, fd: int) -> bool:
+        """Whether the file is still in a directory: one that was removed can be used, but not be found."""
+
     def space(self, fd: int) -> Space:
         """What is left of the file system that the file or directory is on."""
 
@@ -233,6 +236,9 @@ class RealFileSystem:
     def identity(self, fd: int) -> tuple[int, int]:
         about = os.fstat(fd)
         return about.st_dev, about.st_ino
+
+    def has_name(self, fd: int) -> bool:
+        return os.fstat(fd).st_nlink > 0
 
     def space(self, fd: int) -> Space:
         about = os.fstatvfs(fd)

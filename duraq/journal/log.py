@@ -24,11 +24,12 @@ from duraq.errors import (
     OutcomeUnknown,
     StorageBusy,
     StorageClosed,
+    StorageDamaged,
     StorageError,
     StorageFailed,
     StorageForked,
 )
-from duraq.journal import ends, opening, poison, refusal
+from duraq.journal import ends, forks, opening, poison, refusal
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.frame import Part
@@ -74,6 +75,8 @@ class Log:
         self.shared = False  # whether others wrote between the last two turns of this process
         self.queues: dict[str, Segments] = {}
         self._opened = ExitStack()
+        # Before anything is opened: a child forked by another thread meanwhile must not keep a lock of it.
+        forks.register(self)
         try:
             self.root = self._keep(file_system.open_root(path, create=create))
             opening.make_or_check(file_system, self.root, path, sizes.journal, create=create)
@@ -97,7 +100,8 @@ class Log:
     def _journal_file(self, name: str) -> int:
         # Lock files are made here if missing, never removed and never truncated: two processes must mean the
         # same inode. The journal's files exist; one that does not is found empty, and so damaged.
-        return self._keep(self.fs.open_file(self.directory, name, create=True))
+        with forks.no_fork:
+            return self._keep(self.fs.open_file(self.directory, name, create=True))
 
     # -- opening ---------------------------------------------------------------------------------------
 
@@ -111,11 +115,25 @@ class Log:
         self.fs.share_lock(self._presence)
         self.fs.lock(self.control.fd)
         try:
+            standing = self.control.read()
+            if not standing.epoch:
+                self._check_not_removed()
             # Its first opener may have died while it was recovering, and the last to write before its lines
             # were in the segments. We are the next.
-            self._refresh(self.control.read(), NOTHING)
+            self._refresh(standing, NOTHING)
         finally:
             self.fs.unlock(self.control.fd)
+
+    def _check_not_removed(self) -> None:
+        """Raise if the lock is a new one, while others go on with the one before it."""
+        if self.fs.size(self.control.fd):
+            return
+        alone = self.fs.try_lock(self._presence)
+        self.fs.share_lock(self._presence)
+        if not alone:
+            raise StorageFailed(
+                "journal/lock was removed while others had the storage open", path=self.path, hint=REOPEN
+            )
 
     def _recover(self) -> None:
         self.fs.lock(self.control.fd)
@@ -164,30 +182,34 @@ class Log:
                 self.unlock()
 
     def close(self) -> None:
-        """Give up every descriptor and lock, once no thread is in the middle of a turn."""
-        idle = True
-        if not self.forked:
-            self.recycling.join()
-            idle = self.commits.close()
+        """Give up every descriptor and lock, once no thread is in the middle of a turn.
+
+        Once more, after it was interrupted, it goes on.
+        """
+        self.recycling.join()
+        idle = self.commits.close()
         with self._threads:
-            if self.closed:
-                return
             self.closed = True
-            for queue in self.queues.values():
-                queue.close()
             if not idle:
                 # A disk that does not answer. The sync's descriptors stay open: their numbers, given to other
                 # files, would have it write and sync there. The next opener is not kept waiting.
                 self.fs.unlock(self._presence)
                 self._opened.pop_all()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        with forks.no_fork:
+            while self.queues:
+                self.queues.popitem()[1].close()
             self._opened.close()
 
     def after_fork_in_child(self) -> None:
         """The descriptors are the parent's: close them, unlock nothing (that would unlock the parent)."""
-        self.forked = True
+        self.forked = self.forked or not self.closed
+        self.closed = True
         # Locks may be held by threads that do not exist here.
         self._threads, self._inside = threading.RLock(), False
-        self.close()
+        self._let_go()
 
     def check_usable(self) -> None:
         """Raise StorageForked or StorageClosed if it is not."""
@@ -308,6 +330,7 @@ class Log:
             if not create and not (there and any_segment(self.fs, self.root, name)):
                 return None
             if not there:
+                self._check_is_new(name)
                 # No sync: until a recycling syncs the names, the journal's frames bring them back.
                 home = self.fs.open_dir(self.root, name, create=True)
                 try:
@@ -318,6 +341,14 @@ class Log:
             found = Segments(self.fs, self.root, name, writable=True, limit=self.sizes.segment)
             self.queues[name] = found
         return found
+
+    def _check_is_new(self, name: str) -> None:
+        """Raise if there was such a queue: somebody has removed it, and others may still have it open."""
+        known = ends.load(self.fs, self.directory, required=False).queues.keys()
+        epoch = self.journal.standing.epoch
+        touched = self.recycling.touched(epoch - 1) | self.recycling.touched(epoch)
+        if name in known or any(queue == name for queue, _ in touched):
+            raise StorageDamaged("the queue's directory was removed", path=name, hint=REOPEN)
 
     def _check_not_refused(self, name: str) -> None:
         home = self.fs.open_dir(self.root, name)
@@ -404,6 +435,10 @@ class Log:
             self.journal.datasync(standing, self.commits.synced)
         except OSError as error:
             return self._after_failed_sync(standing, error)
+        # Whoever opens the storage now knows nothing of this lock, and writes where we write.
+        if not self.fs.has_name(self.control.fd):
+            self.fail()
+            raise OutcomeUnknown("journal/lock was removed", path=self.path, hint=REOPEN)
         if self.shared or standing.waiters:
             # Whoever reads these frames next need not sync for itself. Alone, the next write says it as well.
             self.control.publish_synced(standing.end)

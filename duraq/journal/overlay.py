@@ -164,6 +164,10 @@ class Overlay:
         below = self._open[fd].below
         return (-1, fd) if below is None else self._below.identity(below)
 
+    def has_name(self, fd: int) -> bool:
+        below = self._open[fd].below
+        return below is None or self._below.has_name(below)
+
     def space(self, fd: int) -> Space:
         below = self._open[fd].below
         assert below is not None

@@ -19,6 +19,7 @@ import orjson
 
 from duraq import snapshot, values
 from duraq.clock import from_datetime, to_datetime
+from duraq.flaw import raise_if_no_memory
 from duraq.ledger import Ledger
 from duraq.model import Cause, Pause
 from duraq.operations import (
@@ -199,6 +200,7 @@ def decode(line: bytes) -> Record:
     except UnknownRecord:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise_if_no_memory(error)
         raise _foreign(error) from None
 
 

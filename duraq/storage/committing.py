@@ -6,7 +6,8 @@ answered once it is durable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from duraq.checks import check
 from duraq.entry import Entry
@@ -27,6 +28,7 @@ from duraq.operations import (
     Bury,
     Enqueue,
     Expire,
+    Extend,
     Fail,
     Lease,
     Operation,
@@ -40,6 +42,8 @@ from duraq.state import QueueState
 from duraq.storage.base import Limits, StoredEntry
 from duraq.storage.calls import Call, together
 from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, stored
+
+T = TypeVar("T")
 
 # Operations after which somebody who waits may find something.
 _FEEDING = (Enqueue, Fail, Release, Requeue, ResumeQueue)
@@ -65,7 +69,12 @@ class CommittingStorage(FoldStorage):
             if isinstance(error, NotEnqueued) or not enqueues(changes):
                 raise
             raise NotEnqueued(error.reason, path=error.path, hint=error.hint) from error
-        self._settle(position)
+        if _extend_leases(changes):
+            # As of a lease: after a power cut there is nobody left to hold it. And whoever extends one must
+            # not wait for a slow disk, while the next one ends.
+            self._settle_to_read(0)
+        else:
+            self._settle(position)
         # Whoever begins to wait from now on looks first, and finds it.
         if self._someone_waits:
             for queue, operations in changes.items():
@@ -200,6 +209,17 @@ class CommittingStorage(FoldStorage):
             raise QueueNotFound(f"there is no queue {queue!r}")
         check_in_turn(QueueState(queue), operations, max_size, self.clock.now())
 
+    def _in_turn(self, ask: Callable[[], T]) -> T:
+        """What it gives, asked in a turn, and again in another one if it says so."""
+        while True:
+            try:
+                with self._turn:
+                    return ask()
+            except NoRoom:
+                self._make_room(enqueuing=False)
+            except (TryAgain, Mislaid):
+                continue
+
     def claim(
         self, queue: str, limit: int = 1, *, lease_for: int | None = None, detached: bool = False
     ) -> list[StoredEntry]:
@@ -213,24 +233,56 @@ class CommittingStorage(FoldStorage):
                     if state is None or state.pause is not None:
                         return []
                     claimed, position = self._claim(state, limit, worker, length)
-                break
             except NoRoom:
                 pass
             except (TryAgain, Mislaid):
                 continue
+            else:
+                given = self._given(queue, claimed, position, length)
+                # If all of them have ended meanwhile, there may be others.
+                if given or not claimed:
+                    return given
+                continue
             self._make_room(enqueuing=False)
-        if claimed:
-            # Never hand out what a power cut could still take back. (Their leases need no sync: after a
-            # power cut there is nobody left to hold them.)
-            self._settle_to_read(position)
+
+    def _given(self, queue: str, claimed: list[StoredEntry], position: int, length: int) -> list[StoredEntry]:
+        """What was leased, once it may be handed out: never what a power cut could still take back.
+
+        (The leases need no sync: after a power cut there is nobody left to hold them.)
+        """
+        if claimed and self._settle_to_read(position) > length / 10:
+            # A slow disk: it is not to be taken off their leases.
+            return self._in_turn(lambda: self._renewed(queue, claimed, length))
         return claimed
+
+    def _renewed(self, queue: str, claimed: Sequence[StoredEntry], length: int) -> list[StoredEntry]:
+        """These with leases that begin now, without those that have ended meanwhile; in a turn."""
+        state = self._state(queue)
+        assert state is not None
+        deadline, deadline_at = self.clock.uptime() + length, self.clock.now() + length
+        held: list[StoredEntry] = []
+        operations: list[Operation] = []
+        for each in claimed:
+            operation = Extend(each.id, each.token, deadline, self.clock.boot_id, deadline_at)
+            # Of an entry that its transaction has made nobody else knows yet.
+            if each.token > 0:
+                try:
+                    check(state, operation)
+                except LeaseLost:
+                    continue
+                operations.append(operation)
+                each.deadline_at = deadline_at
+            held.append(each)
+        if operations:
+            self._write({queue: operations})
+        return held
 
     def _claim(
         self, state: QueueState, limit: int, worker: str, length: int
     ) -> tuple[list[StoredEntry], int]:
         """Lease what is ready; also returns up to where the journal must be durable for that."""
         uptime, now = self.clock.uptime(), self.clock.now()
-        if state.may_be_late(uptime) and state.past_deadline(uptime):
+        if state.may_be_late(uptime) and self._any_late(state):
             # They come first, and this is the first that we hear of them: the caller settles them.
             return [], 0
         more = self._end_expired(state)
@@ -270,6 +322,15 @@ class CommittingStorage(FoldStorage):
 def enqueues(changes: Mapping[str, Sequence[Operation]]) -> bool:
     """Whether there is a new entry among them."""
     return any(isinstance(each, Enqueue) for operations in changes.values() for each in operations)
+
+
+def _extend_leases(changes: Mapping[str, Sequence[Operation]]) -> bool:
+    """Whether that is all they do."""
+    for operations in changes.values():
+        for operation in operations:
+            if type(operation) is not Extend:
+                return False
+    return True
 
 
 def are_new(operations: Sequence[Operation]) -> bool:

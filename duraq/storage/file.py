@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -74,6 +74,12 @@ class _Turn:
             self._log.lock()
         except OSError as error:
             raise self._storage._refused(error, self._storage.path, NotWritten) from error  # noqa: SLF001
+        if self._storage._in_doubt:  # noqa: SLF001
+            try:
+                self._storage._forget()  # noqa: SLF001
+            except BaseException:
+                self._log.unlock()
+                raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
@@ -85,6 +91,8 @@ class _Turn:
                 self._storage._mislay_all()  # noqa: SLF001
                 raise self._storage._refused(error, self._storage.path, StorageError) from error  # noqa: SLF001
             elif kind is not None and not issubclass(kind, (DuraqError, TryAgain)):
+                # Should this be broken off as well, for want of memory perhaps, the next turn begins with it.
+                self._storage._in_doubt = True  # noqa: SLF001
                 self._storage._forget()  # noqa: SLF001
         finally:
             self._log.unlock()
@@ -132,7 +140,8 @@ class FileStorage(WaitingStorage):
         self._calls = self._new_calls()
         self._need = 0
         self._queues: dict[str, KnownQueue] = {}
-        self._closing = False
+        self._in_doubt = False  # what is known has yet to be forgotten
+        self._closing = self._is_over = False
         self._closing_lock = threading.RLock()
         self._next_recount = 0.0
         if not allow_network and is_network(kind := file_system_type(self.path)):
@@ -144,8 +153,14 @@ class FileStorage(WaitingStorage):
         # For leases and waiters the real one whatever is given: they are about processes, not about a disk.
         self._fs = file_system or RealFileSystem()
         try:
-            self._log = Log(self._fs, self.path, sizes or Sizes(), create=create, history=keep)
-            self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
+            # Whatever keeps it from being opened, nobody else could close what was opened by then.
+            with ExitStack() as undo:
+                self._log = Log(self._fs, self.path, sizes or Sizes(), create=create, history=keep)
+                undo.callback(self._log.close)
+                self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
+                undo.callback(self._fs.close, self._leases)
+                self._set_up(batch_window)
+                undo.pop_all()
         except FileNotFoundError as error:
             raise NotAStorage("there is no such directory", path=self.path) from error
         except NotOurs as error:
@@ -153,6 +168,8 @@ class FileStorage(WaitingStorage):
         except OSError as error:
             raise _storage_error(error, self.path, StorageError) from error
         opening.warn_if_exposed(self.path)
+
+    def _set_up(self, batch_window: timedelta) -> None:
         self._turn = _Turn(self, self._log)
         self._presence = WorkerPresence(self._leases, self.clock)
         self._upkeep = Upkeep(self._log, self._turn)
@@ -167,7 +184,7 @@ class FileStorage(WaitingStorage):
             make_room=lambda: self._make_room(enqueuing=False),
         )
         self._tidier = Tidier(self._log, self._upkeep, self._end_some)
-        batched = durability == "batched"
+        batched = self.durability == "batched"
         self._flusher = Flusher(self._log, batch_window.total_seconds()) if batched else None
         forks.register(self)
 
@@ -223,8 +240,10 @@ class FileStorage(WaitingStorage):
 
     def _forget(self) -> None:
         """What is known may be half of the truth: read it anew when it is needed."""
+        self._in_doubt = True
         self._mislay_all()
         self._log.doubt()
+        self._in_doubt = False
 
     def _mislay_all(self) -> None:
         for known in self._queues.values():
@@ -354,13 +373,17 @@ class FileStorage(WaitingStorage):
         if self._compactor.late:
             self._compactor.help()
 
-    def _settle_to_read(self, position: int) -> None:
+    def _settle_to_read(self, position: int) -> int:
+        took = 0
         if self._power and position > self._log.commits.synced:
+            begin = self.clock.uptime()
             self._log.settle(position)
+            took = self.clock.uptime() - begin
         self._log.recycling.if_due()
         if time.monotonic() >= self._tidier.due_at:
             self._tidier.begin()
         self._upkeep.if_due()
+        return took
 
     def _end_some(self, queue: str) -> bool:
         """End some of what has expired in the queue; whether there may be more."""
@@ -403,6 +426,7 @@ class FileStorage(WaitingStorage):
 
         It happens by itself as a queue grows; this does it now. Others go on working meanwhile.
         """
+        self._check_usable()
         try:
             if queue not in self._log.names():
                 raise QueueNotFound(f"there is no queue {queue!r}")
@@ -416,27 +440,31 @@ class FileStorage(WaitingStorage):
         """Give back what is leased, uncounted, and release every lock and descriptor. Idempotent."""
         # By another thread at once it waits; again, after it was interrupted, it goes on.
         with self._closing_lock:
-            if self._log.closed:
+            if self._is_over:
                 return
             self._closing = True
-            self._warn_if_begun()
-            try:
-                # First: the thread that prepares the journal is waited for below, and it waits for the lock.
-                self._log.end_broken_turn(self._forget)
-                self._give_back()
-            except (DuraqError, OSError) as error:
-                # The leases end all the same, when the locks go; only their attempts then count.
-                log.warning("closing %s: could not give back what was leased: %s", self.path, error)
+            if not self._log.closed:
+                self._warn_if_begun()
+                self._end_turn_and_leases()
             self._upkeep.stop()
             if self._flusher is not None:
                 self._flusher.stop()
             # First, so that whoever is woken by the rest sees that it is closed.
             self._log.close()
             for known in self._queues.values():
-                known.waiters.close()
-                self._fs.close(known.waiters.directory)
+                known.close(self._fs)
             self._presence.close()
+            self._is_over = True
             self._fs.close(self._leases)
+
+    def _end_turn_and_leases(self) -> None:
+        try:
+            # First: the thread that prepares the journal is waited for later, and it waits for the lock.
+            self._log.end_broken_turn(self._forget)
+            self._give_back()
+        except (DuraqError, OSError) as error:
+            # The leases end all the same, when the locks go; only their attempts then count.
+            log.warning("closing %s: could not give back what was leased: %s", self.path, error)
 
     def _give_back(self) -> None:
         if not any(known.folded.state.leased for known in self._queues.values()):
@@ -454,15 +482,15 @@ class FileStorage(WaitingStorage):
 
     def after_fork_in_child(self) -> None:
         """The child closes the parent's descriptors and may not use this object; see StorageForked."""
-        if self._log.closed:
+        if self._is_over:
             return
+        self._is_over = True
         self._closing_lock = threading.RLock()
         self._calls = self._new_calls()
-        self._log.after_fork_in_child()
         self._upkeep.after_fork_in_child()
         self._checkpointer.after_fork_in_child()
         for known in self._queues.values():
-            self._fs.close(known.waiters.directory)
+            known.close(self._fs, wake=False)
         self._fs.close(self._leases)
 
 

@@ -105,8 +105,8 @@ class FoldStorage(ABC):
         """Return when everything up to the position is as durable as the storage's mode says."""
 
     @abstractmethod
-    def _settle_to_read(self, position: int) -> None:
-        """The same, for an entry that is about to be handed out."""
+    def _settle_to_read(self, position: int) -> int:
+        """The same, for an entry that is about to be handed out; returns the microseconds that took."""
 
     @abstractmethod
     def _payload(self, queue: str, entry: Entry) -> bytes: ...
@@ -180,13 +180,17 @@ class FoldStorage(ABC):
             for entry in state.leased.get(worker, {}).values():
                 found[entry.id] = Lapsed(entry.id, entry.token, entry.attempts, Cause.WORKER_DIED, worker)
         boot = self.clock.boot_id
-        late = state.past_deadline(self.clock.uptime())
+        late = state.past_deadline(self.clock.uptime(), boot)
+        # Those of nobody end with the machine.
         late += [entry for entry in state.leased.get("", {}).values() if entry.boot != boot]
         for entry in late:
-            if entry.boot == boot or not entry.worker:
-                lapse = Lapsed(entry.id, entry.token, entry.attempts, Cause.TIMED_OUT, entry.worker)
-                found.setdefault(entry.id, lapse)
+            lapse = Lapsed(entry.id, entry.token, entry.attempts, Cause.TIMED_OUT, entry.worker)
+            found.setdefault(entry.id, lapse)
         return list(found.values())
+
+    def _any_late(self, state: QueueState) -> bool:
+        """Whether a lease has passed its deadline that nobody has ended yet."""
+        return bool(state.past_deadline(self.clock.uptime(), self.clock.boot_id))
 
     def held(self, queue: str, entry_id: str) -> Held:
         """The lease this open storage holds on the entry; see Storage."""

@@ -74,8 +74,8 @@ class MemoryStorage(TransactingStorage):
     def _settle(self, position: int) -> None:
         """Nothing here is durable."""
 
-    def _settle_to_read(self, position: int) -> None:
-        """Nothing here is durable."""
+    def _settle_to_read(self, position: int) -> int:  # noqa: ARG002 - nothing here is durable
+        return 0
 
     def _payload(self, queue: str, entry: Entry) -> bytes:  # noqa: ARG002 - a file needs the queue
         payload: bytes = entry.where
@@ -107,7 +107,7 @@ class MemoryStorage(TransactingStorage):
             state = self._states.get(queue)
             if state is None:
                 return timeout
-            if state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime()):
+            if state.has_ready(self.clock.now()) or self._any_late(state):
                 return None
             return self._seconds_to_next_event(state, timeout)
 

@@ -35,11 +35,10 @@ from duraq.operations import (
     Operation,
     Release,
 )
-from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.base import Held, Limits, StoredEntry
 from duraq.storage.committing import EXPIRE_AT_ONCE, CommittingStorage, are_new
-from duraq.storage.fold import NoRoom, TryAgain, stored
+from duraq.storage.fold import TryAgain, stored
 from duraq.transaction import Transaction, any_begun
 
 log = logging.getLogger("duraq")
@@ -271,17 +270,6 @@ class TransactingStorage(CommittingStorage):
             operations = [*begun.operations(queue), *operations]
         self._check(queue, operations, None if max_size is None else Limits({queue: max_size}))
 
-    def _in_turn(self, ask: Callable[[], T]) -> T:
-        """What it gives, asked in a turn, and again in another one if it says so."""
-        while True:
-            try:
-                with self._turn:
-                    return ask()
-            except NoRoom:
-                self._make_room(enqueuing=False)
-            except (TryAgain, Mislaid):
-                continue
-
     # -- claiming --------------------------------------------------------------------------------------
 
     def claim(
@@ -300,8 +288,7 @@ class TransactingStorage(CommittingStorage):
         claimed, position = self._in_turn(
             lambda: self._claim_with(begun, queue, limit, length, detached=detached)
         )
-        self._settle_to_read(position)
-        return claimed
+        return self._given(queue, claimed, position, length)
 
     def _claim_with(
         self, begun: Transaction, queue: str, limit: int, length: int, *, detached: bool
@@ -310,7 +297,7 @@ class TransactingStorage(CommittingStorage):
         below = self._state(queue)
         uptime, now = self.clock.uptime(), self.clock.now()
         if below is not None:
-            if below.may_be_late(uptime) and below.past_deadline(uptime):
+            if below.may_be_late(uptime) and self._any_late(below):
                 return [], 0  # they come first; see _claim
             if self._end_expired(below):
                 raise TryAgain  # there may be more of them, and they may stand in front

@@ -16,6 +16,7 @@ from duraq.journal.filesystem import FileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.lease import Watch, WorkerPresence
 from duraq.journal.log import Log
+from duraq.journal.recycling import REOPEN
 from duraq.journal.waiters import Waiter, Waiters, count_living
 from duraq.shelf import Mislaid
 from duraq.storage.fold import found_again
@@ -44,6 +45,14 @@ class KnownQueue:
         self.stale = True
         self.lost = lost
         self.folded.segments.read_at = -1
+
+    def close(self, fs: FileSystem, *, wake: bool = True) -> None:
+        """Wake those of our threads that wait, and give up the descriptor they are found by."""
+        if self.waiters.directory >= 0:
+            if wake:
+                self.waiters.close()
+            directory, self.waiters.directory = self.waiters.directory, -1
+            fs.close(directory)
 
 
 class WaitingStorage(TransactingStorage):
@@ -147,7 +156,8 @@ class WaitingStorage(TransactingStorage):
             self._log.note_waiters(some=True)
             state = self._state(queue)
             assert state is not None
-            if state.has_ready(self.clock.now()) or state.past_deadline(self.clock.uptime()):
+            self._check_in_place(queue)
+            if state.has_ready(self.clock.now()) or self._any_late(state):
                 return None
             holders = [worker for worker in state.leased if worker not in {mine, ""}]
             seconds = self._seconds_to_next_event(state, timeout)
@@ -158,6 +168,21 @@ class WaitingStorage(TransactingStorage):
                 return None
             watches.append(watch)
         return min(seconds, SWEEP_INTERVAL), watches
+
+    def _check_in_place(self, queue: str) -> None:
+        """Raise if the queue's directory is not the one that we have open: nobody would find us there."""
+        known = self._queues[queue]
+        try:
+            home = self._fs.open_dir(self._log.root, queue)
+        except FileNotFoundError:
+            found = None
+        else:
+            found = self._fs.identity(home)
+            self._fs.close(home)
+        if found != self._fs.identity(known.folded.segments.home):
+            known.mislay()
+            known.damage = StorageDamaged("the queue's directory was removed", path=queue, hint=REOPEN)
+            raise known.damage
 
 
 class _Place:

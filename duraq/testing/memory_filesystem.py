@@ -144,6 +144,11 @@ class MemoryFileSystem(FaultyProcess):
         self._begin("identity", description.path)
         return _DEVICE, description.node.number
 
+    def has_name(self, fd: int) -> bool:
+        file, description = self._file(fd)
+        self._begin("has_name", description.path)
+        return any(each is file for _, each in self._disk.files())
+
     def space(self, fd: int) -> Space:
         self._begin("space", self._description(fd).path)
         total = _NO_LIMIT if self._disk.capacity is None else self._disk.capacity

@@ -54,8 +54,8 @@ shift.Shift.stop = stop_and_say
 class Program:
     """A Python program and its children, which share its stdin, where they listen, and its stdout."""
 
-    def __init__(self, path, text):
-        command = [sys.executable, "-W", "error", "-c", PROGRAM + text, str(path)]
+    def __init__(self, path, text, prefix=()):
+        command = [*prefix, sys.executable, "-W", "error", "-c", PROGRAM + text, str(path)]
         pipe = subprocess.PIPE
         # A group of its own, so that whatever it leaves behind can be ended.
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0)
@@ -86,11 +86,14 @@ class Program:
 
 @pytest.fixture
 def start_worker(tmp_path):
-    """Start a program over the storage in tmp_path; it and its children are killed in the end."""
+    """Start a program over the storage in tmp_path; it and its children are killed in the end.
+
+    What comes behind the text is the command that it is started by.
+    """
     with ExitStack() as stack:
 
-        def start_worker(text):
-            program = Program(tmp_path / "storage", text)
+        def start_worker(text, *prefix):
+            program = Program(tmp_path / "storage", text, prefix)
             stack.enter_context(program.process)
             stack.callback(kill_group, program.pid)
             return program

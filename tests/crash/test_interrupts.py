@@ -15,21 +15,14 @@ from random import Random
 from typing import Any, Self
 
 import pytest
+from crash.interrupting import Interrupted, Run
+from evidence import count
 
-from duraq import EntryStatus, FileStorage, Queue, StorageFailed
 from duraq.journal.filesystem import RealFileSystem
-from duraq.journal.log import Sizes
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
-SIZES = Sizes(journal=8 << 10, segment=2 << 10)
 STEPS = 40
 CALLS = ("pread", "pwrite", "lock", "unlock", "datasync", "size")
-
-Entries = dict[str, str]  # id: whether it is "live", "held" or "dead"
-
-
-class Interrupted(BaseException):
-    """What the signal handler raises."""
 
 
 class InterruptedFileSystem(RealFileSystem):
@@ -67,84 +60,6 @@ def script(seed: int, steps: int) -> Iterator[tuple[str, int]]:
         yield chance.choice(("enqueue", "enqueue", "many", "take", "complete", "fail", "release")), number
 
 
-class Run:
-    """One queue that is worked by one thread, and what must be in it."""
-
-    def __init__(self, root: Path, file_system: RealFileSystem | None = None) -> None:
-        self.root, self.file_system = root, file_system
-        self.entries: Entries = {}
-        self.open()
-
-    def open(self) -> None:
-        self.storage = FileStorage(self.root, sizes=SIZES, file_system=self.file_system)
-        self.queue = Queue("jobs", self.storage, str)
-
-    def do(self, kind: str, number: int) -> Entries:
-        """Do one step, and return what is there after it; ``self.asked`` is that from the beginning."""
-        self.asked = asked = dict(self.entries)
-        held = next((name for name, state in self.entries.items() if state == "held"), None)
-        if kind == "enqueue":
-            asked[f"{number}"] = "live"
-            self.queue.enqueue("x" * 100, id=f"{number}")
-        elif kind == "many":
-            ids = [f"{number}-{n}" for n in range(10)]
-            asked |= dict.fromkeys(ids, "live")
-            self.queue.enqueue_many(["y" * 50] * 10, ids=ids)
-        elif kind == "take":
-            first = next((name for name, state in self.entries.items() if state == "live"), None)
-            if first is not None:
-                asked[first] = "held"
-            found = self.queue.dequeue()
-            assert (None if found is None else found.id) == first
-        elif held is not None:
-            if kind == "complete":
-                del asked[held]
-                self.queue.mark_completed(held)
-            elif kind == "fail":
-                asked[held] = "dead"
-                self.queue.mark_failed(held, "no", dead=True)
-            else:
-                asked[held] = "live"
-                self.queue.release(held)
-        return asked
-
-    def seen(self) -> Entries:
-        words = {EntryStatus.LEASED: "held", EntryStatus.DEAD: "dead"}
-        return {entry.id: words.get(entry.status, "live") for entry in self.queue.entries()}
-
-    def after_interrupt(self, where: str) -> None:
-        """It was done or not; if the storage cannot say, it says so, and can be closed and opened again."""
-        allowed = [self.entries, self.asked]
-        try:
-            found = self.seen()
-        except StorageFailed:
-            self.storage.close()
-            self.open()
-            found = self.seen()
-            # What was held has died with the old one.
-            self.queue.settle_lapsed()
-            allowed = [given_back(entries) for entries in allowed]
-            found = given_back(found)
-        assert found in allowed, where
-        self.entries = found
-
-    def end(self, where: str) -> None:
-        """Another one finds the same, and everything can be worked."""
-        assert self.seen() == self.entries, where
-        self.storage.close()
-        self.file_system = None
-        self.open()
-        assert given_back(self.seen()) == given_back(self.entries), where
-        live = [name for name, state in self.entries.items() if state != "dead"]
-        taken = [entry.id for entry in self.queue.dequeue(limit=len(live) + 1)]
-        assert sorted(taken) == sorted(live), where
-        self.storage.close()
-
-
-def given_back(entries: Entries) -> Entries:
-    return {name: "live" if state == "held" else state for name, state in entries.items()}
-
-
 def calls_of(root: Path) -> int:
     file_system = InterruptedFileSystem()
     run = Run(root, file_system)
@@ -169,6 +84,7 @@ def test_at_every_call(tmp_path: Path, after: bool) -> None:
             except Interrupted:
                 run.after_interrupt(f"{where}, {kind}")
         run.end(where)
+        count("interrupted")
 
 
 class Alarm:
@@ -224,3 +140,4 @@ def test_at_any_moment(tmp_path: Path, seed: int) -> None:
                 run.after_interrupt(f"seed {seed}, step {number}, {kind}")
     assert interrupted
     run.end(f"seed {seed}")
+    count("interrupted", interrupted)

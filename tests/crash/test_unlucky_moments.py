@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from duraq.errors import DuraqError, NotWritten, OutcomeUnknown, StorageFailed
+from duraq.errors import DuraqError, LeaseLost, NotWritten, OutcomeUnknown, StorageFailed
 from duraq.journal.log import Sizes
-from duraq.operations import Complete, Enqueue
+from duraq.operations import Complete, Enqueue, Release
 from duraq.storage.file import FileStorage
 from duraq.testing import Crashed, FakeClock, MemoryFileSystem
 from duraq.testing.power_cut import Nothing, after_power_cut
@@ -272,3 +272,23 @@ def test_no_descriptor_after_a_call_was_broken_off(disk):
     put(storage, "4")
     assert ids(storage) == ["1", "4"]
     storage.close()
+
+
+def test_interrupted_while_forgetting(disk, monkeypatch):
+    """If a second Ctrl-C comes while it is made good that a call was broken off, the next call does that."""
+    storage = opened(disk)
+    put(storage, "1")
+    (claimed,) = storage.claim("a", 1, detached=True)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage._queues["a"].folded, "written", interrupted)
+        patch.setattr(storage, "_mislay_all", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            storage.commit({"a": [Release("1", claimed.token)]})
+    with pytest.raises(LeaseLost):
+        storage.commit({"a": [Release("1", claimed.token)]})
+    put(storage, "2")
+    assert ids(storage) == ids(opened(disk.process())) == ["1", "2"]

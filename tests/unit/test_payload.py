@@ -26,6 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duraq.errors import InvalidInput, InvalidOption, InvalidPayload, PayloadTooLarge, PayloadUndecodable
+from duraq.journal import record
+from duraq.operations import Complete
 from duraq.payload import MAX_DEPTH, PayloadCodec
 
 T = typing.TypeVar("T")
@@ -845,6 +847,20 @@ def test_running_out_of_memory_is_not_the_payloads_fault() -> None:
 
     with pytest.raises(MemoryError):
         codec(Huge).decode(b'{"size":1}')
+
+
+def test_no_memory_to_parse_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What orjson cannot parse for want of memory is neither undecodable nor damaged, whatever it says."""
+
+    def parse(_: bytes) -> None:
+        raise orjson.JSONDecodeError("Not enough memory to allocate buffer for parsing", "", 0)
+
+    line = record.encode(Complete("a", 1), 1, "2026-01-01T12:00:00.000000Z")
+    monkeypatch.setattr(orjson, "loads", parse)
+    with pytest.raises(MemoryError):
+        codec().decode(b"1")
+    with pytest.raises(MemoryError):
+        record.decode(line)
 
 
 def test_undecodable_errors_do_not_show_the_payload() -> None:

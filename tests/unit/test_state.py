@@ -206,14 +206,15 @@ def test_deadlines(fold):
     later = start + 20 * SECOND
     fold.apply(Extend("b", fold.token("b"), later, BOOT, later))
     assert not fold.state.may_be_late(start + 10 * SECOND - 1)
-    assert fold.state.past_deadline(start + 10 * SECOND - 1) == []
+    assert fold.state.past_deadline(start + 10 * SECOND - 1, BOOT) == []
     assert fold.state.may_be_late(start + 10 * SECOND)
-    assert {entry.id for entry in fold.state.past_deadline(start + 10 * SECOND)} == {"a", "c"}
+    assert {entry.id for entry in fold.state.past_deadline(start + 10 * SECOND, BOOT)} == {"a", "c"}
+    assert fold.state.past_deadline(start + 10 * SECOND, "another boot") == []
     assert fold.state.next_deadline().deadline == start + 10 * SECOND
     fold.complete("a")
     fold.release("c")
     assert fold.state.next_deadline().id == "b"
-    assert fold.state.past_deadline(later - 1) == []
+    assert fold.state.past_deadline(later - 1, BOOT) == []
     fold.complete("b")
     assert fold.state.next_deadline() is None
 

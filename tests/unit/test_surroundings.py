@@ -19,6 +19,7 @@ from duraq import (
     NotEnqueued,
     NotWritten,
     QueueManager,
+    StorageError,
     StorageForked,
     StorageReadOnly,
     UnsupportedVersion,
@@ -58,6 +59,17 @@ def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedVersion, match="format 2"):
         FileStorage(tmp_path / "q")
     assert marker.read_text() == '{"format":2}\n'
+
+
+def test_what_cannot_be_opened_leaves_nothing_open(tmp_path: Path) -> None:
+    """A storage that cannot be opened keeps no descriptor, and so no lock, of what was opened by then."""
+    FileStorage(tmp_path / "q", sizes=SMALL).close()
+    (tmp_path / "q" / "leases").rmdir()
+    (tmp_path / "q" / "leases").write_text("not a directory")
+    before = list(Path("/proc/self/fd").iterdir())
+    with pytest.raises(StorageError):
+        FileStorage(tmp_path / "q")
+    assert list(Path("/proc/self/fd").iterdir()) == before
 
 
 MOUNTS = r"""
