@@ -7,6 +7,7 @@ the way (a symbolic link, a FIFO, somebody else's file) is ever followed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -63,7 +64,7 @@ class FileSystem(Protocol):
         """
 
     def close(self, fd: int) -> None:
-        """Give up a descriptor, and with it any lock held through it."""
+        """Give up a descriptor, and with it any lock held through it. Does not fail."""
 
     def pread(self, fd: int, length: int, offset: int, /) -> bytes:
         """Up to ``length`` bytes at ``offset``; fewer only at the end of the file."""
@@ -72,7 +73,10 @@ class FileSystem(Protocol):
         """Write at ``offset``; returns how many bytes were written, which a full disk makes fewer."""
 
     def start_writing(self, fd: int, offset: int, length: int, /) -> None:
-        """Begin to write those bytes to the disk, without waiting. A hint: nothing is durable by it."""
+        """Begin to write those bytes to the disk, without waiting.
+
+        A hint: nothing is durable by it, and it does not fail.
+        """
 
     def truncate(self, fd: int, length: int, /) -> None:
         """Cut (or extend with zeros) to ``length``."""
@@ -108,7 +112,7 @@ class FileSystem(Protocol):
         """Hold the file's exclusive lock; waits for it."""
 
     def unlock(self, fd: int, /) -> None:
-        """Give up the lock held through this descriptor."""
+        """Give up the lock held through this descriptor, which is open. Does not fail."""
 
     def try_lock(self, fd: int) -> bool:
         """Hold the exclusive lock if nobody else holds any; says whether it does."""
@@ -117,20 +121,38 @@ class FileSystem(Protocol):
         """Hold the shared lock, waiting for an exclusive holder; trades an exclusive lock held for it."""
 
 
+def write_all(file_system: FileSystem, fd: int, data: bytes, offset: int) -> None:
+    """Write all of it, or raise OSError; then any part of it may be there."""
+    written = file_system.pwrite(fd, data, offset)
+    while written < len(data):
+        # A short write does not say why it is one; the next one does, or goes on.
+        more = file_system.pwrite(fd, data[written:], offset + written)
+        if not more:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += more
+
+
 class RealFileSystem:
     """The machine's own file system, by system calls."""
 
     def __init__(self) -> None:
-        # Bound to the instance as they are: these five are on the path of every operation.
+        # Bound to the instance as they are: these are on the path of every operation.
         self.pread: Callable[[int, int, int], bytes] = os.pread
         self.pwrite: Callable[[int, bytes, int], int] = os.pwrite
         self.truncate: Callable[[int, int], None] = os.ftruncate
         self.datasync: Callable[[int], None] = os.fdatasync
         self.sync: Callable[[int], None] = os.fsync
-        self.close: Callable[[int], None] = os.close
         flock, exclusive, nothing = fcntl.flock, fcntl.LOCK_EX, fcntl.LOCK_UN
         self.lock: Callable[[int], None] = lambda fd: flock(fd, exclusive)
         self.unlock: Callable[[int], None] = lambda fd: flock(fd, nothing)
+
+    def close(self, fd: int) -> None:
+        try:
+            os.close(fd)
+        except OSError as error:
+            # It is closed whatever else is wrong, and nothing that anybody was promised depends on it.
+            if error.errno == errno.EBADF:
+                raise
 
     def try_lock(self, fd: int) -> bool:
         try:
@@ -183,7 +205,8 @@ class RealFileSystem:
 
     def start_writing(self, fd: int, offset: int, length: int) -> None:
         # Dirty pages of the range are sent off at once; what is clean may leave the cache, and is not needed.
-        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size

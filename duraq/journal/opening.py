@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from typing import Any
 
 import orjson
 
 from duraq.errors import NotAStorage, UnsupportedVersion
 from duraq.journal import journal
-from duraq.journal.filesystem import FileSystem, SyncFailed
+from duraq.journal.filesystem import FileSystem, SyncFailed, write_all
 from duraq.model import is_queue_name
 
 FORMAT = 1
@@ -123,8 +121,7 @@ def write_durably(fs: FileSystem, directory: int, name: str, content: bytes) -> 
     fd = fs.open_file(directory, temporary, create=True)
     try:
         fs.truncate(fd, 0)
-        if fs.pwrite(fd, content, 0) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        write_all(fs, fd, content, 0)
         # Before the rename: otherwise the name could be durable and the bytes not.
         sync_once(fs, fd)
     finally:

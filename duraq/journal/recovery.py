@@ -16,7 +16,6 @@ finds that a process died between its frame and the segments. Every step may be 
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,7 +25,7 @@ from duraq.errors import StorageDamaged
 from duraq.journal import frame, journal, record, refusal, segment
 from duraq.journal.control import Standing
 from duraq.journal.ends import End
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, write_all
 from duraq.journal.frame import Frame, Part
 from duraq.journal.journal import HEADER_BYTES, Header
 from duraq.journal.opening import sync_once
@@ -208,9 +207,8 @@ class Replay:
         ends: dict[int, int] = {}
         for part in parts:
             fd = self._segment(queue, part.segment)
-            there = self._fs.pread(fd, len(part.lines), part.offset) == part.lines
-            if not there and self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
-                raise OSError(errno.ENOSPC, "no space left to write the journal's lines into the segment")
+            if self._fs.pread(fd, len(part.lines), part.offset) != part.lines:
+                write_all(self._fs, fd, part.lines, part.offset)
             ends[part.segment] = part.offset + len(part.lines)
         # Not where more is known to be durable: the frames behind these were lost, but only after that.
         ends = {number: size for number, size in ends.items() if End(number, size) > end}
@@ -230,9 +228,7 @@ class Replay:
                 if refusal.is_refused(self._fs, self._home(queue)):
                     continue
                 for part in parts:
-                    fd = self._segment(queue, part.segment)
-                    if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
-                        raise OSError(errno.ENOSPC, "no space left to write the journal's lines again")
+                    write_all(self._fs, self._segment(queue, part.segment), part.lines, part.offset)
         finally:
             self._close()
 
@@ -298,7 +294,7 @@ class Replay:
             copy = self._fs.open_file(quarantine, name, create=True)
             try:
                 self._fs.truncate(copy, 0)
-                self._fs.pwrite(copy, self._fs.pread(fd, length, end), 0)
+                write_all(self._fs, copy, self._fs.pread(fd, length, end), 0)
             finally:
                 self._fs.close(copy)
         finally:

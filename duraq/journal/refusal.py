@@ -9,13 +9,12 @@ finds the segments long enough again, the mark goes.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 
 import orjson
 
 from duraq.errors import StorageDamaged
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, write_all
 from duraq.journal.frame import Part
 from duraq.journal.opening import sync_once, write_durably
 from duraq.journal.segment import REFUSED, file_name
@@ -43,8 +42,7 @@ def _keep(fs: FileSystem, directory: int, name: str, lines: bytes) -> None:
     fd = fs.open_file(directory, name, create=True)
     try:
         fs.truncate(fd, 0)
-        if fs.pwrite(fd, lines, 0) != len(lines):
-            raise OSError(errno.ENOSPC, "no space left to set lines aside", name)
+        write_all(fs, fd, lines, 0)
         # They are durable in the journal only as long as that is not recycled.
         sync_once(fs, fd)
     finally:
