@@ -127,8 +127,10 @@ def _lengths(fs: FileSystem, root: int) -> dict[tuple[str, int], int]:
             try:
                 for number in segment.numbers(fs, directory)[-_GROWING:]:
                     fd = fs.open_file(directory, segment.file_name(number), writable=False)
-                    found[queue, number] = fs.size(fd)
-                    fs.close(fd)
+                    try:
+                        found[queue, number] = fs.size(fd)
+                    finally:
+                        fs.close(fd)
             finally:
                 fs.close(directory)
         except OSError:

@@ -144,7 +144,11 @@ class FileStorage(WaitingStorage):
         self._fs = file_system or RealFileSystem()
         try:
             self._log = Log(self._fs, self.path, sizes or Sizes(), create=create, history=keep)
-            self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
+            try:
+                self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
+            except BaseException:
+                self._log.close()
+                raise
         except FileNotFoundError as error:
             raise NotAStorage("there is no such directory", path=self.path) from error
         except OSError as error:
@@ -390,7 +394,10 @@ class FileStorage(WaitingStorage):
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted; see Storage."""
         self._log.check_usable()
-        return list(filter(is_users, self._log.names()))
+        try:
+            return list(filter(is_users, self._log.names()))
+        except OSError as error:
+            raise self._refused(error, self.path, StorageError) from error
 
     def compact(self, queue: str) -> Compacted:
         """Remove what is over from the queue's files, but for the history, and say what that was.

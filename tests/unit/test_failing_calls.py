@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
 from duraq.errors import NotWritten, StorageError
+from duraq.inspector import Inspector
+from duraq.journal import lease, waiters
+from duraq.journal.filesystem import RealFileSystem
 from duraq.journal.log import Sizes
 from duraq.operations import Enqueue
 from duraq.storage.file import FileStorage
@@ -126,3 +131,124 @@ def test_a_position_that_is_not_published(disk):
     put(storage, "3")
     assert fault.hits == 1
     assert ids(other) == ["1", "2", "3"]
+
+
+def test_what_is_tidied_now_and_then(disk):
+    """Whoever is given an entry is not told that the storage's own queues could not be looked at."""
+    storage = opened(disk)
+    put(storage, "1")
+    fault = disk.fail("exists", errno.EMFILE, name="_*")
+    assert [entry.id for entry in storage.claim("a", 1, detached=True)] == ["1"]
+    assert fault.hits == 1
+
+
+def test_whoever_is_given_an_entry_knows_it(disk):
+    """What is leased is handed out, even if nothing can be read any more once the lease is written."""
+    storage = opened(disk)
+    put(storage, "1", size=3000)  # its segment is full, so that the lease goes to the next
+    pwrite = disk.pwrite
+
+    def write_and_go_blind(fd, data, offset):
+        if data.startswith(b'{"op":"lease"'):
+            disk.fail("pread", errno.EIO, name="*.index", times=None)
+            disk.fail("pread", errno.EIO, name="*.jsonl", times=None)
+            disk.fail("open_file", errno.EMFILE, name="*.index", times=None)
+        return pwrite(fd, data, offset)
+
+    disk.pwrite = write_and_go_blind
+    assert [entry.id for entry in storage.claim("a", 1, detached=True)] == ["1"]
+    disk.heal()
+    assert [entry.status for entry in storage.entries("a")] == ["leased"]
+
+
+# What is left behind
+
+
+def test_a_storage_that_could_not_be_opened(disk):
+    """It holds no descriptor and no lock, whichever of its parts could not be opened."""
+    disk.fail("open_dir", errno.EMFILE, name="leases", when=2)
+    with pytest.raises(StorageError, match="ulimit -n"):
+        opened(disk)
+    assert (disk.opened, disk.locked) == ([], [])
+
+
+def test_a_segment_whose_length_is_not_told(disk):
+    """Whoever only looks leaves no descriptor behind where the length of a segment is refused."""
+    storage = opened(disk)
+    put(storage, "1")
+    reader = disk.process()
+    reader.fail("size", errno.EIO, name="*.jsonl")
+    with Inspector("/storage", file_system=reader) as inspector:
+        assert inspector.counts("a").ready == 1
+    assert reader.opened == []
+
+
+def test_asking_which_queues_there_are(disk):
+    """It is refused in DuraQ's words."""
+    storage = opened(disk)
+    put(storage, "1")
+    disk.fail("names", errno.EMFILE)
+    with pytest.raises(StorageError, match="ulimit -n"):
+        storage.queues()
+    assert storage.queues() == ["a"]
+
+
+# Whom it concerns to wake, or to know alive; these are processes, on a real disk.
+
+
+def descriptors():
+    return sorted(Path("/proc/self/fd").iterdir())
+
+
+def refused(number):
+    """A function that raises this."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def test_nobody_can_be_woken(tmp_path, monkeypatch):
+    """An entry is enqueued, and its producer told so, if nobody could look for those who wait for it."""
+    fs = RealFileSystem()
+    with opened(fs, tmp_path) as storage:
+        put(storage, "1")
+        with storage._turn:
+            storage._log.note_waiters(some=True)
+        monkeypatch.setattr(fs, "names", refused(errno.EMFILE))
+        put(storage, "2")
+    with opened(RealFileSystem(), tmp_path) as storage:
+        assert ids(storage) == ["1", "2"]
+
+
+def test_nobody_can_be_asked_whether_he_lives(tmp_path, monkeypatch):
+    """Whoever cannot find out whether the holder of a lease lives is told so in DuraQ's words."""
+    with opened(None, tmp_path) as holder, opened(None, tmp_path) as other:
+        put(holder, "1")
+        holder.claim("a")
+        monkeypatch.setattr(lease, "open_fifo", refused(errno.EMFILE))
+        with pytest.raises(StorageError, match="ulimit -n"):
+            other.lapsed("a")
+
+
+def test_the_end_of_a_worker_that_cannot_remove_its_files(tmp_path, monkeypatch):
+    """A storage that is closed holds no lease any more, even if its files stay."""
+    with opened(None, tmp_path) as other:
+        storage = opened(None, tmp_path)
+        worker = storage._worker()
+        assert other._is_alive(worker)
+        monkeypatch.setattr(lease, "unlink_if_there", refused(errno.EROFS))
+        storage.close()
+        assert not other._is_alive(worker)
+
+
+def test_a_wait_that_ends_where_nothing_can_be_removed(tmp_path, monkeypatch):
+    """Whoever has waited leaves no descriptor behind, even if his FIFO stays."""
+    with opened(None, tmp_path) as storage:
+        put(storage, "1")
+        before = descriptors()
+        monkeypatch.setattr(waiters, "unlink_if_there", refused(errno.EROFS))
+        with pytest.raises(StorageError), storage.place("a"):
+            pass
+        assert descriptors() == before
