@@ -269,7 +269,7 @@ class Inspector:
         try:
             with closing(self._reader.lines(queue)) as lines:
                 return list(lines.of_entry(entry_id))
-        except OSError:
+        except (PermissionError, FileNotFoundError):
             # Not ours to read, or only just coming into being: in either case nothing is known of it here.
             return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged
@@ -67,9 +68,11 @@ class Reader:
             raise NotAStorage("there is no such directory", path=self.path) from None
         except NotADirectoryError:
             raise NotAStorage("not a directory", path=self.path) from None
-        if self.root >= 0 and self.fs.identity(root) == self.fs.identity(self.root):
-            self.fs.close(root)
-            return False
+        with ExitStack() as undo:
+            undo.callback(self.fs.close, root)
+            if self.root >= 0 and self.fs.identity(root) == self.fs.identity(self.root):
+                return False
+            undo.pop_all()
         self.close()
         self.root = root
         if not self.fs.exists(root, opening.MARKER):

@@ -409,6 +409,7 @@ class Log:
                 finally:
                     self.unlock()
         except (OSError, StorageError) as worse:
+            self._fail_at_least()
             raise OutcomeUnknown(
                 f"the journal could not be synced ({error}), nor its lines elsewhere ({worse})",
                 path=self.path,
@@ -435,6 +436,16 @@ class Log:
         """Nothing is accepted any more, from anyone, until the storage is reopened."""
         self._failed = True
         self.control.write(self.journal.standing._replace(failed=1))
+
+    def _fail_at_least(self) -> None:
+        """The same, if it did not get so far: whoever opens the storage later has no other sign of it."""
+        with self._threads, suppress(OSError):
+            if not self._inside:
+                self.fs.lock(self.control.fd)
+                try:
+                    self.fail()
+                finally:
+                    self.fs.unlock(self.control.fd)
 
     def _is_poisoned(self, epoch: int) -> bool:
         return poison.poisoned(self.fs, self.directory, self.journal.standing.epoch) == epoch

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from duraq.errors import NotWritten, StorageError
+from duraq.errors import NotWritten, OutcomeUnknown, StorageError
 from duraq.inspector import Inspector
 from duraq.journal import lease, waiters
 from duraq.journal.filesystem import RealFileSystem
@@ -183,6 +183,27 @@ def test_a_segment_whose_length_is_not_told(disk):
     assert reader.opened == []
 
 
+def test_a_directory_of_which_it_is_not_told_which(disk):
+    """Whoever looks again, and is not told which directory it is, leaves no descriptor behind either."""
+    put(opened(disk), "1")
+    reader = disk.process()
+    with Inspector("/storage", file_system=reader) as inspector:
+        reader.fail("identity", errno.EIO)
+        with pytest.raises(OSError, match="error"):
+            inspector.refresh()
+    assert reader.opened == []
+
+
+def test_the_records_of_an_entry_that_cannot_be_read(disk):
+    """An entry's life is not told as if it had none."""
+    put(opened(disk), "1")
+    with Inspector("/storage", file_system=disk) as inspector:
+        disk.fail("pread", errno.EIO, name="*.jsonl")
+        with pytest.raises(OSError, match="error"):
+            inspector.life("1", "a")
+        assert [view.op for view in inspector.life("1", "a")] == ["enqueue"]
+
+
 def test_asking_which_queues_there_are(disk):
     """It is refused in DuraQ's words."""
     storage = opened(disk)
@@ -191,6 +212,31 @@ def test_asking_which_queues_there_are(disk):
     with pytest.raises(StorageError, match="ulimit -n"):
         storage.queues()
     assert storage.queues() == ["a"]
+
+
+# When a sync has failed already
+
+
+@pytest.mark.parametrize(("call", "name"), [("lock", "recycle"), ("lock", "lock"), ("pread", "lock")])
+def test_a_failed_sync_is_noted_whatever_comes_next(disk, call, name):
+    """Whoever opens the storage later knows of a failed sync, though what was to be done about it failed."""
+    storage = opened(disk)
+    put(storage, "1")
+    disk.fail("datasync", errno.EIO, name="*.journal")
+    datasync = disk.datasync
+
+    def fail_next(fd):
+        disk.fail(call, errno.EIO, name=name)
+        datasync(fd)
+
+    disk.datasync = fail_next
+    with pytest.raises(OutcomeUnknown):
+        put(storage, "2")
+    disk.datasync = datasync
+    storage.close()
+    disk.heal()
+    put(opened(disk.process()), "3")
+    assert ids(opened(disk.surviving(nothing=True))) == ["1", "2", "3"]
 
 
 # Whom it concerns to wake, or to know alive; these are processes, on a real disk.
