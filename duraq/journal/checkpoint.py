@@ -30,6 +30,7 @@ from duraq.errors import NotAStorage
 from duraq.journal import index, record, segment
 from duraq.journal.filesystem import FileSystem, write_all
 from duraq.journal.index import Filter, Index
+from duraq.journal.opening import open_temporary
 from duraq.journal.record import BadRecord
 from duraq.journal.run import Run
 from duraq.journal.segment import SealAt, Where
@@ -105,7 +106,7 @@ def save(fs: FileSystem, directory: int, checkpoint: Checkpoint) -> None:
 
 def _replace(fs: FileSystem, directory: int, name: str, content: bytes) -> None:
     temporary = name + ".tmp"
-    fd = fs.open_file(directory, temporary, create=True)
+    fd = open_temporary(fs, directory, temporary)
     try:
         fs.truncate(fd, 0)
         # No sync: it can be made again, and its checksum tells whether it is whole.
@@ -145,7 +146,7 @@ def sync(fs: FileSystem, root: int, segments: Iterable[tuple[str, int]]) -> None
                         _sync(fs, directory, name)
         except FileNotFoundError:
             continue  # removed meanwhile, by whoever knew that nobody needs it
-        except OSError as error:
+        except (OSError, NotAStorage) as error:
             # Nothing that anybody was promised depends on it.
             log.warning("queue %s: what belongs to segment %d was not synced: %s", queue, number, error)
 

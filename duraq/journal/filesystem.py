@@ -11,8 +11,8 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -60,7 +60,8 @@ class FileSystem(Protocol):
     ) -> int:
         """A descriptor of the regular file ``name``, ours and without a second link; never follows a link.
 
-        ``create`` makes it if it is missing, ``exclusive`` insists on making it.
+        ``create`` makes it if it is missing, ``exclusive`` insists on making it. Raises NotAStorage if
+        something else lies there.
         """
 
     def close(self, fd: int) -> None:
@@ -98,6 +99,9 @@ class FileSystem(Protocol):
 
     def names(self, directory: int) -> list[str]:
         """Names in the directory, sorted."""
+
+    def file_names(self, directory: int) -> list[str]:
+        """Those of regular files."""
 
     def exists(self, directory: int, name: str) -> bool:
         """Whether the name exists, whatever it is."""
@@ -192,15 +196,11 @@ class RealFileSystem:
             flags |= os.O_CREAT | os.O_EXCL
         elif create:
             flags |= os.O_CREAT
-        fd = os.open(name, flags, FILE_MODE, dir_fd=directory)
+        fd = open_regular(name, flags, directory)
         about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1 or about.st_uid not in {os.geteuid(), 0}:
+        if about.st_nlink > 1 or about.st_uid not in {os.geteuid(), 0}:
             os.close(fd)
-            raise NotAStorage(
-                "not a regular file of ours with a single link",
-                path=name,
-                hint="somebody put it there; look at it",
-            )
+            raise foreign(name)
         return fd
 
     def start_writing(self, fd: int, offset: int, length: int) -> None:
@@ -223,14 +223,12 @@ class RealFileSystem:
         return Space(blocks * size, about.f_bavail * size, about.f_files, about.f_favail)
 
     def names(self, directory: int) -> list[str]:
-        # Reopened: the position in a directory belongs to the open file description, so two threads that list
-        # through one descriptor would each miss what the other has read.
-        own = os.open(".", _OPEN_DIRECTORY, dir_fd=directory)
-        try:
-            with os.scandir(own) as entries:
-                return sorted(entry.name for entry in entries)
-        finally:
-            os.close(own)
+        with _listed(directory) as entries:
+            return sorted(entry.name for entry in entries)
+
+    def file_names(self, directory: int) -> list[str]:
+        with _listed(directory) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
 
     def exists(self, directory: int, name: str) -> bool:
         try:
@@ -244,6 +242,40 @@ class RealFileSystem:
 
     def unlink(self, directory: int, name: str) -> None:
         os.unlink(name, dir_fd=directory)
+
+
+def open_regular(name: str, flags: int, directory: int) -> int:
+    """A descriptor of the regular file ``name``. Raises NotAStorage if it is anything else."""
+    try:
+        fd = os.open(name, flags, FILE_MODE, dir_fd=directory)
+    except OSError as error:
+        # A symbolic link, a directory, a socket.
+        if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+            raise foreign(name) from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise foreign(name)
+    return fd
+
+
+def foreign(name: str) -> NotAStorage:
+    """What is said of something that lies where a file of ours should."""
+    return NotAStorage(
+        "not a regular file of ours with a single link", path=name, hint="somebody put it there; look at it"
+    )
+
+
+@contextmanager
+def _listed(directory: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+    # Reopened: the position in a directory belongs to the open file description, so two threads that list
+    # through one descriptor would each miss what the other has read.
+    own = os.open(".", _OPEN_DIRECTORY, dir_fd=directory)
+    try:
+        with os.scandir(own) as entries:
+            yield entries
+    finally:
+        os.close(own)
 
 
 def _make_directory(path: Path) -> None:

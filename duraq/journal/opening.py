@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import orjson
@@ -118,7 +119,7 @@ def queue_names(fs: FileSystem, root: int) -> list[str]:
 def write_durably(fs: FileSystem, directory: int, name: str, content: bytes) -> None:
     """Replace the file by this content so that a crash leaves the old or the new one, never less."""
     temporary = name + ".tmp"
-    fd = fs.open_file(directory, temporary, create=True)
+    fd = open_temporary(fs, directory, temporary)
     try:
         fs.truncate(fd, 0)
         write_all(fs, fd, content, 0)
@@ -129,6 +130,15 @@ def write_durably(fs: FileSystem, directory: int, name: str, content: bytes) -> 
     fs.rename(directory, temporary, name)
     # Without it the old name could come back after a power cut.
     sync_once(fs, directory)
+
+
+def open_temporary(fs: FileSystem, directory: int, name: str) -> int:
+    """A descriptor of the file that is to be renamed. Raises OSError."""
+    try:
+        return fs.open_file(directory, name, create=True)
+    except NotAStorage as error:
+        # What lies in the way is no damage: it keeps us from writing, as a full disk does.
+        raise FileExistsError(errno.EEXIST, error.reason, name) from error
 
 
 def sync_once(fs: FileSystem, fd: int) -> None:

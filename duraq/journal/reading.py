@@ -10,15 +10,14 @@ frame in what is read next, or its end in what is read last; what has neither is
 from __future__ import annotations
 
 import os
-import stat
 import time
 from contextlib import suppress
 from typing import NamedTuple
 
-from duraq.errors import NotAStorage, StorageDamaged
+from duraq.errors import StorageDamaged
 from duraq.journal import ends, journal, segment
 from duraq.journal.ends import End
-from duraq.journal.filesystem import FileSystem, RealFileSystem
+from duraq.journal.filesystem import FileSystem, RealFileSystem, open_regular
 from duraq.journal.frame import Frame, Part
 from duraq.journal.overlay import Overlay
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
@@ -49,12 +48,7 @@ class ReaderFileSystem(RealFileSystem):
         assert not create
         assert not exclusive
         assert not writable
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        fd = os.open(name, flags, dir_fd=directory)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise NotAStorage("not a regular file", path=name, hint="somebody put it there; look at it")
-        return fd
+        return open_regular(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, directory)
 
 
 class View(NamedTuple):

@@ -164,11 +164,10 @@ class Replay:
                     end = End(0, 0)
                 try:
                     self._check(queue, wanted, end)
+                    self._mend(queue, wanted, end)
                 except StorageDamaged as error:
                     damaged[queue] = error
                     self._refuse(queue, error, wanted)
-                else:
-                    self._mend(queue, wanted, end)
         finally:
             self._close()
         return damaged
@@ -266,7 +265,7 @@ class Replay:
         fd = self._open.get((queue, number))
         if fd is None:
             # Made if missing: after a power cut a new queue's name can be gone while its frames are there.
-            fd = self._fs.open_file(self._segments(queue), segment.file_name(number), create=create)
+            fd = segment.open_segment(self._fs, self._segments(queue), (queue, number), create=create)
             self._open[queue, number] = fd
         return fd
 
@@ -278,7 +277,10 @@ class Replay:
 
     def _directory(self, path: str, parent: int, name: str) -> int:
         if path not in self._directories:
-            self._directories[path] = self._fs.open_dir(parent, name, create=True)
+            try:
+                self._directories[path] = self._fs.open_dir(parent, name, create=True)
+            except NotADirectoryError as error:
+                raise StorageDamaged("not a directory of ours", path=path, hint=segment.REFUSED) from error
         return self._directories[path]
 
     def _cut(self, queue: str, number: int, end: int) -> None:
@@ -340,7 +342,7 @@ def _first_needed(parts: Iterable[Part]) -> int:
 def _too_short(queue: str, number: int, size: int, wanted: int) -> StorageDamaged:
     return StorageDamaged(
         f"the segment ends at byte {size}, but lines up to byte {wanted} were durable",
-        path=f"{queue}/segments/{segment.file_name(number)}",
+        path=segment.path_of(queue, number),
         byte=size,
         hint=segment.REFUSED,
     )

@@ -10,10 +10,11 @@ finds the segments long enough again, the mark goes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import orjson
 
-from duraq.errors import StorageDamaged
+from duraq.errors import NotAStorage, StorageDamaged
 from duraq.journal.filesystem import FileSystem, write_all
 from duraq.journal.frame import Part
 from duraq.journal.opening import sync_once, write_durably
@@ -58,14 +59,15 @@ def check(fs: FileSystem, home: int, queue: str) -> None:
     """Raise what the mark says, if there is one."""
     if not is_refused(fs, home):
         return
-    fd = fs.open_file(home, MARK, writable=False)
     try:
-        about = orjson.loads(fs.pread(fd, 65536, 0))
+        fd = fs.open_file(home, MARK, writable=False)
+        try:
+            about = orjson.loads(fs.pread(fd, 65536, 0))
+        finally:
+            fs.close(fd)
         error = StorageDamaged(about["why"], path=about["path"], byte=about["byte"], hint=REFUSED)
-    except (ValueError, KeyError, TypeError):
+    except (NotAStorage, ValueError, KeyError, TypeError):
         error = StorageDamaged("the queue is marked as damaged", path=f"{queue}/{MARK}", hint=REFUSED)
-    finally:
-        fs.close(fd)
     raise error
 
 
@@ -73,4 +75,5 @@ def lift(fs: FileSystem, home: int) -> None:
     """The queue is whole again."""
     if is_refused(fs, home):
         # No sync: should the mark come back in a power cut, the next recovery removes it once more.
-        fs.unlink(home, MARK)
+        with suppress(IsADirectoryError):  # somebody else's, which refuses the queue for good
+            fs.unlink(home, MARK)

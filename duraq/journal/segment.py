@@ -10,7 +10,7 @@ A segment is named after its first sequence number. ``duraq.journal.segments`` r
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -52,9 +52,10 @@ def seal_at(where: Where, line: bytes, following: int) -> SealAt:
 class Files:
     """Descriptors of one queue's segments: opened when one is needed, and the last few kept."""
 
-    def __init__(self, file_system: FileSystem, directory: int, *, writable: bool) -> None:
+    def __init__(self, file_system: FileSystem, directory: int, queue: str, *, writable: bool) -> None:
         self._fs = file_system
         self._directory = directory
+        self._queue = queue
         self._writable = writable
         self._open: OrderedDict[int, int] = OrderedDict()
 
@@ -62,9 +63,13 @@ class Files:
         """The segment's descriptor, good until the next few are asked for; ``create`` makes the file."""
         fd = self._open.get(segment)
         if fd is None:
-            create = create and self._writable
-            name = file_name(segment)
-            fd = self._fs.open_file(self._directory, name, create=create, writable=self._writable)
+            fd = open_segment(
+                self._fs,
+                self._directory,
+                (self._queue, segment),
+                create=create and self._writable,
+                writable=self._writable,
+            )
             self._open[segment] = fd
             if len(self._open) > OPEN_FILES:
                 _, oldest = self._open.popitem(last=False)
@@ -84,9 +89,31 @@ def file_name(segment: int, suffix: str = SUFFIX) -> str:
     return f"{segment:020d}{suffix}"
 
 
+def open_segment(
+    file_system: FileSystem,
+    directory: int,
+    which: tuple[str, int],
+    *,
+    create: bool = False,
+    writable: bool = True,
+) -> int:
+    """A descriptor of that queue's segment. Raises StorageDamaged if what lies there is not ours."""
+    queue, number = which
+    try:
+        return file_system.open_file(directory, file_name(number), create=create, writable=writable)
+    except NotAStorage as error:
+        # Of this queue alone, whoever put it there.
+        raise StorageDamaged(error.reason, path=path_of(queue, number), hint=error.hint) from error
+
+
+def path_of(queue: str, segment: int) -> str:
+    """The segment's file, relative to the storage."""
+    return f"{queue}/segments/{file_name(segment)}"
+
+
 def numbers(file_system: FileSystem, directory: int, suffix: str = SUFFIX) -> list[int]:
-    """The segments that have such a file in that directory, in order; foreign files are left alone."""
-    return numbers_in(file_system.names(directory), suffix)
+    """The segments that have such a file in that directory, in order; what is foreign is left alone."""
+    return numbers_in(file_system.file_names(directory), suffix)
 
 
 def numbers_in(names: Iterable[str], suffix: str = SUFFIX) -> list[int]:
@@ -133,7 +160,7 @@ def any_segment(file_system: FileSystem, root: int, queue: str) -> bool:
 
 
 def last_drop(
-    file_system: FileSystem, directory: int, existing: Sequence[int], path: Callable[[int], str]
+    file_system: FileSystem, directory: int, existing: Sequence[int], queue: str
 ) -> tuple[Record, Where] | None:
     """The newest drop in those segments, and where it lies; None if nothing was ever dropped.
 
@@ -141,7 +168,7 @@ def last_drop(
     """
     for segment in reversed(existing):
         try:
-            fd = file_system.open_file(directory, file_name(segment), writable=False)
+            fd = open_segment(file_system, directory, (queue, segment), writable=False)
         except FileNotFoundError:
             continue  # dropped, and removed since it was listed
         try:
@@ -155,7 +182,8 @@ def last_drop(
             try:
                 return record.decode(line), (segment, at, len(line))
             except BadRecord as error:
-                raise StorageDamaged(str(error), path=path(segment), byte=at, hint=REFUSED) from None
+                where = path_of(queue, segment)
+                raise StorageDamaged(str(error), path=where, byte=at, hint=REFUSED) from None
     return None
 
 

@@ -481,17 +481,17 @@ def _check_options(durability: str, batch_window: timedelta) -> None:
 
 def _storage_error(error: OSError, path: str, kind: type[StorageError]) -> StorageError:
     """The error that says in our words what the system refused, and the way out."""
-    reason = (
-        f"{os.strerror(error.errno)} (errno {errno.errorcode.get(error.errno, error.errno)})"
-        if error.errno
-        else str(error)
-    )
+    reason = str(error)
+    if error.errno:
+        reason = f"{os.strerror(error.errno)} (errno {errno.errorcode.get(error.errno, error.errno)})"
+        reason += "" if error.filename is None else f": {error.filename!r}"
     if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} and not issubclass(kind, NotWritten):
         return StorageReadOnly(reason, path=path, hint="the directory must be writable by this user")
     hints = {
         errno.ENOSPC: "the disk is full; nothing was written; free some space and try again",
         errno.EDQUOT: "the quota is used up; nothing was written; free some space and try again",
         errno.EMFILE: "this process has no file descriptors left; nothing was written; raise `ulimit -n`",
+        errno.EEXIST: "something that is not ours lies there; look at it",
         errno.ENFILE: "the machine has no file descriptors left; nothing was written",
     }
     return kind(reason, path=path, hint=hints.get(error.errno or 0))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 from random import Random
 
-from duraq.errors import NotAStorage
-from duraq.journal.filesystem import Space
+from duraq.journal.filesystem import Space, foreign
 from duraq.testing.disk import Description, Directory, Disk, File, Node
 from duraq.testing.faults import Crashed, FaultyProcess, WouldDeadlock, os_error
 from duraq.testing.power_cut import Chance, Everything, Nothing, after_power_cut
@@ -129,9 +128,7 @@ class MemoryFileSystem(FaultyProcess):
         elif exclusive:
             raise os_error(errno.EEXIST, path)
         elif isinstance(node, Directory):
-            if writable or create:
-                raise os_error(errno.EISDIR, path)
-            raise NotAStorage("not a regular file of ours with a single link", path=name)
+            raise foreign(name)
         return self._open(node, path, writable=writable)
 
     def close(self, fd: int) -> None:
@@ -154,6 +151,11 @@ class MemoryFileSystem(FaultyProcess):
         node, path = self._directory(directory)
         self._begin("names", path)
         return sorted(node.cache)
+
+    def file_names(self, directory: int) -> list[str]:
+        node, path = self._directory(directory)
+        self._begin("file_names", path)
+        return sorted(name for name, each in node.cache.items() if isinstance(each, File))
 
     def exists(self, directory: int, name: str) -> bool:
         parent, path = self._entry(directory, name)

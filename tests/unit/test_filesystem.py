@@ -129,12 +129,9 @@ def test_an_exclusive_file_must_be_new(fs, root):
 def test_a_directory_is_no_file(fs, root):
     """A directory in place of a file is refused, whichever way it is opened."""
     fs.open_dir(root, "directory", create=True)
-    with pytest.raises(IsADirectoryError):
-        fs.open_file(root, "directory")
-    with pytest.raises(IsADirectoryError):
-        fs.open_file(root, "directory", create=True, writable=False)
-    with pytest.raises(NotAStorage):
-        fs.open_file(root, "directory", writable=False)
+    for options in ({}, {"create": True, "writable": False}, {"writable": False}):
+        with pytest.raises(NotAStorage):
+            fs.open_file(root, "directory", **options)
 
 
 def test_names_are_sorted_and_of_one_directory(fs, root):
@@ -146,6 +143,14 @@ def test_names_are_sorted_and_of_one_directory(fs, root):
     assert fs.names(root) == ["a", "b", "c"]
     assert fs.names(root) == ["a", "b", "c"]
     assert fs.names(inner) == ["x"]
+
+
+def test_file_names_are_those_of_files(fs, root):
+    """file_names leaves out what is no regular file."""
+    fs.open_dir(root, "b", create=True)
+    for name in ("c", "a"):
+        fs.open_file(root, name, create=True)
+    assert fs.file_names(root) == ["a", "c"]
 
 
 def test_exists_is_true_of_anything_with_the_name(fs, root, fd):

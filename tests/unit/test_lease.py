@@ -351,9 +351,8 @@ def test_planted_symlink(presence, leases, start, tmp_path):
     for kind in ("json", "fifo"):
         (leases / f"{worker}.{kind}").rename(tmp_path / kind)
         (leases / f"{worker}.{kind}").symlink_to(tmp_path / kind)
-        with pytest.raises(OSError) as raised:
+        with pytest.raises((NotAStorage, OSError), match=rf"regular file|\[Errno {errno.ELOOP}\]"):
             presence.is_alive(worker)
-        assert raised.value.errno == errno.ELOOP
         (leases / f"{worker}.{kind}").unlink()
         (tmp_path / kind).rename(leases / f"{worker}.{kind}")
     assert presence.is_alive(worker)

@@ -107,9 +107,8 @@ def test_a_planted_link_to_a_file_is_not_followed(fs, root, place, tmp_path):
     (place / "dangling").symlink_to(tmp_path / "made")
     for options in ({}, {"writable": False}, {"create": True}, {"exclusive": True}):
         for name in ("file", "dangling"):
-            with pytest.raises(OSError, match=name) as refused:
+            with pytest.raises((NotAStorage, FileExistsError), match=name):
                 fs.open_file(root, name, **options)
-            assert refused.value.errno in {errno.ELOOP, errno.EEXIST}
     assert (tmp_path / "victim").read_bytes() == b"precious"
     assert not (tmp_path / "made").exists()
 
