@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -31,13 +32,18 @@ class SystemClock:
     """The machine's own clock."""
 
     def __init__(self) -> None:
-        self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        self.boot_id = _boot_id()
 
     def now(self) -> int:
         return time.time_ns() // 1000
 
     def uptime(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+@cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
 def to_datetime(microseconds: int) -> datetime:

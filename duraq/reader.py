@@ -6,8 +6,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged
-from duraq.journal import opening, reading
+from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged, StorageError
+from duraq.journal import opening, reading, wording
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.folded import fold
 from duraq.journal.lines import Lines
@@ -27,7 +27,7 @@ class Folded:
     def __init__(self, queue: str) -> None:
         self.segments: Segments | None = None
         self.state = QueueState(queue)
-        self.problem: StorageDamaged | OSError | None = None
+        self.problem: StorageError | None = None
 
     def close(self) -> None:
         if self.segments is not None:
@@ -161,10 +161,17 @@ class Reader:
             if folded.segments is not None:
                 for found, where in folded.segments.catch_up():
                     fold(state, folded.segments, found, where)
-        except (StorageDamaged, OSError) as error:
+        except StorageDamaged as error:
             folded.problem = error
+        except OSError as error:
+            folded.problem = self.refused(error, state.name)
         if folded.problem is None:
             folded.problem = self.view.damaged.get(state.name)
+
+    def refused(self, error: OSError, queue: str = "") -> StorageError:
+        """What the system refuses to a reader, in our words."""
+        path = f"{self.path}/{queue}" if queue else self.path
+        return wording.of(error, path, hint="this user must be able to read it")
 
     def _open(self, queue: str) -> Segments | None:
         """The queue's segments; None if its maker has got no further than its directory."""

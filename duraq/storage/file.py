@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
@@ -28,9 +27,8 @@ from duraq.errors import (
     QueueNotFound,
     StorageDamaged,
     StorageError,
-    StorageReadOnly,
 )
-from duraq.journal import forks
+from duraq.journal import forks, wording
 from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.journal import NeedsRoom
@@ -122,9 +120,14 @@ class FileStorage(WaitingStorage):
         file_system: FileSystem | None = None,
     ) -> None:
         _check_options(durability, batch_window)
-        super().__init__(clock or SystemClock(), lock_duration, max_payload_bytes)
         # Not resolved: messages speak of the path that was given, even if it is a link today.
         self.path = str(Path(path).absolute())
+        try:
+            clock = clock or SystemClock()
+            kind = "" if allow_network else file_system_type(self.path)
+        except OSError as error:
+            raise wording.of(error, self.path) from error
+        super().__init__(clock, lock_duration, max_payload_bytes)
         self.durability = durability
         self._power = durability == "power"
         keep = options.history(history)
@@ -134,7 +137,7 @@ class FileStorage(WaitingStorage):
         self._closing = False
         self._closing_lock = threading.RLock()
         self._next_recount = 0.0
-        if not allow_network and is_network(kind := file_system_type(self.path)):
+        if is_network(kind):
             raise NetworkFileSystem(
                 f"{kind} is a network or user-space file system; locks and syncs promise nothing there",
                 path=self.path,
@@ -152,7 +155,7 @@ class FileStorage(WaitingStorage):
         except FileNotFoundError as error:
             raise NotAStorage("there is no such directory", path=self.path) from error
         except OSError as error:
-            raise _storage_error(error, self.path, StorageError) from error
+            raise wording.of(error, self.path) from error
         self._turn = _Turn(self, self._log)
         self._presence = WorkerPresence(self._leases, self.clock)
         self._upkeep = Upkeep(self._log, self._turn)
@@ -387,7 +390,7 @@ class FileStorage(WaitingStorage):
     def _refused(self, error: OSError, path: str, kind: type[StorageError]) -> StorageError:
         """What the system refused, in our words; or StorageClosed, if another thread has just closed this."""
         self._check_usable()
-        return _storage_error(error, path, kind)
+        return wording.of(error, path, kind)
 
     # -- the rest --------------------------------------------------------------------------------------
 
@@ -477,21 +480,3 @@ def _check_options(durability: str, batch_window: timedelta) -> None:
         raise InvalidOption(f"durability must be 'power', 'batched' or 'process', not {durability!r}")
     if options.duration("batch_window", batch_window) > from_timedelta(timedelta(minutes=1)):
         raise InvalidOption(f"batch_window must be at most a minute, not {batch_window}")
-
-
-def _storage_error(error: OSError, path: str, kind: type[StorageError]) -> StorageError:
-    """The error that says in our words what the system refused, and the way out."""
-    reason = str(error)
-    if error.errno:
-        reason = f"{os.strerror(error.errno)} (errno {errno.errorcode.get(error.errno, error.errno)})"
-        reason += "" if error.filename is None else f": {error.filename!r}"
-    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} and not issubclass(kind, NotWritten):
-        return StorageReadOnly(reason, path=path, hint="the directory must be writable by this user")
-    hints = {
-        errno.ENOSPC: "the disk is full; nothing was written; free some space and try again",
-        errno.EDQUOT: "the quota is used up; nothing was written; free some space and try again",
-        errno.EMFILE: "this process has no file descriptors left; nothing was written; raise `ulimit -n`",
-        errno.EEXIST: "something that is not ours lies there; look at it",
-        errno.ENFILE: "the machine has no file descriptors left; nothing was written",
-    }
-    return kind(reason, path=path, hint=hints.get(error.errno or 0))

@@ -137,7 +137,7 @@ class Look(Onlooker):
         before = self.fs.files()
         self.fs.begin()
         answers: list[object] = []
-        with suppress(StorageError, OSError), self.open() as inspector:
+        with suppress(StorageError), self.open() as inspector:
             answers = list(self.look(inspector))
         self.check_closed()
         self.fs.heal()
@@ -169,9 +169,8 @@ class Look(Onlooker):
     def answer(self, ask: Callable[..., object], *about: object) -> object:
         try:
             return ask(*about)
-        except (StorageError, OSError) as error:
-            if not isinstance(error, OSError):
-                self.refused(error)
+        except StorageError as error:
+            self.refused(error)
             return None
 
 

@@ -189,7 +189,7 @@ def test_a_directory_of_which_it_is_not_told_which(disk):
     reader = disk.process()
     with Inspector("/storage", file_system=reader) as inspector:
         reader.fail("identity", errno.EIO)
-        with pytest.raises(OSError, match="error"):
+        with pytest.raises(StorageError, match="error"):
             inspector.refresh()
     assert reader.opened == []
 
@@ -199,7 +199,7 @@ def test_the_records_of_an_entry_that_cannot_be_read(disk):
     put(opened(disk), "1")
     with Inspector("/storage", file_system=disk) as inspector:
         disk.fail("pread", errno.EIO, name="*.jsonl")
-        with pytest.raises(OSError, match="error"):
+        with pytest.raises(StorageError, match="error"):
             inspector.life("1", "a")
         assert [view.op for view in inspector.life("1", "a")] == ["enqueue"]
 
