@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -32,7 +33,7 @@ class SystemClock:
     """The machine's own clock."""
 
     def __init__(self) -> None:
-        self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        self.boot_id = _boot_id()
         self._shift = _shift_of_boottime()
 
     def now(self) -> int:
@@ -42,6 +43,7 @@ class SystemClock:
         return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._shift) // 1000
 
 
+@cache
 def _shift_of_boottime() -> int:
     """By how many nanoseconds CLOCK_BOOTTIME is ahead here of what it is outside of all containers.
 
@@ -53,6 +55,11 @@ def _shift_of_boottime() -> int:
             if clock == "boottime":
                 return int(seconds) * 1_000_000_000 + int(nanoseconds)
     return 0
+
+
+@cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
 def to_datetime(microseconds: int) -> datetime:

@@ -174,7 +174,7 @@ class StorageForked(StorageError):
 
 
 class StorageReadOnly(StorageError):
-    """The storage was opened read-only, or the directory cannot be written."""
+    """The storage was opened read-only, or this user may not write its files, or not even read them."""
 
 
 class StorageFailed(StorageError):

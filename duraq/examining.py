@@ -167,7 +167,7 @@ def _note(view: View, survey: Survey, salvage: Salvage, report: Report) -> None:
     report.findings += [_of_useless(queue, found, why) for found, why in salvage.aside]
     if survey.headless:
         what = f"the segments before {survey.first} are gone, and nothing says that they were not needed"
-        report.findings.append(Finding(queue, Lines.path(queue, survey.first), None, 0, 0, what))
+        report.findings.append(Finding(queue, segment.path_of(queue, survey.first), None, 0, 0, what))
     if salvage.sound and not survey.headless and queue in view.damaged:
         report.findings.append(_of_error(queue, view.damaged[queue]))
     if salvage.lost:
@@ -210,7 +210,7 @@ def _of_stretch(queue: str, stretch: Stretch) -> Finding:
         said = [f"{hint.op} of {hint.id}" if hint.id else hint.op for hint in stretch.hints[:3]]
         what += f"; it seems to have been the {', the '.join(said)}"
     ids = tuple(dict.fromkeys(hint.id for hint in stretch.hints if hint.id))
-    path, length = Lines.path(queue, stretch.segment), stretch.end - stretch.start
+    path, length = segment.path_of(queue, stretch.segment), stretch.end - stretch.start
     return Finding(queue, path, stretch.line, stretch.start, length, what, stretch.lost, ids)
 
 
@@ -219,7 +219,7 @@ def _of_useless(queue: str, found: Found, why: str) -> Finding:
     operation = found.record.operation
     entry_id = str(getattr(operation, "id", ""))
     what = f"the {operation.op} of {entry_id} is sound, but {why}"
-    return Finding(queue, Lines.path(queue, number), found.line, start, length, what, 1, (entry_id,))
+    return Finding(queue, segment.path_of(queue, number), found.line, start, length, what, 1, (entry_id,))
 
 
 def _derived(view: View, queue: str) -> Iterator[Finding]:
@@ -237,5 +237,12 @@ def _derived(view: View, queue: str) -> Iterator[Finding]:
 
 
 def _of_derived(queue: str, number: int, suffix: str) -> Finding:
-    path = f"{queue}/segments/{segment.file_name(number, suffix)}"
-    return Finding(queue, path, None, 0, 0, "it is damaged, and is made again from the records", damage=False)
+    return Finding(
+        queue,
+        segment.path_of(queue, number, suffix),
+        None,
+        0,
+        0,
+        "it is damaged, and is made again from the records",
+        damage=False,
+    )

@@ -10,21 +10,22 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from typing import Self
+from functools import wraps
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.entry import Entry
 from duraq.errors import EntryNotFound, QueueError, StorageError
 from duraq.journal import reading, record
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, NotOurs
 from duraq.journal.lease import WorkerPresence
 from duraq.journal.lines import Follower, Line, Lines
 from duraq.journal.reading import ReaderFileSystem
 from duraq.journal.record import Record, Seal
-from duraq.journal.segment import Gap, bytes_on_disk
+from duraq.journal.segment import Gap, bytes_on_disk, path_of
 from duraq.journal.waiters import count_living
 from duraq.metrics import QueueMetrics, measure
 from duraq.model import OWN_QUEUES, Counts, EntryStatus, Pause, is_users
@@ -34,17 +35,32 @@ from duraq.reader import Reader
 from duraq.state import QueueState
 from duraq.views import EntryView, LeaseView, Place, QueueView, RecordView, entry_view
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 log = logging.getLogger("duraq")
 
 # How often a follower looks for itself, in seconds; a hint from the system only makes it look sooner.
 SWEEP_INTERVAL = 0.5
 
 
+def _in_our_words(method: Callable[Concatenate[Inspector, P], T]) -> Callable[Concatenate[Inspector, P], T]:
+    """The method, but that what the system refuses is a StorageError."""
+
+    @wraps(method)
+    def telling(self: Inspector, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._told():
+            return method(self, *args, **kwargs)
+
+    return telling
+
+
 class Inspector:
     """The queues of one storage as of the last ``refresh``. For one thread; make one for each.
 
-    Raises NotAStorage, UnsupportedVersion, PermissionError, or StorageDamaged if it is the journal that is
-    damaged; a damaged queue keeps only itself from being read.
+    Raises NotAStorage, UnsupportedVersion, StorageReadOnly if even looking is not permitted, StorageError if
+    the system refuses it otherwise, or StorageDamaged if it is the journal that is damaged; a damaged queue
+    keeps only itself from being read.
     """
 
     def __init__(
@@ -56,7 +72,8 @@ class Inspector:
     ) -> None:
         self._reader = Reader(os.fspath(path), file_system or ReaderFileSystem())
         self.path = self._reader.path
-        self._clock = clock or SystemClock()
+        with self._told():
+            self._clock = clock or SystemClock()
         self._leases = -1
         self._presence: WorkerPresence | None = None
         try:
@@ -84,13 +101,21 @@ class Inspector:
         self._reader.close()
         self._leave_leases()
 
+    @_in_our_words
     def refresh(self) -> None:
         """Look again: from here on, everything is told as of now."""
         if self._reader.refresh():
             self._leave_leases()
-            with self._reader.in_our_words(), suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 self._leases = self._reader.fs.open_dir(self._reader.root, "leases")
                 self._presence = WorkerPresence(self._leases, self._clock)
+
+    @contextmanager
+    def _told(self, queue: str = "") -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._reader.refused(error, queue) from error
 
     def _leave_leases(self) -> None:
         if self._presence is not None:
@@ -100,27 +125,33 @@ class Inspector:
 
     # -- queues ----------------------------------------------------------------------------------------
 
+    @_in_our_words
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted."""
         return self._reader.queues()
 
+    @_in_our_words
     def check_queue(self, queue: str) -> None:
         """Raise QueueNotFound unless there is one."""
         self._reader.check_queue(queue)
 
+    @_in_our_words
     def troubled(self) -> list[str]:
         """The storage's own queues that cannot be read; they are among no others."""
         names = filter(self._reader.has_queue, sorted(OWN_QUEUES))
         return [name for name in names if self._reader.fold(name).problem is not None]
 
+    @_in_our_words
     def counts(self, queue: str) -> Counts:
         """Entries by state. Raises QueueNotFound, StorageDamaged."""
         return self._reader.state(queue).counts(self._clock.now())
 
+    @_in_our_words
     def paused(self, queue: str) -> Pause | None:
         """Who paused the queue, when and why; None if it is not paused."""
         return self._reader.state(queue).pause
 
+    @_in_our_words
     def overview(self, queue: str) -> QueueView:
         """All that can be said of one queue at once, damaged or not. Raises QueueNotFound."""
         folded = self._reader.fold(queue)
@@ -146,6 +177,7 @@ class Inspector:
             folded.problem,
         )
 
+    @_in_our_words
     def metrics(self, queue: str) -> QueueMetrics:
         """The queue in numbers. Raises what keeps it from being read: half of them would be wrong."""
         state = self._reader.state(queue)
@@ -157,6 +189,7 @@ class Inspector:
             waiting=self._waiting(queue),
         )
 
+    @_in_our_words
     def leases(self, queue: str | None = None) -> list[LeaseView]:
         """Who holds what: of that queue, or of all that can be read; the next deadline first."""
         names = self.queues() if queue is None else [queue]
@@ -205,14 +238,22 @@ class Inspector:
         """Entries in that state (default: every live or dead one); ready ones in order of delivery."""
         return list(self.each_entry(queue, status, limit=limit, offset=offset))
 
+    @_in_our_words
     def each_entry(
         self, queue: str, status: EntryStatus | None = None, *, limit: int | None = None, offset: int = 0
     ) -> Iterator[EntryView]:
         """The same, one by one: only the payload of the one at hand is in memory."""
         chosen = self._reader.state(queue).listing(status, self._clock.now(), limit, offset)
-        views = (self._entry(queue, entry) for entry in chosen)
-        return (view for view in views if view is not None)
+        return self._each_entry(queue, chosen)
 
+    def _each_entry(self, queue: str, chosen: Iterable[Entry]) -> Iterator[EntryView]:
+        with self._told(queue):
+            for entry in chosen:
+                view = self._entry(queue, entry)
+                if view is not None:
+                    yield view
+
+    @_in_our_words
     def get(self, entry_id: str, queue: str | None = None) -> EntryView:
         """One entry, of that queue or wherever it is; one that is over too, while its records are there.
 
@@ -235,6 +276,7 @@ class Inspector:
             raise EntryNotFound(f"there is no entry {entry_id}" + (f" in queue {queue}" if queue else ""))
         return max(live or over, key=lambda view: view.updated_at)
 
+    @_in_our_words
     def life(self, entry_id: str, queue: str | None = None) -> list[RecordView]:
         """Every record that concerns the entry, oldest first, each with its file, line and byte."""
         found = []
@@ -270,8 +312,8 @@ class Inspector:
         try:
             with closing(self._reader.lines(queue)) as lines:
                 return list(lines.of_entry(entry_id))
-        except OSError:
-            # Not ours to read, or only just coming into being: in either case nothing is known of it here.
+        except (NotOurs, PermissionError, FileNotFoundError):
+            # Not ours, or not ours to read, or only just coming into being: nothing is known of it here.
             return []
 
     def _over(self, queue: str, entry_id: str) -> EntryView | None:
@@ -297,6 +339,7 @@ class Inspector:
 
     # -- records ---------------------------------------------------------------------------------------
 
+    @_in_our_words
     def records(self, queues: Iterable[str] | None = None, *, last: int = 10) -> list[RecordView]:
         """The newest records of these queues, or of all, oldest first."""
         return _newest(self._last(queues, last), last)
@@ -310,6 +353,10 @@ class Inspector:
         ``refresh`` and notices none.
         """
         chosen = None if queues is None else list(queues)
+        with self._told():
+            yield from self._follow(chosen, last, stop or threading.Event())
+
+    def _follow(self, chosen: Sequence[str] | None, last: int, stop: threading.Event) -> Iterator[RecordView]:
         fs, root = self._reader.fs, self._reader.root
         seen = self._last(chosen, max(last, 1))
         with ExitStack() as opened:
@@ -317,7 +364,7 @@ class Inspector:
             for name, lines in seen.items():
                 followed[name] = _follow(fs, root, name, lines[-1][0] if lines else None, opened)
             yield from _newest(seen, last)
-            for _ in _looks(self.path, stop or threading.Event()):
+            for _ in _looks(self.path, stop):
                 for name in reading.queue_names(fs, root) if chosen is None else ():
                     if is_users(name) and name not in followed:
                         followed[name] = _follow(fs, root, name, None, opened)
@@ -356,7 +403,7 @@ def _record(queue: str, line: Line, found: Record) -> RecordView:
         seq=found.seq,
         at=to_datetime(found.at),
         id=getattr(found.operation, "id", None),
-        place=Place(Lines.path(queue, line.segment), line.number, line.offset, len(line.text)),
+        place=Place(path_of(queue, line.segment), line.number, line.offset, len(line.text)),
         text=line.text,
     )
 

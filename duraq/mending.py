@@ -16,10 +16,9 @@ from duraq import examining
 from duraq.clock import Clock, SystemClock
 from duraq.errors import NotAStorage, StorageBusy, StorageDamaged
 from duraq.examining import Report
-from duraq.journal import ends, opening, reading, refusal, renewal
+from duraq.journal import ends, opening, reading, refusal, renewal, segment
 from duraq.journal.ends import End
 from duraq.journal.filesystem import FileSystem, RealFileSystem, SomethingElse, opened
-from duraq.journal.lines import Lines
 from duraq.journal.log import Log, Sizes
 from duraq.journal.overlay import Overlay
 from duraq.journal.reading import ReaderFileSystem, View
@@ -92,7 +91,7 @@ def _planned(fs: FileSystem, path: str, names: list[str] | None, before: Report,
 
 def _steps(plan: Plan) -> Iterator[str]:
     for rewrite in plan.rewrites() if plan.needed else ():
-        name = Lines.path(plan.queue, rewrite.segment)
+        name = segment.path_of(plan.queue, rewrite.segment)
         if rewrite.aside:
             yield f"{name}: written anew; as it was it is in {plan.queue}/{QUARANTINE}/{rewrite.aside}"
         else:

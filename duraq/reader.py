@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged
-from duraq.journal import opening, reading
-from duraq.journal.filesystem import FileSystem, NotOurs
+from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged, StorageError
+from duraq.journal import opening, reading, wording
+from duraq.journal.filesystem import FileSystem
 from duraq.journal.folded import fold
 from duraq.journal.lines import Lines
 from duraq.journal.reading import View
@@ -28,7 +27,7 @@ class Folded:
     def __init__(self, queue: str) -> None:
         self.segments: Segments | None = None
         self.state = QueueState(queue)
-        self.problem: StorageDamaged | OSError | None = None
+        self.problem: StorageError | None = None
 
     def close(self) -> None:
         if self.segments is not None:
@@ -55,21 +54,12 @@ class Reader:
 
     def refresh(self) -> bool:
         """Look again; returns whether it is another directory than before."""
-        with self.in_our_words():
-            moved = self._find_root()
-            self._fresh.clear()
-            if self._view is None or not self._view.settled:
-                self._forget()
-                self._view = reading.look(self.fs, self.root)
+        moved = self._find_root()
+        self._fresh.clear()
+        if self._view is None or not self._view.settled:
+            self._forget()
+            self._view = reading.look(self.fs, self.root)
         return moved
-
-    @contextmanager
-    def in_our_words(self) -> Iterator[None]:
-        """Raises NotAStorage for what is there and none of ours."""
-        try:
-            yield
-        except NotOurs as error:
-            raise NotAStorage(str(error), path=self.path) from error
 
     def _find_root(self) -> bool:
         try:
@@ -78,9 +68,11 @@ class Reader:
             raise NotAStorage("there is no such directory", path=self.path) from None
         except NotADirectoryError:
             raise NotAStorage("not a directory", path=self.path) from None
-        if self.root >= 0 and self.fs.identity(root) == self.fs.identity(self.root):
-            self.fs.close(root)
-            return False
+        with ExitStack() as undo:
+            undo.callback(self.fs.close, root)
+            if self.root >= 0 and self.fs.identity(root) == self.fs.identity(self.root):
+                return False
+            undo.pop_all()
         self.close()
         self.root = root
         if not self.fs.exists(root, opening.MARKER):
@@ -169,10 +161,17 @@ class Reader:
             if folded.segments is not None:
                 for found, where in folded.segments.catch_up():
                     fold(state, folded.segments, found, where)
-        except (StorageDamaged, OSError) as error:
+        except StorageDamaged as error:
             folded.problem = error
+        except OSError as error:
+            folded.problem = self.refused(error, state.name)
         if folded.problem is None:
             folded.problem = self.view.damaged.get(state.name)
+
+    def refused(self, error: OSError, queue: str = "") -> StorageError:
+        """What the system refuses to a reader, in our words."""
+        path = f"{self.path}/{queue}" if queue else self.path
+        return wording.of(error, path, hint="this user must be able to read it")
 
     def _open(self, queue: str) -> Segments | None:
         """The queue's segments; None if its maker has got no further than its directory."""

@@ -11,7 +11,7 @@ import orjson
 
 from duraq.clock import to_datetime
 from duraq.entry import Entry
-from duraq.errors import StorageDamaged
+from duraq.errors import StorageError
 from duraq.model import Attempt, Counts, EntryStatus, Pause, pid_of
 
 
@@ -114,7 +114,7 @@ class QueueView:
     died: tuple[datetime, ...] = ()  # when the dead letters died, in enqueue order
     leases: tuple[LeaseView, ...] = ()
     waiting: int = 0  # consumers that block on it
-    problem: StorageDamaged | OSError | None = None
+    problem: StorageError | None = None
 
 
 def entry_view(queue: str, entry: Entry, payload: bytes) -> EntryView:

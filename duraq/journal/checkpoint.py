@@ -27,7 +27,7 @@ from duraq import snapshot, values
 from duraq.clock import from_datetime, to_datetime
 from duraq.entry import LEASED, Entry
 from duraq.journal import index, record, segment
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, write_all
 from duraq.journal.index import BadIndex, Filter, Index
 from duraq.journal.pieces import LONGEST_LINE, only_line
 from duraq.journal.record import BadRecord
@@ -108,7 +108,8 @@ def _replace(fs: FileSystem, directory: int, name: str, content: bytes) -> None:
     fd = fs.open_file(directory, temporary, create=True)
     try:
         fs.truncate(fd, 0)
-        _write(fs, fd, content)
+        # No sync: it can be made again, and its checksum tells whether it is whole.
+        write_all(fs, fd, content, 0)
         fs.rename(directory, temporary, name)
     except OSError:
         # Above all where there is no space, nothing is to be left over.
@@ -117,12 +118,6 @@ def _replace(fs: FileSystem, directory: int, name: str, content: bytes) -> None:
         raise
     finally:
         fs.close(fd)
-
-
-def _write(fs: FileSystem, fd: int, content: bytes) -> None:
-    # No sync: it can be made again, and its checksum tells whether it is whole.
-    if fs.pwrite(fd, content, 0) != len(content):
-        raise OSError(errno.ENOSPC, "no space left for an index or a checkpoint")
 
 
 def remove(fs: FileSystem, directory: int, checkpoint: int | None, indexes: Iterable[int]) -> None:

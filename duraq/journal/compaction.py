@@ -145,7 +145,7 @@ def needless(fs: FileSystem, folded: Folded) -> list[str]:
     """Files that belong to segments that were dropped, and that nobody needs; segments last."""
     kept = {segment.file_name(number, checkpoint.INDEX_SUFFIX) for number in folded.indexes}
     suffixes = (checkpoint.SUFFIX, checkpoint.INDEX_SUFFIX, segment.SUFFIX)
-    names = fs.names(folded.segments.directory)
+    names = fs.file_names(folded.segments.directory)
     return [
         segment.file_name(number, suffix)
         for suffix in suffixes

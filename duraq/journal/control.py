@@ -9,10 +9,11 @@ error into a signal.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import NamedTuple
 from zlib import crc32
 
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, write_all
 
 #        epoch chain base start end waiters failed | crc of these | synced
 _BLOCK = struct.Struct("<IIQQQII")
@@ -65,15 +66,16 @@ class Control:
         """Replace it. Only under the storage's lock."""
         self._block = block = _encode(standing)
         self._standing = standing
-        self._fs.pwrite(self.fd, block, 0)
+        write_all(self._fs, self.fd, block, 0)
 
     def publish_synced(self, position: int) -> None:
-        """Tell the others, at once, what is durable.
+        """Tell the others, at once, what is durable; if that fails they sync for themselves.
 
         Without a lock: a slower process may set it back to what it knew, which costs an extra sync and
         no entry.
         """
-        self._fs.pwrite(self.fd, _SYNCED.pack(position), _SYNCED_AT)
+        with suppress(OSError):
+            self._fs.pwrite(self.fd, _SYNCED.pack(position), _SYNCED_AT)
 
 
 def _encode(standing: Standing) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 from duraq.errors import NotAStorage
 from duraq.journal import ends, journal, opening, refusal, segment
 from duraq.journal.ends import End, Ends
-from duraq.journal.filesystem import FileSystem, opened
+from duraq.journal.filesystem import FileSystem, opened, write_all
 from duraq.journal.log import Log, Sizes
 
 _PIECE = 1 << 20  # bytes that are copied at once
@@ -72,8 +72,7 @@ class Copier:
             try:
                 for at in range(0, length, _PIECE):
                     piece = self._source.pread(read, min(_PIECE, length - at), at)
-                    if self._target.pwrite(write, piece, at) != len(piece):
-                        raise OSError(errno.ENOSPC, "no space left for the copy", name)
+                    write_all(self._target, write, piece, at)
                 if self._target.size(write) != length:
                     raise OSError(errno.EIO, "the segment has become shorter while it was copied", name)
                 # Whoever is told that the copy is made may rely on it.

@@ -41,7 +41,7 @@ def open_fifo(directory: int, name: str, access: int) -> int:
     about = os.fstat(fd)
     if not stat.S_ISFIFO(about.st_mode) or about.st_nlink > 1 or about.st_uid not in {os.geteuid(), 0}:
         os.close(fd)
-        raise NotOurs(f"{name}: not a FIFO of ours with a single name; somebody put it there")
+        raise NotOurs(name, "it is no FIFO of ours with a single name")
     return fd
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 DIRECTORY_MODE = 0o700
 # 0600: whoever can open a lock file, even read-only, can hold its lock.
 FILE_MODE = 0o600
-_NOT_A_FILE = "it is no regular file; somebody put it there"
+_NOT_A_FILE = "it is no regular file"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OTHERS, _OTHERS_WRITE, _SPECIAL = 0o077, 0o022, 0o7000
 # What opening a link, a directory, a socket, or what is no directory fails with.
@@ -28,6 +28,12 @@ _OF_ANOTHER_KIND = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}
 
 class NotOurs(OSError):
     """What is there is not to be used: somebody else has put it there, or could have. It was left alone."""
+
+    def __init__(self, name: str, why: str, hint: str | None = "somebody put it there; look at it") -> None:
+        super().__init__(f"{name}: {why}" + (f"; {hint}" if hint else ""))
+        self.name = name
+        self.why = why
+        self.hint = hint
 
 
 class SomethingElse(NotOurs):
@@ -81,7 +87,7 @@ class FileSystem(Protocol):
         """
 
     def close(self, fd: int) -> None:
-        """Give up a descriptor, and with it any lock held through it."""
+        """Give up a descriptor, and with it any lock held through it. Does not fail."""
 
     def pread(self, fd: int, length: int, offset: int, /) -> bytes:
         """Up to ``length`` bytes at ``offset``; fewer only at the end of the file."""
@@ -90,7 +96,10 @@ class FileSystem(Protocol):
         """Write at ``offset``; returns how many bytes were written, which a full disk makes fewer."""
 
     def start_writing(self, fd: int, offset: int, length: int, /) -> None:
-        """Begin to write those bytes to the disk, without waiting. A hint: nothing is durable by it."""
+        """Begin to write those bytes to the disk, without waiting.
+
+        A hint: nothing is durable by it, and it does not fail.
+        """
 
     def truncate(self, fd: int, length: int, /) -> None:
         """Cut (or extend with zeros) to ``length``."""
@@ -116,6 +125,9 @@ class FileSystem(Protocol):
     def names(self, directory: int) -> list[str]:
         """Names in the directory, sorted."""
 
+    def file_names(self, directory: int) -> list[str]:
+        """Those of regular files."""
+
     def exists(self, directory: int, name: str) -> bool:
         """Whether the name exists, whatever it is."""
 
@@ -129,7 +141,7 @@ class FileSystem(Protocol):
         """Hold the file's exclusive lock; waits for it."""
 
     def unlock(self, fd: int, /) -> None:
-        """Give up the lock held through this descriptor."""
+        """Give up the lock held through this descriptor, which is open. Does not fail."""
 
     def try_lock(self, fd: int) -> bool:
         """Hold the exclusive lock if nobody else holds any; says whether it does."""
@@ -138,20 +150,38 @@ class FileSystem(Protocol):
         """Hold the shared lock, waiting for an exclusive holder; trades an exclusive lock held for it."""
 
 
+def write_all(file_system: FileSystem, fd: int, data: bytes, offset: int) -> None:
+    """Write all of it, or raise OSError; then any part of it may be there."""
+    written = file_system.pwrite(fd, data, offset)
+    while written < len(data):
+        # A short write does not say why it is one; the next one does, or goes on.
+        more = file_system.pwrite(fd, data[written:], offset + written)
+        if not more:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += more
+
+
 class RealFileSystem:
     """The machine's own file system, by system calls."""
 
     def __init__(self) -> None:
-        # Bound to the instance as they are: these five are on the path of every operation.
+        # Bound to the instance as they are: these are on the path of every operation.
         self.pread: Callable[[int, int, int], bytes] = os.pread
         self.pwrite: Callable[[int, bytes, int], int] = os.pwrite
         self.truncate: Callable[[int, int], None] = os.ftruncate
         self.datasync: Callable[[int], None] = os.fdatasync
         self.sync: Callable[[int], None] = os.fsync
-        self.close: Callable[[int], None] = os.close
         flock, exclusive, nothing = fcntl.flock, fcntl.LOCK_EX, fcntl.LOCK_UN
         self.lock: Callable[[int], None] = lambda fd: flock(fd, exclusive)
         self.unlock: Callable[[int], None] = lambda fd: flock(fd, nothing)
+
+    def close(self, fd: int) -> None:
+        try:
+            os.close(fd)
+        except OSError as error:
+            # It is closed whatever else is wrong, and nothing that anybody was promised depends on it.
+            if error.errno == errno.EBADF:
+                raise
 
     def try_lock(self, fd: int) -> bool:
         try:
@@ -203,11 +233,11 @@ class RealFileSystem:
     def _trusted(self, fd: int, name: str, *, is_file: bool = False, make_private: bool = False) -> int:
         """The descriptor itself, of what was opened by that name; else closes it and raises NotOurs."""
         about = os.fstat(fd)
-        refused: NotOurs | None = None
+        refused: NotOurs | None
         if is_file and not stat.S_ISREG(about.st_mode):
-            refused = SomethingElse(f"{name}: {_NOT_A_FILE}")
-        elif why := self._distrust(about):
-            refused = NotOurs(f"{name}: {why}")
+            refused = SomethingElse(name, _NOT_A_FILE)
+        else:
+            refused = self._distrust(name, about)
         if refused is not None:
             os.close(fd)
             raise refused
@@ -217,18 +247,20 @@ class RealFileSystem:
         return fd
 
     @staticmethod
-    def _distrust(about: os.stat_result) -> str | None:
+    def _distrust(name: str, about: os.stat_result) -> NotOurs | None:
         """Why a file or directory is not to be used, if it is not: who else could have a hand in it."""
         mode = stat.S_IMODE(about.st_mode)
         if about.st_uid not in {os.geteuid(), 0}:
-            return f"it belongs to user {about.st_uid}, and this is user {os.geteuid()}"
+            return NotOurs(name, f"it belongs to user {about.st_uid}, and this is user {os.geteuid()}", None)
         if stat.S_ISDIR(about.st_mode):
-            return f"others may write to it (mode {mode:o}); chmod -R go-w" if mode & _OTHERS_WRITE else None
-        return "it has a second name elsewhere; somebody put it there" if about.st_nlink > 1 else None
+            why = f"others may write to it (mode {mode:o})"
+            return NotOurs(name, why, "chmod -R go-w") if mode & _OTHERS_WRITE else None
+        return NotOurs(name, "it has a second name elsewhere") if about.st_nlink > 1 else None
 
     def start_writing(self, fd: int, offset: int, length: int) -> None:
         # Dirty pages of the range are sent off at once; what is clean may leave the cache, and is not needed.
-        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
@@ -248,14 +280,12 @@ class RealFileSystem:
         return Space(blocks * size, about.f_bavail * size, about.f_files, about.f_favail)
 
     def names(self, directory: int) -> list[str]:
-        # Reopened: the position in a directory belongs to the open file description, so two threads that list
-        # through one descriptor would each miss what the other has read.
-        own = os.open(".", _OPEN_DIRECTORY, dir_fd=directory)
-        try:
-            with os.scandir(own) as entries:
-                return sorted(entry.name for entry in entries)
-        finally:
-            os.close(own)
+        with _listed(directory) as entries:
+            return sorted(entry.name for entry in entries)
+
+    def file_names(self, directory: int) -> list[str]:
+        with _listed(directory) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
 
     def exists(self, directory: int, name: str) -> bool:
         try:
@@ -277,8 +307,7 @@ def _opened(name: str, flags: int, directory: int) -> int:
     except OSError as error:
         if error.errno not in _OF_ANOTHER_KIND:
             raise
-        what = "it is no directory; somebody put it there" if flags & os.O_DIRECTORY else _NOT_A_FILE
-        raise SomethingElse(f"{name}: {what}") from error
+        raise SomethingElse(name, "it is no directory" if flags & os.O_DIRECTORY else _NOT_A_FILE) from error
 
 
 @contextmanager
@@ -298,6 +327,18 @@ def content(fs: FileSystem, directory: int, name: str) -> bytes:
         return fs.pread(fd, fs.size(fd), 0)
     finally:
         fs.close(fd)
+
+
+@contextmanager
+def _listed(directory: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+    # Reopened: the position in a directory belongs to the open file description, so two threads that list
+    # through one descriptor would each miss what the other has read.
+    own = os.open(".", _OPEN_DIRECTORY, dir_fd=directory)
+    try:
+        with os.scandir(own) as entries:
+            yield entries
+    finally:
+        os.close(own)
 
 
 def _make_directory(path: Path) -> None:

@@ -14,6 +14,8 @@ its header for the next epoch is written and synced. Only then may anyone go ove
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +24,7 @@ from zlib import crc32
 from duraq.errors import StorageDamaged, UnsupportedVersion
 from duraq.journal import frame
 from duraq.journal.control import NOTHING, Control, Standing
-from duraq.journal.filesystem import FileSystem, SyncFailed
+from duraq.journal.filesystem import FileSystem, SyncFailed, write_all
 from duraq.journal.frame import Frame, Share
 
 FORMAT = 1
@@ -84,7 +86,7 @@ def create(file_system: FileSystem, directory: int, capacity: int) -> None:
         try:
             file_system.truncate(fd, 0)
             fill(file_system, fd, HEADER_BYTES + capacity)
-            file_system.pwrite(fd, header.encode(), 0)
+            write_all(file_system, fd, header.encode(), 0)
             # The space itself is made durable here once, so that no later datasync commits a block map.
             file_system.sync(fd)
         finally:
@@ -95,12 +97,8 @@ def create(file_system: FileSystem, directory: int, capacity: int) -> None:
 
 def fill(file_system: FileSystem, fd: int, length: int) -> None:
     """Extend the file to ``length`` with written zeros (a hole would be allocated, and committed, later)."""
-    at = file_system.size(fd)
-    while at < length:
-        written = file_system.pwrite(fd, _ZEROS[: length - at], at)
-        if written == 0:
-            raise OSError(28, "no space left for the journal")
-        at += written
+    for at in range(file_system.size(fd), length, len(_ZEROS)):
+        write_all(file_system, fd, _ZEROS[: length - at], at)
 
 
 class Journal:
@@ -138,7 +136,9 @@ class Journal:
         fd, at, length = self.files[now.epoch & 1], HEADER_BYTES + now.end - now.base, len(data)
         # Not synced here: the caller does that after giving up the lock, together with others.
         if self._fs.pwrite(fd, data, at) != length:
-            raise OSError(5, "short write into space that was preallocated")
+            # Where overwriting takes new space. What lies behind this piece may be the rest of the frame.
+            self._take_away(now)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if start_writing:
             # The disk works on the frame while we go on; the sync that comes then has less left to wait for.
             self._fs.start_writing(fd, at, length)
@@ -147,17 +147,21 @@ class Journal:
         try:
             self.control.write(after)
         except OSError:
-            try:
-                self._wipe(now.end, now)
-            except OSError as error:
-                raise CannotUndo(*error.args) from error
+            self._take_away(now)
             raise
         return after
+
+    def _take_away(self, now: Standing) -> None:
+        """Undo what was written behind this standing, and counts for nobody. Raises CannotUndo."""
+        try:
+            self._wipe(now.end, now)
+        except OSError as error:
+            raise CannotUndo(*error.args) from error
 
     def _wipe(self, position: int, standing: Standing) -> None:
         """Make sure, durably, that there is no frame at this position."""
         fd = self.files[standing.epoch & 1]
-        self._fs.pwrite(fd, bytes(frame.HEAD_LENGTH), HEADER_BYTES + position - standing.base)
+        write_all(self._fs, fd, bytes(frame.HEAD_LENGTH), HEADER_BYTES + position - standing.base)
         # The frame may be on the disk already (others sync too); the caller is about to say it is not.
         self._fs.datasync(fd)
 
@@ -195,7 +199,7 @@ class Journal:
         content = _content(self._fs, fd, self.header(epoch))
         if frame.any_of(content, HEADER_BYTES, epoch):
             for at in range(HEADER_BYTES, len(content), len(_ZEROS)):
-                self._fs.pwrite(fd, _ZEROS[: len(content) - at], at)
+                write_all(self._fs, fd, _ZEROS[: len(content) - at], at)
             self._fs.datasync(fd)
 
     # -- with or without it ----------------------------------------------------------------------------
@@ -265,7 +269,7 @@ class Journal:
         fd = self.files[(standing.epoch + 1) & 1]
         fill(self._fs, fd, HEADER_BYTES + capacity)
         base = standing.base + self.header(standing.epoch).capacity
-        self._fs.pwrite(fd, Header(standing.epoch + 1, base, capacity).encode(), 0)
+        write_all(self._fs, fd, Header(standing.epoch + 1, base, capacity).encode(), 0)
         # Durable before the first frame, so that a bad header in front of good frames is always damage.
         try:
             self._fs.sync(fd)

@@ -20,7 +20,7 @@ import os
 import re
 import secrets
 import select
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fcntl import LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
@@ -106,10 +106,12 @@ class WorkerPresence:
         """End this worker's presence: from now on it is dead to all others. Idempotent."""
         with forks.no_fork:
             if self._worker is not None:
-                here = self._here()
-                # In this order, as in sweep: a FIFO outlives its lock file, never the other way round.
-                unlink_if_there(here.fileno(), f"{self._worker}.json")
-                unlink_if_there(here.fileno(), f"{self._worker}.fifo")
+                # In this order, as in sweep: a FIFO outlives its lock file, never the other way round. A name
+                # that cannot be removed stays, as that of any dead worker.
+                with suppress(OSError):
+                    here = self._here()
+                    unlink_if_there(here.fileno(), f"{self._worker}.json")
+                    unlink_if_there(here.fileno(), f"{self._worker}.fifo")
             self._let_go(StorageClosed)
 
     def abandon(self) -> None:

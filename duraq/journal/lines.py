@@ -40,11 +40,6 @@ class Lines:
         self._fs.close(self._directory)
         self._fs.close(self._home)
 
-    @staticmethod
-    def path(queue: str, number: int) -> str:
-        """The segment's file, relative to the storage."""
-        return f"{queue}/segments/{segment.file_name(number)}"
-
     def segments(self) -> list[int]:
         return segment.numbers(self._fs, self._directory)
 
@@ -54,7 +49,7 @@ class Lines:
         try:
             yield from pieces.lines(self._fs, fd, offset, self._fs.size(fd))
         except LineTooLong as error:
-            path = self.path(self.queue, number)
+            path = segment.path_of(self.queue, number)
             raise StorageDamaged(str(error), path=path, byte=error.offset) from None
         finally:
             self._fs.close(fd)
@@ -94,9 +89,8 @@ class Lines:
         try:
             return record.decode(line.text)
         except BadRecord as error:
-            raise StorageDamaged(
-                str(error), path=self.path(self.queue, line.segment), line=line.number, byte=line.offset
-            ) from None
+            path = segment.path_of(self.queue, line.segment)
+            raise StorageDamaged(str(error), path=path, line=line.number, byte=line.offset) from None
 
     def of_entry(self, entry_id: str) -> Iterator[tuple[Line, Record]]:
         """Every undamaged record that concerns the entry, oldest first."""

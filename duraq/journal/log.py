@@ -435,10 +435,15 @@ class Log:
             self.journal.datasync(standing, self.commits.synced)
         except OSError as error:
             return self._after_failed_sync(standing, error)
-        # Whoever opens the storage now knows nothing of this lock, and writes where we write.
-        if not self.fs.has_name(self.control.fd):
-            self.fail()
-            raise OutcomeUnknown("journal/lock was removed", path=self.path, hint=REOPEN)
+        try:
+            # Whoever opens the storage now knows nothing of this lock, and writes where we write.
+            if not self.fs.has_name(self.control.fd):
+                self.fail()
+                raise OutcomeUnknown("journal/lock was removed", path=self.path, hint=REOPEN)
+        except OSError as error:
+            raise OutcomeUnknown(
+                f"nobody knows whether journal/lock was removed ({error})", path=self.path, hint=REOPEN
+            ) from error
         if self.shared or standing.waiters:
             # Whoever reads these frames next need not sync for itself. Alone, the next write says it as well.
             self.control.publish_synced(standing.end)
@@ -464,6 +469,7 @@ class Log:
                 finally:
                     self.unlock()
         except (OSError, StorageError) as worse:
+            self._fail_at_least()
             raise OutcomeUnknown(
                 f"the journal could not be synced ({error}), nor its lines elsewhere ({worse})",
                 path=self.path,
@@ -490,6 +496,16 @@ class Log:
         """Nothing is accepted any more, from anyone, until the storage is reopened."""
         self._failed = True
         self.control.write(self.journal.standing._replace(failed=1))
+
+    def _fail_at_least(self) -> None:
+        """The same, if it did not get so far: whoever opens the storage later has no other sign of it."""
+        with self._threads, suppress(OSError):
+            if not self._inside:
+                self.fs.lock(self.control.fd)
+                try:
+                    self.fail()
+                finally:
+                    self.fs.unlock(self.control.fd)
 
     def _is_poisoned(self, epoch: int) -> bool:
         return poison.poisoned(self.fs, self.directory, self.journal.standing.epoch) == epoch

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +13,7 @@ import orjson
 from duraq import values
 from duraq.errors import NotAStorage, UnsupportedVersion
 from duraq.journal import journal
-from duraq.journal.filesystem import FileSystem, SomethingElse, SyncFailed
+from duraq.journal.filesystem import FileSystem, SomethingElse, SyncFailed, write_all
 from duraq.model import is_queue_name
 
 log = logging.getLogger("duraq")
@@ -150,8 +148,7 @@ def write_durably(fs: FileSystem, directory: int, name: str, content: bytes) -> 
     fd = fs.open_file(directory, temporary, create=True)
     try:
         fs.truncate(fd, 0)
-        if fs.pwrite(fd, content, 0) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        write_all(fs, fd, content, 0)
         # Before the rename: otherwise the name could be durable and the bytes not.
         sync_once(fs, fd)
     finally:

@@ -153,6 +153,12 @@ class Overlay:
                 found.add(name)
         return sorted(found)
 
+    def file_names(self, directory: int) -> list[str]:
+        at = self._open[directory]
+        found = set() if at.below is None else set(self._below.file_names(at.below))
+        found.update(path.rpartition("/")[2] for path in self._content if path.rpartition("/")[0] == at.path)
+        return sorted(found)
+
     def exists(self, directory: int, name: str) -> bool:
         at = self._open[directory]
         path = f"{at.path}/{name}"

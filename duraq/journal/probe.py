@@ -5,7 +5,6 @@ Whoever probes has not opened the storage, and never waits for anybody longer th
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import time
@@ -16,7 +15,7 @@ from typing import NamedTuple, Self
 from duraq.errors import StorageDamaged
 from duraq.journal import journal, opening, poison, reading, refusal
 from duraq.journal.control import NOTHING, Control, Standing
-from duraq.journal.filesystem import FileSystem, RealFileSystem, Space
+from duraq.journal.filesystem import FileSystem, RealFileSystem, Space, write_all
 from duraq.journal.reading import ReaderFileSystem
 from duraq.journal.recovery import newest_epoch
 
@@ -73,8 +72,7 @@ class Probe:
         fd = fs.open_file(self._journal, name, exclusive=True)
         try:
             content = secrets.token_bytes(_LENGTH)
-            if fs.pwrite(fd, content, 0) != _LENGTH:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+            write_all(fs, fd, content, 0)
             fs.datasync(fd)
             # What is synced may leave the cache: it is to be read from the disk.
             fs.start_writing(fd, 0, _LENGTH)

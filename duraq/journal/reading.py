@@ -17,7 +17,7 @@ from typing import NamedTuple
 from duraq.errors import StorageDamaged
 from duraq.journal import ends, journal, refusal, segment
 from duraq.journal.ends import End
-from duraq.journal.filesystem import FileSystem, RealFileSystem, SomethingElse, opened
+from duraq.journal.filesystem import FileSystem, NotOurs, RealFileSystem, SomethingElse, opened
 from duraq.journal.frame import Frame, Part
 from duraq.journal.overlay import Overlay
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
@@ -51,7 +51,7 @@ class ReaderFileSystem(RealFileSystem):
         return super().open_file(directory, name, writable=False)
 
     @staticmethod
-    def _distrust(about: os.stat_result) -> str | None:  # noqa: ARG004 - whosever it is
+    def _distrust(name: str, about: os.stat_result) -> NotOurs | None:  # noqa: ARG004 - whosever it is
         return None
 
 
@@ -136,8 +136,10 @@ def _lengths(fs: FileSystem, root: int) -> dict[tuple[str, int], int]:
             try:
                 for number in segment.numbers(fs, directory)[-_GROWING:]:
                     fd = fs.open_file(directory, segment.file_name(number), writable=False)
-                    found[queue, number] = fs.size(fd)
-                    fs.close(fd)
+                    try:
+                        found[queue, number] = fs.size(fd)
+                    finally:
+                        fs.close(fd)
             finally:
                 fs.close(directory)
         except OSError:

@@ -16,7 +16,6 @@ finds that a process died between its frame and the segments. Every step may be 
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,7 +25,7 @@ from duraq.errors import StorageDamaged
 from duraq.journal import frame, journal, pieces, record, refusal, segment
 from duraq.journal.control import Standing
 from duraq.journal.ends import End
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, SomethingElse, write_all
 from duraq.journal.frame import Frame, Part
 from duraq.journal.journal import HEADER_BYTES, Header
 from duraq.journal.opening import sync_once
@@ -165,11 +164,10 @@ class Replay:
                     end = End(0, 0)
                 try:
                     self._check(queue, wanted, end)
+                    self._mend(queue, wanted, end)
                 except StorageDamaged as error:
                     damaged[queue] = error
                     self._refuse(queue, error, wanted)
-                else:
-                    self._mend(queue, wanted, end)
         finally:
             self._close()
         return damaged
@@ -208,9 +206,8 @@ class Replay:
         ends: dict[int, int] = {}
         for part in parts:
             fd = self._segment(queue, part.segment)
-            there = self._fs.pread(fd, len(part.lines), part.offset) == part.lines
-            if not there and self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
-                raise OSError(errno.ENOSPC, "no space left to write the journal's lines into the segment")
+            if self._fs.pread(fd, len(part.lines), part.offset) != part.lines:
+                write_all(self._fs, fd, part.lines, part.offset)
             ends[part.segment] = part.offset + len(part.lines)
         # Not where more is known to be durable: the frames behind these were lost, but only after that.
         ends = {number: size for number, size in ends.items() if End(number, size) > end}
@@ -242,9 +239,7 @@ class Replay:
                 if refusal.is_refused(self._fs, self._home(queue)):
                     continue
                 for part in parts:
-                    fd = self._segment(queue, part.segment)
-                    if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
-                        raise OSError(errno.ENOSPC, "no space left to write the journal's lines again")
+                    write_all(self._fs, self._segment(queue, part.segment), part.lines, part.offset)
         finally:
             self._close()
 
@@ -259,8 +254,7 @@ class Replay:
                 if size < part.offset:
                     continue
                 fd = self._segment(part.queue, part.segment)
-                if self._fs.pwrite(fd, part.lines, part.offset) != len(part.lines):
-                    raise OSError(errno.ENOSPC, "no space left to write the journal's lines again")
+                write_all(self._fs, fd, part.lines, part.offset)
                 sizes[part.queue][part.segment] = max(size, part.offset + len(part.lines))
         finally:
             self._close()
@@ -299,7 +293,7 @@ class Replay:
         fd = self._open.get((queue, number))
         if fd is None:
             # Made if missing: after a power cut a new queue's name can be gone while its frames are there.
-            fd = self._fs.open_file(self._segments(queue), segment.file_name(number), create=create)
+            fd = segment.open_segment(self._fs, self._segments(queue), (queue, number), create=create)
             self._open[queue, number] = fd
         return fd
 
@@ -307,7 +301,12 @@ class Replay:
         return self._directory(queue, self._root, queue)
 
     def _segments(self, queue: str) -> int:
-        return self._directory(f"{queue}/segments", self._home(queue), "segments")
+        home, path = self._home(queue), f"{queue}/segments"
+        try:
+            return self._directory(path, home, "segments")
+        except SomethingElse as error:
+            # Of this queue alone, as in ``open_segment``.
+            raise StorageDamaged(error.why, path=path, hint=error.hint) from error
 
     def _directory(self, path: str, parent: int, name: str) -> int:
         if path not in self._directories:
@@ -329,7 +328,7 @@ class Replay:
                 self._fs.truncate(copy, 0)
                 at = 0
                 for piece in pieces.pieces(self._fs, fd, end, end + length):
-                    self._fs.pwrite(copy, piece, at)
+                    write_all(self._fs, copy, piece, at)
                     at += len(piece)
             finally:
                 self._fs.close(copy)
@@ -376,7 +375,7 @@ def _first_needed(parts: Iterable[Part]) -> int:
 def _too_short(queue: str, number: int, size: int, wanted: int) -> StorageDamaged:
     return StorageDamaged(
         f"the segment ends at byte {size}, but lines up to byte {wanted} were durable",
-        path=f"{queue}/segments/{segment.file_name(number)}",
+        path=segment.path_of(queue, number),
         byte=size,
         hint=segment.REFUSED,
     )

@@ -9,16 +9,15 @@ finds the segments long enough again, the mark goes.
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import orjson
 
 from duraq.errors import StorageDamaged
 from duraq.journal.ends import End
-from duraq.journal.filesystem import FileSystem, content, opened
+from duraq.journal.filesystem import FileSystem, NotOurs, content, opened, write_all
 from duraq.journal.frame import Part
 from duraq.journal.opening import sync_once, write_durably
 from duraq.journal.segment import REFUSED, file_name
@@ -47,8 +46,7 @@ def _keep(fs: FileSystem, directory: int, name: str, lines: bytes) -> None:
     fd = fs.open_file(directory, name, create=True)
     try:
         fs.truncate(fd, 0)
-        if fs.pwrite(fd, lines, 0) != len(lines):
-            raise OSError(errno.ENOSPC, "no space left to set lines aside", name)
+        write_all(fs, fd, lines, 0)
         # They are durable in the journal only as long as that is not recycled.
         sync_once(fs, fd)
     finally:
@@ -66,7 +64,7 @@ def put_back(fs: FileSystem, root: int, queue: str, end: End) -> None:
             with _segment(fs, directory, number) as fd:
                 # Not if there is something else by now.
                 if lines.startswith(fs.pread(fd, len(lines), offset)):
-                    fs.pwrite(fd, lines, offset)
+                    write_all(fs, fd, lines, offset)
         if end.segment:
             with _segment(fs, directory, end.segment) as fd:
                 fs.truncate(fd, max(end.size, fs.size(fd)))
@@ -109,14 +107,15 @@ def check(fs: FileSystem, home: int, queue: str) -> None:
     """Raise what the mark says, if there is one."""
     if not is_refused(fs, home):
         return
-    fd = fs.open_file(home, MARK, writable=False)
     try:
-        about = orjson.loads(fs.pread(fd, 65536, 0))
+        fd = fs.open_file(home, MARK, writable=False)
+        try:
+            about = orjson.loads(fs.pread(fd, 65536, 0))
+        finally:
+            fs.close(fd)
         error = StorageDamaged(about["why"], path=about["path"], byte=about["byte"], hint=REFUSED)
-    except (ValueError, KeyError, TypeError):
+    except (NotOurs, ValueError, KeyError, TypeError):
         error = StorageDamaged("the queue is marked as damaged", path=f"{queue}/{MARK}", hint=REFUSED)
-    finally:
-        fs.close(fd)
     raise error
 
 
@@ -133,7 +132,8 @@ def lift(fs: FileSystem, home: int) -> None:
     """The queue is as long as it should be; if what was kept of it is in its place, it is whole again."""
     if is_refused(fs, home) and _is_in_place(fs, home):
         # No sync: should the mark come back in a power cut, the next recovery removes it once more.
-        fs.unlink(home, MARK)
+        with suppress(IsADirectoryError):  # somebody else's, which refuses the queue for good
+            fs.unlink(home, MARK)
 
 
 def _is_in_place(fs: FileSystem, home: int) -> bool:

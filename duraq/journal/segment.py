@@ -10,7 +10,7 @@ A segment is named after its first sequence number. ``duraq.journal.segments`` r
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -56,9 +56,10 @@ def seal_at(where: Where, line: bytes, following: int) -> SealAt:
 class Files:
     """Descriptors of one queue's segments: opened when one is needed, and the last few kept."""
 
-    def __init__(self, file_system: FileSystem, directory: int, *, writable: bool) -> None:
+    def __init__(self, file_system: FileSystem, directory: int, queue: str, *, writable: bool) -> None:
         self._fs = file_system
         self._directory = directory
+        self._queue = queue
         self._writable = writable
         self._open: OrderedDict[int, int] = OrderedDict()
 
@@ -66,9 +67,13 @@ class Files:
         """The segment's descriptor, good until the next few are asked for; ``create`` makes the file."""
         fd = self._open.get(segment)
         if fd is None:
-            create = create and self._writable
-            name = file_name(segment)
-            fd = self._fs.open_file(self._directory, name, create=create, writable=self._writable)
+            fd = open_segment(
+                self._fs,
+                self._directory,
+                (self._queue, segment),
+                create=create and self._writable,
+                writable=self._writable,
+            )
             self._open[segment] = fd
             if len(self._open) > OPEN_FILES:
                 _, oldest = self._open.popitem(last=False)
@@ -88,9 +93,31 @@ def file_name(segment: int, suffix: str = SUFFIX) -> str:
     return f"{segment:020d}{suffix}"
 
 
+def open_segment(
+    file_system: FileSystem,
+    directory: int,
+    which: tuple[str, int],
+    *,
+    create: bool = False,
+    writable: bool = True,
+) -> int:
+    """A descriptor of that queue's segment. Raises StorageDamaged if what lies there is not ours."""
+    queue, number = which
+    try:
+        return file_system.open_file(directory, file_name(number), create=create, writable=writable)
+    except NotOurs as error:
+        # Of this queue alone, whoever put it there.
+        raise StorageDamaged(error.why, path=path_of(queue, number), hint=error.hint) from error
+
+
+def path_of(queue: str, segment: int, suffix: str = SUFFIX) -> str:
+    """The segment's file, relative to the storage."""
+    return f"{queue}/segments/{file_name(segment, suffix)}"
+
+
 def numbers(file_system: FileSystem, directory: int, suffix: str = SUFFIX) -> list[int]:
-    """The segments that have such a file in that directory, in order; foreign files are left alone."""
-    return numbers_in(file_system.names(directory), suffix)
+    """The segments that have such a file in that directory, in order; what is foreign is left alone."""
+    return numbers_in(file_system.file_names(directory), suffix)
 
 
 def numbers_in(names: Iterable[str], suffix: str = SUFFIX) -> list[int]:
@@ -137,7 +164,7 @@ def any_segment(file_system: FileSystem, root: int, queue: str) -> bool:
 
 
 def last_drop(
-    file_system: FileSystem, directory: int, existing: Sequence[int], path: Callable[[int], str]
+    file_system: FileSystem, directory: int, existing: Sequence[int], queue: str
 ) -> tuple[Record, Where] | None:
     """The newest drop in those segments, and where it lies; None if nothing was ever dropped.
 
@@ -145,7 +172,7 @@ def last_drop(
     """
     for segment in reversed(existing):
         try:
-            fd = file_system.open_file(directory, file_name(segment), writable=False)
+            fd = open_segment(file_system, directory, (queue, segment), writable=False)
         except FileNotFoundError:
             continue  # dropped, and removed since it was listed
         try:
@@ -155,7 +182,8 @@ def last_drop(
                     if length:  # else it is in the making
                         return record.decode(file_system.pread(fd, length, at)), (segment, at, length)
                 except (BadRecord, LineTooLong) as error:
-                    raise StorageDamaged(str(error), path=path(segment), byte=at, hint=REFUSED) from None
+                    where = path_of(queue, segment)
+                    raise StorageDamaged(str(error), path=where, byte=at, hint=REFUSED) from None
         finally:
             file_system.close(fd)
     return None

@@ -14,7 +14,7 @@ from duraq.journal import pieces, record
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.pieces import LineTooLong
 from duraq.journal.record import BadRecord, Record, Seal
-from duraq.journal.segment import REFUSED, Files, Gap, SealAt, Where, file_name, last_drop, numbers, seal_at
+from duraq.journal.segment import REFUSED, Files, Gap, SealAt, Where, last_drop, numbers, path_of, seal_at
 from duraq.journal.tail import Group, Tail
 from duraq.operations import Drop, Enqueue, Keep
 
@@ -37,7 +37,7 @@ class Segments:
             undo.callback(file_system.close, self.directory)
             self._existing = numbers(file_system, self.directory)
             undo.pop_all()
-        self._files = Files(file_system, self.directory, writable=writable)
+        self._files = Files(file_system, self.directory, queue, writable=writable)
         self.tail = Tail(file_system, self._files, queue, limit)
         # Nothing is read before ``start`` or ``start_behind``.
         self.segment = self.size = 0  # the active one, and how many bytes of it were read
@@ -59,7 +59,7 @@ class Segments:
 
     def start(self) -> None:
         """Read from the first record that is needed. Raises StorageDamaged if it is not there."""
-        drop = last_drop(self._fs, self.directory, self._existing, self._path)
+        drop = last_drop(self._fs, self.directory, self._existing, self.queue)
         if drop is not None:
             (operation, _, _), self.known_from = drop
             assert isinstance(operation, Drop)
@@ -96,7 +96,7 @@ class Segments:
         self._fs.close(self.home)
 
     def _path(self, segment: int) -> str:
-        return f"{self.queue}/segments/{file_name(segment)}"
+        return path_of(self.queue, segment)
 
     # -- reading ---------------------------------------------------------------------------------------
 

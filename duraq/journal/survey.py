@@ -17,7 +17,7 @@ from duraq.errors import UnsupportedVersion
 from duraq.journal import record
 from duraq.journal.lines import Lines
 from duraq.journal.record import BadRecord, Record, Seal, UnknownRecord
-from duraq.journal.segment import DROP, Where
+from duraq.journal.segment import DROP, Where, path_of
 from duraq.operations import Drop
 
 _BEGIN = b'{"op":"'
@@ -118,7 +118,7 @@ class Survey:
     def segment(self, number: int, following: int | None) -> Iterator[Found | Stretch]:
         """One segment: its records, and what is between them. ``following``: the next segment's number."""
         data = self.lines.content(number)
-        pieces = list(_pieces(data, f"{self.lines.path(self.lines.queue, number)}"))
+        pieces = list(_pieces(data, path_of(self.lines.queue, number)))
         chosen = _chain(pieces, number, following)
         due, between = number, list[Piece]()
         at = line = 0

@@ -86,7 +86,9 @@ class Waiters:
     def close(self) -> None:
         """Wake the threads that wait through this object, so that they see that it is closed."""
         for waiter in list(self.ours):
-            _wake_one(self.directory, waiter.name)
+            # One that cannot be woken looks for itself before long.
+            with suppress(OSError):
+                _wake_one(self.directory, waiter.name)
 
     def after_fork_in_child(self) -> None:
         """Else the child would go on reading for the waiters of its parent, and be woken in their place."""
@@ -155,8 +157,10 @@ class Waiter:
         if self not in self._waiters.ours:  # a forked child: the place is its parent's
             return
         # The name before the descriptor: a name that nobody reads is a dead waiter's.
-        claimed = not unlink_if_there(self._directory.fileno(), self.name)
-        self._close()
+        try:
+            claimed = not unlink_if_there(self._directory.fileno(), self.name)
+        finally:
+            self._close()
         # A wake-up is for somebody who will look at the queue. One that went unnoticed, or that came to
         # somebody who failed, goes to the next in line.
         if claimed and (error is not None or not self._woken):

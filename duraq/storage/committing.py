@@ -41,7 +41,7 @@ from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.base import Limits, StoredEntry
 from duraq.storage.calls import Call, together
-from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, stored
+from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, leased
 
 T = TypeVar("T")
 
@@ -303,20 +303,19 @@ class CommittingStorage(FoldStorage):
         self, state: QueueState, taken: Sequence[Entry], worker: str, deadline: int, deadline_at: int
     ) -> tuple[list[StoredEntry], int]:
         """Lease these to that worker; also returns up to where the journal must be durable for that."""
-        boot = self.clock.boot_id
-        payloads: list[bytes] = []
-        operations: list[Operation] = []
+        boot, at = self.clock.boot_id, self.clock.now()
+        operations: list[Lease] = []
+        claimed: list[StoredEntry] = []
         for token, entry in enumerate(taken, start=state.tokens + 1):
             # Read before the lease is written: damage then costs no attempt.
-            payloads.append(self._payload(state.name, entry))
-            operations.append(Lease(entry.id, token, entry.attempts + 1, worker, deadline, boot, deadline_at))
+            payload = self._payload(state.name, entry)
+            lease = Lease(entry.id, token, entry.attempts + 1, worker, deadline, boot, deadline_at)
+            operations.append(lease)
+            claimed.append(leased(entry, payload, lease, at))
+        position = max(entry.position for entry in taken)
+        # Nothing is read behind this: should that fail, they would be leased and nobody know it.
         self._write({state.name: operations})
-        # Looked up anew: writing may have put what was in memory on the shelf, and have taken it off again.
-        written = self._state(state.name)
-        assert written is not None
-        leased = [written.entries[entry.id] for entry in taken]
-        claimed = [stored(entry, payload) for entry, payload in zip(leased, payloads, strict=True)]
-        return claimed, max(entry.position for entry in leased)
+        return claimed, position
 
 
 def enqueues(changes: Mapping[str, Sequence[Operation]]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
@@ -28,10 +27,9 @@ from duraq.errors import (
     QueueNotFound,
     StorageDamaged,
     StorageError,
-    StorageReadOnly,
 )
-from duraq.journal import forks, opening
-from duraq.journal.filesystem import FileSystem, NotOurs, RealFileSystem
+from duraq.journal import forks, opening, wording
+from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.journal import NeedsRoom
 from duraq.journal.lease import WorkerPresence
@@ -131,9 +129,14 @@ class FileStorage(WaitingStorage):
         file_system: FileSystem | None = None,
     ) -> None:
         _check_options(durability, batch_window)
-        super().__init__(clock or SystemClock(), lock_duration, max_payload_bytes)
         # Not resolved: messages speak of the path that was given, even if it is a link today.
         self.path = str(Path(path).absolute())
+        try:
+            clock = clock or SystemClock()
+            kind = "" if allow_network else file_system_type(self.path)
+        except OSError as error:
+            raise wording.of(error, self.path) from error
+        super().__init__(clock, lock_duration, max_payload_bytes)
         self.durability = durability
         self._power = durability == "power"
         keep = options.history(history)
@@ -144,7 +147,7 @@ class FileStorage(WaitingStorage):
         self._closing = self._is_over = False
         self._closing_lock = threading.RLock()
         self._next_recount = 0.0
-        if not allow_network and is_network(kind := file_system_type(self.path)):
+        if is_network(kind):
             raise NetworkFileSystem(
                 f"{kind} is a network or user-space file system; locks and syncs promise nothing there",
                 path=self.path,
@@ -163,10 +166,8 @@ class FileStorage(WaitingStorage):
                 undo.pop_all()
         except FileNotFoundError as error:
             raise NotAStorage("there is no such directory", path=self.path) from error
-        except NotOurs as error:
-            raise NotAStorage(str(error), path=self.path) from error
         except OSError as error:
-            raise _storage_error(error, self.path, StorageError) from error
+            raise wording.of(error, self.path) from error
         opening.warn_if_exposed(self.path)
 
     def _set_up(self, batch_window: timedelta) -> None:
@@ -412,14 +413,17 @@ class FileStorage(WaitingStorage):
     def _refused(self, error: OSError, path: str, kind: type[StorageError]) -> StorageError:
         """What the system refused, in our words; or StorageClosed, if another thread has just closed this."""
         self._check_usable()
-        return _storage_error(error, path, kind)
+        return wording.of(error, path, kind)
 
     # -- the rest --------------------------------------------------------------------------------------
 
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted; see Storage."""
         self._log.check_usable()
-        return list(filter(is_users, self._log.names()))
+        try:
+            return list(filter(is_users, self._log.names()))
+        except OSError as error:
+            raise self._refused(error, self.path, StorageError) from error
 
     def compact(self, queue: str) -> Compacted:
         """Remove what is over from the queue's files, but for the history, and say what that was.
@@ -504,20 +508,3 @@ def _check_options(durability: str, batch_window: timedelta) -> None:
         raise InvalidOption(f"durability must be 'power', 'batched' or 'process', not {durability!r}")
     if options.duration("batch_window", batch_window) > from_timedelta(timedelta(minutes=1)):
         raise InvalidOption(f"batch_window must be at most a minute, not {batch_window}")
-
-
-def _storage_error(error: OSError, path: str, kind: type[StorageError]) -> StorageError:
-    """The error that says in our words what the system refused, and the way out."""
-    reason = str(error)
-    if error.errno:
-        which = "" if error.filename is None else f"{error.filename}: "
-        reason = f"{which}{os.strerror(error.errno)} (errno {errno.errorcode.get(error.errno, error.errno)})"
-    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} and not issubclass(kind, NotWritten):
-        return StorageReadOnly(reason, path=path, hint="the directory must be writable by this user")
-    hints = {
-        errno.ENOSPC: "the disk is full; nothing was written; free some space and try again",
-        errno.EDQUOT: "the quota is used up; nothing was written; free some space and try again",
-        errno.EMFILE: "this process has no file descriptors left; nothing was written; raise `ulimit -n`",
-        errno.ENFILE: "the machine has no file descriptors left; nothing was written",
-    }
-    return kind(reason, path=path, hint=hints.get(error.errno or 0))

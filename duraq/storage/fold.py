@@ -23,7 +23,7 @@ from duraq.entry import Entry
 from duraq.errors import EntryNotFound, NotLeased, QueueNotFound
 from duraq.metrics import QueueMetrics, measure
 from duraq.model import Cause, Counts, EntryStatus, Pause
-from duraq.operations import Operation
+from duraq.operations import Lease, Operation
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.base import Held, Lapsed, Place, StoredEntry
@@ -323,4 +323,28 @@ def stored(entry: Entry, payload: bytes) -> StoredEntry:
         entry.headers,
         entry.redriven,
         entry.token,
+    )
+
+
+def leased(entry: Entry, payload: bytes, lease: Lease, at: int) -> StoredEntry:
+    """The entry as that lease makes it."""
+    return StoredEntry(
+        entry.id,
+        entry.seq,
+        payload,
+        EntryStatus.LEASED,
+        entry.priority,
+        entry.created_at,
+        at,
+        entry.ready_at,
+        entry.expires_at,
+        lease.attempt,
+        lease.token,
+        lease.worker,
+        lease.deadline_at,
+        entry.history,
+        entry.key,
+        entry.headers,
+        entry.redriven,
+        lease.token,
     )

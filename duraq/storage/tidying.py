@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from duraq.journal.log import Log
 from duraq.model import OWN_QUEUES
@@ -30,8 +31,10 @@ class Tidier:
         """Have it done."""
         self.due_at = time.monotonic() + EVERY
         for name in OWN_QUEUES:
-            if self._log.fs.exists(self._log.root, name):
-                self._upkeep.note(name, self.tidy)
+            # Whoever comes by has just been given an entry; what cannot be looked at now can wait.
+            with suppress(OSError):
+                if self._log.fs.exists(self._log.root, name):
+                    self._upkeep.note(name, self.tidy)
 
     def tidy(self, queue: str) -> None:
         """Do it now."""

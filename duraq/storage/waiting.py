@@ -8,7 +8,7 @@ import select
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Self
 
 from duraq.errors import NotWritten, StorageClosed, StorageDamaged, StorageError
@@ -75,13 +75,13 @@ class WaitingStorage(TransactingStorage):
             # What is leased has been given back already, or the descriptors are not ours any more.
             self._log.check_usable()
             raise StorageClosed("this storage is being closed", path=self.path)
-        try:
+        # Nothing is leased without it.
+        with self._in_our_words("leases", NotWritten):
             return self._presence.worker
-        except OSError as error:
-            raise self._refused(error, f"{self.path}/leases", NotWritten) from error
 
     def _is_alive(self, worker: str) -> bool:
-        return self._presence.is_alive(worker)
+        with self._in_our_words("leases"):
+            return self._presence.is_alive(worker)
 
     @property
     def _someone_waits(self) -> bool:
@@ -91,7 +91,7 @@ class WaitingStorage(TransactingStorage):
         try:
             if not self._queues[queue].waiters.wake(count):
                 self._forget_waiters()
-        except OSError as error:
+        except (OSError, StorageError) as error:
             # What was committed is durable; whoever waits looks for itself before long.
             log.warning("queue %s: nobody could be woken: %s", queue, error)
 
@@ -108,14 +108,13 @@ class WaitingStorage(TransactingStorage):
                 self._log.note_waiters(some=False)
 
     def _anyone_waits_for(self, queue: str) -> bool:
-        home = self._fs.open_dir(self._log.root, queue)
-        directory = self._fs.open_dir(home, "waiters", create=True)
-        try:
+        with ExitStack() as opened:
+            home = self._fs.open_dir(self._log.root, queue)
+            opened.callback(self._fs.close, home)
+            directory = self._fs.open_dir(home, "waiters", create=True)
+            opened.callback(self._fs.close, directory)
             Waiters(directory).sweep()
             return bool(self._fs.names(directory))
-        finally:
-            self._fs.close(directory)
-            self._fs.close(home)
 
     def _count_waiting(self, queue: str) -> int:
         return count_living(self._fs, self._log.root, queue)
@@ -130,12 +129,12 @@ class WaitingStorage(TransactingStorage):
         return _Place(self, queue)
 
     @contextmanager
-    def _in_our_words(self, queue: str) -> Iterator[None]:
-        """What the system refuses in waiting is the storage's trouble."""
+    def _in_our_words(self, part: str, kind: type[StorageError] = StorageError) -> Iterator[None]:
+        """What the system refuses in waiting, or in asking who lives, is the storage's trouble."""
         try:
             yield
         except OSError as error:
-            raise self._refused(error, f"{self.path}/{queue}", StorageError) from error
+            raise self._refused(error, f"{self.path}/{part}", kind) from error
 
     def _waiters(self, queue: str) -> Waiters:
         with self._turn:

@@ -107,7 +107,7 @@ class MemoryFileSystem(FaultyProcess):
         if creates:
             node = self._disk.add(directory, name, Directory)
         if node is not None and not isinstance(node, Directory):
-            raise SomethingElse(f"{name}: it is no directory")
+            raise SomethingElse(name, "it is no directory")
         return self._open(_existing_directory(node, path), path)
 
     def open_file(
@@ -130,7 +130,7 @@ class MemoryFileSystem(FaultyProcess):
         elif exclusive:
             raise os_error(errno.EEXIST, path)
         elif isinstance(node, Directory):
-            raise SomethingElse(f"{name}: it is no regular file")
+            raise SomethingElse(name, "it is no regular file")
         return self._open(node, path, writable=writable)
 
     def close(self, fd: int) -> None:
@@ -158,6 +158,11 @@ class MemoryFileSystem(FaultyProcess):
         node, path = self._directory(directory)
         self._begin("names", path)
         return sorted(node.cache)
+
+    def file_names(self, directory: int) -> list[str]:
+        node, path = self._directory(directory)
+        self._begin("file_names", path)
+        return sorted(name for name, each in node.cache.items() if isinstance(each, File))
 
     def exists(self, directory: int, name: str) -> bool:
         parent, path = self._entry(directory, name)

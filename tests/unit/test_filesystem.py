@@ -144,6 +144,14 @@ def test_names_are_sorted_and_of_one_directory(fs, root):
     assert fs.names(inner) == ["x"]
 
 
+def test_file_names_are_those_of_files(fs, root):
+    """file_names leaves out what is no regular file."""
+    fs.open_dir(root, "b", create=True)
+    for name in ("c", "a"):
+        fs.open_file(root, name, create=True)
+    assert fs.file_names(root) == ["a", "c"]
+
+
 def test_exists_is_true_of_anything_with_the_name(fs, root, fd):
     """exists tells files and directories from names that are not there."""
     fs.open_dir(root, "directory", create=True)

@@ -31,6 +31,7 @@ from duraq import (
     QueueNotFound,
     StorageClosed,
     StorageDamaged,
+    StorageReadOnly,
     UnsupportedVersion,
 )
 from duraq.inspector import Inspector
@@ -566,8 +567,8 @@ def test_denied(queue, storage, path):
     Queue("other", storage).enqueue(1)
     with Inspector(path, file_system=Denying()) as inspector:
         assert inspector.queues() == ["jobs", "other"]
-        assert isinstance(inspector.overview("jobs").problem, PermissionError)
-        with pytest.raises(PermissionError):
+        assert isinstance(inspector.overview("jobs").problem, StorageReadOnly)
+        with pytest.raises(StorageReadOnly, match="Permission denied"):
             inspector.counts("jobs")
         assert inspector.counts("other").ready == 1
         assert inspector.get(inspector.entries("other")[0].id).payload == b"1"

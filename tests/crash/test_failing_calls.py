@@ -1,0 +1,113 @@
+"""Every call of the file system fails: with each error, and with writes of a part; once, and from there on.
+
+A story is told once to see which calls a process makes in it, and then over and over, each time with another
+of them failing. See crash/stories.py for what must be true.
+"""
+
+import errno
+import logging
+import os
+from functools import cache, partial
+from random import Random
+
+import pytest
+from crash import images
+from crash.failing import NONE, Failure, call_sites, failures
+from crash.onlookers import About, Ask, Check, CheckInVain, Compact, Look, Open
+from crash.stories import Derive, Feed, GoOn, Keep, Leave, Undo, UndoFrame, Work
+from evidence import count
+
+from duraq import reader
+from duraq.journal import reading
+
+DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
+SHARES = 4 if DEEP else 1  # of a story's failures, so that they can be tried at once
+SAMPLE = 4  # of them; deep: all
+
+STORIES = {
+    "work": Work,
+    "feed": Feed,
+    "a failed sync": Leave,
+    "a full segment": Undo,
+    "half a frame": UndoFrame,
+    "half a block": GoOn,
+    "no room for an index": Derive,
+    "an index not synced": Keep,
+    "open new": About(Open, images.new),
+    "open killed": About(Open, images.killed),
+    "open cut": About(Open, images.cut),
+    "open cut by chance": About(Open, partial(images.cut, 1)),
+    "open torn": About(Open, images.torn),
+    "open poisoned": About(Open, images.poisoned),
+    "open half prepared": About(Open, images.half_prepared),
+    "open left over": About(Open, images.left_over),
+    "open shortened": About(Open, images.shortened),
+    "open refused": About(Open, images.refused),
+    "open restored": About(Open, images.restored),
+    "open dropped": About(Open, images.dropped),
+    "ask": About(Ask, images.killed),
+    "ask deep": About(Ask, images.deep),
+    "ask torn": About(Ask, images.torn),
+    "ask refused": About(Ask, images.refused),
+    "ask damaged": About(Ask, images.damaged),
+    "look": About(Look, images.killed),
+    "look torn": About(Look, images.torn),
+    "look dropped": About(Look, images.dropped),
+    "compact": About(Compact, images.killed),
+    "check": About(Check, images.killed),
+    "check cut": About(Check, images.cut),
+    "check locked": About(CheckInVain, images.killed),
+}
+
+# Who waits is a matter of processes, and so of the real disk whatever the storage is on.
+ON_A_REAL_DISK = {"storage/waiting.py"}
+
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread")]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    # What fails in the background is logged, thousands of times.
+    monkeypatch.setattr(logging.getLogger("duraq"), "disabled", True)
+    # Nobody changes anything while a reader waits before he looks again.
+    monkeypatch.setattr(reading, "_PAUSE", 0)
+    monkeypatch.setattr(reader, "_PAUSE", 0)
+
+
+@cache
+def told_well(name):
+    """The calls of that story, and the lines of the engine that lead to them."""
+    story = STORIES[name](NONE)
+    story.tell()
+    return story.fs.made, story.fs.sites
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("name", STORIES)
+def test_every_call_may_fail(name, share):
+    """Whatever call fails: who made it is told in DuraQ's words, and nothing is lost, left behind or hung."""
+    made, _ = told_well(name)
+    todo = [each for each in failures(made) if STORIES[name].may_fail(made, each)][share::SHARES]
+    if not DEEP:
+        todo = Random(f"{name}, {share}").sample(todo, min(SAMPLE, len(todo)))
+    for failure in todo:
+        story = STORIES[name](failure)
+        story.tell()
+        assert story.fs.struck is not None, story.where
+    count("failed calls", len(todo))
+
+
+def test_no_call_is_forgotten():
+    """The stories pass by every line of the engine that calls a file system."""
+    reached = set().union(*(told_well(name)[1] for name in STORIES))
+    # Called only if that fails as well.
+    worse = Leave(Failure(1, errno.EIO, for_ever=False))
+    worse.fs.recording = True
+    worse.tell()
+    reached |= worse.fs.sites
+    missed = [
+        f"{module}:{lines.start} {call}"
+        for module, lines, call in call_sites()
+        if module not in ON_A_REAL_DISK and not any((module, line) in reached for line in lines)
+    ]
+    assert missed == []
