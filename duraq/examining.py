@@ -135,6 +135,8 @@ def chosen(view: View, queues: Iterable[str] | None) -> list[str]:
 
 def _verify_queue(view: View, queue: str, report: Report) -> None:
     for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE)
         found = Report()
         try:
             _read_queue(view, queue, found)
@@ -146,7 +148,6 @@ def _verify_queue(view: View, queue: str, report: Report) -> None:
             found = Report(queues=[queue], findings=[Finding(queue, queue, None, None, 0, str(error))])
         if found.sound and found.queues:
             break
-        time.sleep(_PAUSE)
     report.records += found.records
     report.bytes += found.bytes
     report.queues += found.queues
@@ -156,7 +157,7 @@ def _verify_queue(view: View, queue: str, report: Report) -> None:
 
 
 def _read_queue(view: View, queue: str, report: Report) -> None:
-    with examined(view, queue) as (survey, salvage):
+    with examined(view, queue) as (survey, salvage, _):
         _note(view, survey, salvage, report)
 
 
@@ -179,16 +180,18 @@ def _note(view: View, survey: Survey, salvage: Salvage, report: Report) -> None:
 
 
 @contextmanager
-def examined(view: View, queue: str) -> Iterator[tuple[Survey, Salvage]]:
+def examined(view: View, queue: str) -> Iterator[tuple[Survey, Salvage, set[int]]]:
     """The queue's segments gone through, and what can be saved of them.
 
-    What is known to be missing at the queue's end is put back first, in memory.
+    What is known to be missing at the queue's end is put back first, in memory; the set has the segments that
+    are longer by it.
     """
+    longer = set[int]()
     if queue in view.damaged:
-        refusal.put_back(view.fs, view.root, queue, known_end(view, queue))
+        longer = refusal.put_back(view.fs, view.root, queue, known_end(view, queue))
     with closing(Lines(view.fs, view.root, queue)) as lines:
         survey = Survey(lines)
-        yield survey, Salvage(survey)
+        yield survey, Salvage(survey), longer
 
 
 def known_end(view: View, queue: str) -> End:

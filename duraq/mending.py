@@ -24,6 +24,8 @@ from duraq.journal.overlay import Overlay
 from duraq.journal.reading import ReaderFileSystem, View
 from duraq.journal.refusal import QUARANTINE
 from duraq.journal.repair import Plan, carry_out, stamp
+from duraq.journal.salvage import Salvage
+from duraq.journal.survey import Survey
 from duraq.model import is_queue_name
 
 
@@ -83,10 +85,14 @@ def _planned(fs: FileSystem, path: str, names: list[str] | None, before: Report,
         except StorageDamaged:
             view = View(fs, root, settled=True, damaged={})
         for queue in examining.chosen(view, names):
-            with examining.examined(view, queue) as (survey, salvage):
-                yield from _steps(Plan(survey, salvage, examining.known_end(view, queue), now))
+            with examining.examined(view, queue) as found:
+                yield from _steps(_plan(view, queue, found, now))
     finally:
         fs.close(root)
+
+
+def _plan(view: View, queue: str, found: tuple[Survey, Salvage, set[int]], now: int) -> Plan:
+    return Plan(*found, examining.known_end(view, queue), now, refused=queue in view.damaged)
 
 
 def _steps(plan: Plan) -> Iterator[str]:
@@ -149,8 +155,8 @@ def _mend_queues(fs: FileSystem, path: str, names: list[str] | None, now: int) -
         overlay = Overlay(fs)
         view = View(overlay, overlay.adopt(log.root), settled=False, damaged=dict(_refused(fs, log)))
         for queue in examining.chosen(view, names):
-            with examining.examined(view, queue) as (survey, salvage):
-                plan = Plan(survey, salvage, examining.known_end(view, queue), now)
+            with examining.examined(view, queue) as found:
+                plan = _plan(view, queue, found, now)
                 if plan.needed:
                     steps += _steps(plan)
                     _carry_out(log, plan)

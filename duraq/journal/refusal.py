@@ -53,21 +53,28 @@ def _keep(fs: FileSystem, directory: int, name: str, lines: bytes) -> None:
         fs.close(fd)
 
 
-def put_back(fs: FileSystem, root: int, queue: str, end: End) -> None:
+def put_back(fs: FileSystem, root: int, queue: str, end: End) -> set[int]:
     """Write what was kept of the journal's frames to where it belongs, with zeros where lines are missing.
 
-    ``end``: how far the queue went, with or without such lines. To be done over a file system that keeps its
-    changes to itself: whoever finds the segments long enough on the disk takes them for whole.
+    ``end``: how far the queue went, with or without such lines. Returns the segments that are longer by it.
+    To be done over a file system that keeps its changes to itself: whoever finds the segments long enough on
+    the disk takes them for whole.
     """
+    longer = set()
     with opened(fs, root, queue, create=True) as home, opened(fs, home, "segments", create=True) as directory:
         for number, offset, lines in _kept(fs, home):
             with _segment(fs, directory, number) as fd:
                 # Not if there is something else by now.
-                if lines.startswith(fs.pread(fd, len(lines), offset)):
+                there = fs.pread(fd, len(lines), offset)
+                if there != lines and lines.startswith(there):
                     write_all(fs, fd, lines, offset)
+                    longer.add(number)
         if end.segment:
             with _segment(fs, directory, end.segment) as fd:
-                fs.truncate(fd, max(end.size, fs.size(fd)))
+                if fs.size(fd) < end.size:
+                    fs.truncate(fd, end.size)
+                    longer.add(end.segment)
+    return longer
 
 
 @contextmanager

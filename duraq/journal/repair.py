@@ -43,8 +43,14 @@ class Rewrite(NamedTuple):
 class Plan:
     """What is to be done to one queue."""
 
-    def __init__(self, survey: Survey, salvage: Salvage, known: End, now: int) -> None:
-        """``known`` is where the queue ended when that was noted last."""
+    def __init__(
+        self, survey: Survey, salvage: Salvage, longer: set[int], known: End, now: int, *, refused: bool
+    ) -> None:
+        """``longer``: segments that have been completed, in memory only, from what was kept for them.
+
+        ``known`` is where the queue ended when that was noted last. ``refused``: it has a mark that says so.
+        """
+        self._longer, self._refused = longer, refused
         self._survey, self._salvage, self._at = survey, salvage, rfc3339(now)
         self.known = known
         self.stamp = stamp(now)
@@ -55,13 +61,14 @@ class Plan:
     @property
     def needed(self) -> bool:
         """Whether there is anything to do."""
-        return not self._salvage.sound or self._survey.headless
+        return not self._salvage.sound or self._survey.headless or self._refused
 
     def rewrites(self) -> Iterator[Rewrite]:
         """Every segment that is to be written anew, the oldest first."""
         needed = self._survey.needed
         missing = {each.segment: each for each in self._salvage.stretches if each.line is None}
         changed = {each.segment for each in self._salvage.stretches} | {where[0] for where in self._useless}
+        changed |= self._longer.intersection(needed)
         numbers = sorted({*needed, *missing})
         if self._survey.headless:
             changed.add(numbers[-1])
