@@ -96,7 +96,12 @@ def open_root(fs: FileSystem, path: str) -> int:
         raise NotAStorage("there is no such directory", path=path) from None
     except NotADirectoryError:
         raise NotAStorage("not a directory", path=path) from None
-    if not (fs.exists(root, opening.MARKER) or fs.exists(root, "journal")):
+    try:
+        is_one = fs.exists(root, opening.MARKER) or fs.exists(root, "journal")
+    except BaseException:
+        fs.close(root)
+        raise
+    if not is_one:
         fs.close(root)
         raise NotAStorage("not a DuraQ storage", path=path, hint="there is no duraq.json in it")
     return root

@@ -120,7 +120,12 @@ class Log:
                 self._check_not_removed()
             # Its first opener may have died while it was recovering, and the last to write before its lines
             # were in the segments. We are the next.
-            self._refresh(standing, NOTHING)
+            try:
+                self._refresh(standing, NOTHING)
+            except StorageDamaged as error:
+                # Of one queue; whoever uses it is told.
+                log.error("%s: what a dead process has left cannot be completed: %s", self.path, error)
+                self.journal.adopt(standing)
         finally:
             self.fs.unlock(self.control.fd)
 

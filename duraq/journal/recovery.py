@@ -222,13 +222,13 @@ class Replay:
 
     def reaches(self, part: Part) -> bool:
         """Whether the segment has bytes up to where those lines end, or its queue is refused as it is."""
+        if not self._fs.exists(self._root, part.queue):
+            return True  # it was there when the frame was written, so somebody has removed it
         try:
             found = self._sizes(part.queue, part.segment).get(part.segment, 0)
             if found >= part.offset + len(part.lines):
                 return True
-            return self._fs.exists(self._root, part.queue) and refusal.is_refused(
-                self._fs, self._home(part.queue)
-            )
+            return refusal.is_refused(self._fs, self._home(part.queue))
         finally:
             self._close()
 

@@ -93,7 +93,7 @@ def test_no_storage(duraq, root):
 def test_a_damaged_journal(duraq, queue, root):
     """A storage that cannot be read is no unknown one: 2."""
     queue.enqueue(1)
-    (root / "journal" / "0.journal").unlink()
+    (root / "journal" / "1.journal").unlink()
     result = duraq(*CALM)
     assert result.exit_code == 2
     assert "StorageDamaged" in lines(result)[0]
