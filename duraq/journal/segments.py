@@ -114,12 +114,8 @@ class Segments:
     def read_on(self) -> Iterator[tuple[Record, Where]]:
         """The same, but up to the end of a segment; ``seal`` then says that it goes on."""
         if self.seal is None:
-            try:
-                fd = self._files.get(self.segment)
-            except FileNotFoundError:
-                raise self._missing(self.segment) from None  # dropped, and removed since we were here
-            end = self._fs.size(fd)
-            yield from self._read(fd, end)
+            end = self._fs.size(self._file())
+            yield from self._read(end)
             if self.seal is None and self.size < end and self._writable:
                 # For a reader it is a line in the making; whoever holds the lock sees none.
                 raise self._damaged("the last line has no end")
@@ -141,14 +137,22 @@ class Segments:
             if self._length(number):
                 raise self._damaged(f"the segment ends without a seal, though segment {number} follows")
 
-    def _read(self, fd: int, end: int) -> Iterator[tuple[Record, Where]]:
+    def _file(self) -> int:
         try:
-            for data in pieces.lines(self._fs, fd, self.size, end):
-                yield from self._decoded(data)
-                if self.seal is not None:
-                    return
-        except LineTooLong as error:
-            raise self._damaged(str(error)) from None
+            return self._files.get(self.segment)
+        except FileNotFoundError:
+            raise self._missing(self.segment) from None  # dropped, and removed since we were here
+
+    def _read(self, end: int) -> Iterator[tuple[Record, Where]]:
+        while self.seal is None:
+            try:
+                # The file is asked for each time: whoever folds a record may read others on the way.
+                data = next(pieces.lines(self._fs, self._file(), self.size, end), b"")
+            except LineTooLong as error:
+                raise self._damaged(str(error)) from None
+            if not data:
+                return
+            yield from self._decoded(data)
 
     def _decoded(self, data: bytes) -> Iterator[tuple[Record, Where]]:
         at = 0

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from duraq.journal import pieces
+from duraq import Queue
+from duraq.journal import pieces, segment
 from duraq.journal.pieces import LineTooLong
 from duraq.testing import MemoryFileSystem
 
@@ -75,3 +76,17 @@ def test_lines_that_are_too_long(monkeypatch):
     with pytest.raises(LineTooLong):
         pieces.only_line(*opened(b"x" * 8193))
     assert pieces.only_line(*opened(longest)) == longest
+
+
+def test_a_queue_read_in_the_smallest_pieces(open_tiny, monkeypatch):
+    """Records are folded one after the other, whatever is read of other segments on the way."""
+    monkeypatch.setattr(pieces, "PIECE", 100)
+    monkeypatch.setattr(segment, "OPEN_FILES", 1)
+    mine, theirs = Queue("jobs", open_tiny()), Queue("jobs", open_tiny())
+    for number in range(60):
+        mine.enqueue({"n": number, "x": "x" * 60}, priority=number % 20)
+    # From a segment each: whoever reads these records reads the entries of other segments in between.
+    taken = [theirs.dequeue().data["n"] for _ in range(4)]
+    assert taken == [19, 39, 59, 18]
+    assert mine.counts().leased == 4
+    assert {entry.data["n"] for entry in mine.entries()} == set(range(60))
