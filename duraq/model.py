@@ -20,7 +20,7 @@ QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 RESERVED_NAMES = frozenset({"journal", "leases", "duraq.json", "duraq.json.tmp"})
 
 # The id of a worker: its process, and what tells it from every other one that had the same number.
-WORKER = re.compile(r"[1-9][0-9]*-[0-9a-f]{8}")
+WORKER = re.compile(r"[1-9][0-9]{0,9}-[0-9a-f]{8}")
 
 # From here on are the numbers of entries that a transaction has made and not committed.
 PROVISIONAL = 1 << 62
@@ -113,7 +113,7 @@ def last_failure(history: Sequence[Attempt]) -> Attempt | None:
 def pid_of(worker: str) -> int | None:
     """The process in a worker's name, such as 4711-9f3c02ab."""
     number = worker.partition("-")[0]
-    return int(number) if number.isdecimal() else None
+    return int(number) if number.isdecimal() and len(number) <= 10 else None
 
 
 # The times of an entry, and what a storage calls them.

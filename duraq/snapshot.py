@@ -143,7 +143,7 @@ def _restore_attempt(found: dict[str, Any]) -> Attempt:
         values.number(found["attempt"]),
         Cause(found["cause"]),
         restore_error(found["error"]),
-        values.worker(found["worker"]),
+        values.text(found["worker"]),  # of whatever storage it was
         to_datetime(microseconds(found["started_at"])),
         to_datetime(microseconds(found["ended_at"])),
     )
