@@ -82,6 +82,9 @@ def leave():
 def execute():
     os.execv("/bin/true", ["true"])
 
+def holds(fd):
+    return "lock:" in Path("/proc/self/fdinfo", str(fd)).read_text()
+
 def fork(act):
     pid = os.fork()
     if pid:
@@ -126,7 +129,7 @@ for _ in range({forks}):
     stop.wait(chance.uniform(0, 0.004))
     act = chance.choice([look, use, close, open_it, leave, execute])
     status = os.waitstatus_to_exitcode(os.waitpid(fork(act), 0)[1])
-    if status:
+    if status or not holds(storage._log._presence) or not holds(storage._presence._held[0]):
         say("status:", act.__name__, status)
 stop.set()
 for thread in threads:
@@ -161,6 +164,40 @@ def test_a_storm(start_worker, anchor, seed):
     assert program.end() == (0, [])
     assert anchor.counts() == Counts()
     count("processes", FORKS)
+
+
+TURN = (
+    CHILDREN
+    + """
+def turn():
+    with storage._turn:
+        entered.set()
+        left.wait()
+
+entered, left = threading.Event(), threading.Event()
+thread = threading.Thread(target=turn)
+thread.start()
+entered.wait()
+for act in (look, use, close, leave, execute):
+    status = os.waitstatus_to_exitcode(os.waitpid(fork(act), 0)[1])
+    say(act.__name__, status, holds(storage._log.control.fd))
+left.set()
+thread.join()
+say("left", holds(storage._log.control.fd))
+anchor.mark_completed(held)
+"""
+)
+
+
+def test_in_the_middle_of_a_turn(start_worker, anchor):
+    """Whatever a child does that was forked while another thread had the lock, that thread still has it."""
+    program = start_worker(TURN)
+    for act in ("look", "use", "close", "leave", "execute"):
+        assert program.hear(act) == [0, "True"]
+        count("processes")
+    assert program.hear("left") == ["False"]
+    assert program.end() == (0, [])
+    assert anchor.counts() == Counts()
 
 
 LIVES_ON = (
