@@ -70,14 +70,15 @@ class _Turn:
     def __enter__(self) -> None:
         try:
             self._log.lock()
+            while self._storage._in_doubt:  # noqa: SLF001
+                # In a turn of its own: the next one then begins with what is true.
+                try:
+                    self._storage._forget()  # noqa: SLF001
+                finally:
+                    self._log.unlock()
+                self._log.lock()
         except OSError as error:
             raise self._storage._refused(error, self._storage.path, NotWritten) from error  # noqa: SLF001
-        if self._storage._in_doubt:  # noqa: SLF001
-            try:
-                self._storage._forget()  # noqa: SLF001
-            except BaseException:
-                self._log.unlock()
-                raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
@@ -89,7 +90,7 @@ class _Turn:
                 self._storage._mislay_all()  # noqa: SLF001
                 raise self._storage._refused(error, self._storage.path, StorageError) from error  # noqa: SLF001
             elif kind is not None and not issubclass(kind, (DuraqError, TryAgain)):
-                # Should this be broken off as well, for want of memory perhaps, the next turn begins with it.
+                # Should this be broken off as well, for want of memory perhaps, a turn for it comes first.
                 self._storage._in_doubt = True  # noqa: SLF001
                 self._storage._forget()  # noqa: SLF001
         finally:
