@@ -241,6 +241,11 @@ class Journal:
         content = _content(self._fs, self.files[epoch & 1], header)
         return frame.touched(content, HEADER_BYTES, epoch, header.base, self._last(epoch))
 
+    def may_mention(self, queue: str) -> bool:
+        """Whether there may be a frame that wrote to the queue; much cheaper than ``touched``."""
+        name = queue.encode()
+        return any(name in self._fs.pread(fd, self._fs.size(fd), 0) for fd in self.files)
+
     def _last(self, epoch: int) -> int:
         """The crc of the last frame of that epoch that counts, 0 if there is none."""
         now = self.standing

@@ -350,10 +350,13 @@ class Log:
     def _check_is_new(self, name: str) -> None:
         """Raise if there was such a queue: somebody has removed it, and others may still have it open."""
         known = ends.load(self.fs, self.directory, required=False).queues.keys()
-        epoch = self.journal.standing.epoch
-        touched = self.recycling.touched(epoch - 1) | self.recycling.touched(epoch)
-        if name in known or any(queue == name for queue, _ in touched):
+        if name in known or (self.journal.may_mention(name) and name in self._touched()):
             raise StorageDamaged("the queue's directory was removed", path=name, hint=REOPEN)
+
+    def _touched(self) -> set[str]:
+        """The queues that the journal's frames wrote to."""
+        epoch = self.journal.standing.epoch
+        return {queue for each in (epoch - 1, epoch) for queue, _ in self.recycling.touched(each)}
 
     def _check_not_refused(self, name: str) -> None:
         home = self.fs.open_dir(self.root, name)

@@ -34,6 +34,9 @@ class Flusher:
             self._due.clear()
             try:
                 self._log.settle(self._log.journal.standing.end)
+            except MemoryError:
+                # Nothing is the matter with the disk: once more, after another window.
+                self._due.set()
             except StorageError:
                 # The control block says so to everyone: the next call raises StorageFailed.
                 log.exception("the journal could not be synced")

@@ -2,10 +2,11 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
-from duraq import OutcomeUnknown
+from duraq import FileStorage, OutcomeUnknown, Queue
 from duraq.journal.group_commit import GroupCommit
 
 SOON = 30  # seconds; only so that a failing test ends
@@ -136,3 +137,22 @@ def test_closing_while_the_disk_does_not_answer(journal, pool, monkeypatch):
     assert pool.submit(journal.commits.close).result(SOON) is False
     journal.let.release()
     first.result(SOON)
+
+
+def test_no_memory_to_sync_with(tmp_path, monkeypatch):
+    """The thread that syncs for durability="batched" does so a window later if there was no memory for it."""
+    with FileStorage(
+        tmp_path / "queues", durability="batched", batch_window=timedelta(milliseconds=1)
+    ) as storage:
+        settle, refused, synced = storage._log.settle, [], threading.Event()
+
+        def without_memory(position):
+            if not refused:
+                refused.append(position)
+                raise MemoryError
+            settle(position)
+            synced.set()
+
+        monkeypatch.setattr(storage._log, "settle", without_memory)
+        Queue("jobs", storage).enqueue(1)
+        assert synced.wait(SOON)
