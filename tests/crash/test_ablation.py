@@ -95,8 +95,8 @@ STEPS = [
     Ablation(
         "the checksum of a frame",
         "journal/frame.py",
-        "!= crc:\n        return None\n    return Frame(",
-        "!= crc and False:\n        return None\n    return Frame(",
+        "!= crc:\n        return None\n",
+        "!= crc and False:\n        return None\n",
         (CUTS,),
     ),
     Ablation(
@@ -130,15 +130,15 @@ STEPS = [
     Ablation(
         "giving up what a fork has brought along",
         "journal/log.py",
-        "        self.forked = True\n",
+        "        self.forked = self.forked or not self.closed\n",
         "        return\n",
         ("tests/unit/test_lease.py", "tests/contract/test_processes.py", "tests/unit/test_surroundings.py"),
     ),
     Ablation(
         "a lease's entry being durable first",
         "storage/file.py",
-        "    def _settle_to_read(self, position: int) -> None:\n",
-        "    def _settle_to_read(self, position: int) -> None:\n        return\n",
+        "    def _settle_to_read(self, position: int) -> int:\n",
+        "    def _settle_to_read(self, position: int) -> int:\n        return 0\n",
         (CUTS, "tests/contract/test_dequeue.py", "tests/crash/test_unsynced_power_cut.py"),
     ),
     Ablation(
@@ -179,7 +179,7 @@ STEPS = [
     Ablation(
         "putting back what was kept of a refused queue",
         "examining.py",
-        "        refusal.put_back(view.fs, view.root, queue, known_end(view, queue))\n",
+        "        longer = refusal.put_back(view.fs, view.root, queue, known_end(view, queue))\n",
         "        pass\n",
         ("tests/crash/test_repair.py", "tests/crash/test_damage.py"),
     ),
