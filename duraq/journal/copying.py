@@ -19,7 +19,6 @@ from duraq.journal.filesystem import FileSystem, opened, write_all
 from duraq.journal.log import Log, Sizes
 
 _PIECE = 1 << 20  # bytes that are copied at once
-_GROWING = 2  # segments at a queue's end that may still grow: one that is being sealed, and the next
 
 # By queue, how long its segments were.
 Moment = dict[str, dict[int, int]]
@@ -89,7 +88,7 @@ def lengths(fs: FileSystem, root: int, queues: Iterable[str]) -> Moment:
     for queue in queues:
         with opened(fs, root, queue) as home, opened(fs, home, "segments") as directory:
             numbers = segment.numbers(fs, directory)
-            found[queue] = {number: _length(fs, directory, number) for number in numbers}
+            found[queue] = _without_empty({number: _length(fs, directory, number) for number in numbers})
     return found
 
 
@@ -110,7 +109,7 @@ def standing_still(log: Log) -> Iterator[Moment]:
                 # A queue that has come into being in between could lose a segment already.
                 if held.keys() >= set(log.names()):
                     # All that others wait for: a deep queue has thousands of segments.
-                    growing = {queue: _growing(fs, directory) for queue, directory in held.items()}
+                    growing = {queue: segment.growing(fs, directory) for queue, directory in held.items()}
                     end = log.journal.standing.end
                     break
             finally:
@@ -118,11 +117,15 @@ def standing_still(log: Log) -> Iterator[Moment]:
         # The copy must not know of anything that a power cut could take back.
         log.settle(end)
         yield {
-            queue: {
-                number: growing[queue][number] if number in growing[queue] else _length(fs, directory, number)
-                for number in segment.numbers(fs, directory)
-                if number <= max(growing[queue], default=0)
-            }
+            queue: _without_empty(
+                {
+                    number: growing[queue][number]
+                    if number in growing[queue]
+                    else _length(fs, directory, number)
+                    for number in segment.numbers(fs, directory)
+                    if number <= max(growing[queue], default=0)
+                }
+            )
             for queue, directory in held.items()
         }
     finally:
@@ -143,9 +146,11 @@ def _hold(log: Log, queue: str) -> int:
     return fd
 
 
-def _growing(fs: FileSystem, directory: int) -> dict[int, int]:
-    numbers = segment.numbers(fs, directory)[-_GROWING:]
-    return {number: _length(fs, directory, number) for number in numbers}
+def _without_empty(there_are: dict[int, int]) -> dict[int, int]:
+    """Without files that somebody made and never wrote to: none of them is where the queue ends."""
+    return {number: length for number, length in there_are.items() if length} or dict(
+        sorted(there_are.items())[:1]
+    )
 
 
 def _length(fs: FileSystem, directory: int, number: int) -> int:

@@ -65,6 +65,14 @@ class Lines:
                 at = end
             offset += len(block)
 
+    def length(self, number: int) -> int:
+        """How many bytes the segment has. Raises FileNotFoundError."""
+        fd = self._fs.open_file(self._directory, segment.file_name(number), writable=False)
+        try:
+            return self._fs.size(fd)
+        finally:
+            self._fs.close(fd)
+
     def content(self, number: int) -> bytes:
         """All that there is of a segment, be it lines or not. Raises FileNotFoundError."""
         return content(self._fs, self._directory, segment.file_name(number))
@@ -134,6 +142,7 @@ class Follower:
         self._segment = after.segment if after else 0
         self._offset = after.offset + len(after.text) if after else 0
         self._number = after.number + 1 if after else 1
+        self._following = 0  # the segment that comes next at the earliest
         self._doubted = -1
 
     def new(self) -> Iterator[tuple[Line, Record]]:
@@ -156,7 +165,10 @@ class Follower:
                     self._offset = line.offset + len(line.text)
                     self._number = line.number + 1
                     sealed = isinstance(found.operation, Seal)
-                    if not sealed:
+                    if isinstance(found.operation, Seal):
+                        # There may be files before it that somebody made and never wrote to.
+                        self._following = found.operation.next
+                    else:
                         yield line, found
             except FileNotFoundError:
                 sealed = True  # it was dropped
@@ -165,7 +177,8 @@ class Follower:
 
     def _go_on(self) -> bool:
         """Go over to the next segment there is."""
-        following = [number for number in self._lines.segments() if number > self._segment]
+        first = max(self._following, self._segment + 1)
+        following = [number for number in self._lines.segments() if number >= first]
         if following:
             self._segment, self._offset, self._number = following[0], 0, 1
         return bool(following)

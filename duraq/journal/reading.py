@@ -23,8 +23,6 @@ from duraq.journal.overlay import Overlay
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
 from duraq.model import is_queue_name
 
-# Only these two may still have grown at the end of a queue: the one that is being sealed and the next.
-_GROWING = 2
 _ATTEMPTS = 5
 _PAUSE = 0.01  # seconds
 
@@ -134,12 +132,8 @@ def _lengths(fs: FileSystem, root: int) -> dict[tuple[str, int], int]:
         try:
             directory = fs.open_dir(home, "segments")
             try:
-                for number in segment.numbers(fs, directory)[-_GROWING:]:
-                    fd = fs.open_file(directory, segment.file_name(number), writable=False)
-                    try:
-                        found[queue, number] = fs.size(fd)
-                    finally:
-                        fs.close(fd)
+                for number, length in segment.growing(fs, directory).items():
+                    found[queue, number] = length
             finally:
                 fs.close(directory)
         except OSError:

@@ -130,6 +130,24 @@ def numbers_in(names: Iterable[str], suffix: str = SUFFIX) -> list[int]:
     return found
 
 
+def growing(file_system: FileSystem, directory: int) -> dict[int, int]:
+    """The segments at the queue's end that may still grow, and how long they are now.
+
+    That is the one that is being sealed and the next one; and any empty ones, made for a write that was
+    refused, or by somebody who died before it.
+    """
+    found: dict[int, int] = {}
+    for number in reversed(numbers(file_system, directory)):
+        fd = file_system.open_file(directory, file_name(number), writable=False)
+        try:
+            found[number] = file_system.size(fd)
+        finally:
+            file_system.close(fd)
+        if sum(map(bool, found.values())) == 2:
+            break
+    return found
+
+
 def bytes_on_disk(file_system: FileSystem, root: int, queue: str) -> int:
     """How long the queue's segments are, all together, with what lies beside them."""
     with ExitStack() as opened:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -103,13 +104,33 @@ class Survey:
         if due > (self.needed[-1] if self.needed else 0):
             yield Stretch(due, None, 0, 0, due, 0, _MISSING)
 
-    @property
+    @cached_property
     def needed(self) -> list[int]:
-        """The segments to be read that are there; not what somebody made who died before he wrote a seal."""
-        found = [number for number in self.numbers if number >= self.first]
-        while len(found) > 1 and not self.lines.content(found[-1]) and not self._is_sealed(found[-2]):
-            del found[-1]
+        """The segments to be read that are there.
+
+        Not an empty one that was made for a write that was refused, or by somebody who died before it: then
+        the segment before it goes on, or ends without a seal.
+        """
+        found: list[int] = []
+        empty: list[int] = []
+        for number in (number for number in self.numbers if number >= self.first):
+            if found and not self.lines.length(number):
+                empty.append(number)
+                continue
+            found += self._emptied(found[-1:], empty)
+            found.append(number)
+            empty = []
+        if empty and self._is_sealed(found[-1]):
+            found += self._emptied(found[-1:], empty)
         return found
+
+    def _emptied(self, before: list[int], empty: list[int]) -> list[int]:
+        """Which of these empty segments had something in them: none whose records are in the one before."""
+        if not empty:
+            return []
+        pieces = _pieces(self.lines.content(before[0]), path_of(self.lines.queue, before[0]))
+        last = max((piece.record.seq for piece in pieces if piece.record is not None), default=0)
+        return [number for number in empty if number > last]
 
     def _is_sealed(self, number: int) -> bool:
         data = self.lines.content(number)
