@@ -5,6 +5,7 @@ Also what an error is in JSON, and what its user says of an entry.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from duraq import values
@@ -109,7 +110,7 @@ def of_error(error: AttemptError) -> dict[str, str]:
 
 def restore_error(found: dict[str, str]) -> AttemptError:
     """It again. Raises KeyError or TypeError."""
-    return AttemptError(
+    return _error(
         values.text(found["type"]),
         values.text(found["message"]),
         values.text(found["traceback"]),
@@ -117,6 +118,10 @@ def restore_error(found: dict[str, str]) -> AttemptError:
         values.text(found.get("signature", "")),
         values.text(found.get("host", "")),
     )
+
+
+# Those of a queue are alike, mostly, and each dead letter has several.
+_error = lru_cache(64)(AttemptError)
 
 
 def of_headers(headers: dict[str, str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
@@ -32,10 +32,15 @@ HEAD_LENGTH = _HEAD.size + _CRC.size
 assert HEAD_LENGTH == 36  # FORMAT.md, "The frame"
 assert _PART.size == 21
 _STRETCH = 16 << 10  # bytes of frames that are looked at in one go, some 50 us
+_SPAN = 64 << 10  # bytes in which a frame is looked for at once
 
 
 # What a writer gives: (queue, segment, offset, lines). A plain tuple, for one is made at every operation.
 Share = tuple[str, int, int, bytes]
+
+
+# How a journal file is read: so many bytes from there on, or as many as there are.
+Take = Callable[[int, int], bytes]
 
 
 class Part(NamedTuple):
@@ -129,6 +134,35 @@ def decode(buffer: bytes, start: int = 0) -> Frame | None:
     return Frame(epoch, position, synced, previous, crc, HEAD_LENGTH + length, body)
 
 
+def decode_at(take: Take, at: int) -> Frame | None:
+    """The same, of a file that ``take`` reads."""
+    head = take(at, HEAD_LENGTH)
+    if len(head) < HEAD_LENGTH or not head.startswith(MAGIC):
+        return None
+    length: int = _HEAD.unpack_from(head)[-1]
+    return decode(take(at, HEAD_LENGTH + length))
+
+
+def search(take: Take, start: int) -> Iterator[Frame]:
+    """Every undamaged frame of such a file at or behind ``start``, wherever it lies."""
+    for at in _starts(take, start, MAGIC):
+        frame = decode_at(take, at) if at >= start else None
+        if frame is not None:
+            yield frame
+            start = at + frame.length
+
+
+def _starts(take: Take, start: int, beginning: bytes) -> Iterator[int]:
+    """Where these bytes are at or behind ``start``, with room for a frame."""
+    while len(piece := take(start, _SPAN)) >= HEAD_LENGTH:
+        at = piece.find(beginning)
+        while at >= 0:
+            yield start + at
+            at = piece.find(beginning, at + 1)
+        # What begins at the end of this piece is found in the next one.
+        start += len(piece) - len(beginning) + 1
+
+
 def find(buffer: bytes, start: int) -> Iterator[Frame]:
     """Every undamaged frame at or behind ``start``, wherever it lies."""
     at = buffer.find(MAGIC, start)
@@ -139,13 +173,10 @@ def find(buffer: bytes, start: int) -> Iterator[Frame]:
         at = buffer.find(MAGIC, at + (frame.length if frame else 1))
 
 
-def any_of(buffer: bytes, start: int, epoch: int) -> bool:
+def any_of(take: Take, start: int, epoch: int) -> bool:
     """Whether there is a whole frame of that epoch at or behind ``start``."""
     beginning = MAGIC + epoch.to_bytes(4, "little")
-    at = buffer.find(beginning, start)
-    while at >= 0 and decode(buffer, at) is None:
-        at = buffer.find(beginning, at + 1)
-    return at >= 0
+    return any(decode_at(take, at) is not None for at in _starts(take, start, beginning))
 
 
 def previous(head: bytes) -> int:
@@ -153,8 +184,8 @@ def previous(head: bytes) -> int:
     return int(_HEAD.unpack_from(head)[4])
 
 
-def touched(buffer: bytes, start: int, epoch: int, position: int, last: int) -> dict[tuple[str, int], int]:
-    """Where the chain of frames that begins at ``position`` leaves each (queue, segment).
+def touched(take: Take, start: int, epoch: int, position: int, last: int) -> dict[tuple[str, int], int]:
+    """Where the chain of frames that begins at ``position``, at ``start``, leaves each (queue, segment).
 
     ``last`` is the crc of the last one that counts, 0 if none does: one behind it was passed over.
 
@@ -163,34 +194,32 @@ def touched(buffer: bytes, start: int, epoch: int, position: int, last: int) -> 
     since because it did not fit.
     """
     ends: dict[tuple[bytes, int], int] = {}
-    view = memoryview(buffer)
     at, chain, pause = start, None, start + _STRETCH
     if not last:
         return {}
-    while at + HEAD_LENGTH <= len(buffer):
+    while len(head := take(at, HEAD_LENGTH)) == HEAD_LENGTH:
         if at > pause:
             # Let other threads go on: one that comes back from a system call would wait for 5 ms here.
             time.sleep(0)
             pause = at + _STRETCH
-        magic, found_epoch, found_position, _, previous, length = _HEAD.unpack_from(buffer, at)
+        magic, found_epoch, found_position, _, previous, length = _HEAD.unpack_from(head)
         if magic != MAGIC or found_epoch != epoch or found_position != position:
             break
-        if at + HEAD_LENGTH + length > len(buffer) or (chain is not None and previous != chain):
+        if chain is not None and previous != chain:
             break
-        (found_crc,) = _CRC.unpack_from(buffer, at + _HEAD.size)
-        body = view[at + HEAD_LENGTH : at + HEAD_LENGTH + length]
-        if crc32(body, crc32(view[at : at + _HEAD.size])) != found_crc:
+        body = take(at + HEAD_LENGTH, length)
+        (found_crc,) = _CRC.unpack_from(head, _HEAD.size)
+        if len(body) < length or crc32(body, crc32(head[: _HEAD.size])) != found_crc:
             break
-        end = at + HEAD_LENGTH + length
         try:
-            places = list(_places(buffer, at + HEAD_LENGTH, end))
+            places = list(_places(body, 0, length))
         except ValueError:
             break
         for name, segment, offset, begin, behind in places:
             ends[name, segment] = offset + behind - begin
         chain = found_crc
         position += HEAD_LENGTH + length
-        at = end
+        at += HEAD_LENGTH + length
         if chain == last:
             break
     return {(name.decode("ascii"), segment): end for (name, segment), end in ends.items()}

@@ -139,7 +139,7 @@ def build(segment: int, entries: Iterable[Entry]) -> bytes:
     waiting.sort(key=delivery_order)
     dead.sort(key=enqueue_order)
     rows = waiting + dead
-    states, blob = _states(rows)
+    states, blobs = _states(rows)
     pack = _ROW.pack
     table = b"".join(
         [pack(e.seq, *e.where, e.priority, state) for e, state in zip(rows, states, strict=True)]
@@ -149,15 +149,19 @@ def build(segment: int, entries: Iterable[Entry]) -> bytes:
     hashes = [id_hash(e.id) for e in rows]
     ids = sorted([hashed << 32 | row for row, hashed in enumerate(hashes)])
     bits = _filter(hashes)
-    body = b"".join([bits, table, _pairs(due), _pairs(expiring), _numbers("Q", ids), blob])
-    counts = (segment, len(rows), len(waiting), len(due), len(expiring), len(blob), len(bits), crc32(bits))
-    check = crc32(body, crc32(_HEADER.pack(_MAGIC, *counts, 0)))
-    return _HEADER.pack(_MAGIC, *counts, check) + body
+    # Put together once: a segment of dead letters makes it nearly as long as that, and every copy is felt.
+    body = [bits, table, _pairs(due), _pairs(expiring), _numbers("Q", ids), *blobs]
+    length = sum(map(len, blobs))
+    counts = (segment, len(rows), len(waiting), len(due), len(expiring), length, len(bits), crc32(bits))
+    check = crc32(_HEADER.pack(_MAGIC, *counts, 0))
+    for piece in body:
+        check = crc32(piece, check)
+    return b"".join([_HEADER.pack(_MAGIC, *counts, check), *body])
 
 
-def _states(rows: Sequence[Entry]) -> tuple[list[int], bytes]:
+def _states(rows: Sequence[Entry]) -> tuple[list[int], list[bytes]]:
     """The snapshots of those that are no longer as they were enqueued, and where each begins."""
-    places, blobs, at = [], [], 0
+    places, blobs, at = [], list[bytes](), 0
     for entry in rows:
         place = _PRISTINE
         if entry.token:
@@ -168,7 +172,7 @@ def _states(rows: Sequence[Entry]) -> tuple[list[int], bytes]:
             at += len(blob)
         timed = entry.ready_at is not None and entry.status is not DEAD
         places.append(place | _TIMED if timed else place)
-    return places, b"".join(blobs)
+    return places, blobs
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> bytes:

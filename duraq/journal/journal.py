@@ -26,6 +26,7 @@ from duraq.journal import frame
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem, SyncFailed, write_all
 from duraq.journal.frame import Frame, Share
+from duraq.journal.pieces import Window, is_in
 
 FORMAT = 1
 HEADER_BYTES = 4096
@@ -196,10 +197,10 @@ class Journal:
         in that one, and what it writes there must never be followed by the frame that was left over.
         """
         fd = self.files[epoch & 1]
-        content = _content(self._fs, fd, self.header(epoch))
-        if frame.any_of(content, HEADER_BYTES, epoch):
-            for at in range(HEADER_BYTES, len(content), len(_ZEROS)):
-                write_all(self._fs, fd, _ZEROS[: len(content) - at], at)
+        window = _window(self._fs, fd, self.header(epoch))
+        if frame.any_of(window.take, HEADER_BYTES, epoch):
+            for at in range(HEADER_BYTES, window.end, len(_ZEROS)):
+                write_all(self._fs, fd, _ZEROS[: window.end - at], at)
             self._fs.datasync(fd)
 
     # -- with or without it ----------------------------------------------------------------------------
@@ -238,13 +239,13 @@ class Journal:
         Only heads are read, not checked: all but the last few frames are long durable.
         """
         header = self.header(epoch)
-        content = _content(self._fs, self.files[epoch & 1], header)
-        return frame.touched(content, HEADER_BYTES, epoch, header.base, self._last(epoch))
+        take = _window(self._fs, self.files[epoch & 1], header).take
+        return frame.touched(take, HEADER_BYTES, epoch, header.base, self._last(epoch))
 
     def may_mention(self, queue: str) -> bool:
         """Whether there may be a frame that wrote to the queue; much cheaper than ``touched``."""
         name = queue.encode()
-        return any(name in self._fs.pread(fd, self._fs.size(fd), 0) for fd in self.files)
+        return any(is_in(self._fs, fd, name) for fd in self.files)
 
     def _last(self, epoch: int) -> int:
         """The crc of the last frame of that epoch that counts, 0 if there is none."""
@@ -287,21 +288,21 @@ def _chain(now: Standing) -> int:
     return now.chain if now.start < now.end else 0
 
 
-def _content(file_system: FileSystem, fd: int, header: Header) -> bytes:
-    """The bytes of a journal file: as many as its header says, and as there are."""
-    return file_system.pread(fd, min(HEADER_BYTES + header.capacity, file_system.size(fd)), 0)
+def _window(file_system: FileSystem, fd: int, header: Header) -> Window:
+    """A journal file, as far as its header says, and as there is something."""
+    return Window(file_system, fd, min(HEADER_BYTES + header.capacity, file_system.size(fd)))
 
 
-def scan(file_system: FileSystem, fd: int, header: Header) -> tuple[list[Frame], bytes]:
-    """The whole frames of a journal file in order, and the file's bytes."""
-    content = _content(file_system, fd, header)
+def scan(file_system: FileSystem, fd: int, header: Header) -> tuple[list[Frame], Window]:
+    """The whole frames of a journal file in order, and the file, to look at what is behind them."""
+    window = _window(file_system, fd, header)
     frames: list[Frame] = []
     position, chain = header.base, None
     while True:
-        found = frame.decode(content, HEADER_BYTES + position - header.base)
+        found = frame.decode_at(window.take, HEADER_BYTES + position - header.base)
         if found is None or found.epoch != header.epoch or found.position != position:
-            return frames, content
+            return frames, window
         if chain is not None and found.previous != chain:
-            return frames, content
+            return frames, window
         frames.append(found)
         position, chain = found.end, found.crc

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from duraq.journal.filesystem import FileSystem
 
-PIECE = 4 << 20  # bytes; a whole segment as a rule
+# Bytes. A larger one is not read faster, and the C library keeps much of what threads have taken for it.
+PIECE = 128 << 10
 # No record is longer: a payload takes 16 MiB, and what it has been through a few KB for each attempt.
 LONGEST_LINE = 128 << 20
 
@@ -36,6 +37,32 @@ def pieces(fs: FileSystem, fd: int, start: int, end: int) -> Iterator[bytes]:
     while start < end and (data := fs.pread(fd, min(PIECE, end - start), start)):
         yield data
         start += len(data)
+
+
+class Window:
+    """A file that is read from front to back, in larger pieces than are asked for."""
+
+    def __init__(self, fs: FileSystem, fd: int, end: int) -> None:
+        self._fs, self._fd, self.end = fs, fd, end
+        self._start, self._data = 0, b""
+
+    def take(self, at: int, length: int) -> bytes:
+        """So many bytes from there on; fewer at the end."""
+        end = min(at + length, self.end)
+        if not self._start <= at <= end <= self._start + len(self._data):
+            most = min(max(PIECE, end - at), self.end - at)
+            self._start, self._data = at, self._fs.pread(self._fd, max(0, most), at)
+        return self._data[at - self._start : end - self._start]
+
+
+def is_in(fs: FileSystem, fd: int, text: bytes) -> bool:
+    """Whether the file has these bytes somewhere."""
+    before = b""
+    for piece in pieces(fs, fd, 0, fs.size(fd)):
+        if text in before + piece:
+            return True
+        before = piece[-len(text) :]
+    return False
 
 
 def lines(fs: FileSystem, fd: int, start: int, end: int) -> Iterator[bytes]:

@@ -29,6 +29,7 @@ from duraq.journal.filesystem import FileSystem, SomethingElse, write_all
 from duraq.journal.frame import Frame, Part
 from duraq.journal.journal import HEADER_BYTES, Header
 from duraq.journal.opening import sync_once
+from duraq.journal.pieces import Window
 from duraq.operations import Drop
 
 log = logging.getLogger("duraq")
@@ -66,12 +67,12 @@ def read_journal(file_system: FileSystem, files: tuple[int, ...], durable: int =
     known = known[-1:] if known and durable >= known[-1].base > 0 else known
     if not known:
         raise StorageDamaged("neither journal file has a header", path="journal/0.journal", byte=0)
-    frames, content = journal.scan(file_system, files[known[0].epoch & 1], known[0])
-    _convict(frames, content, known[0], known[0].base)
+    frames, window = journal.scan(file_system, files[known[0].epoch & 1], known[0])
+    _convict(frames, window, known[0], known[0].base)
     current = known[0]
     if len(known) == 2:
-        newer, content = journal.scan(file_system, files[known[1].epoch & 1], known[1])
-        _convict(newer, content, known[1], known[1].base)
+        newer, window = journal.scan(file_system, files[known[1].epoch & 1], known[1])
+        _convict(newer, window, known[1], known[1].base)
         if newer:
             # The one that it names is the last of the older file. What is behind that was written by somebody
             # who died before it counted, and was passed over because the next frame did not fit there.
@@ -91,11 +92,11 @@ def read_journal(file_system: FileSystem, files: tuple[int, ...], durable: int =
     return Found([found for found in frames if found.position >= durable], standing, newest)
 
 
-def _convict(frames: list[Frame], content: bytes, header: Header, base: int) -> None:
+def _convict(frames: list[Frame], window: Window, header: Header, base: int) -> None:
     """Raise if a frame behind the break says that the break was durable."""
     end = frames[-1].end if frames else base
     break_at = HEADER_BYTES + end - header.base
-    for later in frame.find(content, break_at):
+    for later in frame.search(window.take, break_at):
         if later.epoch == header.epoch and later.synced > end:
             raise StorageDamaged(
                 f"a frame is damaged that was durable: the one of position {later.position} says so",
