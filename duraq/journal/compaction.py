@@ -25,8 +25,8 @@ from duraq.journal.segments import Segments
 
 # A queue may take so many times its live bytes, and half a segment. Below the promised 2, and two segments:
 # while the oldest segments are worked through, new ones are written.
-SLACK = 1.75
-LATE = 1.9  # so many times, and a segment, before it is hurried
+SLACK = 1.6
+LATE = 1.75  # so many times, and a segment, before it is hurried
 _ATTEMPT = 300  # bytes of one that has nothing to tell
 _WORTH = 8  # times what a compaction writes itself: so much is to go by it
 _TAIL = 512  # bytes that a seal fits into
