@@ -11,7 +11,7 @@ from duraq.errors import NotAStorage, StorageDamaged
 from duraq.examining import Report, open_root, verify
 from duraq.journal import copying, opening, reading
 from duraq.journal.copying import Copier
-from duraq.journal.filesystem import RealFileSystem
+from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.log import Log, Sizes
 from duraq.journal.reading import ReaderFileSystem
 
@@ -25,7 +25,12 @@ class Copied(NamedTuple):
     bytes: int
 
 
-def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Copied:
+def backup(
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    file_system: FileSystem | None = None,
+) -> Copied:
     """Copy the storage as it is at this moment, over all queues, to a directory that is new or empty.
 
     Others may go on working: they are held up for as long as it takes to look at the ends of the queues, and
@@ -33,7 +38,7 @@ def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Copi
     Raises NotAStorage, StorageDamaged if the storage is damaged, or OSError.
     """
     where, there = str(Path(path).absolute()), str(Path(target).absolute())
-    fs = RealFileSystem()
+    fs = file_system or RealFileSystem()
     try:
         log = Log(fs, where, Sizes(), create=False)
     except FileNotFoundError:
@@ -41,10 +46,15 @@ def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Copi
     with closing(log), copying.standing_still(log) as moment:
         about = opening.check_marker(fs, log.root, where)
         Copier(fs, fs).copy(log.root, moment, there, about)
-    return _checked(there)
+    return _checked(there, file_system)
 
 
-def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Copied:
+def restore(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    file_system: FileSystem | None = None,
+) -> Copied:
     """Make a storage of a backup, or of any copy, in a directory that is new or empty.
 
     The backup is only read, and may be on a read-only medium; one that was copied in the middle of work is
@@ -52,27 +62,32 @@ def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Cop
     Raises NotAStorage, StorageDamaged if the backup is damaged, or OSError.
     """
     where, there = str(Path(source).absolute()), str(Path(path).absolute())
-    _check(where, verify(where))
-    fs = ReaderFileSystem()
+    _check(where, verify(where, file_system=file_system))
+    fs = file_system or ReaderFileSystem()
     root = open_root(fs, where)
     try:
         about = opening.check_marker(fs, root, where)
         view = reading.look(fs, root)
         moment = copying.lengths(view.fs, view.root, reading.queue_names(view.fs, view.root))
-        Copier(view.fs, RealFileSystem()).copy(view.root, moment, there, about)
+        Copier(view.fs, file_system or RealFileSystem()).copy(view.root, moment, there, about)
     finally:
         fs.close(root)
-    return _checked(there)
+    return _checked(there, file_system)
 
 
-def _checked(path: str) -> Copied:
-    report = verify(path)
+def _checked(path: str, file_system: FileSystem | None) -> Copied:
+    report = verify(path, file_system=file_system)
     try:
         _check(path, report)
     except StorageDamaged:
         # Without its marker it is no storage, so that nobody takes it for a good one.
-        with suppress(FileNotFoundError):
-            (Path(path) / opening.MARKER).unlink()
+        fs = file_system or RealFileSystem()
+        root = fs.open_root(path)
+        try:
+            with suppress(FileNotFoundError):
+                fs.unlink(root, opening.MARKER)
+        finally:
+            fs.close(root)
         raise
     return Copied(path, report.queues, report.records, report.bytes)
 

@@ -145,20 +145,10 @@ def _lines() -> Iterator[tuple[str, int]]:
         frame = frame.f_back
 
 
-CARE = {
-    "backups.py",
+ELSEWHERE = {
     "cli/demo.py",
-    "examining.py",
-    "mending.py",
-    "journal/copying.py",
-    "journal/renewal.py",
-    "journal/repair.py",
-    "journal/log.py:come_to_rest",
-    "journal/recovery.py:fill",
+    "backups.py:_checked",  # of a copy that is damaged: unit/test_backup.py
     "journal/recovery.py:reaches",  # of a queue that is refused
-    "journal/refusal.py:put_back",
-    "journal/refusal.py:use_up",
-    "journal/refusal.py:_segment",
     # A lock that somebody has removed, and a line that is longer than any: crash/test_removed_files.py,
     # security/test_bounds.py.
     "journal/log.py:_check_not_removed",
@@ -168,23 +158,19 @@ CARE = {
 
 
 def call_sites() -> Iterator[tuple[str, range, str]]:
-    """Where the engine calls a FileSystem: module, lines, call.
-
-    Without what only care for a storage calls: repair is cut short and killed at each call by
-    crash/test_repair.py, and copies are made on a real disk.
-    """
+    """Where the engine calls a FileSystem: module, lines, call."""
     for path in sorted(ENGINE.rglob("*.py")):
         module = str(path.relative_to(ENGINE))
-        if module.startswith("testing/") or module in CARE:
+        if module.startswith("testing/") or module in ELSEWHERE:
             continue
         tree = ast.parse(path.read_text("utf-8"))
-        care = [
+        elsewhere = [
             range(each.lineno, (each.end_lineno or each.lineno) + 1)
             for each in ast.walk(tree)
-            if isinstance(each, ast.FunctionDef) and f"{module}:{each.name}" in CARE
+            if isinstance(each, ast.FunctionDef) and f"{module}:{each.name}" in ELSEWHERE
         ]
         for node in ast.walk(tree):
-            if any(getattr(node, "lineno", 0) in lines for lines in care):
+            if any(getattr(node, "lineno", 0) in lines for lines in elsewhere):
                 continue
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 receiver, name = node.func.value, node.func.attr

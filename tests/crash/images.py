@@ -147,6 +147,27 @@ def restored() -> Image:
     return Image(fs, [worked().model])
 
 
+def no_header() -> Image:
+    """Neither journal file says how it is to be read."""
+    fs = MemoryFileSystem(disk=killed().disk())
+    with _opened(fs, "journal") as directory:
+        for name in ("0.journal", "1.journal"):
+            fd = fs.open_file(directory, name)
+            fs.pwrite(fd, bytes(20), 0)
+            fs.sync(fd)
+            fs.close(fd)
+    return Image(fs, [worked().model])
+
+
+def no_marker() -> Image:
+    """Nothing says that it is a storage, but that it has a journal."""
+    fs = MemoryFileSystem(disk=killed().disk())
+    with _opened(fs) as directory:
+        fs.unlink(directory, "duraq.json")
+        fs.sync(directory)
+    return Image(fs, [worked().model])
+
+
 def deep() -> Image:
     """Many segments, with ids in no order."""
     process, chance = Process(MemoryFileSystem(), clock=FakeClock()), Random(1)

@@ -13,11 +13,12 @@ from random import Random
 import pytest
 from crash import images
 from crash.failing import NONE, Failure, call_sites, failures
+from crash.menders import Back, Bring, Mend, Verify
 from crash.onlookers import About, Ask, Check, CheckInVain, Compact, Look, Open
 from crash.stories import Derive, Feed, GoOn, Keep, Leave, Undo, UndoFrame, Work
 from evidence import count
 
-from duraq import reader
+from duraq import examining, reader
 from duraq.journal import reading
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
@@ -54,6 +55,20 @@ STORIES = {
     "look torn": About(Look, images.torn),
     "look dropped": About(Look, images.dropped),
     "compact": About(Compact, images.killed),
+    "verify": About(Verify, images.killed),
+    "verify torn": About(Verify, images.torn),
+    "verify damaged": About(Verify, images.damaged),
+    "verify refused": About(Verify, images.refused),
+    "verify without a marker": About(Verify, images.no_marker),
+    "mend damaged": About(Mend, images.damaged),
+    "mend refused": About(Mend, images.refused),
+    "mend shortened": About(Mend, images.shortened),
+    "mend without a header": About(Mend, images.no_header),
+    "mend without a marker": About(Mend, images.no_marker),
+    "back up": About(Back, images.killed),
+    "back up torn": About(Back, images.torn),
+    "restore": About(Bring, images.killed),
+    "restore cut": About(Bring, images.cut),
     "check": About(Check, images.killed),
     "check cut": About(Check, images.cut),
     "check locked": About(CheckInVain, images.killed),
@@ -72,6 +87,7 @@ def _quiet(monkeypatch):
     # Nobody changes anything while a reader waits before he looks again.
     monkeypatch.setattr(reading, "_PAUSE", 0)
     monkeypatch.setattr(reader, "_PAUSE", 0)
+    monkeypatch.setattr(examining, "_PAUSE", 0)
 
 
 @cache
