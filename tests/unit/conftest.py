@@ -13,6 +13,7 @@ from duraq.journal import frame
 from duraq.journal.frame import Frame
 from duraq.journal.journal import HEADER_BYTES, Header
 from duraq.journal.log import Sizes
+from duraq.journal.recycling import Recycling
 from duraq.operations import Enqueue
 from duraq.testing import FakeClock
 
@@ -128,6 +129,12 @@ class Stored:
                 pass
             assert (caught.value.path, caught.value.byte) == (path, byte)
             assert self.contents() == before
+
+
+@pytest.fixture
+def recycled_late(monkeypatch):
+    """A journal file is recycled only when it has to be; as a rule a thread does it some time before."""
+    monkeypatch.setattr(Recycling, "if_due", lambda _self: None)
 
 
 @pytest.fixture
