@@ -7,21 +7,18 @@ in BACKENDS. One that needs what only some backends can do says so: ``@pytest.ma
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from background import in_one_thread
 from hypothesis import HealthCheck, settings
 
 from duraq import DeadLetterQueue, FileStorage, MemoryStorage, Queue
-from duraq.journal import recycling
 from duraq.journal.log import Sizes
-from duraq.storage import upkeep
 from duraq.testing import FakeClock
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
@@ -35,19 +32,10 @@ settings.load_profile("duraq-deep" if DEEP else "duraq")
 SMALL = Sizes(journal=64 * 1024, segment=8 * 1024)
 
 
-class Inline:
-    """Stands in for a thread: the disk in memory knows one only, and what was found is to happen again."""
-
-    def __init__(self, target, **_):
-        self.start, self.is_alive, self.join = target, lambda: False, lambda: None
-
-
 @pytest.fixture
 def one_thread(monkeypatch):
     """What the engine does in the background it does where it begins."""
-    instead = SimpleNamespace(Lock=threading.Lock, RLock=threading.RLock, Thread=Inline)
-    for module in (recycling, upkeep):
-        monkeypatch.setattr(module, "threading", instead)
+    in_one_thread(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 
 import lived_in
 import pytest
+from background import in_one_thread
 
 from benchmarks.contender import Missing
 from benchmarks.power.disk import KINDS, Disk
@@ -108,8 +109,10 @@ def kill_group(pid):
 
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory):
-    """The files of a storage that was lived in."""
-    return lived_in.make(tmp_path_factory.mktemp("sound") / "storage")
+    """The files of a storage that was lived in: the same for every process, but for the names of workers."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        in_one_thread(monkeypatch)
+        return lived_in.make(tmp_path_factory.mktemp("sound") / "storage")
 
 
 @pytest.fixture(params=KINDS)
