@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-deep evidence lint format bench bench-day bench-check bench-baseline power-cuts clean
+.PHONY: demo test test-deep coverage evidence lint format bench bench-day bench-check bench-baseline power-cuts clean
 
 demo: .venv/core.stamp
 	$(BIN)/duraq demo
@@ -15,6 +15,14 @@ test-deep: .venv/dev.stamp
 	rm -f .evidence.jsonl
 	DURAQ_TEST_DEEP=1 $(BIN)/pytest -n auto --dist worksteal --timeout 3600
 	$(BIN)/python tests/evidence.py
+
+# Which lines and branches of the journal and the file storage the tests pass by; the processes that they start
+# are counted as well, those that they kill are not.
+coverage: .venv/dev.stamp
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal --timeout 600
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 evidence:
 	$(PYTHON) tests/evidence.py
