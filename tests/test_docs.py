@@ -14,6 +14,7 @@ from duraq.cli import cli
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 GUARANTEES = ROOT / "docs" / "GUARANTEES.md"
+SECURITY = ROOT / "docs" / "SECURITY.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -107,6 +108,25 @@ def test_promises_name_tests_that_exist():
         tests = re.findall(r"`(tests/[^`]+)`", shown)
         assert tests or "not proven yet" in shown, promise
         assert [test for test in tests if not (ROOT / test).is_file()] == []
+
+
+def test_security_names_tests_that_exist():
+    """Every attempt that docs/SECURITY.md speaks of names a test that exists, but for what there is not."""
+    attempts, limits = SECURITY.read_text().split("## What it is made of")
+    nowhere = [
+        item.partition(".")[0]
+        for item in re.split(r"^- ", attempts, flags=re.MULTILINE)[1:]
+        if "*Shown by:*" not in re.sub(r"\s+", " ", item)
+    ]
+    assert nowhere == ["**Markup of a screen"]
+    named = re.findall(r"`(tests/[^`:]+)(?:::(\w+))?`", attempts + limits)
+    assert len(named) > 40
+    missing = [
+        (file, test)
+        for file, test in named
+        if f"\ndef {f'{test}(' if test else 'test_'}" not in (ROOT / file).read_text()
+    ]
+    assert missing == []
 
 
 def test_the_readme_links_every_promise_it_makes():

@@ -57,6 +57,13 @@ def test_nothing_is_made_into_objects_or_reaches_the_network():
     assert made == ["socket.socketpair()"]
 
 
+def test_locks_are_taken_by_the_kernels_own_call():
+    """Locks are flock's, on what is open already: no library opens, empties or removes a file for them."""
+    found = {name: called for name, called, _ in calls() if called.rpartition(".")[2] in {"flock", "lockf"}}
+    assert found == {"journal/filesystem.py": "fcntl.flock", "journal/lease.py": "flock"}
+    assert not [name for name, text in MODULES.items() if "portalocker" in text or "filelock" in text]
+
+
 def test_no_text_becomes_code():
     """Nothing is evaluated, no shell is started, and the only program that is run is the one of duraq run."""
     for name, called, whole in calls():
