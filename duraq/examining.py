@@ -151,6 +151,8 @@ def _verify_queue(view: View, queue: str, report: Report) -> None:
                 raise
         except NotOurs as error:
             found = Report(queues=[queue], findings=[Finding(queue, queue, None, None, 0, str(error))])
+        except StorageDamaged as error:
+            found = Report(queues=[queue], findings=[_of_error(queue, error)])
         if found.sound and found.queues:
             break
     report.records += found.records

@@ -159,6 +159,7 @@ class Reader:
             if folded.segments is None:
                 folded.segments = self._open(state.name)
             if folded.segments is not None:
+                folded.segments.known = self.view.ends.get(state.name, folded.segments.known)
                 for found, where in folded.segments.catch_up():
                     fold(state, folded.segments, found, where)
         except StorageDamaged as error:

@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
-from duraq.model import is_queue_name
+from duraq.model import PROVISIONAL, is_queue_name
 
 MAGIC = b"DQf1"
 _HEAD = struct.Struct("<4sIQQII")
@@ -104,7 +104,7 @@ def _places(buffer: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int,
         begin = at + name_length
         name = buffer[at:begin]
         at = begin + lines_length
-        if at > end or not _is_queue(name):
+        if at > end or segment >= PROVISIONAL or offset >= PROVISIONAL or not _is_queue(name):
             raise ValueError("not a part of ours")
         yield name, segment, offset, begin, at
 
@@ -121,7 +121,7 @@ def decode(buffer: bytes, start: int = 0) -> Frame | None:
         return None
     magic, epoch, position, synced, previous, length = _HEAD.unpack_from(buffer, start)
     # The length is believed only as far as there are bytes: a damaged one must not cost memory.
-    if magic != MAGIC or length > len(buffer) - start - HEAD_LENGTH:
+    if magic != MAGIC or position >= PROVISIONAL or length > len(buffer) - start - HEAD_LENGTH:
         return None
     (crc,) = _CRC.unpack_from(buffer, start + _HEAD.size)
     body = buffer[start + HEAD_LENGTH : start + HEAD_LENGTH + length]

@@ -125,6 +125,10 @@ class Times:
     def __len__(self) -> int:
         return len(self.times)
 
+    def fit(self, rows: int) -> bool:
+        """Whether they are rows of a table of so many."""
+        return not self.rows or 0 <= min(self.rows) <= max(self.rows) < rows
+
     def until(self, now: int) -> int:
         """How many of the times are not after ``now``."""
         return bisect_left(self.times, now + 1)
@@ -228,6 +232,8 @@ class Index:
         at += due * 16
         self.expiring = Times(view[at : at + expiring * 8], view[at + expiring * 8 : at + expiring * 16])
         at += expiring * 16
+        if not (self.due.fit(self.waiting) and self.expiring.fit(self.waiting) and self.waiting <= self.rows):
+            raise BadIndex("it speaks of rows that it has not")
         self._ids = view[at : at + self.rows * 8].cast("Q")
         self._states = at + self.rows * 8
 

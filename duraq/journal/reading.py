@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import NamedTuple
 
 from duraq.errors import StorageDamaged
@@ -58,12 +60,14 @@ class View(NamedTuple):
 
     ``settled``: the segments hold what the journal says, so they alone may be followed from here on. If
     not, the view is good for one look, and ``damaged`` has the queues that could not be brought to rest.
+    ``ends``: how far the queues went at least, for all that the journal and its note say.
     """
 
     fs: FileSystem
     root: int
     settled: bool
     damaged: dict[str, StorageDamaged]
+    ends: Mapping[str, End] = MappingProxyType({})
 
 
 def look(fs: FileSystem, root: int) -> View:
@@ -86,9 +90,12 @@ def _look(fs: FileSystem, root: int) -> View:
     for queue in queue_names(overlay, top):
         if queue not in damaged and (error := _still_refused(overlay, top, queue)):
             damaged[queue] = error
+    for part in (part for found in frames for part in found.parts()):
+        end = End(part.segment, part.offset + len(part.lines))
+        known[part.queue] = max(end, known.get(part.queue, end))
     if overlay.changed or damaged:
-        return View(overlay, top, settled=False, damaged=damaged)
-    return View(fs, root, settled=True, damaged={})
+        return View(overlay, top, settled=False, damaged=damaged, ends=known)
+    return View(fs, root, settled=True, damaged={}, ends=known)
 
 
 def _still_refused(fs: FileSystem, root: int, queue: str) -> StorageDamaged | None:

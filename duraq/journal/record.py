@@ -49,6 +49,8 @@ SUFFIX_LENGTH = len(_SUFFIX % 0)
 assert SUFFIX_LENGTH == 19  # FORMAT.md, "The record"
 
 _DATA = b',"data":'
+_WITH_PAYLOAD = frozenset({"enqueue", "keep", "restore"})
+_NO_PAYLOAD = "not a record with a payload"
 _NUMBER = re.compile(rb'\{"op":"([a-z]+)","seq":(\d+),')
 _PLAIN_ENQUEUE = re.compile(
     # Numbers of so few digits, and ids such as these, are always in range.
@@ -196,8 +198,10 @@ def decode(line: bytes) -> Record:
     try:
         fields = orjson.loads(line)
         make = _DECODE.get(fields["op"], _unknown)
+        if fields["op"] in _WITH_PAYLOAD and _DATA not in line:
+            raise BadRecord(_NO_PAYLOAD)  # noqa: TRY301 - of an entry that nobody could be given
         return Record(make(fields), values.number(fields["seq"]), microseconds(fields["at"]))
-    except UnknownRecord:
+    except BadRecord:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise_if_no_memory(error)
@@ -251,7 +255,7 @@ def payload(line: bytes) -> bytes:
     check(line)
     start = line.find(_DATA)
     if start < 0:
-        raise BadRecord("not a record with a payload")
+        raise BadRecord(_NO_PAYLOAD)
     return line[start + len(_DATA) : -SUFFIX_LENGTH]
 
 

@@ -30,6 +30,7 @@ from duraq.journal.frame import Frame, Part
 from duraq.journal.journal import HEADER_BYTES, Header
 from duraq.journal.opening import sync_once
 from duraq.journal.pieces import Window
+from duraq.journal.record import BadRecord
 from duraq.operations import Drop
 
 log = logging.getLogger("duraq")
@@ -367,9 +368,11 @@ def _first_needed(parts: Iterable[Part]) -> int:
         if segment.DROP in part.lines:
             for line in part.lines.splitlines(keepends=True):
                 if line.startswith(segment.DROP):
-                    operation = record.decode(line).operation
-                    assert isinstance(operation, Drop)
-                    first = max(first, operation.first)
+                    # One that is none keeps its queue from being read, once it is where it belongs.
+                    with suppress(BadRecord):
+                        operation = record.decode(line).operation
+                        assert isinstance(operation, Drop)
+                        first = max(first, operation.first)
     return first
 
 

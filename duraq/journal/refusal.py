@@ -20,10 +20,11 @@ from duraq.journal.ends import End
 from duraq.journal.filesystem import FileSystem, NotOurs, content, opened, write_all
 from duraq.journal.frame import Part
 from duraq.journal.opening import sync_once, write_durably
-from duraq.journal.segment import REFUSED, file_name
+from duraq.journal.segment import REFUSED, file_name, path_of
 
 MARK = "damaged.json"
 QUARANTINE = "quarantine"
+MOST_MISSING = 1 << 30  # bytes that are put back as zeros, in memory
 _LINES = re.compile(r"(\d{20})\.jsonl\.(\d+)\.lines\Z")
 
 
@@ -58,7 +59,7 @@ def put_back(fs: FileSystem, root: int, queue: str, end: End) -> set[int]:
 
     ``end``: how far the queue went, with or without such lines. Returns the segments that are longer by it.
     To be done over a file system that keeps its changes to itself: whoever finds the segments long enough on
-    the disk takes them for whole.
+    the disk takes them for whole. Raises StorageDamaged if that would take too much memory.
     """
     longer = set()
     with opened(fs, root, queue, create=True) as home, opened(fs, home, "segments", create=True) as directory:
@@ -67,14 +68,24 @@ def put_back(fs: FileSystem, root: int, queue: str, end: End) -> set[int]:
                 # Not if there is something else by now.
                 there = fs.pread(fd, len(lines), offset)
                 if there != lines and lines.startswith(there):
+                    _check_hole(fs, fd, offset, path_of(queue, number))
                     write_all(fs, fd, lines, offset)
                     longer.add(number)
         if end.segment:
             with _segment(fs, directory, end.segment) as fd:
                 if fs.size(fd) < end.size:
+                    _check_hole(fs, fd, end.size, path_of(queue, end.segment))
                     fs.truncate(fd, end.size)
                     longer.add(end.segment)
     return longer
+
+
+def _check_hole(fs: FileSystem, fd: int, end: int, path: str) -> None:
+    missing = end - fs.size(fd)
+    if missing > MOST_MISSING:
+        raise StorageDamaged(
+            f"{missing} bytes are missing here, which no segment has", path=path, byte=fs.size(fd)
+        )
 
 
 @contextmanager

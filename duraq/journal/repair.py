@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
+from duraq.errors import StorageDamaged
 from duraq.journal import checkpoint, refusal, segment
 from duraq.journal.ends import End
 from duraq.journal.filesystem import FileSystem, content, opened
@@ -24,6 +25,7 @@ from duraq.journal.survey import Found, Stretch, Survey
 from duraq.operations import Drop, Repair
 from duraq.times import rfc3339
 
+MOST_LOST = 1 << 22  # records in a row; half a GB of what is written instead of them
 _NOT_IN_NAMES = str.maketrans("", "", "-:.")
 
 
@@ -107,6 +109,14 @@ class Plan:
         return b"".join(pieces)
 
     def _instead_of(self, stretch: Stretch, aside: str) -> bytes:
+        if stretch.lost > MOST_LOST:
+            raise StorageDamaged(
+                f"{stretch.lost} records are missing here, too many to write one in the place of each",
+                path=segment.path_of(self.queue, stretch.segment),
+                line=stretch.line,
+                byte=stretch.start,
+                hint="if they never were, what comes behind them is none of DuraQ's: remove it",
+            )
         lines = []
         for seq in range(stretch.first, stretch.first + stretch.lost):
             operation, at = self._salvage.instead.get(seq, (None, 0))

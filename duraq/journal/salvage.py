@@ -33,6 +33,8 @@ from duraq.operations import (
 from duraq.state import QueueState
 
 _UNKNOWN = AttemptError("RecordLost", "the record that says why is damaged; see quarantine/")
+# So many numbers of lost records, of each stretch the last, are kept for what must have happened.
+_MOST_FREE = 1 << 16
 _NEW = frozenset({"enqueue", "keep", "restore"})
 _NO_ENTRY = "it speaks of an entry that is lost"
 _NO_SENSE = "it contradicts what is left, and no lost record can explain it"
@@ -85,8 +87,8 @@ class Salvage:
     def _lose(self, stretch: Stretch) -> None:
         self.stretches.append(stretch)
         # A seal is no operation.
-        lost = stretch.lost - (stretch.seal is not None)
-        self._free |= dict.fromkeys(range(stretch.first, stretch.first + lost), stretch)
+        end = stretch.first + stretch.lost - (stretch.seal is not None)
+        self._free |= dict.fromkeys(range(max(stretch.first, end - _MOST_FREE), end), stretch)
 
     def _fold(self, found: Found) -> None:
         operation, seq, at = found.record

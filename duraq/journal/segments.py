@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 
 from duraq.errors import StorageDamaged
 from duraq.journal import pieces, record
+from duraq.journal.ends import End
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.pieces import LineTooLong
 from duraq.journal.record import BadRecord, Record, Seal
@@ -42,6 +43,7 @@ class Segments:
         # Nothing is read before ``start`` or ``start_behind``.
         self.segment = self.size = 0  # the active one, and how many bytes of it were read
         self.next_seq = 0
+        self.known = End(0, 0)  # how far a reader knows the queue to go
         self.first = 1  # what comes before this segment is not needed, and may be gone
         self.sealed_bytes = 0  # the length of the sealed ones from there on
         # Until this record not every entry is known that records speak of: what came before is gone, and what
@@ -116,13 +118,18 @@ class Segments:
         if self.seal is None:
             end = self._fs.size(self._file())
             yield from self._read(end)
-            if self.seal is None and self.size < end and self._writable:
-                # For a reader it is a line in the making; whoever holds the lock sees none.
+            # For a reader it is a line in the making, unless that is known to be durable; whoever holds the
+            # lock sees none.
+            if self.seal is None and self.size < end and (self._writable or self._is_short(end)):
                 raise self._damaged("the last line has no end")
         # A reader may have come between the seal and what was written behind it.
         if self.seal is None and self._writable:
             self._check_end()
             self.tail.reach(self.segment, self.size, self.next_seq)
+
+    def _is_short(self, size: int) -> bool:
+        """Whether the segment has the bytes that are known to be durable, and no line that ends there."""
+        return self.segment == self.known.segment and self.size < self.known.size <= size
 
     def is_followed(self) -> bool:
         """Whether there is a later segment than the one that is read: then this one is sealed, or nearly."""

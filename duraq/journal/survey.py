@@ -209,7 +209,10 @@ def _pieces(data: bytes, path: str) -> Iterator[Piece]:
 
 def _record(line: bytes, path: str, byte: int) -> tuple[Record | None, str]:
     try:
-        return record.decode(line), ""
+        found = record.decode(line)
+        if isinstance(found.operation, Seal) and found.operation.next != found.seq + 1:
+            return None, f"the seal names {found.operation.next}, not {found.seq + 1}"
+        return found, ""
     except UnknownRecord as error:
         raise UnsupportedVersion(str(error), path=path, byte=byte, hint="upgrade duraq") from None
     except BadRecord as error:

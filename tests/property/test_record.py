@@ -133,12 +133,12 @@ operations = st.one_of(*(st.builds(kind, *fields) for kind, fields in BUILT.item
 lines = st.builds(record.encode, operations, numbers, times.map(rfc3339))
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
-u64 = st.integers(0, 2**64 - 1)
+u62 = st.integers(0, 2**62 - 1)
 u32 = st.integers(0, 2**32 - 1)
 # With what could pass for a frame inside a frame.
 bodies = st.binary(max_size=200) | st.binary(max_size=50).map(lambda data: data + MAGIC + data)
-shares = st.lists(st.tuples(names, u64, u64, bodies), min_size=1, max_size=4)
-frames = st.tuples(u32, u64, u64, u32, shares)
+shares = st.lists(st.tuples(names, u62, u62, bodies), min_size=1, max_size=4)
+frames = st.tuples(u32, u62, u62, u32, shares)
 
 
 def as_read(operation):

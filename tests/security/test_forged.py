@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import timedelta
 from itertools import cycle
+from zlib import crc32
 
 import orjson
 import pytest
 from click.testing import CliRunner
 
-from duraq import DeadLetterQueue, FileStorage, NoRetry, Queue
+from duraq import DeadLetterQueue, FileStorage, NoRetry, Queue, repair, verify
 from duraq.cli import cli
 from duraq.cli.stage import run_safely
-from duraq.errors import NotAStorage, StorageDamaged
+from duraq.entry import Entry
+from duraq.errors import NotAStorage, StorageDamaged, UnsupportedVersion
 from duraq.inspector import Inspector
-from duraq.journal import frame, record
+from duraq.journal import frame, index, record
+from duraq.journal.index import BadIndex, Index
 from duraq.journal.journal import HEADER_BYTES
 from duraq.journal.log import Sizes
+from duraq.operations import Enqueue
 
 SIZES = Sizes(journal=64 << 10)
 AT = b"2026-01-01T12:00:00.000000Z"
@@ -127,6 +132,8 @@ FOREIGN = {
     "an id that ends its line": ("enqueue", r'"id":"a\",\"op\":\"complete","priority":0,"data":1'),
     "an id with a line's end": ("enqueue", r'"id":"a\n","priority":0,"data":1'),
     "an id that is no text": ("enqueue", '"id":7,"priority":0,"data":1'),
+    "an entry without a payload": ("enqueue", '"id":"b","priority":0'),
+    "a payload under another name": ("enqueue", '"id":"b","priority":0,"datum":1'),
     "a priority of 40 bits": ("enqueue", '"id":"a","priority":1099511627776,"data":1'),
     "a priority that is true": ("enqueue", '"id":"a","priority":true,"data":1'),
     "headers that are no texts": ("enqueue", '"id":"a","priority":0,"headers":{"h":1},"data":1'),
@@ -161,6 +168,8 @@ def test_a_record_that_could_not_be_ours_is_damage(root, foreign):
     make(root, ENQUEUE, FOREIGN[foreign])
     with Inspector(root) as inspector:
         assert isinstance(inspector.overview("jobs").problem, StorageDamaged)
+    with suppress(UnsupportedVersion):
+        assert not verify(root).sound
     with FileStorage(root) as storage:
         jobs, others = Queue("jobs", storage), Queue("others", storage)
         for call in (jobs.dequeue, jobs.counts, lambda: jobs.enqueue(1, id="new"), jobs.entries):
@@ -177,6 +186,106 @@ def test_the_line_that_they_are_made_of_is_fine(root):
         assert Queue("jobs", storage).counts().leased == 1
 
 
+def test_a_last_line_without_an_end_is_told_by_who_only_looks(root):
+    """A line that was durable and has lost its end is damage to an inspector as it is to the next opener."""
+    make(root, ENQUEUE, ("enqueue", '"id":"b","priority":0,"data":2'))
+    segment = root / "jobs" / "segments" / f"{1:020d}.jsonl"
+    segment.write_bytes(segment.read_bytes()[:-1] + b" ")
+    with Inspector(root) as inspector:
+        assert "has no end" in str(inspector.overview("jobs").problem)
+    with FileStorage(root) as storage, pytest.raises(StorageDamaged, match="has no end"):
+        Queue("jobs", storage).counts()
+
+
+# -- numbers that are out of all proportion ----------------------------------------------------------------
+
+
+def write_frame(root, *shares: tuple[str, int, int, bytes], position: int = 0) -> None:
+    """Have the journal hold a frame with that in it."""
+    encoded, _ = frame.encode(1, position, 0, 0, shares)
+    journal = root / "journal" / "1.journal"
+    content = journal.read_bytes()
+    journal.write_bytes(content[:HEADER_BYTES] + encoded + content[HEADER_BYTES + len(encoded) :])
+
+
+def refused_in_words(root) -> None:
+    """Who looks, verifies, opens or repairs has an answer, in little memory."""
+    with Inspector(root) as inspector:
+        inspector.queues()
+    assert not verify(root).sound
+    with FileStorage(root) as storage:
+        Queue("others", storage).enqueue(1)
+    with pytest.raises(StorageDamaged, match="are missing here"):
+        repair(root)
+
+
+@pytest.mark.parametrize("number", [1 << 40, (1 << 62) - 2])
+def test_a_record_of_a_number_that_nobody_has_counted_to(root, number):
+    """A record far ahead of the others is damage, and not made up for by a record for each between."""
+    make(root, ENQUEUE)
+    segment = root / "jobs" / "segments" / f"{1:020d}.jsonl"
+    ahead = b"".join(line(number + more, "expire", '"id":"b"') for more in range(2))
+    segment.write_bytes(segment.read_bytes() + ahead)
+    note(root, {"jobs": [1, segment.stat().st_size]})
+    refused_in_words(root)
+
+
+@pytest.mark.parametrize("offset", [1 << 40, (1 << 62) - 1])
+def test_a_frame_for_a_byte_that_no_segment_has(root, offset):
+    """Lines for a byte far behind a segment's end are kept for whoever repairs, and put nowhere else."""
+    write_frame(root, ("jobs", 1, offset, line(1, *ENQUEUE)))
+    refused_in_words(root)
+
+
+@pytest.mark.parametrize("size", [1 << 40, (1 << 62) - 1])
+def test_an_end_that_no_segment_has(root, size):
+    """A note that a queue ended far behind where it ends refuses the queue, and no other."""
+    make(root, ENQUEUE)
+    note(root, {"jobs": [1, size]})
+    refused_in_words(root)
+
+
+@pytest.mark.parametrize("share", [("jobs", 1 << 62, 0), ("jobs", 1, (1 << 64) - 1)])
+def test_a_frame_beyond_all_numbers_is_none(root, share):
+    """A frame for a segment or a byte that cannot be is passed over like a torn one."""
+    write_frame(root, (*share, line(1, *ENQUEUE)))
+    with FileStorage(root) as storage:
+        assert storage.queues() == []
+
+
+def test_a_frame_at_a_position_beyond_all_numbers_is_none():
+    """Nor is a position believed behind which there is no room."""
+    for position, is_one in ((1 << 61, True), (1 << 62, False)):
+        encoded, _ = frame.encode(1, position, 0, 0, [("jobs", 1, 0, b"")])
+        assert (frame.decode(encoded) is not None) is is_one
+
+
+def test_a_drop_in_a_frame_that_is_none(root):
+    """A frame in which a drop is no record keeps its queue from being used, and not the storage."""
+    write_frame(root, ("jobs", 1, 0, line(1, *ENQUEUE) + b'{"op":"drop","crc":"00000000"}\n'))
+    with FileStorage(root) as storage:
+        with pytest.raises(StorageDamaged):
+            Queue("jobs", storage).counts()
+        Queue("others", storage).enqueue(1)
+
+
+def test_an_index_of_rows_that_it_has_not():
+    """An index whose times are of rows that are not there is none, its checksum right."""
+    entry = Entry(Enqueue("a", b"", ready_at=1, expires_at=2), 1, 0, (1, 0, 50), 0)
+    content = index.build(1, [entry])
+    assert Index(content).due.rows[0] == 0
+    for table in range(2):
+        forged = bytearray(content)
+        at = index.HEADER_BYTES + int.from_bytes(content[32:36], "little") + 36 + table * 16 + 8
+        forged[at] = 1
+        head = bytes(forged[: index.HEADER_BYTES - 4]) + bytes(4)
+        forged[index.HEADER_BYTES - 4 : index.HEADER_BYTES] = crc32(
+            forged[index.HEADER_BYTES :], crc32(head)
+        ).to_bytes(4, "little")
+        with pytest.raises(BadIndex, match="rows"):
+            Index(bytes(forged))
+
+
 # -- names that lead elsewhere -----------------------------------------------------------------------------
 
 ELSEWHERE = ("../evil", "..", "/tmp", "jobs/../../evil", "journal", "a" * 65, "Jobs", "", "a\n", "jobs\0")
@@ -185,11 +294,7 @@ ELSEWHERE = ("../evil", "..", "/tmp", "jobs/../../evil", "journal", "a" * 65, "J
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_a_frame_for_elsewhere_is_none(root, name):
     """A frame that would write outside of the storage's queues is passed over like a torn one."""
-    lines = line(1, *ENQUEUE)
-    encoded, _ = frame.encode(1, 0, 0, 0, [(name, 1, 0, lines)])
-    journal = root / "journal" / "1.journal"
-    content = journal.read_bytes()
-    journal.write_bytes(content[:HEADER_BYTES] + encoded + content[HEADER_BYTES + len(encoded) :])
+    write_frame(root, (name, 1, 0, line(1, *ENQUEUE)))
     before = sorted(root.parent.rglob("*"))
     with Inspector(root) as inspector:
         assert inspector.queues() == []
