@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from duraq.storage.file import FileStorage
     from duraq.where import Where
 
+_DURATION = re.compile(r"[+-]?(0|([0-9.]+[a-zµμ]+)+)")
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("table", "json", "jsonl", "csv", "tsv", "ids")
 
@@ -157,6 +159,9 @@ class Duration(click.ParamType[timedelta]):
         import durationpy  # noqa: PLC0415 - only who gives a duration pays for it
 
         try:
+            # It passes over what stands between two pieces, so that 1h?30m would be 90 minutes.
+            if _DURATION.fullmatch(value) is None:
+                raise durationpy.DurationError  # noqa: TRY301
             return timedelta(0) if value == "0" else durationpy.from_str(value)
         except (durationpy.DurationError, OverflowError):
             self.fail(f"{value!r} is not a duration such as 30s, 1h30m or 250ms", param, ctx)

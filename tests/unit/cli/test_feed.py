@@ -196,3 +196,11 @@ def test_put_refuses(duraq, queue, arguments):
     """A header without a value or with a bad name, and an empty key, are refused, and nothing is written."""
     assert duraq("put", "jobs", '"a"', *arguments).exit_code == Code.USAGE
     assert len(queue) == 0
+
+
+@pytest.mark.parametrize("text", ["1h?30m", "1h 30m", "1d-2h", "1h30", "h", "", "1..5s", "\u0661h", "5 m"])
+def test_no_duration(duraq, queue, text):
+    """A duration of which a part is not understood is refused, and not read without that part."""
+    result = duraq("put", "jobs", '"a"', "--delay", text)
+    assert (result.exit_code, "is not a duration" in result.stderr) == (Code.USAGE, True)
+    assert len(queue) == 0
