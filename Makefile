@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-deep coverage evidence lint format bench bench-day bench-check bench-baseline power-cuts clean
+.PHONY: demo test test-deep coverage fuzz evidence lint format bench bench-day bench-check bench-baseline power-cuts clean
 
 demo: .venv/core.stamp
 	$(BIN)/duraq demo
@@ -11,7 +11,7 @@ test: .venv/dev.stamp
 	$(BIN)/pytest -n auto --dist worksteal
 
 # The same tests with bigger numbers, and then what they have tried, counted.
-test-deep: .venv/dev.stamp
+test-deep: .venv/dev.stamp .venv/fuzz.stamp
 	rm -f .evidence.jsonl
 	DURAQ_TEST_DEEP=1 $(BIN)/pytest -n auto --dist worksteal --timeout 3600
 	$(BIN)/python tests/evidence.py
@@ -23,6 +23,12 @@ coverage: .venv/dev.stamp
 	$(BIN)/coverage run -m pytest -n auto --dist worksteal --timeout 600
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# One target of tests/fuzz for so many seconds; what is found goes to .fuzz/.
+TARGET ?= where
+SECONDS ?= 60
+fuzz: .venv/dev.stamp .venv/fuzz.stamp
+	$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS)
 
 evidence:
 	$(PYTHON) tests/evidence.py
@@ -69,6 +75,11 @@ bench-baseline: .venv/core.stamp
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ .venv/core.stamp
+
+# Where it cannot be installed, the tests that need it are skipped, and say so.
+.venv/fuzz.stamp: .venv/dev.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]' || true
+	touch $@
 
 # The peers' packages, in a directory of their own (benchmarks/packages.py says why). One that cannot be
 # installed must not keep the others out: the benchmark names it.

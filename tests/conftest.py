@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from background import in_one_thread
 from hypothesis import HealthCheck, settings
+from one_thread import in_one_thread
 
 from duraq import DeadLetterQueue, FileStorage, MemoryStorage, Queue
 from duraq.journal.log import Sizes

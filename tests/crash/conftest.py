@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 
 import lived_in
 import pytest
-from background import in_one_thread
+from one_thread import in_one_thread
 
 from benchmarks.contender import Missing
 from benchmarks.power.disk import KINDS, Disk
