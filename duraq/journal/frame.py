@@ -31,6 +31,7 @@ _PART = struct.Struct("<BQQI")
 HEAD_LENGTH = _HEAD.size + _CRC.size
 assert HEAD_LENGTH == 36  # FORMAT.md, "The frame"
 assert _PART.size == 21
+LAST_EPOCH = (1 << 32) - 3  # with room for those that are prepared behind it
 _STRETCH = 16 << 10  # bytes of frames that are looked at in one go, some 50 us
 _SPAN = 64 << 10  # bytes in which a frame is looked for at once
 
@@ -121,8 +122,10 @@ def decode(buffer: bytes, start: int = 0) -> Frame | None:
         return None
     magic, epoch, position, synced, previous, length = _HEAD.unpack_from(buffer, start)
     # The length is believed only as far as there are bytes: a damaged one must not cost memory.
-    if magic != MAGIC or position >= PROVISIONAL or length > len(buffer) - start - HEAD_LENGTH:
+    if magic != MAGIC or length > len(buffer) - start - HEAD_LENGTH:
         return None
+    if position >= PROVISIONAL or epoch > LAST_EPOCH:
+        return None  # nobody has come so far
     (crc,) = _CRC.unpack_from(buffer, start + _HEAD.size)
     body = buffer[start + HEAD_LENGTH : start + HEAD_LENGTH + length]
     if crc32(body, crc32(memoryview(buffer)[start : start + _HEAD.size])) != crc:

@@ -27,6 +27,7 @@ from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem, SyncFailed, write_all
 from duraq.journal.frame import Frame, Share
 from duraq.journal.pieces import Window, is_in
+from duraq.model import PROVISIONAL
 
 FORMAT = 1
 HEADER_BYTES = 4096
@@ -60,6 +61,8 @@ class Header(NamedTuple):
             return None
         if version > FORMAT:
             raise UnsupportedVersion(f"the journal has format {version}; this version knows up to {FORMAT}")
+        if epoch > frame.LAST_EPOCH or base + capacity >= PROVISIONAL:
+            return None  # nobody has come so far
         return cls(epoch, base, capacity)
 
 

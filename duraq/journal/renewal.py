@@ -31,7 +31,9 @@ def renew(fs: FileSystem, root: int, directory: int, capacity: int, stamp: str) 
     headers = [header for name in FILES if (header := Header.decode(contents.get(name, b"")))]
     frames = _frames(contents.get(name, b"") for name in FILES)
     Replay(fs, root).fill(frames)
-    capacity = max([capacity, *(header.capacity for header in headers)])
+    # Of a header that says more than there is, no more is believed.
+    there_is = max(len(contents.get(name, b"")) - HEADER_BYTES for name in FILES)
+    capacity = max([capacity, *(min(header.capacity, there_is) for header in headers)])
     epoch = 1 + max([0, *(header.epoch for header in headers), *(found.epoch for found in frames)])
     base = max([0, *(header.base + header.capacity for header in headers), *(each.end for each in frames)])
     there_are = lengths(fs, root, queue_names(fs, root))

@@ -144,7 +144,7 @@ def where(data: bytes) -> None:
     """A filter is refused, with the place, or is one; written again it is the same, and selects the same."""
     text = data.decode("utf-8", "surrogateescape")
     # A search that does not end is to be ended sooner than a person would have it.
-    with nothing_runs(), patch.object(pattern, "PATIENCE", 0.1):
+    with nothing_runs(), patch.object(pattern, "PATIENCE", 0.02):
         try:
             found = Where.parse(text, NOW)
         except InvalidFilter as refused:

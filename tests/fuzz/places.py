@@ -17,7 +17,7 @@ import lived_in
 from lived_in import PLACE, SIZES, Entries, Files
 from one_thread import INSTEAD, MODULES
 
-from duraq import DuraqError, FileStorage, examining, reader
+from duraq import DuraqError, FileStorage, examining, mending, reader
 from duraq.inspector import Inspector
 from duraq.journal import frame, reading, record, refusal
 from duraq.journal import repair as mend
@@ -39,6 +39,8 @@ def stillness() -> Iterator[None]:
             stack.enter_context(patch.object(module, "threading", INSTEAD))
         for module in (examining, reading, reader):
             stack.enter_context(patch.object(module, "_ATTEMPTS", 1))
+        # A journal that is made anew is no larger than it was.
+        stack.enter_context(patch.object(mending, "Sizes", lambda: SIZES))
         # What is out of all proportion is so sooner.
         stack.enter_context(patch.object(mend, "MOST_LOST", 1000))
         stack.enter_context(patch.object(refusal, "MOST_MISSING", 100_000))

@@ -138,7 +138,8 @@ u32 = st.integers(0, 2**32 - 1)
 # With what could pass for a frame inside a frame.
 bodies = st.binary(max_size=200) | st.binary(max_size=50).map(lambda data: data + MAGIC + data)
 shares = st.lists(st.tuples(names, u62, u62, bodies), min_size=1, max_size=4)
-frames = st.tuples(u32, u62, u62, u32, shares)
+epochs = st.integers(0, frame.LAST_EPOCH)
+frames = st.tuples(epochs, u62, u62, u32, shares)
 
 
 def as_read(operation):

@@ -20,7 +20,7 @@ from duraq.errors import NotAStorage, StorageDamaged, UnsupportedVersion
 from duraq.inspector import Inspector
 from duraq.journal import frame, index, record
 from duraq.journal.index import BadIndex, Index
-from duraq.journal.journal import HEADER_BYTES
+from duraq.journal.journal import HEADER_BYTES, Header
 from duraq.journal.log import Sizes
 from duraq.operations import Enqueue
 
@@ -258,6 +258,40 @@ def test_a_frame_at_a_position_beyond_all_numbers_is_none():
     for position, is_one in ((1 << 61, True), (1 << 62, False)):
         encoded, _ = frame.encode(1, position, 0, 0, [("jobs", 1, 0, b"")])
         assert (frame.decode(encoded) is not None) is is_one
+
+
+@pytest.mark.parametrize(
+    "header",
+    [Header(1, 1 << 62, 8 << 10), Header((1 << 32) - 1, 0, 8 << 10), Header(1, 0, 1 << 62)],
+    ids=str,
+)
+def test_a_header_beyond_all_numbers(root, header):
+    """A journal whose headers leave no room behind them is damaged, and made anew by a repair."""
+    with FileStorage(root) as storage:
+        Queue("jobs", storage).enqueue(1)
+    for number in range(2):
+        file = root / "journal" / f"{number}.journal"
+        head = header._replace(epoch=header.epoch - number).encode()
+        file.write_bytes(head + file.read_bytes()[len(head) :])
+    for kind in (Inspector, FileStorage):
+        with pytest.raises(StorageDamaged, match="header"):
+            kind(root)
+    repair(root)
+    with FileStorage(root) as storage:
+        assert Queue("jobs", storage).counts().ready == 1
+    assert (root / "journal" / "1.journal").stat().st_size < 16 << 20
+
+
+def test_a_header_that_says_more_than_there_is(root):
+    """A journal that is made anew is as large as the old one was, whatever that said of itself."""
+    for number in range(2):
+        file = root / "journal" / f"{number}.journal"
+        head = Header(2 - number, (1 - number) << 50, 1 << 50).encode()
+        file.write_bytes(head + file.read_bytes()[len(head) :])
+    (root / "journal" / "ends.jsonl").write_bytes(b"junk")
+    assert not verify(root).sound
+    repair(root)
+    assert (root / "journal" / "1.journal").stat().st_size < 16 << 20
 
 
 def test_a_drop_in_a_frame_that_is_none(root):
