@@ -81,10 +81,16 @@ def frames(data: bytes) -> None:
 def journal(data: bytes) -> None:
     """A storage whose journal it is opens or is refused; opening it once more changes nothing."""
     older, _, newer = data.partition(places.SEPARATOR)
-    mended, last = places.mended_frames(older)
+    if _is_to_be_mended(data):
+        older, last = places.mended_frames(older)
+        newer, _ = places.mended_frames(newer, last)
     with places.stillness():
         _check_storage(places.with_journal(older, newer))
-        _check_storage(places.with_journal(mended, places.mended_frames(newer, last)[0]))
+
+
+def _is_to_be_mended(data: bytes) -> bool:
+    """Of what takes long, three inputs in four get the checksums that they should have."""
+    return len(data) % 4 != 0
 
 
 def _check_storage(fs: MemoryFileSystem) -> None:
@@ -119,9 +125,9 @@ def _check_storage(fs: MemoryFileSystem) -> None:
 
 def segment(data: bytes) -> None:
     """A queue whose only segment it is can be used, or is refused; and repaired in any case."""
+    lines = places.mended_lines(data) if _is_to_be_mended(data) else data
     with places.stillness():
-        for lines in (data, places.mended_lines(data)):
-            _check_storage(places.with_segment(lines))
+        _check_storage(places.with_segment(lines))
 
 
 # -- what is derived ---------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 ROOT = Path(__file__).parents[2]
 SECONDS = 30
 # Inputs made up in an ordinary run; whole storages and command lines take longer.
-MADE_UP = dict.fromkeys(TARGETS, 3000) | {"journal": 150, "segment": 150, "note": 300, "arguments": 1000}
+MADE_UP = dict.fromkeys(TARGETS, 3000) | {"journal": 500, "segment": 400, "note": 300, "arguments": 1000}
 SEED = 20261129
 
 pytestmark = pytest.mark.timeout(600 if DEEP else 120)
