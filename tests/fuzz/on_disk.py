@@ -68,14 +68,18 @@ def _said(found: Record) -> tuple[object, ...]:
 def frames(data: bytes) -> None:
     """What is a frame is written as it stands there, and nothing is taken for longer than the bytes are."""
     for content in (data, places.mended_frames(data)[0]):
+        take = places.take(content)
         found = frame.decode(content)
+        assert frame.decode_at(take, 0) == found
         if found is not None:
             head = (found.epoch, found.position, found.synced, found.previous)
             assert frame.encode(*head, list(found.parts())) == (content[: found.length], found.crc)
-            ends = frame.touched(content, 0, found.epoch, found.position, found.crc)
+            ends = frame.touched(take, 0, found.epoch, found.position, found.crc)
             assert ends.keys() == {(part.queue, part.segment) for part in found.parts()}
-            assert frame.any_of(content, 0, found.epoch)
-        assert sum(each.length for each in frame.find(content, 0)) <= len(content)
+            assert frame.any_of(take, 0, found.epoch)
+        whole = list(frame.find(content, 0))
+        assert list(frame.search(take, 0)) == whole
+        assert sum(each.length for each in whole) <= len(content)
 
 
 def journal(data: bytes) -> None:

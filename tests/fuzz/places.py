@@ -100,6 +100,11 @@ def mended_lines(lines: bytes) -> bytes:
     return b"".join(map(mended_line, whole)) + rest
 
 
+def take(content: bytes) -> frame.Take:
+    """The bytes as a file that is read piece by piece."""
+    return lambda at, length: content[at : at + length]
+
+
 def mended_frames(content: bytes, previous: int = 0) -> tuple[bytes, int]:
     """The frames with the lengths and checksums that they should have, in a chain; and the last one's crc."""
     mended, at, chain = bytearray(content), 0, previous

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
 
 import orjson
 import pytest
@@ -316,5 +317,9 @@ def test_every_whole_frame_is_found(several, rubbish):
         encoded, crc = frame.encode(*written)
         wanted.append((written[1], crc))
         data += encoded + between
-    found = [(each.position, each.crc) for each in frame.find(data, 0)]
-    assert found == wanted
+    found = list(frame.find(data, 0))
+    assert [(each.position, each.crc) for each in found] == wanted
+    # The same in a file that is read piece by piece, however small the pieces are.
+    for span in (HEAD_LENGTH, 50, 1000):
+        with patch.object(frame, "_SPAN", span):
+            assert list(frame.search(lambda at, length: data[at : at + length], 0)) == found
