@@ -13,7 +13,6 @@ from duraq.journal import frame
 from duraq.journal.frame import Frame
 from duraq.journal.journal import HEADER_BYTES, Header
 from duraq.journal.log import Sizes
-from duraq.journal.recycling import Recycling
 from duraq.operations import Enqueue
 from duraq.testing import FakeClock
 
@@ -132,12 +131,6 @@ class Stored:
 
 
 @pytest.fixture
-def recycled_late(monkeypatch):
-    """A journal file is recycled only when it has to be; as a rule a thread does it some time before."""
-    monkeypatch.setattr(Recycling, "if_due", lambda _self: None)
-
-
-@pytest.fixture
-def stored(tmp_path):
+def stored(tmp_path, one_thread):
     """An empty place for a storage."""
     return Stored(tmp_path / "storage")

@@ -61,7 +61,6 @@ def test_header_in_front_of_newer_frames(stored, count, epoch):
     stored.refused(f"journal/{epoch % 2}.journal", 0)
 
 
-@pytest.mark.usefixtures("recycled_late")
 @pytest.mark.parametrize(("count", "epoch"), [(20, 1), (35, 1), (50, 2)])
 def test_header_in_front_of_older_frames(stored, count, epoch):
     """A damaged header is damage too if its frames are the older ones and are still needed."""
@@ -191,7 +190,6 @@ def test_only_the_next_frame_counts(stored, change, expected):
     assert jobs(stored) == expected
 
 
-@pytest.mark.usefixtures("recycled_late")
 def test_frames_chain_across_the_files(stored):
     """The newer file goes on where the older one ends: together they hold every line."""
     stored.write("jobs", *range(35))
@@ -205,7 +203,6 @@ def test_frames_chain_across_the_files(stored):
     assert segment.read_bytes().startswith(whole)
 
 
-@pytest.mark.usefixtures("recycled_late")
 def test_the_older_file_breaks_off(stored):
     """A break at the end of the older file is damage if frames in the newer one knew more to be durable."""
     stored.write("jobs", *range(35))
@@ -250,7 +247,6 @@ def test_what_read_journal_tells(stored):
 # -- ends.jsonl --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("recycled_late")
 def test_ends_is_not_needed_before_the_first_recycling(stored):
     """A storage whose journal was never recycled has no ends.jsonl, and needs none."""
     stored.write("jobs", *range(35))

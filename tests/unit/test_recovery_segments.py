@@ -63,7 +63,6 @@ def no_queue(stored, segment):
     shutil.rmtree(segment.parent.parent)
 
 
-@pytest.mark.usefixtures("recycled_late")
 @pytest.mark.parametrize(
     "lose", [empty, cut_line, one_byte, nuls_inside, no_file, no_segments, no_queue], ids=lambda f: f.__name__
 )
@@ -212,7 +211,6 @@ def test_a_queue_that_somebody_removed(stored):
 # -- again -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("recycled_late")
 def test_replaying_twice(stored):
     """Frames that are replayed twice leave the same bytes as once, and the second time write nothing."""
     stored.write("jobs", *range(35))
