@@ -193,11 +193,11 @@ def examined(view: View, queue: str) -> Iterator[tuple[Survey, Salvage, set[int]
     What is known to be missing at the queue's end is put back first, in memory; the set has the segments that
     are longer by it.
     """
-    longer = set[int]()
+    longer, known = set[int](), known_end(view, queue)
     if queue in view.damaged:
-        longer = refusal.put_back(view.fs, view.root, queue, known_end(view, queue))
+        longer = refusal.put_back(view.fs, view.root, queue, known)
     with closing(Lines(view.fs, view.root, queue)) as lines:
-        survey = Survey(lines)
+        survey = Survey(lines, begun=queue in view.damaged or known.segment > 0)
         yield survey, Salvage(survey), longer
 
 

@@ -73,8 +73,10 @@ class Piece(NamedTuple):
 class Survey:
     """A queue's segments, gone through from the first that is needed."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, *, begun: bool) -> None:
+        """``begun``: it is known from elsewhere that the queue has had a record."""
         self.lines = lines
+        self._begun = begun
         self.numbers = lines.segments()
         drop = self._newest_drop()
         # Where reading begins; and up to which record unknown entries may be spoken of.
@@ -101,7 +103,8 @@ class Survey:
                     due, sealed = each.record.operation.next, True
             if not sealed and following is not None:
                 due = following
-        if due > (self.needed[-1] if self.needed else 0):
+        # Without any segment: whoever made the queue may have died before it had one.
+        if due > (self.needed[-1] if self.needed else 0) and (self.numbers or self._begun):
             yield Stretch(due, None, 0, 0, due, 0, _MISSING)
 
     @cached_property

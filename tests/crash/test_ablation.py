@@ -179,7 +179,7 @@ STEPS = [
     Ablation(
         "putting back what was kept of a refused queue",
         "examining.py",
-        "        longer = refusal.put_back(view.fs, view.root, queue, known_end(view, queue))\n",
+        "        longer = refusal.put_back(view.fs, view.root, queue, known)\n",
         "        pass\n",
         ("tests/crash/test_repair.py", "tests/crash/test_damage.py"),
     ),

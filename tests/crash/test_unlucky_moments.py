@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from duraq.errors import DuraqError, LeaseLost, NotWritten, OutcomeUnknown, StorageFailed
+from duraq.examining import verify
 from duraq.journal.log import Sizes
 from duraq.operations import Complete, Enqueue, Release
 from duraq.storage.file import FileStorage
@@ -292,3 +293,15 @@ def test_interrupted_while_forgetting(disk, monkeypatch):
         storage.commit({"a": [Release("1", claimed.token)]})
     put(storage, "2")
     assert ids(storage) == ids(opened(disk.process())) == ["1", "2"]
+
+
+@pytest.mark.parametrize("point", range(1, 9))
+def test_a_queue_that_has_no_record_yet(disk, point):
+    """Whoever dies while making a queue leaves nothing that passes for damage."""
+    storage = opened(disk)
+    disk.crash_after(point)
+    with pytest.raises(Crashed):
+        put(storage, "0")
+    assert verify("/storage", file_system=disk.process()).sound
+    put(opened(disk.process()), "1")
+    assert verify("/storage", file_system=disk.process()).sound
