@@ -114,7 +114,15 @@ class Inode(Generic[Content, Step]):
 
     def sync(self) -> None:
         """Make every pending change durable. Lost ones stay lost: they are not dirty any more."""
-        for change in self.log:
+        self.finish_sync(self.pending())
+
+    def pending(self) -> list[Step]:
+        """What a sync that begins now is to make durable."""
+        return [change for change in self.log if change.fate is Fate.PENDING]
+
+    def finish_sync(self, begun_with: Iterable[Step]) -> None:
+        """A sync has ended that began with these pending; what was changed meanwhile may be missing."""
+        for change in begun_with:
             if change.fate is Fate.PENDING:
                 change.fate = Fate.SYNCED
         synced = list(takewhile(lambda change: change.fate is Fate.SYNCED, self.log))

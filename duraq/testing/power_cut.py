@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Protocol
 
-from duraq.testing.disk import Directory, Disk, Fate, File, Node, Resize, Write
+from duraq.testing.disk import Directory, Disk, Fate, File, Names, Node, Resize, Write
 
 SECTOR = 512
 
@@ -55,25 +55,14 @@ class Chance:
             if change.fate is Fate.SYNCED or self._rng.random() < share:
                 change.apply(content)
             elif isinstance(change, Write) and self._rng.getrandbits(1):
-                self._tear(change, content)
+                self.tear(change, content)
         return content
 
     def entries(self, directory: Directory) -> Mapping[str, Node]:
-        content = directory.settled.copy()
         share = self._rng.random()
-        # Names are independent of each other, but each keeps its own order: what follows a lost change of a
-        # name is lost with it. A rename belongs to both of its names, so it happened to both or to neither.
-        held_back: set[str] = set()
-        for change in directory.log:
-            kept = self._rng.random() < share and held_back.isdisjoint(change.touched)
-            if kept or change.fate is Fate.SYNCED:
-                change.apply(content)
-                held_back -= change.touched
-            else:
-                held_back |= change.touched
-        return content
+        return some_entries(directory, lambda _change: self._rng.random() < share)
 
-    def _tear(self, write: Write, content: bytearray) -> None:
+    def tear(self, write: Write, content: bytearray) -> None:
         """Apply part of a write: a run of bytes, some sectors, or only the growth of the file, as zeros."""
         rng = self._rng
         kind = rng.choice(("bytes", "sectors", "growth"))
@@ -89,6 +78,24 @@ class Chance:
         if write.end > len(content) and (kind == "growth" or rng.getrandbits(1)):
             # Size is metadata and goes its own way: here it arrived and the bytes did not.
             Resize(rng.randint(len(content), write.end)).apply(content)
+
+
+def some_entries(directory: Directory, keeps: Callable[[Names], bool]) -> dict[str, Node]:
+    """The directory's names if of its changes that were not synced some are kept.
+
+    Names are independent of each other, but each keeps its own order: what follows a lost change of a name is
+    lost with it. A rename belongs to both of its names, so it happened to both or to neither.
+    """
+    content = directory.settled.copy()
+    held_back: set[str] = set()
+    for change in directory.log:
+        kept = keeps(change) and held_back.isdisjoint(change.touched)
+        if kept or change.fate is Fate.SYNCED:
+            change.apply(content)
+            held_back -= change.touched
+        else:
+            held_back |= change.touched
+    return content
 
 
 def _apply_part(write: Write, start: int, end: int, content: bytearray) -> None:
