@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from evidence import count
 
 from duraq import FileStorage, FixedDelay, Queue, QueueFull
 from duraq.journal.log import Sizes
@@ -222,7 +223,7 @@ def act_out(root: Path, chance: Random) -> tuple[list[Actor], int]:
 def test_nothing_is_lost_while_segments_go(tmp_path: Path) -> None:
     """The same holds while old segments are removed: what nobody reports to have done, a killed one had."""
     root = tmp_path / "storage"
-    actors, _ = act_out(root, Random(2))
+    actors, kills = act_out(root, Random(2))
     verdict = Verdict()
     for actor in actors:
         verdict.hear(actor)
@@ -234,6 +235,7 @@ def test_nothing_is_lost_while_segments_go(tmp_path: Path) -> None:
     with FileStorage(root, sizes=SIZES) as storage:
         assert Queue("jobs", storage, str).entries() == []
     assert sum(path.stat().st_size for path in root.glob("jobs/segments/*.jsonl")) < 20 * SIZES.segment
+    count("killed at random", kills)
 
 
 def test_nobody_loses_anything(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
@@ -261,3 +263,4 @@ def test_nobody_loses_anything(tmp_path: Path, record_property: Callable[[str, o
     assert verdict.done <= verdict.written
     with FileStorage(root, sizes=SIZES) as storage:
         assert Queue("jobs", storage, str).entries() == []
+    count("killed at random", kills)
