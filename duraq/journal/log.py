@@ -183,6 +183,11 @@ class Log:
             self.lock()
             try:
                 self._go_over(self.journal.standing, afresh=True)
+            except OSError:
+                # If it was a sync, what the page cache shows may be nowhere else: whoever opens the storage
+                # next is to write all of it again.
+                self._fail_twice()
+                raise
             finally:
                 self.unlock()
 
@@ -477,7 +482,7 @@ class Log:
                 finally:
                     self.unlock()
         except (OSError, StorageError) as worse:
-            self._fail_at_least()
+            self.fail_at_least()
             raise OutcomeUnknown(
                 f"the journal could not be synced ({error}), nor its lines elsewhere ({worse})",
                 path=self.path,
@@ -505,15 +510,22 @@ class Log:
         self._failed = True
         self.control.write(self.journal.standing._replace(failed=1))
 
-    def _fail_at_least(self) -> None:
-        """The same, if it did not get so far: whoever opens the storage later has no other sign of it."""
+    def fail_at_least(self) -> None:
+        """The same, whatever comes between: whoever opens the storage later has no other sign of it."""
         with self._threads, suppress(OSError):
             if not self._inside:
                 self.fs.lock(self.control.fd)
                 try:
-                    self.fail()
+                    self._fail_twice()
                 finally:
                     self.fs.unlock(self.control.fd)
+
+    def _fail_twice(self) -> None:
+        try:
+            self.fail()
+        except OSError:
+            # It is the disk that is in trouble already, and perhaps only for a moment.
+            self.fail()
 
     def _is_poisoned(self, epoch: int) -> bool:
         return poison.poisoned(self.fs, self.directory, self.journal.standing.epoch) == epoch

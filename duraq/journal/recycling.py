@@ -69,11 +69,7 @@ class Recycling:
             except SyncFailed as error:
                 # Neither file can be given a new epoch any more, for nobody can say what is durable. A
                 # recovery can: it writes everything again that the journal still holds.
-                self._log.lock()
-                try:
-                    self._log.fail()
-                finally:
-                    self._log.unlock()
+                self._log.fail_at_least()
                 raise StorageFailed(f"a sync failed ({error})", path=self._log.path, hint=REOPEN) from error
 
     @contextmanager

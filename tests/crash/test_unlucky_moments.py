@@ -9,7 +9,7 @@ import pytest
 
 from duraq.errors import DuraqError, LeaseLost, NotWritten, OutcomeUnknown, StorageFailed
 from duraq.examining import verify
-from duraq.journal.log import Sizes
+from duraq.journal.log import Log, Sizes
 from duraq.operations import Complete, Enqueue, Release
 from duraq.storage.file import FileStorage
 from duraq.testing import Crashed, FakeClock, MemoryFileSystem
@@ -305,3 +305,23 @@ def test_a_queue_that_has_no_record_yet(disk, point):
     assert verify("/storage", file_system=disk.process()).sound
     put(opened(disk.process()), "1")
     assert verify("/storage", file_system=disk.process()).sound
+
+
+@pytest.mark.parametrize("call", [("datasync", "*.jsonl"), ("sync", "*.journal")])
+def test_coming_to_rest_fails(disk, call):
+    """A sync that failed while a storage was brought to rest is not believed by whoever opens it later."""
+    kind, name = call
+    storage = opened(disk)
+    names = [*fill(storage), "over"]
+    put(storage, "over", size=1500)
+    storage.close()
+    log = Log(disk, "/storage", SIZES, create=False)
+    disk.fail(kind, errno.EIO, name=name, times=1)
+    with pytest.raises(OSError, match="Input/output"):
+        log.come_to_rest()
+    log.close()
+    storage = opened(disk)
+    for number in range(40):
+        names.append(f"later{number}")
+        put(storage, names[-1], size=300)
+        assert ids(opened(disk.surviving(nothing=True))) == names
