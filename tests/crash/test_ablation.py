@@ -128,6 +128,20 @@ STEPS = [
         (CUTS,),
     ),
     Ablation(
+        "the note that a file could not be prepared",
+        "journal/recycling.py",
+        "                self._log.fail_at_least()\n",
+        "",
+        (CUTS,),
+    ),
+    Ablation(
+        "the note that coming to rest has failed",
+        "journal/log.py",
+        "                self._fail_twice()\n                raise\n",
+        "                raise\n",
+        ("tests/crash/test_unlucky_moments.py",),
+    ),
+    Ablation(
         "giving up what a fork has brought along",
         "journal/log.py",
         "        self.forked = self.forked or not self.closed\n",
