@@ -128,14 +128,23 @@ def _look(fs: FileSystem, root: int, path: str, report: Report) -> View:
 
 def chosen(view: View, queues: Iterable[str] | None) -> list[str]:
     """These queues, or all, those among them that are known only by what is missing of them."""
-    there = sorted({*reading.queue_names(view.fs, view.root), *view.damaged})
+    names = reading.queue_names(view.fs, view.root)
+    there = sorted({*(name for name in names if _has_begun(view, name)), *view.damaged})
     if queues is None:
         return there
-    names = list(queues)
-    for queue in names:
+    asked = list(queues)
+    for queue in asked:
         if queue not in there:
             raise QueueNotFound(f"there is no queue {queue!r}")
-    return names
+    return asked
+
+
+def _has_begun(view: View, queue: str) -> bool:
+    """Whether the queue has got further than its directory.
+
+    If not, its first records were never durable: a power cut has taken them and left the name.
+    """
+    return segment.any_segment(view.fs, view.root, queue) or known_end(view, queue) != End(0, 0)
 
 
 def _verify_queue(view: View, queue: str, report: Report) -> None:

@@ -11,7 +11,7 @@ import pytest
 from evidence import count
 from lived_in import PLACE, SIZES, Files, disk, entries
 
-from duraq import StorageBusy, examining, repair, verify
+from duraq import QueueNotFound, StorageBusy, examining, repair, verify
 from duraq.journal import reading
 from duraq.journal.log import Log
 from duraq.testing import Crashed, FakeClock, MemoryFileSystem
@@ -157,3 +157,17 @@ def test_twice_is_as_once(sound):
         before = fs.files()
         assert not repair(PLACE, file_system=fs, clock=FakeClock()).steps
         assert fs.files() == before
+
+
+@pytest.mark.parametrize("names", [(), ("waiters",), ("segments", "waiters")])
+def test_a_queue_that_has_not_begun(sound, names):
+    """A queue whose first records a power cut has taken, and not its directory, is no damage."""
+    fs = disk(sound)
+    home = fs.open_dir(fs.open_root(PLACE), "new", create=True)
+    for name in names:
+        fs.open_dir(home, name, create=True)
+    report = verify(PLACE, file_system=fs)
+    assert report.sound
+    assert report.queues == verify(PLACE, file_system=disk(sound)).queues
+    with pytest.raises(QueueNotFound):
+        verify(PLACE, ["new"], file_system=fs)
