@@ -50,7 +50,7 @@ def is_worth_it(folded: Folded, history: History) -> bool:
 
 def _is_longer(folded: Folded, history: History, times: float, more: int) -> bool:
     # What a compaction writes itself is no reason for the next one, however small the segments are.
-    allowed = times * folded.live_bytes + more + _written(folded) + history.get("bytes", 0)
+    allowed = times * folded.live_bytes + more + _left(folded) + history.get("bytes", 0)
     return _may_go(folded) and _total(folded) > allowed
 
 
@@ -90,6 +90,11 @@ def following(
 def _written(folded: Folded) -> int:
     """About how much a compaction writes besides what lives: two drops, which say what has happened."""
     return 2 * folded.state.ledger.length
+
+
+def _left(folded: Folded) -> int:
+    """About how much of that stays: what the last two have written, and a drop of the one before them."""
+    return 5 * folded.state.ledger.length
 
 
 def furthest(folded: Folded, first: int, history: History) -> int:

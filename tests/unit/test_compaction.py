@@ -75,6 +75,24 @@ def test_what_is_over_goes(open_storage, tmp_path):
     assert storage.compact("jobs") == ("jobs", 0, 0)
 
 
+@pytest.mark.parametrize("segment", [512, 1 << 10, 2 << 10])
+@pytest.mark.usefixtures("one_thread")
+def test_it_comes_to_an_end(tmp_path, clock, monkeypatch, segment):
+    """What compactions have written themselves is no reason for the next one, however small segments are."""
+    sizes, looks = Sizes(journal=16 << 10, segment=segment), 0
+
+    def following(*arguments, real=compaction.following):
+        nonlocal looks
+        looks += 1
+        assert looks < 1000, "it goes on for ever"
+        return real(*arguments)
+
+    monkeypatch.setattr(compaction, "following", following)
+    with FileStorage(tmp_path / "queues", sizes=sizes, clock=clock, durability="process") as storage:
+        live(jobs(storage), 40)
+        assert storage.counts("jobs").length == 0
+
+
 def test_whatever_lives_is_kept(open_storage, clock):
     """States, times, priorities, attempts, errors and payloads stay as they were, for everyone."""
     storage, other = open_storage(), open_storage()
