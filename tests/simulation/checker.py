@@ -16,6 +16,7 @@ from duraq.testing.disk import Disk
 from duraq.testing.power_cut import Nothing, after_power_cut
 
 DEPTH = 3  # a recovery, that of what it has left when it was cut short, and once more
+WIDTH = 4  # of the images of such a recovery, so many are checked
 NOBODY = 1_000_000  # from here on, workers that only look what is there
 
 States = dict[State, Model]
@@ -25,13 +26,11 @@ class Checker:
     """Checks images, each of them once: the same bytes hold the same.
 
     ``share``: one of so many distinct images is looked at more closely: its recovery is cut short as well,
-    and that of what this leaves, and it has to work. ``width``: how many of all such cuts are checked.
-    ``whole``: whether the notes of living processes matter.
+    and that of what this leaves, and it has to work. ``whole``: whether the notes of living processes matter.
     """
 
-    def __init__(self, *, share: int = 20, width: int = 4, whole: bool = False) -> None:
+    def __init__(self, *, share: int, whole: bool = False) -> None:
         self.share = share
-        self.width = width
         self.whole = whole
         self.distinct: set[bytes] = set()
         self._found: dict[tuple[bytes, int], State] = {}
@@ -91,7 +90,7 @@ class Checker:
         fs.before = before
         process = opened(machine, where, fs)
         fs.before = None
-        return process, Random(where).sample(taken, min(self.width, len(taken)))
+        return process, Random(where).sample(taken, min(WIDTH, len(taken)))
 
 
 def opened(machine: Machine, where: str, fs: SimulatedFileSystem | None = None) -> Process:

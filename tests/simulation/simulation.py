@@ -333,8 +333,8 @@ KINDS: dict[Kind, int] = {
 QUIET = {Simulation.wait, Simulation.examine, Simulation.leave, Simulation.die, Simulation.lose_power}
 
 
-def run(seed: int, *, chances: int = 2, share: int = 20, width: int = 4) -> int:
+def run(seed: int, *, chances: int, share: int) -> int:
     """Live that life; how many distinct images of crashes were checked in it."""
-    checker = Checker(share=share, width=width)
+    checker = Checker(share=share)
     Simulation(seed, checker, chances).live()
     return len(checker.distinct)

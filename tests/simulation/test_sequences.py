@@ -28,9 +28,9 @@ DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 SEQUENCES = [each for length in (1, 2, 3) for each in product(STEPS, repeat=length)]
 SHARES = 24 if DEEP else 2  # that can run at once
 SAMPLE = 6  # of each share; deep: all
-CHANCES = 8 if DEEP else 1  # guesses of what a power cut leaves, at each call
+CHANCES = 6 if DEEP else 1  # guesses of what a power cut leaves, at each call
 DURABILITIES: tuple[Durability, ...] = ("power", "process")
-CLOSELY = 20  # one of so many is looked at closely
+CLOSELY = 100 if DEEP else 20  # one of so many is looked at closely
 
 Sequence = tuple[Step, ...]
 

@@ -15,8 +15,9 @@ from simulation.world import make_repeatable
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 ONE = os.environ.get("DURAQ_SEED", "")
 SHARES = 1 if ONE else 40 if DEEP else 2  # that can run at once
-SEEDS = 100 if DEEP else 4  # of each share
-CHANCES = 10 if DEEP else 1  # guesses of what a power cut leaves, at each call that is looked at
+SEEDS = 40 if DEEP else 4  # of each share
+CHANCES = 6 if DEEP else 1  # guesses of what a power cut leaves, at each call that is looked at
+CLOSELY = 100 if DEEP else 20  # one of so many is looked at closely
 
 pytestmark = pytest.mark.timeout(7200)
 
@@ -29,5 +30,5 @@ def test_whatever_happens(share):
         # Each life anew, for what comes from a counter is to come again.
         with pytest.MonkeyPatch.context() as patch:
             make_repeatable(patch)
-            checked = run(seed, chances=CHANCES)
+            checked = run(seed, chances=CHANCES, share=CLOSELY)
         count("simulated", checked)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from hashlib import blake2b
 from random import Random
 from types import SimpleNamespace
@@ -28,6 +28,7 @@ from duraq.storage.base import StoredEntry
 from duraq.storage.file import Durability, FileStorage
 from duraq.testing import FakeClock, MemoryFileSystem
 from duraq.testing.disk import Directory, Disk, File, Names, Node, Resize, Write
+from duraq.testing.faults import MUTATING
 
 PLACE = "/storage"
 QUEUES = ("a", "b", "c")
@@ -69,22 +70,23 @@ class SimulatedFileSystem(MemoryFileSystem):
     """One process's. Tells somebody before each call that changes the disk."""
 
     before: Callable[[], None] | None = None
+    tears = False
 
     @property
     def dead(self) -> bool:
         return self._dead
 
     def _begin(self, call: str, path: str, size: int = 0, *, changes: bool = False) -> int | None:
-        if changes and self.before is not None and not self._dead:
-            self.before()
-        if path == "journal/lock":
+        if changes and not self._dead:
+            if self.before is not None:
+                self.before()
             # A kill tears a write between two pages. The control block is smaller, and begins with one.
-            tear, self._tear = self._tear, False
-            try:
-                return super()._begin(call, path, size, changes=changes)
-            finally:
-                self._tear = tear and not self._dead
+            self._tear = self.tears and path != "journal/lock"
         return super()._begin(call, path, size, changes=changes)
+
+    def crash_after(self, calls: int, *, at: Collection[str] = MUTATING, tear: bool = False) -> None:
+        super().crash_after(calls, at=at, tear=tear)
+        self.tears = tear
 
 
 class Presence:
