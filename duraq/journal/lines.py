@@ -142,7 +142,6 @@ class Follower:
         self._segment = after.segment if after else 0
         self._offset = after.offset + len(after.text) if after else 0
         self._number = after.number + 1 if after else 1
-        self._following = 0  # the segment that comes next at the earliest
         self._doubted = -1
 
     def new(self) -> Iterator[tuple[Line, Record]]:
@@ -152,7 +151,7 @@ class Follower:
         at the next call, StorageDamaged is raised.
         """
         while True:
-            sealed = False
+            following = 0
             try:
                 for line in self._lines.read(self._segment, self._offset, self._number):
                     try:
@@ -164,21 +163,18 @@ class Follower:
                         return
                     self._offset = line.offset + len(line.text)
                     self._number = line.number + 1
-                    sealed = isinstance(found.operation, Seal)
                     if isinstance(found.operation, Seal):
-                        # There may be files before it that somebody made and never wrote to.
-                        self._following = found.operation.next
+                        following = found.operation.next
                     else:
                         yield line, found
             except FileNotFoundError:
-                sealed = True  # it was dropped
-            if not (sealed and self._go_on()):
+                following = self._segment + 1  # it was dropped
+            if not (following and self._go_on(following)):
                 return
 
-    def _go_on(self) -> bool:
-        """Go over to the next segment there is."""
-        first = max(self._following, self._segment + 1)
-        following = [number for number in self._lines.segments() if number >= first]
+    def _go_on(self, least: int) -> bool:
+        """Go over to the next segment there is; not to what lies before the one that a seal names."""
+        following = [number for number in self._lines.segments() if number >= least]
         if following:
             self._segment, self._offset, self._number = following[0], 0, 1
         return bool(following)

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,9 +20,12 @@ from duraq import (
     Queue,
     QueueNotFound,
     StorageDamaged,
+    verify,
 )
 from duraq.inspector import Inspector
 from duraq.journal import compaction
+from duraq.journal.filesystem import RealFileSystem
+from duraq.journal.lines import Follower, Lines
 from duraq.journal.log import Sizes
 from duraq.operations import Keep
 from duraq.testing import FakeClock
@@ -221,6 +225,22 @@ def test_an_empty_segment_that_was_left_over(open_storage, tmp_path):
     for file in (tmp_path / "queues" / "jobs" / "segments").glob("*.checkpoint"):
         file.unlink()
     assert jobs(open_storage()).dequeue().data == "x"
+
+
+def test_who_looks_behind_an_empty_segment_that_was_left_over(open_storage, tmp_path):
+    """Who checks a queue, or follows it, passes over a file that was made for a seal that never came."""
+    live(jobs(open_storage()), 100)
+    first, second, *_ = segments(tmp_path)
+    fs = RealFileSystem()
+    root = fs.open_root(str(tmp_path / "queues"))
+    with closing(Lines(fs, root, "jobs")) as lines:
+        written = len(list(Follower(lines, None).new()))
+        first.with_name(f"{int(second.stem) - 1:020}.jsonl").touch()
+        assert len(list(Follower(lines, None).new())) == written == 300
+    fs.close(root)
+    report = verify(tmp_path / "queues")
+    assert report.sound
+    assert not report.findings
 
 
 def test_long_histories(open_storage, tmp_path):
