@@ -91,11 +91,15 @@ class Simulation(Life):
             else:
                 self._do_something()
         finally:
-            for process in self.processes:
-                process.fs.before = None
-                process.fs.heal()
-            self.faults.clear()
+            self._calm_down()
         self._check()
+
+    def _calm_down(self) -> None:
+        """Nothing goes wrong any more."""
+        for process in self.processes:
+            process.fs.before = None
+            process.fs.heal()
+        self.faults.clear()
 
     def _do_something(self) -> None:
         self.process = self.chance.choice(self.processes)
@@ -207,6 +211,7 @@ class Simulation(Life):
             fs.die()
             return
         self.processes += opened
+        self._calm_down()
         if self.oracle.was_cut:
             self._look()
 

@@ -6,29 +6,43 @@ A failure says its seed: ``DURAQ_SEED=17 pytest tests/simulation/test_simulation
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import pytest
 from evidence import count
-from simulation.simulation import run
+from simulation import interleaved, simulation
 from simulation.world import make_repeatable
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 ONE = os.environ.get("DURAQ_SEED", "")
 SHARES = 1 if ONE else 40 if DEEP else 2  # that can run at once
-SEEDS = 40 if DEEP else 4  # of each share
+SEEDS = 40 if DEEP else 3  # of each share
 CHANCES = 6 if DEEP else 1  # guesses of what a power cut leaves, at each call that is looked at
 CLOSELY = 100 if DEEP else 20  # one of so many is looked at closely
 
 pytestmark = pytest.mark.timeout(7200)
 
 
+def seeds_of(share: int) -> Sequence[int]:
+    return [int(ONE)] if ONE else range(share * SEEDS + 1, (share + 1) * SEEDS + 1)
+
+
 @pytest.mark.parametrize("share", range(SHARES))
 def test_whatever_happens(share):
     """Whatever goes wrong, and when: what was acknowledged is there, and nothing else."""
-    seeds = [int(ONE)] if ONE else range(share * SEEDS + 1, (share + 1) * SEEDS + 1)
-    for seed in seeds:
+    for seed in seeds_of(share):
         # Each life anew, for what comes from a counter is to come again.
         with pytest.MonkeyPatch.context() as patch:
             make_repeatable(patch)
-            checked = run(seed, chances=CHANCES, share=CLOSELY)
+            checked = simulation.run(seed, chances=CHANCES, share=CLOSELY)
+        count("simulated", checked)
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_several_at_once(share):
+    """However the calls of several processes are mixed: no change is lost or half, no entry held by two."""
+    for seed in seeds_of(share):
+        with pytest.MonkeyPatch.context() as patch:
+            make_repeatable(patch)
+            checked = interleaved.run(seed, chances=CHANCES, share=CLOSELY)
         count("simulated", checked)
