@@ -82,6 +82,11 @@ class Files:
             self._open.move_to_end(segment)
         return fd
 
+    def close_before(self, segment: int) -> None:
+        """Give up those of earlier segments: one that is removed takes space as long as it is open."""
+        for number in [number for number in self._open if number < segment]:
+            self._fs.close(self._open.pop(number))
+
     def close(self) -> None:
         while self._open:
             _, fd = self._open.popitem()

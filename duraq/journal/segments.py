@@ -83,6 +83,7 @@ class Segments:
         if self.known_from is None:
             self.first = operation.first
             self.sealed_bytes -= operation.bytes
+            self._files.close_before(self.first)
         elif where == self.known_from:
             self.known_from = None
 

@@ -122,6 +122,17 @@ def test_whatever_lives_is_kept(open_storage, clock):
     assert everything(storage) == everything(other) == everything(open_storage()) == before
 
 
+def test_what_goes_is_not_kept_open(open_storage, tmp_path):
+    """Nobody who has heard of it has a removed segment open: it would take space until he closes it."""
+    storages = [open_storage(), open_storage()]
+    live(jobs(storages[0]), 100)
+    assert len(jobs(storages[1]).entries()) == 0
+    assert storages[0].compact("jobs").freed > 0
+    assert len(jobs(storages[1]).entries()) == 0
+    opened = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    assert [path for path in opened if path.startswith(str(tmp_path)) and path.endswith("(deleted)")] == []
+
+
 @pytest.mark.parametrize("suffix", [".index", ".checkpoint", "[.ic]*[xt]"])
 def test_the_rest_can_be_read_alone(open_storage, tmp_path, suffix):
     """With segments gone and what is derived lost, the records that are left say everything."""
