@@ -14,7 +14,7 @@ from duraq.testing import FakeClock, MemoryFileSystem
 # So small that there is something of everything.
 SIZES = Sizes(journal=8 << 10, segment=2 << 10)
 PLACE = "/storage"
-_NOTES = {"lock", "presence", "recycle"}
+_NOTES = {"lock", "presence", "recycle", "reserve"}
 _STEPS = 170
 
 Entries = dict[tuple[str, str], tuple[bytes, int, str]]

@@ -30,7 +30,7 @@ V1 = FIXTURES / "storages" / "v1"
 DERIVED = (".index", ".checkpoint")
 NAMES = sorted(path.name for path in V1.iterdir())
 # The processes' notes and locks: the first to open a storage writes them anew.
-NOTES = ("journal/lock", "journal/presence", "journal/recycle")
+NOTES = ("journal/lock", "journal/presence", "journal/recycle", "journal/reserve")
 WORKER = "4711-9f3c02ab"
 Y2100 = datetime(2100, 1, 1, tzinfo=UTC)
 FIRST = "00000000000000000001.jsonl"

@@ -29,8 +29,9 @@ class Disk:
     Raises Missing, with the reason, where there can be none.
     """
 
-    def __init__(self, place: Path, kind: str) -> None:
+    def __init__(self, place: Path, kind: str, size: int = _BYTES) -> None:
         self.kind, self.mounted = kind, place / "disk"
+        self._size = size
         self._image = place / "image"
 
     def __enter__(self) -> Self:
@@ -38,7 +39,7 @@ class Disk:
             raise Missing("mounting a loop device needs root")
         self.mounted.mkdir(exist_ok=True)
         with self._image.open("wb") as file:
-            file.truncate(_BYTES)
+            file.truncate(self._size)
         try:
             _run(f"mkfs.{self.kind}", *_MKFS[self.kind], self._image)
             self.mount()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -43,6 +43,10 @@ _SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 FORMAT = 3
 SUFFIX = ".checkpoint"
 INDEX_SUFFIX = ".index"
+
+
+# Gives back what is kept for a full disk; see Reserve.
+Give = Callable[[OSError, int], bool]
 
 
 class Lost(ValueError):
@@ -72,16 +76,18 @@ class Checkpoint(NamedTuple):
 # -- writing, under the storage's lock ---------------------------------------------------------------------
 
 
-def save_index(fs: FileSystem, directory: int, number: int, entries: Sequence[Entry]) -> Index | None:
+def save_index(
+    fs: FileSystem, directory: int, number: int, entries: Sequence[Entry], give: Give
+) -> Index | None:
     """Write the index of these entries; None if there are none."""
     if not entries:
         return None
     content = index.build(number, entries)
-    _replace(fs, directory, segment.file_name(number, INDEX_SUFFIX), content)
+    _replace(fs, directory, segment.file_name(number, INDEX_SUFFIX), content, give)
     return Index(content)
 
 
-def save(fs: FileSystem, directory: int, checkpoint: Checkpoint) -> None:
+def save(fs: FileSystem, directory: int, checkpoint: Checkpoint, give: Give) -> None:
     """Write the checkpoint. Each run must have its image at hand."""
     pause = checkpoint.pause
     fields = {
@@ -100,10 +106,21 @@ def save(fs: FileSystem, directory: int, checkpoint: Checkpoint) -> None:
         "before": checkpoint.before,
     }
     body = orjson.dumps(fields)[:-1]
-    _replace(fs, directory, segment.file_name(checkpoint.seal.segment, SUFFIX), record.finished(body))
+    content = record.finished(body)
+    _replace(fs, directory, segment.file_name(checkpoint.seal.segment, SUFFIX), content, give)
 
 
-def _replace(fs: FileSystem, directory: int, name: str, content: bytes) -> None:
+def _replace(fs: FileSystem, directory: int, name: str, content: bytes, give: Give) -> None:
+    while True:
+        try:
+            return _write(fs, directory, name, content)
+        except OSError as error:
+            # Without a checkpoint no segment could be removed, and a full disk would stay full.
+            if not give(error, len(content)):
+                raise
+
+
+def _write(fs: FileSystem, directory: int, name: str, content: bytes) -> None:
     temporary = name + ".tmp"
     fd = fs.open_file(directory, temporary, create=True)
     try:

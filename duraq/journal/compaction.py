@@ -29,6 +29,7 @@ SLACK = 1.6
 LATE = 1.75  # so many times, and a segment, before it is hurried
 _ATTEMPT = 300  # bytes of one that has nothing to tell
 _WORTH = 8  # times what a compaction writes itself: so much is to go by it
+_CHEAP = 4  # the same, for compacting on a full disk
 _TAIL = 512  # bytes that a seal fits into
 
 
@@ -46,6 +47,20 @@ def is_worth_it(folded: Folded, history: History) -> bool:
     """The same for somebody who asks for it: whether a segment's worth, and a tenth of all, is over."""
     over = _total(folded) - folded.live_bytes - history.get("bytes", 0)
     return _may_go(folded) and over > max(folded.segments.limit, folded.live_bytes // 10)
+
+
+def is_cheap(fs: FileSystem, folded: Folded, history: History, now: int) -> bool:
+    """Whether nearly all of the oldest is over: where the disk is full, that is let go at once.
+
+    Not as soon as letting it go frees anything at all: what is worked in order ends before long, and would
+    have been written again for nothing.
+    """
+    first = following(fs, folded, history, now) if _may_go(folded) else None
+    if first is None:
+        return False
+    freed, live = length_before(fs, folded.segments, first), folded.live_before(first)
+    over = _total(folded) - folded.live_bytes - history.get("bytes", 0)
+    return over >= freed - live and freed > _CHEAP * (live + _written(folded))
 
 
 def _is_longer(folded: Folded, history: History, times: float, more: int) -> bool:

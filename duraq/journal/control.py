@@ -15,8 +15,8 @@ from zlib import crc32
 
 from duraq.journal.filesystem import FileSystem, write_all
 
-#        epoch chain base start end waiters failed | crc of these | synced
-_BLOCK = struct.Struct("<IIQQQII")
+#        epoch chain base start end waiters failed short | crc of these | synced
+_BLOCK = struct.Struct("<IIQQQIHH")
 _CRC = struct.Struct("<I")
 _SYNCED = struct.Struct("<Q")
 _END = struct.Struct("<IQ")  # the last two
@@ -34,10 +34,11 @@ class Standing(NamedTuple):
     end: int  # position behind it
     waiters: int  # consumers that wait, at least: whether it is worth looking for them
     failed: int  # not 0: a sync failed and could not be made good
+    short: int  # not 0: what is kept for a full disk was given back, so nothing may be enqueued
     synced: int  # everything before this position is durable; may lag behind the truth, never runs ahead
 
 
-NOTHING = Standing(0, 0, 0, 0, 0, 0, 0, 0)
+NOTHING = Standing(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Control:
@@ -79,6 +80,6 @@ class Control:
 
 
 def _encode(standing: Standing) -> bytes:
-    epoch, chain, base, start, end, waiters, failed, synced = standing
-    fields = _BLOCK.pack(epoch, chain, base, start, end, waiters, failed)
+    epoch, chain, base, start, end, waiters, failed, short, synced = standing
+    fields = _BLOCK.pack(epoch, chain, base, start, end, waiters, failed, short)
     return fields + _END.pack(crc32(fields), synced)

@@ -15,7 +15,7 @@ from typing import Any
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
 from duraq.errors import StorageDamaged
 from duraq.journal import checkpoint
-from duraq.journal.checkpoint import Checkpoint, Lost
+from duraq.journal.checkpoint import Checkpoint, Give, Lost
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import BadIndex, Filter, Index
 from duraq.journal.record import Record, Seal
@@ -86,9 +86,20 @@ def fold(state: QueueState, segments: Segments, found: Record, where: Where, pos
 class Folded:
     """A queue's segments and the state they fold to. All of this happens under the storage's lock."""
 
-    def __init__(self, file_system: FileSystem, segments: Segments, distrusted: int = 0) -> None:
-        """Checkpoints up to that of the segment ``distrusted`` are not used."""
+    def __init__(
+        self,
+        file_system: FileSystem,
+        segments: Segments,
+        distrusted: int = 0,
+        *,
+        give: Give,
+    ) -> None:
+        """Checkpoints up to that of the segment ``distrusted`` are not used.
+
+        ``give`` gives back what is kept for a full disk; see Reserve.
+        """
         self._fs = file_system
+        self._give = give
         self._distrusted = distrusted
         self.segments = segments
         self.state = QueueState(segments.queue)
@@ -230,6 +241,11 @@ class Folded:
         here: int = sum(entry.where[2] for entry in self.state.entries.values())
         return self._runs.bytes + here
 
+    def live_before(self, segment: int) -> int:
+        """About how many of these bytes lie in segments before that one."""
+        here: int = sum(entry.where[2] for entry in self.state.entries.values() if entry.where[0] < segment)
+        return self._runs.bytes_before(segment) + here
+
     @property
     def checkpoint(self) -> int:
         """The segment whose checkpoint we went on from; 0 if there was none."""
@@ -305,7 +321,7 @@ class Folded:
         waiting = [entry for entry in state.entries.values() if entry.status is not LEASED]
         leased = [entry for entry in state.entries.values() if entry.status is LEASED]
         try:
-            index = checkpoint.save_index(fs, directory, seal.segment, waiting)
+            index = checkpoint.save_index(fs, directory, seal.segment, waiting, self._give)
             runs = self._runs.imaged()
             if index is not None:
                 names = [entry.id for entry in waiting]
@@ -327,7 +343,7 @@ class Folded:
                 self._runs.finished,
                 before,
             )
-            checkpoint.save(fs, directory, made)
+            checkpoint.save(fs, directory, made, self._give)
         except OSError as error:
             # Nothing that anybody was promised depends on it; memory serves until the next one.
             log.warning("queue %s: no checkpoint at segment %d: %s", state.name, seal.segment, error)

@@ -146,7 +146,8 @@ class Journal:
         if start_writing:
             # The disk works on the frame while we go on; the sync that comes then has less left to wait for.
             self._fs.start_writing(fd, at, length)
-        after = Standing(now.epoch, crc, now.base, now.end, now.end + length, now.waiters, now.failed, synced)
+        end, waiters, failed, short = now.end + length, now.waiters, now.failed, now.short
+        after = Standing(now.epoch, crc, now.base, now.end, end, waiters, failed, short, synced)
         # From here on the frame counts: whoever gets the lock next brings it to the segments if we die.
         try:
             self.control.write(after)

@@ -37,6 +37,7 @@ from duraq.journal.group_commit import GroupCommit
 from duraq.journal.journal import CannotUndo, Journal
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
 from duraq.journal.recycling import REOPEN, Recycling
+from duraq.journal.reserve import Reserve
 from duraq.journal.segment import any_segment
 from duraq.journal.segments import Segments
 from duraq.journal.tail import Group, Tail
@@ -50,6 +51,11 @@ class Sizes(NamedTuple):
     journal: int = 4 << 20  # one file of the pair
     segment: int = 1 << 20  # sealed when it has grown past this
     group: int = 64 << 20  # one call's records
+
+    @property
+    def reserve(self) -> int:
+        """What is kept for a full disk: writing a segment again takes two, with what lies beside it."""
+        return min(self.journal, 4 * self.segment)
 
 
 class Log:
@@ -87,6 +93,7 @@ class Log:
             self.recycling = Recycling(self, self._journal_file("recycle"))
             files = (self._journal_file("0.journal"), self._journal_file("1.journal"))
             self.journal = Journal(file_system, files, self.control)
+            self.reserve = Reserve(file_system, self.directory, self.journal)
             self.commits = GroupCommit(self._sync)
             self._arrive()
         except BaseException:
@@ -126,6 +133,7 @@ class Log:
                 # Of one queue; whoever uses it is told.
                 log.error("%s: what a dead process has left cannot be completed: %s", self.path, error)
                 self.journal.adopt(standing)
+            self.reserve.arrange(self.sizes.reserve, self.path)
         finally:
             self.fs.unlock(self.control.fd)
 
@@ -155,17 +163,30 @@ class Log:
         required = newest_epoch(self.fs, self.journal.files) > 2
         known = ends.load(self.fs, self.directory, required=required)
         found = read_journal(self.fs, self.journal.files, known.position)
-        Replay(self.fs, self.root).recover(found.frames, known.queues, self.names())
+        names = self.names()
+        self.reserve.retrying(lambda: Replay(self.fs, self.root).recover(found.frames, known.queues, names))
         if found.newest > found.standing.epoch:
             self.journal.clear(found.newest)
-        self.journal.adopt(found.standing)
+        standing = found.standing._replace(short=int(self.reserve.is_short()))
+        self.journal.adopt(standing)
         if failed or self._is_poisoned(found.standing.epoch):
             # A sync failed in another life. What the page cache shows may be nowhere else, and no sync would
             # write it: so all of it is written again, and nothing is promised from that file any more.
             Replay(self.fs, self.root).rewrite(found.frames)
-            self._leave_file(found.standing, afresh=True)
+            self._leave_file(standing, afresh=True)
         else:
-            self.control.write(found.standing)
+            self.control.write(standing)
+
+    def give(self, error: OSError, need: int) -> bool:
+        """As that of the reserve, in a turn or outside of one."""
+        with self._threads:
+            if self._inside:
+                return self.reserve.give(error, need)
+            self.lock()
+            try:
+                return self.reserve.give(error, need)
+            finally:
+                self.unlock()
 
     def come_to_rest(self) -> None:
         """Make all of the journal durable in the segments, so that none of its frames is needed any more.
@@ -295,7 +316,8 @@ class Log:
             # synced, its writer lived long enough to write them first.)
             frame = self.journal.last_frame(standing)
             if not all(map(self._reached_its_segment, frame.parts())):
-                Replay(self.fs, self.root).run([frame])
+                self.reserve.retrying(lambda: Replay(self.fs, self.root).run([frame]))
+                standing = self.control.read()
         # Not before: should that fail, the next turn is to come back to it, and no sync of another thread may
         # say meanwhile that the frame is durable, which would pass for its lines being there.
         self.journal.adopt(standing)
@@ -502,6 +524,7 @@ class Log:
         elif not self._is_poisoned(failed.epoch):
             # Others have filled the file meanwhile, and know nothing.
             self.recycling.make_durable(self.recycling.touched(failed.epoch), standing.base)
+            standing = self.journal.standing
             self.control.write(standing._replace(synced=max(standing.synced, standing.base)))
         return self.journal.standing.base
 
@@ -536,7 +559,7 @@ class Log:
         The one place that syncs under the lock: nothing may be added to a file that is being left, and
         nobody may be told anything before this is done.
         """
-        poison.mark(self.fs, self.directory, standing.epoch)
+        self.reserve.retrying(lambda: poison.mark(self.fs, self.directory, standing.epoch))
         self._go_over(standing, afresh=afresh)
 
     def _go_over(self, standing: Standing, *, afresh: bool) -> None:

@@ -89,7 +89,7 @@ def read_journal(file_system: FileSystem, files: tuple[int, ...], durable: int =
     start = in_current[0].position if in_current else current.base
     end = in_current[0].end if in_current else current.base
     # Nothing is known to be durable: the page cache may hold more than the disk does.
-    standing = Standing(current.epoch, chain, current.base, start, end, 0, 0, 0)
+    standing = Standing(current.epoch, chain, current.base, start, end, 0, 0, 0, 0)
     return Found([found for found in frames if found.position >= durable], standing, newest)
 
 

@@ -61,16 +61,25 @@ class Recycling:
             # Whoever needs the room will try for itself, and be told.
             log.warning("%s: preparing the other journal file failed: %s", self._log.path, error)
 
-    def make_room(self, length: int) -> None:
+    def make_room(self, length: int, *, enqueuing: bool = False) -> None:
         """Prepare the other journal file for a frame of this length; waits for whoever is at it."""
         with self.alone():
-            try:
-                self._recycle(length)
-            except SyncFailed as error:
-                # Neither file can be given a new epoch any more, for nobody can say what is durable. A
-                # recovery can: it writes everything again that the journal still holds.
-                self._log.fail_at_least()
-                raise StorageFailed(f"a sync failed ({error})", path=self._log.path, hint=REOPEN) from error
+            while True:
+                try:
+                    self._prepare(length)
+                    break
+                except OSError as error:
+                    if enqueuing or not self._log.give(error, length):
+                        raise
+
+    def _prepare(self, length: int) -> None:
+        try:
+            self._recycle(length)
+        except SyncFailed as error:
+            # Neither file can be given a new epoch any more, for nobody can say what is durable. A
+            # recovery can: it writes everything again that the journal still holds.
+            self._log.fail_at_least()
+            raise StorageFailed(f"a sync failed ({error})", path=self._log.path, hint=REOPEN) from error
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -112,9 +121,12 @@ class Recycling:
         return journal.touched(epoch) if journal.try_header(epoch) else {}
 
     def make_durable(self, touched: dict[tuple[str, int], int], position: int) -> None:
-        """Sync these segments, then note that frames before ``position`` are not needed any more."""
+        """Sync these segments, then note that frames before ``position`` are not needed any more.
+
+        Under the lock.
+        """
         Replay(self._fs, self._log.root).sync(touched)
-        self._note_ends(touched, position)
+        self._log.reserve.retrying(lambda: self._note_ends(touched, position))
 
     def _sync_segments(self, epoch: int) -> None:
         """The same for what that epoch's frames wrote; its file may then be overwritten."""

@@ -376,6 +376,13 @@ class Runs:
         """How long the records of all entries here are, together."""
         return sum(run.bytes for run in self._runs.values())
 
+    def bytes_before(self, segment: int) -> int:
+        """The same of the runs that were made when a segment before that one was sealed.
+
+        All of these lie before it. So do a few of those that were leased then.
+        """
+        return sum(run.bytes for run in self._runs.values() if run.segment < segment)
+
     def before(self, segment: int, limit: int) -> list[Entry] | None:
         """Entries whose records lie in segments before that one, at most ``limit``. They stay here.
 

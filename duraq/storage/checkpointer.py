@@ -41,7 +41,7 @@ class Checkpointer:
             fs, limit = self._log.fs, self._log.sizes.segment
             self._reading = Segments(fs, self._log.root, queue, writable=False, limit=limit)
             try:
-                self._fold(Folded(fs, self._reading))
+                self._fold(Folded(fs, self._reading, give=self._log.give))
             except (Mislaid, Gap) as error:
                 # Removed meanwhile, for one; the next seal comes back to it.
                 log.debug("queue %s: no checkpoint now: %s", queue, error)

@@ -48,7 +48,7 @@ T = TypeVar("T")
 # Operations after which somebody who waits may find something.
 _FEEDING = (Enqueue, Fail, Release, Requeue, ResumeQueue)
 # How many expired entries one claim ends: the rest is for the next ones, so that no group grows too large.
-EXPIRE_AT_ONCE = 1000
+EXPIRE_AT_ONCE, EXPIRE_FEW = 1000, 20
 
 
 class CommittingStorage(FoldStorage):
@@ -187,11 +187,20 @@ class CommittingStorage(FoldStorage):
         Returns whether there may be more of them: a turn does not end all, for others wait for it.
         """
         over = state.expired(self.clock.now(), EXPIRE_AT_ONCE) if state.may_have_expired else []
+        more = len(over) == EXPIRE_AT_ONCE
         if over:
-            self._write({state.name: [Expire(entry.id) for entry in over]})
+            operations = [Expire(entry.id) for entry in over]
+            try:
+                self._write({state.name: operations})
+            except NotWritten:
+                # On a full disk there may be room for a few, and with them some of it comes free.
+                if len(operations) <= EXPIRE_FEW:
+                    raise
+                self._write({state.name: operations[:EXPIRE_FEW]})
+                more = True
             if self._state(state.name) is not state:
                 raise TryAgain
-        return len(over) == EXPIRE_AT_ONCE
+        return more
 
     def _state_for(self, queue: str, operations: Sequence[Operation], max_size: int | None) -> QueueState:
         state = self._state(queue)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from duraq.clock import Clock
 from duraq.entry import Entry
-from duraq.errors import DuraqError
+from duraq.errors import DuraqError, NotWritten
 from duraq.journal import compaction
 from duraq.journal.folded import Folded
 from duraq.journal.log import Log
@@ -73,7 +73,8 @@ class Compactor:
     def note(self, folded: Folded) -> None:
         """A segment of the queue was sealed, or a good deal in it is over; in a turn."""
         folded.over = 0
-        if compaction.is_due(folded, self._log.history):
+        # On a full disk less is enough; what that is cannot be told without looking at files.
+        if self._log.journal.standing.short or compaction.is_due(folded, self._log.history):
             self._upkeep.note(folded.state.name, self._run)
             if compaction.is_late(folded, self._log.history):
                 self.late.add(folded.state.name)
@@ -85,7 +86,18 @@ class Compactor:
 
     def _is_wanted(self, folded: Folded, gone: int) -> bool:
         rule = compaction.is_due if gone < PACE else compaction.is_late
-        return rule(folded, self._log.history)
+        return self._is_sensible(folded, wanted=rule(folded, self._log.history))
+
+    def _is_sensible(self, folded: Folded, *, wanted: bool) -> bool:
+        """Whether to do it: on a full disk what frees more than it takes, or what there is room for."""
+        if not self._log.journal.standing.short:
+            return wanted
+        fs, history = self._log.fs, self._log.history
+        if compaction.is_cheap(fs, folded, history, self._clock.now()):
+            return True
+        # Of a queue that lives for the most part everything may have to be written again before any of it
+        # comes free, and somewhat longer than it was.
+        return wanted and self._log.reserve.has_room(2 * folded.segments.limit)
 
     def help(self) -> None:
         """Do a step for each queue that is late, in place of a thread that gets too little of the processor.
@@ -104,7 +116,7 @@ class Compactor:
 
     def _keeps_if_late(self, folded: Folded) -> tuple[Sequence[Operation], bool] | None:
         history = self._log.history
-        if not compaction.is_late(folded, history):
+        if not self._is_sensible(folded, wanted=compaction.is_late(folded, history)):
             return None
         first = compaction.following(self._log.fs, folded, history, self._clock.now())
         found = None if first is None else folded.lying_before(first, ENTRIES)
@@ -120,7 +132,7 @@ class Compactor:
                 end = 0 if folded is None else folded.checkpoint
 
             def wanted(folded: Folded, _gone: int) -> bool:
-                return compaction.is_worth_it(folded, self._log.history)
+                return self._is_sensible(folded, wanted=compaction.is_worth_it(folded, self._log.history))
 
             # Up to where it stands now: what is written again is not to be worked through as well.
             return self._compact(queue, wanted, end)
@@ -184,8 +196,7 @@ class Compactor:
                     chosen = None if folded is None else choose(folded)
                     if chosen is None:
                         return None
-                    operations, seal = chosen
-                    position = self._write(queue, operations, seal) if operations else 0
+                    operations, position = self._write_what_fits(queue, *chosen)
                 break
             except NoRoom:
                 self._make_room()
@@ -195,6 +206,19 @@ class Compactor:
             # Not for durability, which ``_sweep`` sees to: others get their turn before the next step.
             self._log.settle(position)
         return operations
+
+    def _write_what_fits(
+        self, queue: str, operations: Sequence[Operation], seal: bool
+    ) -> tuple[Sequence[Operation], int]:
+        """Write these, or on a full disk fewer; what was written, and the position to settle."""
+        while operations:
+            try:
+                return operations, self._write(queue, operations, seal)
+            except NotWritten:
+                if len(operations) == 1:
+                    raise
+                operations = operations[: len(operations) // 2]
+        return operations, 0
 
     def _keeps(self, folded: Folded, entries: Sequence[Entry] | None) -> Sequence[Operation]:
         keeps: list[Operation] = []

@@ -36,11 +36,12 @@ from duraq.journal.lease import WorkerPresence
 from duraq.journal.log import Log, Sizes
 from duraq.journal.mounts import file_system_type, is_network
 from duraq.journal.pieces import LONGEST_LINE
+from duraq.journal.reserve import FOR_ENDING, FOR_REMOVING
 from duraq.journal.segment import bytes_on_disk
 from duraq.journal.tail import Group
 from duraq.journal.waiters import Waiters
 from duraq.model import OWN_QUEUES, is_users
-from duraq.operations import Complete, Keep, Operation, Release
+from duraq.operations import Complete, Drop, Enqueue, Keep, Operation, Release, Restore
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.calls import Calls
@@ -95,6 +96,9 @@ class _Turn:
                 self._storage._forget()  # noqa: SLF001
         finally:
             self._log.unlock()
+        if kind is not None:
+            # Whoever was refused for want of space does not get as far as where this is done as a rule.
+            self._storage._upkeep.if_due()  # noqa: SLF001
 
 
 class FileStorage(WaitingStorage):
@@ -206,7 +210,7 @@ class FileStorage(WaitingStorage):
                 if segments is None:
                     return None
                 waiters = Waiters(self._fs.open_dir(segments.home, "waiters", create=True))
-                known = KnownQueue(Folded(self._fs, segments), waiters)
+                known = KnownQueue(Folded(self._fs, segments, give=self._log.give), waiters)
                 self._queues[queue] = known
             end = self._log.journal.standing.end
             if known.folded.segments.read_at != end:
@@ -287,7 +291,7 @@ class FileStorage(WaitingStorage):
             # Nothing unusual: others compact, and a checkpoint is made again.
             log.info("%s; going on from what else is there", known.lost)
         distrusted = 0 if known.lost is None else before.distrusted
-        found = Folded(self._fs, self._log.reopen(before.state.name), distrusted)
+        found = Folded(self._fs, self._log.reopen(before.state.name), distrusted, give=self._log.give)
         known.lost = None
         return found
 
@@ -303,30 +307,58 @@ class FileStorage(WaitingStorage):
     ) -> int:
         at = self.clock.now()
         stamp = rfc3339(at)
-        try:
+        if self._log.journal.standing.short:
+            self._check_space(changes)
+        while True:
             groups, length = [], 0
-            for queue, operations in changes.items():
-                tail = self._queues[queue].folded.segments.tail
-                group = tail.compose(operations, stamp, seal=seal)
-                groups.append((tail, group))
-                length += group.bytes
-                if group.bytes > LONGEST_LINE and max(map(len, group.lines)) > LONGEST_LINE:
-                    raise self._too_large(group.bytes)  # nobody would read it
-            # What is written already can be written again, however long it has become meanwhile.
-            if length > self._log.sizes.group and not _are_written(changes):
-                raise self._too_large(length)
-            end = self._log.append(groups, soon=soon and self._power)
-        except NeedsRoom as need:
-            self._need = need.length
-            raise NoRoom from None
-        except OSError as error:
-            raise self._refused(error, self.path, NotEnqueued if enqueues(changes) else NotWritten) from error
+            try:
+                for queue, operations in changes.items():
+                    tail = self._queues[queue].folded.segments.tail
+                    group = tail.compose(operations, stamp, seal=seal)
+                    groups.append((tail, group))
+                    length += group.bytes
+                    if group.bytes > LONGEST_LINE and max(map(len, group.lines)) > LONGEST_LINE:
+                        raise self._too_large(group.bytes)  # nobody would read it
+                # What is written already can be written again, however long it has become meanwhile.
+                if length > self._log.sizes.group and not _are_written(changes):
+                    raise self._too_large(length)
+                end = self._log.append(groups, soon=soon and self._power)
+                break
+            except NeedsRoom as need:
+                self._need = need.length
+                raise NoRoom from None
+            except OSError as error:
+                self._make_space(error, changes, length)
         for (queue, operations), (_, group) in zip(changes.items(), groups, strict=True):
             self._fold_own(self._queues[queue], operations, group, at, end)
             # Whoever has completed one asks for the next. Among others it would be taken by one of them.
             if soon and self._power and isinstance(operations[0], Complete) and not self._log.shared:
                 self._queues[queue].folded.read_ahead()
         return end
+
+    def _make_space(self, error: OSError, changes: Mapping[str, Sequence[Operation]], need: int) -> None:
+        """Return if it may be tried again, with what is kept for a full disk; else raise what was refused."""
+        (operation, *_), *_ = changes.values()
+        leave = 0 if isinstance(operation, Drop) else FOR_ENDING if _are_written(changes) else FOR_REMOVING
+        if _add(changes) or not self._log.reserve.give(error, need, leave):
+            raise self._not_written(error, changes) from error
+
+    def _check_space(self, changes: Mapping[str, Sequence[Operation]]) -> None:
+        """Raise if there is only what is kept for a full disk, and these are not to take it."""
+        try:
+            self._log.reserve.check(adding=_add(changes))
+        except OSError as error:
+            raise self._not_written(error, changes) from error
+
+    def _not_written(self, error: OSError, changes: Mapping[str, Sequence[Operation]]) -> StorageError:
+        path = f"{self.path}/{next(iter(changes))}" if len(changes) == 1 else self.path
+        return self._refused(error, path, NotEnqueued if enqueues(changes) else NotWritten)
+
+    def _check_beginning(self, queue: str, operations: Sequence[Operation], max_size: int | None) -> None:
+        super()._check_beginning(queue, operations, max_size)
+        if self._log.journal.standing.short:
+            # Before it has directories, which take space as well.
+            self._check_space({queue: operations})
 
     def _fold_own(
         self, known: KnownQueue, operations: Sequence[Operation], group: Group, at: int, end: int
@@ -360,7 +392,7 @@ class FileStorage(WaitingStorage):
 
     def _make_room(self, *, enqueuing: bool) -> None:
         try:
-            self._log.recycling.make_room(self._need)
+            self._log.recycling.make_room(self._need, enqueuing=enqueuing)
         except OSError as error:
             raise self._refused(error, self.path, NotEnqueued if enqueuing else NotWritten) from error
 
@@ -502,6 +534,11 @@ class FileStorage(WaitingStorage):
 def _are_written(changes: Mapping[str, Sequence[Operation]]) -> bool:
     """Whether something of this was written before."""
     return any(isinstance(operations[0], Keep) for operations in changes.values())
+
+
+def _add(changes: Mapping[str, Sequence[Operation]]) -> bool:
+    """Whether they add an entry; on a full disk only what does not goes on."""
+    return any(isinstance(each, (Enqueue, Restore)) for operations in changes.values() for each in operations)
 
 
 def _check_options(durability: str, batch_window: timedelta) -> None:

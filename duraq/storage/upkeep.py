@@ -35,7 +35,9 @@ class Upkeep:
 
     def if_due(self) -> None:
         """Begin, if something is due and nothing has begun."""
-        if self._due and not self.stopping and (self._thread is None or not self._thread.is_alive()):
+        # Whoever is at it in its own thread comes by here as well.
+        begun = self._lock >= 0 or (self._thread is not None and self._thread.is_alive())
+        if self._due and not self.stopping and not begun:
             # By a name of its own: a signal handler that commits may come in between, and start another.
             self._thread = thread = threading.Thread(target=self._run, name="duraq-upkeep", daemon=True)
             thread.start()

@@ -77,7 +77,12 @@ class WaitingStorage(TransactingStorage):
             raise StorageClosed("this storage is being closed", path=self.path)
         # Nothing is leased without it.
         with self._in_our_words("leases", NotWritten):
-            return self._presence.worker
+            try:
+                return self._presence.worker
+            except OSError as error:
+                if not self._log.give(error, 0):
+                    raise
+                return self._presence.worker
 
     def _is_alive(self, worker: str) -> bool:
         with self._in_our_words("leases"):
@@ -197,9 +202,18 @@ class _Place:
     def __enter__(self) -> Self:
         with self._in_our_words():
             # Registered before looking: what is committed after a look finds the waiter there.
-            self._waiter = self._storage._waiters(self._queue).register()  # noqa: SLF001 - a part of it
-            self._waiter.__enter__()
+            try:
+                self._stand_in_line()
+            except OSError as error:
+                # Where a name takes space.
+                if not self._storage._log.give(error, 0):  # noqa: SLF001 - a part of it
+                    raise
+                self._stand_in_line()
         return self
+
+    def _stand_in_line(self) -> None:
+        self._waiter = self._storage._waiters(self._queue).register()  # noqa: SLF001
+        self._waiter.__enter__()
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._watch([])

@@ -1,5 +1,6 @@
 """Storages as something has left them, and what may be in them when they are opened."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
@@ -184,6 +185,16 @@ def dropped() -> Image:
     for queue in QUEUES:
         storage.compact(queue)
     fs.die()
+    return Image(fs, [worked().model])
+
+
+def full() -> Image:
+    """The disk is full, and nearly all that was kept for that was given back."""
+    fs = MemoryFileSystem(disk=killed().disk())
+    storage = Process(fs).storage
+    assert storage._log.give(OSError(errno.EDQUOT, "no space"), None)
+    fs.die()
+    fs.capacity = fs.used + 9000
     return Image(fs, [worked().model])
 
 

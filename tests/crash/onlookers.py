@@ -207,6 +207,20 @@ class Compact(Onlooker):
         self.check_closed()
 
 
+class CompactFull(Compact):
+    """The same on a full disk, on which there is space once the calls succeed again."""
+
+    def __init__(self, image: Image, failure: Failure) -> None:
+        super().__init__(image, failure)
+        heal = self.fs.heal
+
+        def make_room() -> None:
+            heal()
+            self.fs.capacity = None
+
+        self.fs.heal = make_room
+
+
 class Check(Onlooker):
     """Somebody checks whether it is well."""
 

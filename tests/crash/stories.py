@@ -173,6 +173,12 @@ class Undo(Work):
     LEAD = Lead("pwrite", ".jsonl", 5, errno.ENOSPC)
 
 
+class GiveBack(Work):
+    """The same, when there was no room for a line, so that something is given back for it."""
+
+    LEAD = Lead("pwrite", ".jsonl", 7, errno.EDQUOT)
+
+
 class UndoFrame(Work):
     """The same, when a part of a frame was written."""
 
@@ -204,6 +210,17 @@ class Feeder(Process):
         made = super()._new(salt, tag)
         made.fresh = True
         return made
+
+
+class FillUp(Work):
+    """The same, when something was given back, and there is room for it again."""
+
+    def steps(self) -> Iterator[tuple[str, int, int]]:
+        yield from (("enqueue", 0, 37 * number) for number in range(6))
+
+    def __init__(self, failure: Failure = NONE) -> None:
+        super().__init__(failure)
+        assert self.first.storage._log.give(OSError(errno.EDQUOT, "no space"), 0)
 
 
 class Feed(Work):

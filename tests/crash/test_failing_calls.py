@@ -14,8 +14,8 @@ import pytest
 from crash import images
 from crash.failing import NONE, Failure, call_sites, failures
 from crash.menders import Back, Bring, Mend, Verify
-from crash.onlookers import About, Ask, Check, CheckInVain, Compact, Look, Open
-from crash.stories import Derive, Feed, GoOn, Keep, Leave, Undo, UndoFrame, Work
+from crash.onlookers import About, Ask, Check, CheckInVain, Compact, CompactFull, Look, Open
+from crash.stories import Derive, Feed, FillUp, GiveBack, GoOn, Keep, Leave, Undo, UndoFrame, Work
 from evidence import count
 
 from duraq import examining, reader
@@ -30,6 +30,8 @@ STORIES = {
     "feed": Feed,
     "a failed sync": Leave,
     "a full segment": Undo,
+    "no room for a line": GiveBack,
+    "room again": FillUp,
     "half a frame": UndoFrame,
     "half a block": GoOn,
     "no room for an index": Derive,
@@ -69,6 +71,7 @@ STORIES = {
     "back up torn": About(Back, images.torn),
     "restore": About(Bring, images.killed),
     "restore cut": About(Bring, images.cut),
+    "compact full": About(CompactFull, images.full),
     "check": About(Check, images.killed),
     "check cut": About(Check, images.cut),
     "check locked": About(CheckInVain, images.killed),

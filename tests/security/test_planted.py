@@ -82,7 +82,8 @@ DIRECTORIES = (
     "jobs/waiters",
     "jobs/quarantine",
 )
-JOURNAL = ("0.journal", "1.journal", "lock", "presence", "recycle", "ends.jsonl", "poison.json", "scratch-0")
+LOCKS = ("lock", "presence", "recycle")
+JOURNAL = ("0.journal", "1.journal", *LOCKS, "ends.jsonl", "poison.json", "reserve", "scratch-0")
 FILES = (
     *("duraq.json", "duraq.json.tmp", "jobs/damaged.json", "jobs/damaged.json.tmp"),
     *(f"journal/{name}" for name in JOURNAL),

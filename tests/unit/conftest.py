@@ -18,7 +18,7 @@ from duraq.testing import FakeClock
 
 # The processes' notes and locks: the first to open a storage writes them anew.
 _DERIVED = (".index", ".checkpoint")
-_NOTES = ("journal/lock", "journal/presence", "journal/recycle")
+_NOTES = ("journal/lock", "journal/presence", "journal/recycle", "journal/reserve")
 _TEXT = b'"%s"' % (b"x" * 100)
 
 

@@ -55,6 +55,7 @@ HARMLESS = (
     "leases/4711-9f3c02ab.json",
     "leases/4711-9f3c02ab.fifo",
     "journal/scratch-0000",
+    "journal/reserve",
 )
 
 

@@ -187,7 +187,7 @@ def test_a_seal_that_was_taken_back_gets_no_checkpoint(two):
     segments = Segments(storage._fs, storage._log.root, "jobs", writable=False, limit=1 << 20)
     for number in checkpoints(two[0]):
         checkpoint.remove(storage._fs, segments.directory, number, [])
-    apart = Folded(storage._fs, segments)
+    apart = Folded(storage._fs, segments, give=storage._log.give)
     seal = next(seal for seal in apart.through_seals() if seal is not None)
     fd = folded.segments._files.get(seal.segment)
     storage._fs.pwrite(fd, b" " * seal.length, seal.offset)
