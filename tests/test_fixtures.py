@@ -30,7 +30,7 @@ V1 = FIXTURES / "storages" / "v1"
 DERIVED = (".index", ".checkpoint")
 NAMES = sorted(path.name for path in V1.iterdir())
 # The processes' notes and locks: the first to open a storage writes them anew.
-NOTES = ("journal/lock", "journal/presence", "journal/recycle", "journal/reserve")
+NOTES = ("journal/lock", "journal/presence", "journal/recycle")
 WORKER = "4711-9f3c02ab"
 Y2100 = datetime(2100, 1, 1, tzinfo=UTC)
 FIRST = "00000000000000000001.jsonl"
@@ -62,7 +62,8 @@ def later():
 def contents(path):
     """Every file's bytes by its name, but for the notes."""
     files = {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    return {name: data for name, data in files.items() if name not in NOTES and not name.endswith(DERIVED)}
+    left_out = (*NOTES, "journal/reserve")  # whoever opens it makes one
+    return {name: data for name, data in files.items() if name not in left_out and not name.endswith(DERIVED)}
 
 
 def tree(path):

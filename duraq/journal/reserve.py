@@ -1,6 +1,6 @@
 """Space that is kept for ending entries on a full disk: ``journal/reserve``.
 
-    reserve    one line of JSON with a record's checksum, which says how long the file is to be; then zeros
+    reserve    one line of JSON with a record's checksum, which says how long the file is to be; then spaces
 
 Whoever finds the disk full, and is not enqueueing, cuts a piece off the file and tries again. From then on
 the storage is short, which the control block tells everybody: enqueues are refused, or they would take what
@@ -42,7 +42,7 @@ _PIECES = 16  # in which it is given back, so that not every write has to ask fo
 FOR_REMOVING, FOR_ENDING = 4, 8
 _SPARE = 4  # it is filled up where a quarter more than that is free
 _EVERY = 1.0  # second it is looked whether there is room, if nobody enqueues
-_ZEROS = bytes(64 << 10)
+_FILLING = b" " * (64 << 10)  # not zeros: a copy, or a disk that is thinly provisioned, may leave those out
 
 
 class Reserve:
@@ -63,7 +63,8 @@ class Reserve:
         """
         try:
             with self._opened(create=True) as fd:
-                if not self._promised(fd):
+                # One that asks for half a disk is not ours.
+                if not 0 < self._promised(fd) <= self._fs.space(fd).total // 2:
                     self._make(fd, wanted, path)
             self.refill()
         except OSError as error:
@@ -90,8 +91,8 @@ class Reserve:
     def _fill(self, fd: int, length: int) -> None:
         """Written, not only made longer: a hole keeps no space."""
         # No sync: what a power cut takes of it is filled up again.
-        for at in range(self._fs.size(fd), length, len(_ZEROS)):
-            write_all(self._fs, fd, _ZEROS[: length - at], at)
+        for at in range(self._fs.size(fd), length, len(_FILLING)):
+            write_all(self._fs, fd, _FILLING[: length - at], at)
 
     @contextmanager
     def _opened(self, *, create: bool = False) -> Iterator[int]:

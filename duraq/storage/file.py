@@ -40,7 +40,7 @@ from duraq.journal.reserve import FOR_ENDING, FOR_REMOVING
 from duraq.journal.segment import bytes_on_disk
 from duraq.journal.tail import Group
 from duraq.journal.waiters import Waiters
-from duraq.model import OWN_QUEUES, is_users
+from duraq.model import ACTS, OWN_QUEUES, is_users
 from duraq.operations import Complete, Drop, Enqueue, Keep, Operation, Release, Restore
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
@@ -217,6 +217,8 @@ class FileStorage(WaitingStorage):
                 self._catch_up(known, end)
                 known.folded.segments.read_at = known.folded.segments.tail.seen_at = end
         except OSError as error:
+            if create and queue in OWN_QUEUES and self._log.give(error, 0):
+                return self._state(queue, create=True)
             raise self._refused(
                 error, f"{self.path}/{queue}", NotEnqueued if create else NotWritten
             ) from error
@@ -538,6 +540,8 @@ def _are_written(changes: Mapping[str, Sequence[Operation]]) -> bool:
 
 def _add(changes: Mapping[str, Sequence[Operation]]) -> bool:
     """Whether they add an entry; on a full disk only what does not goes on."""
+    if len(changes) == 1 and ACTS in changes:
+        return False  # what is to be done to dead letters: purging them, for one
     return any(isinstance(each, (Enqueue, Restore)) for operations in changes.values() for each in operations)
 
 

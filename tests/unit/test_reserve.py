@@ -14,7 +14,7 @@ import pytest
 from evidence import count
 
 from duraq import DeadLetterQueue, FileStorage, FixedDelay, NotEnqueued, NotWritten, Queue
-from duraq.journal import lease, waiters
+from duraq.journal import lease, record, waiters
 from duraq.journal.log import Sizes
 from duraq.journal.reserve import Reserve
 from duraq.testing import Crashed, FakeClock, MemoryFileSystem
@@ -23,6 +23,7 @@ DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 SIZES = Sizes(journal=128 << 10, segment=16 << 10)
 WHOLE = SIZES.reserve
 CAPACITY = (8 if DEEP else 1) << 20
+HUGE = record.finished(b'{"op":"reserve","bytes":1000000000')
 FILE = "storage/journal/reserve"
 TEXT = "x" * 600
 AT_ONCE = timedelta(0)
@@ -135,6 +136,24 @@ def test_compaction_frees(disk):
     before = disk.used
     assert storage.compact("jobs").freed > 0
     assert disk.used < before
+
+
+def test_dead_letters_are_purged(disk):
+    """On a full disk dead letters can be purged, and put back, many at once; what is removed has no room."""
+    storage = opened(disk)
+    queue, dead = jobs(storage), DeadLetterQueue("jobs", str, storage)
+    fill(queue)
+    for entry in queue.dequeue(limit=30):
+        queue.mark_failed(entry, "never", dead=True)
+    complete_until_short(queue, disk)
+    assert dead.retry_all() == 30
+    for entry in queue.dequeue(limit=30):
+        queue.mark_failed(entry, "never", dead=True)
+    with pytest.raises(NotEnqueued):
+        dead.remove_all()
+    storage.clock.advance(timedelta(days=1))
+    assert dead.purge_older_than(timedelta(hours=1)) == 30
+    assert dead.list() == []
 
 
 def test_pausing_goes_on(disk):
@@ -332,7 +351,7 @@ def test_an_older_storage_gets_one(disk):
     assert len(jobs(storage)) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b'{"op":"reserve","bytes":9', b"\xff" * 9000])
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b'{"op":"reserve","bytes":9', HUGE, b"\xff" * 9000])
 def test_one_that_says_nothing_is_made_again(disk, content):
     """Whatever stands where it should say how long it is to be: it is made again, and nobody is refused."""
     storage = opened(disk)
