@@ -74,6 +74,11 @@ class WorkerPresence:
         forks.register(self)
 
     @property
+    def known(self) -> str | None:
+        """That id, if this worker is present already."""
+        return self._worker
+
+    @property
     def worker(self) -> str:
         """Id of this worker. The first call makes it present, which others see whole or not at all."""
         return self._worker or self._appear()

@@ -37,7 +37,7 @@ from duraq.journal.group_commit import GroupCommit
 from duraq.journal.journal import CannotUndo, Journal
 from duraq.journal.recovery import Replay, newest_epoch, read_journal
 from duraq.journal.recycling import REOPEN, Recycling
-from duraq.journal.reserve import Reserve
+from duraq.journal.reserve import Reserve, retrying
 from duraq.journal.segment import any_segment
 from duraq.journal.segments import Segments
 from duraq.journal.tail import Group, Tail
@@ -164,7 +164,9 @@ class Log:
         known = ends.load(self.fs, self.directory, required=required)
         found = read_journal(self.fs, self.journal.files, known.position)
         names = self.names()
-        self.reserve.retrying(lambda: Replay(self.fs, self.root).recover(found.frames, known.queues, names))
+        retrying(
+            lambda: Replay(self.fs, self.root).recover(found.frames, known.queues, names), self.reserve.give
+        )
         if found.newest > found.standing.epoch:
             self.journal.clear(found.newest)
         standing = found.standing._replace(short=int(self.reserve.is_short()))
@@ -316,7 +318,7 @@ class Log:
             # synced, its writer lived long enough to write them first.)
             frame = self.journal.last_frame(standing)
             if not all(map(self._reached_its_segment, frame.parts())):
-                self.reserve.retrying(lambda: Replay(self.fs, self.root).run([frame]))
+                retrying(lambda: Replay(self.fs, self.root).run([frame]), self.reserve.give)
                 standing = self.control.read()
         # Not before: should that fail, the next turn is to come back to it, and no sync of another thread may
         # say meanwhile that the frame is durable, which would pass for its lines being there.
@@ -559,7 +561,7 @@ class Log:
         The one place that syncs under the lock: nothing may be added to a file that is being left, and
         nobody may be told anything before this is done.
         """
-        self.reserve.retrying(lambda: poison.mark(self.fs, self.directory, standing.epoch))
+        retrying(lambda: poison.mark(self.fs, self.directory, standing.epoch), self.reserve.give)
         self._go_over(standing, afresh=afresh)
 
     def _go_over(self, standing: Standing, *, afresh: bool) -> None:

@@ -16,6 +16,7 @@ from duraq.errors import StorageError, StorageFailed
 from duraq.journal import checkpoint, ends
 from duraq.journal.filesystem import SyncFailed
 from duraq.journal.recovery import Replay, Unsynced, newest_epoch
+from duraq.journal.reserve import retrying
 
 if TYPE_CHECKING:
     from duraq.journal.log import Log
@@ -126,7 +127,7 @@ class Recycling:
         Under the lock.
         """
         Replay(self._fs, self._log.root).sync(touched)
-        self._log.reserve.retrying(lambda: self._note_ends(touched, position))
+        retrying(lambda: self._note_ends(touched, position), self._log.reserve.give)
 
     def _sync_segments(self, epoch: int) -> None:
         """The same for what that epoch's frames wrote; its file may then be overwritten."""

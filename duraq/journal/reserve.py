@@ -66,7 +66,9 @@ class Reserve:
                 # One that asks for half a disk is not ours.
                 if not 0 < self._promised(fd) <= self._fs.space(fd).total // 2:
                     self._make(fd, wanted, path)
-            self.refill()
+            if not self.refill():
+                # Whatever has cut it, a copy broken off perhaps: nobody is to enqueue in its place.
+                self._note(short=True)
         except OSError as error:
             log.warning("%s: no space is kept for ending entries on a full disk: %s", path, error)
 
@@ -136,10 +138,10 @@ class Reserve:
 
     # -- giving back -----------------------------------------------------------------------------------
 
-    def give(self, error: OSError, need: int | None, leave: int = 0) -> bool:
-        """Whether to try again what has failed with this, because there is room now for so many bytes.
+    def give(self, error: OSError, need: int, leave: int = 0) -> bool:
+        """Whether to try again what has failed with this, because there is more room now than there was.
 
-        None: give back all there is. ``leave``: so many pieces are not for this.
+        ``need``: at least so many bytes; 0 if nobody knows. ``leave``: so many pieces are not for this.
         """
         # What a failed sync was to write is lost; whether there is room now makes no difference to it.
         if error.errno not in FULL or isinstance(error, (SyncFailed, Unsynced)):
@@ -151,19 +153,19 @@ class Reserve:
             log.warning("what is kept for a full disk cannot be given back: %s", worse)
             return False
 
-    def _give(self, fd: int, why: int, need: int | None, leave: int) -> bool:
+    def _give(self, fd: int, why: int, need: int, leave: int) -> bool:
         fs, promised = self._fs, self._promised(fd)
         # A quota may be used up where the disk is not, and nothing tells how much is left of it.
         free = fs.space(fd).free if why == errno.ENOSPC else 0
         piece, size = promised // _PIECES, fs.size(fd)
         left = size - max(_HEAD, leave * piece)
-        missing = left if need is None else need + piece - free
-        # If there is room enough it is something else that is wanting, inodes perhaps.
-        if missing <= 0 or left <= 0 or left + free < (need or 0):
+        # File systems need more than what is written, some of them many blocks for a name. But where there is
+        # much more it is something else that is wanting, inodes perhaps.
+        if free > need + promised // 2 or left <= 0 or left + free < need:
             return False
         # Before it is so: should we die in between, whoever enqueues next finds that nothing is missing.
         self._note(short=True)
-        fs.truncate(fd, size - min(left, missing))
+        fs.truncate(fd, size - min(left, max(piece, need + piece - free)))
         # Under the lock, on a full disk only: file systems give back what was cut off with their next commit.
         with suppress(OSError):
             fs.sync(fd)
@@ -174,17 +176,6 @@ class Reserve:
         with self._opened() as fd:
             for_ending = FOR_ENDING * self._promised(fd) // _PIECES
             return self._fs.space(fd).free + self._fs.size(fd) - for_ending >= need
-
-    def retrying(self, call: Callable[[], T]) -> T:
-        """What it gives; called again where the disk is full and there is something to give back."""
-        need: int | None = 0  # nobody can say how much; as a rule a piece is enough
-        while True:
-            try:
-                return call()
-            except OSError as error:
-                if not self.give(error, need):
-                    raise
-                need = None
 
     # -- filling up ------------------------------------------------------------------------------------
 
@@ -219,3 +210,13 @@ class Reserve:
             pass  # removed, so nothing is kept any more
         self._note(short=False)
         return True
+
+
+def retrying(call: Callable[[], T], give: Callable[[OSError, int], bool]) -> T:
+    """What it gives; called again as long as there was no room for it and something is given back."""
+    while True:
+        try:
+            return call()
+        except OSError as error:
+            if not give(error, 0):
+                raise

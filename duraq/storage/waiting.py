@@ -17,6 +17,7 @@ from duraq.journal.folded import Folded
 from duraq.journal.lease import Watch, WorkerPresence
 from duraq.journal.log import Log
 from duraq.journal.recycling import REOPEN
+from duraq.journal.reserve import retrying
 from duraq.journal.waiters import Waiter, Waiters, count_living
 from duraq.shelf import Mislaid
 from duraq.storage.fold import found_again
@@ -77,12 +78,7 @@ class WaitingStorage(TransactingStorage):
             raise StorageClosed("this storage is being closed", path=self.path)
         # Nothing is leased without it.
         with self._in_our_words("leases", NotWritten):
-            try:
-                return self._presence.worker
-            except OSError as error:
-                if not self._log.give(error, 0):
-                    raise
-                return self._presence.worker
+            return self._presence.known or retrying(lambda: self._presence.worker, self._log.give)
 
     def _is_alive(self, worker: str) -> bool:
         with self._in_our_words("leases"):
@@ -202,13 +198,8 @@ class _Place:
     def __enter__(self) -> Self:
         with self._in_our_words():
             # Registered before looking: what is committed after a look finds the waiter there.
-            try:
-                self._stand_in_line()
-            except OSError as error:
-                # Where a name takes space.
-                if not self._storage._log.give(error, 0):  # noqa: SLF001 - a part of it
-                    raise
-                self._stand_in_line()
+            # On a full disk as well, where a name takes space.
+            retrying(self._stand_in_line, self._storage._log.give)  # noqa: SLF001 - a part of it
         return self
 
     def _stand_in_line(self) -> None:

@@ -27,7 +27,7 @@ from benchmarks.power.disk import Disk
 from duraq import EntryStatus, FileStorage, FixedDelay, NotEnqueued, Queue
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
-SIZE = (256 if DEEP else 40) << 20
+SIZE = (160 if DEEP else 40) << 20
 XFS = 320 << 20  # it wants so much
 POLICY = FixedDelay(delay=timedelta(0), max_attempts=1_000_000)
 SOON = timedelta(milliseconds=100)
@@ -61,6 +61,10 @@ def tmpfs(place: Path) -> Iterator[Path]:
 def device(place: Path, kind: str) -> Iterator[Disk]:
     try:
         with Disk(place, kind, XFS if kind == "xfs" else SIZE) as disk:
+            if kind == "xfs":
+                about = os.statvfs(disk.mounted)
+                with (disk.mounted / "much").open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, about.f_bavail * about.f_frsize - SIZE)
             yield disk
     except Missing as missing:
         pytest.skip(str(missing))

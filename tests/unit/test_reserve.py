@@ -364,6 +364,22 @@ def test_one_that_says_nothing_is_made_again(disk, content):
     jobs(other).enqueue("")
 
 
+def test_one_that_is_too_short_is_filled_up(disk):
+    """Whatever has made it shorter: nobody enqueues before it is whole, and whoever opens it sees to that."""
+    storage = opened(disk)
+    fill(jobs(storage))
+    fd = disk.open_file(storage._log.directory, "reserve")
+    disk.truncate(fd, WHOLE // 2)
+    with pytest.raises(NotEnqueued):
+        jobs(opened(disk.process())).enqueue("")
+    with pytest.raises(NotEnqueued):
+        jobs(storage).enqueue("")
+    disk.capacity += WHOLE
+    opened(disk.process())
+    assert kept(disk) == WHOLE
+    jobs(storage).enqueue("")
+
+
 def test_on_a_disk_that_is_full_already(disk, caplog):
     """Where there is no room for one the storage is opened and worked all the same; the log says so."""
     storage = opened(disk)
