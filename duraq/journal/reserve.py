@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -66,7 +65,7 @@ class Reserve:
                 # One that asks for half a disk is not ours.
                 if not 0 < self._promised(fd) <= self._fs.space(fd).total // 2:
                     self._make(fd, wanted, path)
-            if not self.refill():
+            if self.refill():
                 # Whatever has cut it, a copy broken off perhaps: nobody is to enqueue in its place.
                 self._note(short=True)
         except OSError as error:
@@ -179,22 +178,22 @@ class Reserve:
 
     # -- filling up ------------------------------------------------------------------------------------
 
-    def check(self, *, adding: bool) -> None:
+    def lacks(self, *, adding: bool) -> int:
         """Called while the storage is short, by whoever is about to write.
 
-        Raises OSError if something is to be added, and it cannot be filled up now.
+        If something is to be added: how many bytes more must be free before that. Or OSError.
         """
         if adding:
-            if not self.refill():
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        elif time.monotonic() >= self._look_again_at:
+            return self.refill()
+        if time.monotonic() >= self._look_again_at:
             # Others use the disk as well: what comes free is not to be theirs.
             self._look_again_at = time.monotonic() + _EVERY
             with suppress(OSError):
                 self.refill()
+        return 0
 
-    def refill(self) -> bool:
-        """Fill it up if there is room for it and some to spare; whether it is whole.
+    def refill(self) -> int:
+        """Fill it up if there is room for it and some to spare; else how much more must be free for that.
 
         Without the spare room it would be given back at once.
         """
@@ -203,13 +202,14 @@ class Reserve:
                 promised = self._promised(fd)
                 missing = promised - self._fs.size(fd)
                 if missing > 0:
-                    if self._fs.space(fd).free < missing + promised // _SPARE:
-                        return False
+                    lacking = missing + promised // _SPARE - self._fs.space(fd).free
+                    if lacking > 0:
+                        return lacking
                     self._fill(fd, promised)
         except FileNotFoundError:
             pass  # removed, so nothing is kept any more
         self._note(short=False)
-        return True
+        return 0
 
 
 def retrying(call: Callable[[], T], give: Callable[[OSError, int], bool]) -> T:

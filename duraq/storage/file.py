@@ -348,13 +348,22 @@ class FileStorage(WaitingStorage):
     def _check_space(self, changes: Mapping[str, Sequence[Operation]]) -> None:
         """Raise if there is only what is kept for a full disk, and these are not to take it."""
         try:
-            self._log.reserve.check(adding=_add(changes))
+            lacking = self._log.reserve.lacks(adding=_add(changes))
         except OSError as error:
             raise self._not_written(error, changes) from error
+        if lacking:
+            raise NotEnqueued(
+                "what is left of the disk is kept for those who end entries",
+                path=self._place(changes),
+                hint="the disk is full; nothing was written; free some space and try again"
+                f" (at least {-(-lacking // 1024)} KiB, or as much of the quota)",
+            )
 
     def _not_written(self, error: OSError, changes: Mapping[str, Sequence[Operation]]) -> StorageError:
-        path = f"{self.path}/{next(iter(changes))}" if len(changes) == 1 else self.path
-        return self._refused(error, path, NotEnqueued if enqueues(changes) else NotWritten)
+        return self._refused(error, self._place(changes), NotEnqueued if enqueues(changes) else NotWritten)
+
+    def _place(self, changes: Mapping[str, Sequence[Operation]]) -> str:
+        return f"{self.path}/{next(iter(changes))}" if len(changes) == 1 else self.path
 
     def _check_beginning(self, queue: str, operations: Sequence[Operation], max_size: int | None) -> None:
         super()._check_beginning(queue, operations, max_size)

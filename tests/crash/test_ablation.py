@@ -123,7 +123,7 @@ STEPS = [
     Ablation(
         "the mark of a file whose sync failed",
         "journal/log.py",
-        "        poison.mark(self.fs, self.directory, standing.epoch)\n",
+        "        retrying(lambda: poison.mark(self.fs, self.directory, standing.epoch), self.reserve.give)\n",
         "",
         (CUTS,),
     ),
@@ -165,7 +165,7 @@ STEPS = [
     Ablation(
         "completing the frame of somebody who died",
         "journal/log.py",
-        "                Replay(self.fs, self.root).run([frame])\n",
+        "                retrying(lambda: Replay(self.fs, self.root).run([frame]), self.reserve.give)\n",
         "                pass\n",
         ("tests/unit/test_deep_neighbours.py", CUTS),
     ),
@@ -210,6 +210,20 @@ STEPS = [
         "    if end > known:\n        note_end(end)\n",
         "",
         ("tests/crash/test_repair.py", "tests/crash/test_damage.py"),
+    ),
+    Ablation(
+        "telling everybody that what is kept for a full disk was given back",
+        "journal/reserve.py",
+        "        self._note(short=True)\n        fs.truncate(",
+        "        fs.truncate(",
+        ("tests/unit/test_reserve.py",),
+    ),
+    Ablation(
+        "leaving something to what removes segments",
+        "journal/reserve.py",
+        "        left = size - max(_HEAD, leave * piece)\n",
+        "        left = size - _HEAD\n",
+        ("tests/unit/test_reserve.py",),
     ),
 ]
 

@@ -242,6 +242,9 @@ def test_what_is_kept_is_used_up_in_the_end(disk):
     assert len(done) > 50
     again = opened(disk.process())
     assert {entry.id for entry in again.entries("jobs")} == set(ids) - set(done)
+    # What removes segments has its share.
+    assert again.compact("jobs").freed > 0
+    assert jobs(again).dequeue() is not None
     disk.capacity *= 2
     assert jobs(again).dequeue() is not None
     jobs(again).enqueue("")
@@ -328,7 +331,7 @@ def test_nothing_is_asked_while_all_is_well(disk, monkeypatch):
     def look(*_, **__):
         raise AssertionError
 
-    for name in ("_opened", "give", "check", "refill"):
+    for name in ("_opened", "give", "lacks", "refill"):
         monkeypatch.setattr(Reserve, name, look)
     for _ in range(50):
         queue.enqueue(TEXT)
