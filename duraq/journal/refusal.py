@@ -81,10 +81,10 @@ def put_back(fs: FileSystem, root: int, queue: str, end: End) -> set[int]:
 
 
 def _check_hole(fs: FileSystem, fd: int, end: int, path: str) -> None:
-    missing = end - fs.size(fd)
-    if missing > MOST_MISSING:
+    size = fs.size(fd)
+    if end - size > MOST_MISSING:
         raise StorageDamaged(
-            f"{missing} bytes are missing here, which no segment has", path=path, byte=fs.size(fd)
+            f"{end - size} bytes are missing here, which no segment has", path=path, byte=size
         )
 
 
