@@ -63,7 +63,8 @@ def damage_in(case: Case, report: Report) -> list[Finding]:
         # Whatever it was: a flip changes a line, and its line is found. Or the journal has it still.
         for finding in damage:
             assert finding.path == case.file or finding.ids, case.what
-        assert len({each for finding in damage for each in finding.ids}) <= 1, damage
+        # One entry; the line may say another id by now than those that speak of the same entry.
+        assert len({each for finding in damage for each in finding.ids}) <= 2, damage
         assert sum(finding.records for finding in damage if finding.path == case.file) <= 4, damage
     return damage
 
