@@ -19,7 +19,7 @@ from zlib import crc32
 import pytest
 from simulation.checker import Checker
 from simulation.life import ERROR
-from simulation.oracle import State
+from simulation.oracle import ATTEMPTS, State
 from simulation.world import PLACE, Machine, Process, SimulatedFileSystem, images
 
 from duraq.examining import verify
@@ -61,7 +61,6 @@ class Facts:
         self.enders: dict[str, list[Change]] = {}
         self.buried: set[str] = set()
         self.held: dict[str, Actor] = {}
-        self.claims: dict[str, int] = {}
 
     def begin(self, made: dict[str, list[Enqueue]], over: Sequence[str]) -> Change:
         ids = {queue: [each.id for each in entries] for queue, entries in made.items()}
@@ -80,7 +79,6 @@ class Facts:
         assert holder is None or holder.process.fs.dead, f"{name} is given to two"
         assert not any(each.ended for each in self.enders.get(name, ())), f"{name} was completed before"
         self.held[name] = actor
-        self.claims[name] = self.claims.get(name, 0) + 1
         self.maker[name].seen = True
 
     def check(self, state: State, where: str) -> None:
@@ -88,8 +86,8 @@ class Facts:
         there = {row.id: row for _, rows, _, _ in state for row in rows}
         for name, row in there.items():
             assert row.payload == self.payloads.get(name), f"{where}: {name} is another"
-            if row.status == "dead":
-                assert name in self.buried or self.claims[name] >= 3, f"{where}: {name} is dead"
+            dies = name in self.buried or row.attempts >= ATTEMPTS
+            assert row.status != "dead" or dies, f"{where}: {name} is dead"
         for change in self.changes:
             self._check_change(change, there.keys(), where)
         for queue, rows, _, _ in state:

@@ -16,7 +16,7 @@ from simulation.world import make_repeatable
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 ONE = os.environ.get("DURAQ_SEED", "")
 SHARES = 1 if ONE else 40 if DEEP else 2  # that can run at once
-SEEDS = 40 if DEEP else 3  # of each share
+SEEDS = 30 if DEEP else 3  # of each share
 CHANCES = 6 if DEEP else 1  # guesses of what a power cut leaves, at each call that is looked at
 CLOSELY = 100 if DEEP else 20  # one of so many is looked at closely
 
