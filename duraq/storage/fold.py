@@ -167,14 +167,14 @@ class FoldStorage(ABC):
         self._next_liveness_check[queue] = now + LIVENESS_INTERVAL
         mine = self._worker()
         others = [worker for worker in list(state.leased) if worker != mine]
-        dead = {worker for worker in others if worker and not self._is_alive(worker)} if look else set()
+        dead = [worker for worker in others if worker and not self._is_alive(worker)] if look else []
         if not dead and not late and "" not in others:
             return []
         with self._turn:
             fresh = self._state(queue)
             return [] if fresh is None else self._lapsed(fresh, dead)
 
-    def _lapsed(self, state: QueueState, dead: set[str]) -> list[Lapsed]:
+    def _lapsed(self, state: QueueState, dead: Sequence[str]) -> list[Lapsed]:
         found = {}
         for worker in dead:
             for entry in state.leased.get(worker, {}).values():

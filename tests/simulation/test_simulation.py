@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pytest
 from evidence import count
 from simulation import interleaved, simulation
+from simulation.checker import Checker
 from simulation.world import make_repeatable
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
@@ -46,3 +47,22 @@ def test_several_at_once(share):
             make_repeatable(patch)
             checked = interleaved.run(seed, chances=CHANCES, share=CLOSELY)
         count("simulated", checked)
+
+
+@pytest.mark.parametrize("life", [simulation, interleaved], ids=["lives", "at once"])
+def test_the_same_seed(life, monkeypatch):
+    """What has failed once can be made to fail again: the same seed leads to the same bytes."""
+    checkers: list[Checker] = []
+
+    def kept(**options):
+        checkers.append(Checker(**options))
+        return checkers[-1]
+
+    monkeypatch.setattr(life, "Checker", kept)
+    for _ in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            make_repeatable(patch)
+            life.run(16, chances=1, share=1000)
+    first, second = (checker.distinct for checker in checkers)
+    assert len(first) > 10
+    assert first == second

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from hashlib import blake2b
 from random import Random
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import pytest
@@ -89,6 +89,19 @@ class SimulatedFileSystem(MemoryFileSystem):
         self.tears = tear
 
 
+class InOrder(dict[Any, None]):
+    """Stands in for a set whose order depends on addresses, or on the process."""
+
+    add = dict.setdefault
+
+    def pop(self) -> Any:
+        return self.popitem()[0]
+
+    def discard(self, item: object) -> None:
+        if item in self:
+            del self[item]
+
+
 class Presence:
     """Stands in for what is on the real disk whatever the storage is on: the machine knows who lives."""
 
@@ -119,6 +132,7 @@ class Process:
             file_system=fs,
         )
         self.storage._presence = Presence(machine.living, self.worker)
+        self.storage._upkeep._due, self.storage._compactor.late = InOrder(), InOrder()
 
     def queue(self, name: str) -> Queue[object]:
         return Queue(name, self.storage, retry_policy=FixedDelay(max_attempts=3))
