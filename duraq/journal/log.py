@@ -116,6 +116,10 @@ class Log:
         """Be counted among those who have the storage open; the first one recovers it."""
         if self.fs.try_lock(self._presence):
             # Nobody else has it open: whatever the control block says is from another life.
+            if newest_epoch(self.fs, self.journal.files) <= 2:
+                # It is new. Whoever made it may have died, or be held up, before the marker's name was
+                # durable; a power cut that takes it would have all made anew, over what was promised since.
+                opening.sync_once(self.fs, self.root)
             self._recover()
         # flock trades an exclusive lock for the shared one in two steps; another process may get in between
         # and recover once more, which changes nothing.

@@ -86,6 +86,13 @@ STEPS = [
         (CUTS,),
     ),
     Ablation(
+        "the sync of a marker whose maker has died",
+        "journal/log.py",
+        "                opening.sync_once(self.fs, self.root)\n",
+        "                pass\n",
+        (CUTS,),
+    ),
+    Ablation(
         "the checksum of a record",
         "journal/record.py",
         "    if not line.endswith(_SUFFIX % crc32(line[:-SUFFIX_LENGTH])):\n",

@@ -425,6 +425,22 @@ def test_creation_may_be_cut(seed):
             check(image, allowed)
 
 
+@pytest.mark.parametrize("tear", [False, True])
+def test_whoever_makes_it_may_be_killed(tear):
+    """What the next one is told is durable survives a power cut, wherever its maker has died."""
+    counted = MemoryFileSystem()
+    Process(counted)
+    for call in range(1, counted.calls + 1):
+        fs = MemoryFileSystem()
+        fs.crash_after(call, tear=tear)
+        with pytest.raises(Crashed):
+            Process(fs)
+        after = Process(fs.process())
+        assert after.do(("enqueue", 0, 1))
+        for cut in cuts(after.fs, f"killed at call {call}", 3):
+            assert seen(Process(cut.fs).storage) == told(after.model), cut.where
+
+
 # Two processes
 
 
