@@ -106,7 +106,8 @@ class Presence:
     """Stands in for what is on the real disk whatever the storage is on: the machine knows who lives."""
 
     def __init__(self, living: set[str], worker: str) -> None:
-        self._living, self.worker = living, worker
+        self._living = living
+        self.worker = self.known = worker
         living.add(worker)
 
     def is_alive(self, worker: str) -> bool:
