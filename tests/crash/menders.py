@@ -4,6 +4,7 @@ from contextlib import suppress
 from functools import cached_property
 
 import pytest
+from crash.failing import Call, Failure
 from crash.onlookers import Onlooker
 from crash.test_power_cuts import SIZES, Process, seen
 
@@ -69,6 +70,12 @@ class Mend(Onlooker):
 
 class Copying(Onlooker):
     """``make`` copies it to that path."""
+
+    @classmethod
+    def may_fail(cls, made: list[Call], failure: Failure) -> bool:
+        """All but one: a copy's journal written byte by byte, four million times, takes all memory here."""
+        path = made[failure.at - 1].path
+        return not (failure.for_ever and failure.how == "1 byte" and path.endswith(".journal"))
 
     def make(self, path: str) -> None:
         raise NotImplementedError
