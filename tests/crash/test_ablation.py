@@ -137,7 +137,7 @@ STEPS = [
     Ablation(
         "the note that a file could not be prepared",
         "journal/recycling.py",
-        "                self._log.fail_at_least()\n",
+        "            self._log.fail_at_least()\n",
         "",
         (CUTS,),
     ),
