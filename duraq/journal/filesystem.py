@@ -200,11 +200,15 @@ class RealFileSystem:
         if is_new:
             _make_directory(directory)
         fd = os.open(path, _OPEN_DIRECTORY)
-        about = os.fstat(fd)
-        mode = stat.S_IMODE(about.st_mode)
-        if is_new and about.st_uid == os.geteuid() and mode & (_SPECIAL | _OTHERS_WRITE) == stat.S_IWGRP:
-            # Where the umask is 002, that is how a directory is made for this. /tmp is another matter.
-            os.fchmod(fd, mode & ~stat.S_IWGRP)
+        try:
+            about = os.fstat(fd)
+            mode = stat.S_IMODE(about.st_mode)
+            if is_new and about.st_uid == os.geteuid() and mode & (_SPECIAL | _OTHERS_WRITE) == stat.S_IWGRP:
+                # Where the umask is 002, that is how a directory is made for this. /tmp is another matter.
+                os.fchmod(fd, mode & ~stat.S_IWGRP)
+        except BaseException:
+            os.close(fd)
+            raise
         return self._trusted(fd, "the directory itself")
 
     def open_dir(self, parent: int, name: str, *, create: bool = False) -> int:
@@ -232,19 +236,23 @@ class RealFileSystem:
 
     def _trusted(self, fd: int, name: str, *, is_file: bool = False, make_private: bool = False) -> int:
         """The descriptor itself, of what was opened by that name; else closes it and raises NotOurs."""
-        about = os.fstat(fd)
-        refused: NotOurs | None
-        if is_file and not stat.S_ISREG(about.st_mode):
-            refused = SomethingElse(name, _NOT_A_FILE)
-        else:
-            refused = self._distrust(name, about)
-        if refused is not None:
+        try:
+            self._check(fd, name, is_file=is_file, make_private=make_private)
+        except BaseException:
             os.close(fd)
+            raise
+        return fd
+
+    def _check(self, fd: int, name: str, *, is_file: bool, make_private: bool) -> None:
+        about = os.fstat(fd)
+        if is_file and not stat.S_ISREG(about.st_mode):
+            raise SomethingElse(name, _NOT_A_FILE)
+        refused = self._distrust(name, about)
+        if refused is not None:
             raise refused
         if make_private and about.st_mode & _OTHERS and about.st_uid == os.geteuid():
             # From a backup, say: whoever can open a lock file can hold its lock.
             os.fchmod(fd, FILE_MODE)
-        return fd
 
     @staticmethod
     def _distrust(name: str, about: os.stat_result) -> NotOurs | None:

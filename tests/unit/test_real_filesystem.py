@@ -363,3 +363,27 @@ def test_a_sweep_that_can_never_kill_is_refused():
         KillingFileSystem(0)
     with pytest.raises(ValueError, match="1st"):
         KillingFileSystem(1, at={"size"})
+
+
+@pytest.mark.parametrize("call", ["fstat", "fchmod"])
+def test_nothing_stays_open_that_could_not_be_looked_at(fs, root, place, monkeypatch, call):
+    """Whatever fails after a file or a directory was opened, its descriptor is given up."""
+    (place / "file").touch()
+    (place / "file").chmod(0o644)
+    before = descriptors()
+
+    def fails(*_):
+        raise PermissionError(errno.EACCES, "no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fails)
+        with pytest.raises(PermissionError):
+            fs.open_file(root, "file", create=True)
+        if call == "fstat":
+            with pytest.raises(PermissionError):
+                fs.open_root(str(place))
+    assert descriptors() == before
+
+
+def descriptors():
+    return sorted(each.name for each in Path("/proc/self/fd").iterdir())
