@@ -14,12 +14,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from random import Random
 from zlib import crc32
 
-from duraq import DeadLetterQueue, FileStorage, NoRetry, Queue, QueueEntry
+from duraq import DeadLetterQueue, FileStorage, NoRetry, Queue, QueueEntry, QueueNotFound
 from duraq.journal.log import Sizes
 
 # So small that segments are sealed and the journal is recycled all the time.
@@ -110,7 +110,8 @@ class Process:
 
     def tend(self, queue: str) -> None:
         """Whatever else there is to do, by one of the processes: two would retry the same dead letter."""
-        self.storage.compact(queue)
+        with suppress(QueueNotFound):  # nobody has come to it yet
+            self.storage.compact(queue)
         letters = DeadLetterQueue(queue, str, self.storage)
         for entry in letters.list()[:1] if self.name == "p0" else ():
             with self.told("retry", queue, [entry.id]):
