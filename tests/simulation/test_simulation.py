@@ -6,7 +6,6 @@ A failure says its seed: ``DURAQ_SEED=17 pytest tests/simulation/test_simulation
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import pytest
 from evidence import count
@@ -24,29 +23,25 @@ CLOSELY = 100 if DEEP else 20  # one of so many is looked at closely
 pytestmark = pytest.mark.timeout(7200)
 
 
-def seeds_of(share: int) -> Sequence[int]:
-    return [int(ONE)] if ONE else range(share * SEEDS + 1, (share + 1) * SEEDS + 1)
+def live(life, share: int) -> None:
+    for seed in [int(ONE)] if ONE else range(share * SEEDS + 1, (share + 1) * SEEDS + 1):
+        # Each life anew, for what comes from a counter is to come again.
+        with pytest.MonkeyPatch.context() as patch:
+            make_repeatable(patch)
+            checked = life.run(seed, chances=CHANCES, share=CLOSELY)
+        count("simulated", checked)
 
 
 @pytest.mark.parametrize("share", range(SHARES))
 def test_whatever_happens(share):
     """Whatever goes wrong, and when: what was acknowledged is there, and nothing else."""
-    for seed in seeds_of(share):
-        # Each life anew, for what comes from a counter is to come again.
-        with pytest.MonkeyPatch.context() as patch:
-            make_repeatable(patch)
-            checked = simulation.run(seed, chances=CHANCES, share=CLOSELY)
-        count("simulated", checked)
+    live(simulation, share)
 
 
 @pytest.mark.parametrize("share", range(SHARES))
 def test_several_at_once(share):
     """However the calls of several processes are mixed: no change is lost or half, no entry held by two."""
-    for seed in seeds_of(share):
-        with pytest.MonkeyPatch.context() as patch:
-            make_repeatable(patch)
-            checked = interleaved.run(seed, chances=CHANCES, share=CLOSELY)
-        count("simulated", checked)
+    live(interleaved, share)
 
 
 @pytest.mark.parametrize("life", [simulation, interleaved], ids=["lives", "at once"])

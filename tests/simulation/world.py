@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 from collections.abc import Callable, Collection, Iterator
 from hashlib import blake2b
 from random import Random
@@ -17,13 +16,14 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 import pytest
+from one_thread import in_one_thread
 from simulation.oracle import Row, State
 
 from duraq import FixedDelay, Queue, acts, examining, failure, queue
-from duraq.journal import opening, recycling
+from duraq.journal import opening
 from duraq.journal.log import Sizes
 from duraq.model import EntryStatus
-from duraq.storage import fold, transacting, upkeep
+from duraq.storage import fold, transacting
 from duraq.storage.base import StoredEntry
 from duraq.storage.file import Durability, FileStorage
 from duraq.testing import FakeClock, MemoryFileSystem
@@ -36,18 +36,9 @@ QUEUES = ("a", "b", "c")
 _NOTES = "storage/journal/lock"
 
 
-class Inline:
-    """Stands in for a thread: what the engine does in the background it does where it begins."""
-
-    def __init__(self, target: Callable[[], object], **_: object) -> None:
-        self.start, self.is_alive, self.join = target, lambda: False, lambda: None
-
-
 def make_repeatable(patch: pytest.MonkeyPatch) -> None:
     """From here on the same calls have the same effects."""
-    instead = SimpleNamespace(Lock=threading.Lock, RLock=threading.RLock, Thread=Inline)
-    for module in (recycling, upkeep):
-        patch.setattr(module, "threading", instead)
+    in_one_thread(patch)
     patch.setattr(fold, "LIVENESS_INTERVAL", 0.0)
     patch.setattr(failure, "_host", lambda: "host")
     patch.setattr(examining, "_PAUSE", 0)
