@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from duraq.journal.filesystem import FileSystem, write_all
 from duraq.journal.index import BadIndex, Filter, Index
 from duraq.journal.pieces import LONGEST_LINE, only_line
 from duraq.journal.record import BadRecord
+from duraq.journal.reserve import Give, retrying
 from duraq.journal.run import Run
 from duraq.journal.segment import SealAt, Where
 from duraq.ledger import Ledger
@@ -43,10 +44,6 @@ _SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 FORMAT = 3
 SUFFIX = ".checkpoint"
 INDEX_SUFFIX = ".index"
-
-
-# Gives back what is kept for a full disk; see Reserve.
-Give = Callable[[OSError, int], bool]
 
 
 class Lost(ValueError):
@@ -111,13 +108,8 @@ def save(fs: FileSystem, directory: int, checkpoint: Checkpoint, give: Give) -> 
 
 
 def _replace(fs: FileSystem, directory: int, name: str, content: bytes, give: Give) -> None:
-    while True:
-        try:
-            return _write(fs, directory, name, content)
-        except OSError as error:
-            # Without a checkpoint no segment could be removed, and a full disk would stay full.
-            if not give(error, len(content)):
-                raise
+    # Without a checkpoint no segment could be removed, and a full disk would stay full.
+    retrying(lambda: _write(fs, directory, name, content), give, len(content))
 
 
 def _write(fs: FileSystem, directory: int, name: str, content: bytes) -> None:

@@ -150,7 +150,7 @@ def length_before(fs: FileSystem, segments: Segments, first: int) -> int:
     """How many bytes there are from the first segment that is needed to that one."""
     directory = segments.directory
     return sum(
-        _length(fs, directory, number)
+        segment.length(fs, directory, number)
         for number in segment.numbers(fs, directory)
         if segments.first <= number < first
     )
@@ -183,11 +183,6 @@ def remove(fs: FileSystem, directory: int, names: Sequence[str]) -> int:
         # No sync: a name that comes back after a power cut is needed by nobody, and goes the next time.
         fs.unlink(directory, name)
     return freed
-
-
-def _length(fs: FileSystem, directory: int, number: int) -> int:
-    with _opened(fs, directory, segment.file_name(number)) as fd:
-        return fs.size(fd)
 
 
 @contextmanager

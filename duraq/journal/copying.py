@@ -88,7 +88,9 @@ def lengths(fs: FileSystem, root: int, queues: Iterable[str]) -> Moment:
     for queue in queues:
         with opened(fs, root, queue) as home, opened(fs, home, "segments") as directory:
             numbers = segment.numbers(fs, directory)
-            found[queue] = _without_empty({number: _length(fs, directory, number) for number in numbers})
+            found[queue] = _without_empty(
+                {number: segment.length(fs, directory, number) for number in numbers}
+            )
     return found
 
 
@@ -121,7 +123,7 @@ def standing_still(log: Log) -> Iterator[Moment]:
                 {
                     number: growing[queue][number]
                     if number in growing[queue]
-                    else _length(fs, directory, number)
+                    else segment.length(fs, directory, number)
                     for number in segment.numbers(fs, directory)
                     if number <= max(growing[queue], default=0)
                 }
@@ -151,11 +153,3 @@ def _without_empty(there_are: dict[int, int]) -> dict[int, int]:
     return {number: length for number, length in there_are.items() if length} or dict(
         sorted(there_are.items())[:1]
     )
-
-
-def _length(fs: FileSystem, directory: int, number: int) -> int:
-    fd = fs.open_file(directory, segment.file_name(number), writable=False)
-    try:
-        return fs.size(fd)
-    finally:
-        fs.close(fd)

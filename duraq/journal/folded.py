@@ -15,10 +15,11 @@ from typing import Any
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
 from duraq.errors import StorageDamaged
 from duraq.journal import checkpoint
-from duraq.journal.checkpoint import Checkpoint, Give, Lost
+from duraq.journal.checkpoint import Checkpoint, Lost
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import BadIndex, Filter, Index
 from duraq.journal.record import Record, Seal
+from duraq.journal.reserve import Give
 from duraq.journal.row_reader import RowReader
 from duraq.journal.run import Run
 from duraq.journal.runs import Runs

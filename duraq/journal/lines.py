@@ -67,11 +67,7 @@ class Lines:
 
     def length(self, number: int) -> int:
         """How many bytes the segment has. Raises FileNotFoundError."""
-        fd = self._fs.open_file(self._directory, segment.file_name(number), writable=False)
-        try:
-            return self._fs.size(fd)
-        finally:
-            self._fs.close(fd)
+        return segment.length(self._fs, self._directory, number)
 
     def content(self, number: int) -> bytes:
         """All that there is of a segment, be it lines or not. Raises FileNotFoundError."""

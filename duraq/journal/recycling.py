@@ -65,13 +65,10 @@ class Recycling:
     def make_room(self, length: int, *, enqueuing: bool = False) -> None:
         """Prepare the other journal file for a frame of this length; waits for whoever is at it."""
         with self.alone():
-            while True:
-                try:
-                    self._prepare(length)
-                    break
-                except OSError as error:
-                    if enqueuing or not self._log.give(error, length):
-                        raise
+            if enqueuing:
+                self._prepare(length)
+            else:
+                retrying(lambda: self._prepare(length), self._log.give, length)
 
     def _prepare(self, length: int) -> None:
         try:

@@ -30,6 +30,8 @@ from duraq.journal.recovery import Unsynced
 log = logging.getLogger("duraq")
 
 T = TypeVar("T")
+# Gives back some of what is kept, for a call that has failed so and needs so many bytes: ``Reserve.give``.
+Give = Callable[[OSError, int], bool]
 
 NAME = "reserve"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -212,11 +214,14 @@ class Reserve:
         return 0
 
 
-def retrying(call: Callable[[], T], give: Callable[[OSError, int], bool]) -> T:
-    """What it gives; called again as long as there was no room for it and something is given back."""
+def retrying(call: Callable[[], T], give: Give, need: int = 0) -> T:
+    """What it gives; called again as long as there was no room for it and something is given back.
+
+    ``need``: at least so many bytes; 0 if nobody knows.
+    """
     while True:
         try:
             return call()
         except OSError as error:
-            if not give(error, 0):
+            if not give(error, need):
                 raise

@@ -135,6 +135,15 @@ def numbers_in(names: Iterable[str], suffix: str = SUFFIX) -> list[int]:
     return found
 
 
+def length(file_system: FileSystem, directory: int, number: int) -> int:
+    """How many bytes that segment has. Raises FileNotFoundError."""
+    fd = file_system.open_file(directory, file_name(number), writable=False)
+    try:
+        return file_system.size(fd)
+    finally:
+        file_system.close(fd)
+
+
 def growing(file_system: FileSystem, directory: int) -> dict[int, int]:
     """The segments at the queue's end that may still grow, and how long they are now.
 
@@ -143,11 +152,7 @@ def growing(file_system: FileSystem, directory: int) -> dict[int, int]:
     """
     found: dict[int, int] = {}
     for number in reversed(numbers(file_system, directory)):
-        fd = file_system.open_file(directory, file_name(number), writable=False)
-        try:
-            found[number] = file_system.size(fd)
-        finally:
-            file_system.close(fd)
+        found[number] = length(file_system, directory, number)
         if sum(map(bool, found.values())) == 2:
             break
     return found
