@@ -72,6 +72,27 @@ class LeaseView:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerView:
+    """An open storage of some process that has leased something, as it described itself when it began.
+
+    ``alive``: None if this reader may not know. What it said is None or empty where it could not be read.
+    """
+
+    id: str
+    alive: bool | None
+    opened_at: datetime | None = None
+    host: str = ""
+    argv: tuple[str, ...] = ()
+    unit: str | None = None
+    holds: Mapping[str, int] = field(default_factory=dict)  # leases by queue
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; it may be long gone, and another may have that number."""
+        return pid_of(self.id)
+
+
+@dataclass(frozen=True, slots=True)
 class EntryView:
     """An entry. One that is over is shown with its last state, as long as its records are there."""
 

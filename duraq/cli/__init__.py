@@ -38,6 +38,7 @@ COMMANDS = {
     "restore": ("backups", "Bring a backup back."),
     "dlq": ("dead_letters", "Dead letters: ls, show, retry, rm, purge, acts."),
     "undo": ("dead_letters", "Bring back dead letters that were removed."),
+    "dash": ("duraq_dashboard.cli", "The screen over all this, live; needs the extra dashboard."),
     "demo": ("demo", "A real job on real files, with a worker killed on the way."),
 }
 
@@ -58,7 +59,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"duraq.cli.{COMMANDS[cmd_name][0]}")
+        name = COMMANDS[cmd_name][0]
+        module = importlib.import_module(name if "." in name else f"duraq.cli.{name}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

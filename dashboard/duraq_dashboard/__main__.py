@@ -1,0 +1,5 @@
+"""``python -m duraq_dashboard``."""
+
+from duraq_dashboard.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""How things went: rates and durations over a time, from snapshots and from what queues have counted."""
