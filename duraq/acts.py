@@ -36,13 +36,13 @@ from duraq.errors import (
     QueueError,
     QueueNotFound,
 )
-from duraq.model import ACTS, PROVISIONAL
+from duraq.model import ACTS, PROVISIONAL, check_queue_name
 from duraq.operations import Enqueue, Expire, Keep, Operation, Remove, Requeue, Restore
 from duraq.storage.base import Storage, StoredEntry
 
 # How long an act can be carried out, and what it has removed be brought back.
 KEPT = timedelta(days=7)
-RETRY, REMOVE, PURGE, UNDO, EDIT = "retry", "remove", "purge", "undo", "edit"
+RETRY, REMOVE, PURGE, UNDO, EDIT, MOVE = "retry", "remove", "purge", "undo", "edit", "move"
 
 # One group of operations: large enough to share a sync, small enough to hold no lock for long.
 BATCH = 250
@@ -60,8 +60,8 @@ _Change = dict[str, list[Operation]]
 class Act:
     """What was decided about ``count`` dead letters of a queue.
 
-    ``verb``: retry, remove, purge, undo or edit (and retry). ``where``: the filter that they were chosen by,
-    if it was one. ``of``: the act that is undone.
+    ``verb``: retry, remove, purge, undo, edit (and retry) or move. ``where``: the filter that they were
+    chosen by, if it was one. ``of``: the act that is undone. ``to``: the queue that they are moved to.
     """
 
     id: str
@@ -75,6 +75,7 @@ class Act:
     keep_attempts: bool = False
     of: str = ""
     plan: str = ""
+    to: str = ""
 
 
 class Outcome(NamedTuple):
@@ -111,7 +112,17 @@ class Acts:
         found = Act(
             new_id() if act_id is None else check_id(act_id), verb, queue, 0, options.user(), at, reason
         )
-        return replace(found, **more)
+        found = replace(found, **more)
+        if verb == MOVE:
+            self._check_target(found)
+        return found
+
+    def _check_target(self, act: Act) -> None:
+        """Raise unless the dead letters of the one queue can go to the other."""
+        if check_queue_name(act.to) == act.queue:
+            raise InvalidOption(f"the dead letters of queue {act.queue} are there already")
+        if act.to not in self._storage.queues():
+            raise QueueNotFound(f"there is no queue {act.to!r}")
 
     def get(self, act_id: str) -> Act:
         """The act of that id, also one that is too old to go on. Raises ActNotFound if there is none."""
@@ -171,7 +182,7 @@ class Acts:
     def _same(self, act: Act) -> Act | None:
         """The act of the same id, if there is one."""
         found = next(map(_act, self._find(act.id)), None)
-        if found is not None and (found.verb, found.queue, found.of) != (act.verb, act.queue, act.of):
+        if found is not None and _kind(found) != _kind(act):
             raise InvalidOption(f"act {act.id!r} is another one: {found.verb} in queue {found.queue}")
         return found
 
@@ -207,19 +218,20 @@ class Acts:
 
     # -- carrying out ----------------------------------------------------------------------------------
 
-    def carry_out(self, act: Act) -> Iterator[Outcome]:
+    def carry_out(self, act: Act, at_once: int | None = None) -> Iterator[Outcome]:
         """Do what was planned, batch by batch, and say what became of each dead letter.
 
-        What was done before, or what somebody else was quicker with, is passed over. Each batch is whole or
-        not at all. Raises ActNotFound if the act is too old, and InvalidOption once it has been undone.
+        ``at_once``: how many are a batch, which is whole or not at all. What was done before, or what
+        somebody else was quicker with, is passed over. Raises ActNotFound if the act is too old, and
+        InvalidOption once it has been undone.
         """
         numbered = enumerate(self.letters(act))
-        while batch := list(islice(numbered, BATCH)):
+        while batch := list(islice(numbered, at_once or BATCH)):
             if self._age(act) >= KEPT:
                 raise _not_found(act.id)
             if self._find(f"{act.id}/undone"):
                 raise InvalidOption(f"act {act.id} was undone; do it again under another id")
-            yield from self._retry(act, batch) if act.verb == RETRY else self._remove(act, batch)
+            yield from self._retry(act, batch) if act.verb == RETRY else self._take_away(act, batch)
 
     def _retry(self, act: Act, batch: Sequence[tuple[int, Letter]]) -> Iterable[Outcome]:
         changes: dict[str, _Change] = {
@@ -233,7 +245,9 @@ class Acts:
             return self._what_is_left(act, batch, lambda _, stored: changes[stored.id])
         return map(Outcome, changes)
 
-    def _remove(self, act: Act, batch: Sequence[tuple[int, Letter]]) -> Iterable[Outcome]:
+    def _take_away(self, act: Act, batch: Sequence[tuple[int, Letter]]) -> Iterable[Outcome]:
+        if act.verb == MOVE:
+            return self._what_is_left(act, batch, lambda _, stored: self._moving(act, stored))
         return self._what_is_left(act, batch, lambda number, stored: self._removal(act, number, stored))
 
     def _what_is_left(self, act: Act, batch: Sequence[tuple[int, Letter]], change: Any) -> Iterable[Outcome]:
@@ -249,9 +263,7 @@ class Acts:
                 found[entry_id] = Outcome(entry_id, error)
                 continue
             together[entry_id] = change(number, stored)
-            size += sum(
-                len(each.payload) for each in together[entry_id].get(ACTS, ()) if isinstance(each, Enqueue)
-            )
+            size += _written(together[entry_id])
             if size > _BATCH_BYTES:
                 found.update(self._each(together))
                 together, size = {}, 0
@@ -296,6 +308,15 @@ class Acts:
             whole = {"id": stored.id, "entry": entry, "data": data}
             changes[ACTS] = [self._entry(f"{act.id}/was/{number}", whole, kept=KEPT)]
         return changes
+
+    def _moving(self, act: Act, stored: StoredEntry) -> _Change:
+        """The operations that take a dead letter out of its queue and put it, ready, into the other one."""
+        entry = _put_back(stored, self._storage.clock.now(), keep_attempts=act.keep_attempts)
+        entry.ready_at = None
+        return {
+            act.queue: [Remove(stored.id, stored.last_token)],
+            act.to: [Restore(stored.id, stored.payload, entry, changed=True)],
+        }
 
     def _each(self, changes: dict[str, _Change]) -> dict[str, Outcome]:
         """Commit them together or, if one of them is refused, or they are too many, fewer at once."""
@@ -352,12 +373,29 @@ def with_other_payload(
     A requeue, and the entry as it is then, written once more: a record that has all of it, as whoever reads
     on from there needs it when the others are gone.
     """
+    entry = _put_back(stored, now, keep_attempts=keep_attempts)
+    requeue = Requeue(stored.id, keep_attempts, token=stored.last_token)
+    return [requeue, Keep(stored.id, payload, entry, changed=True)]
+
+
+def _put_back(stored: StoredEntry, now: int, *, keep_attempts: bool) -> Entry:
+    """A dead letter as it is once it is put back."""
     entry = _entry_of(stored)
     entry.status, entry.expires_at, entry.updated_at = READY, None, now
     entry.redriven += 1
     entry.attempts = stored.attempts if keep_attempts else 0
-    requeue = Requeue(stored.id, keep_attempts, token=stored.last_token)
-    return [requeue, Keep(stored.id, payload, entry, changed=True)]
+    return entry
+
+
+def _written(change: _Change) -> int:
+    """How long the payloads are that it writes once more."""
+    operations = chain.from_iterable(change.values())
+    return sum(len(each.payload) for each in operations if isinstance(each, (Enqueue, Keep)))
+
+
+def _kind(act: Act) -> tuple[str, ...]:
+    """What the acts of one id have in common."""
+    return act.verb, act.queue, act.of, act.to
 
 
 def _not_found(act_id: str) -> ActNotFound:

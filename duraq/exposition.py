@@ -86,7 +86,11 @@ METRICS = (
     _counter("expired", "Entries whose time to live passed.", lambda queue: queue.counters.expired),
     _counter("requeued", "Dead letters that were put back.", lambda queue: queue.counters.requeued),
     _counter("removed", "Dead letters that were removed.", lambda queue: queue.counters.removed),
-    _counter("restored", "Dead letters whose removal was undone.", lambda queue: queue.counters.restored),
+    _counter(
+        "restored",
+        "Dead letters whose removal was undone, or that came from another queue.",
+        lambda queue: queue.counters.restored,
+    ),
     Metric(
         "duraq_lease_losses_total",
         "counter",

@@ -175,7 +175,10 @@ class Keep:
 
 @dataclass(slots=True)
 class Restore(Keep):
-    """A dead letter that was removed is back, as it was."""
+    """A dead letter that was removed is back, as it was.
+
+    Or, if it has ``changed`` on the way, an entry of another queue: it takes the last place in this one.
+    """
 
     op: ClassVar[str] = "restore"
 

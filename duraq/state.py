@@ -373,10 +373,16 @@ class QueueState:
         self.shelf.replace(operation.id, operation.entry.seq)
         self._admit(operation.entry, where, position)
 
-    def _restore(self, operation: Restore, _seq: int, at: int, where: Any, position: int) -> None:
+    def _restore(self, operation: Restore, seq: int, at: int, where: Any, position: int) -> None:
         # A copy: in a transaction the same operation is folded more than once.
-        self._admit(copy(operation.entry), where, position)
+        entry = copy(operation.entry)
+        if operation.changed:
+            entry.seq, entry.updated_at = seq, at
+        self._admit(entry, where, position)
         self.ledger.count(RESTORED, at)
+        if entry.status is not DEAD:
+            # It came from the dead letters of another queue, and was put back on the way.
+            self.ledger.count(REQUEUED, at)
 
     def _drop_before(self, operation: Drop, _seq: int, _at: int, _where: Any, _position: int) -> None:
         self.tokens = max(self.tokens, operation.tokens)

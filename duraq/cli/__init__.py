@@ -37,6 +37,7 @@ COMMANDS = {
     "backup": ("backups", "Copy the storage, while it is worked."),
     "restore": ("backups", "Bring a backup back."),
     "dlq": ("dead_letters", "Dead letters: ls, show, retry, rm, purge, acts."),
+    "move": ("dead_letters", "Put dead letters into another queue."),
     "undo": ("dead_letters", "Bring back dead letters that were removed."),
     "dash": ("duraq_dashboard.cli", "The screen over all this, live; needs the extra dashboard."),
     "demo": ("demo", "A real job on real files, with a worker killed on the way."),

@@ -1,62 +1,94 @@
-"""What is done to many dead letters at once: agreed to, carried out queue by queue, and gone on with.
+"""What is done to many dead letters at once, on the command line: agreed to, watched, and gone on with.
 
-The number that is shown is the number that is meant: it was written down, and what dies later is not touched.
+What it means, and how it is carried out, is in ``duraq.bulk``.
 """
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
+from typing import Any, NamedTuple
 
 import click
 
-from duraq.acts import BATCH, PURGE, REMOVE, Act, Acts, Letter, Outcome, new_id
+from duraq import bulk
+from duraq.acts import BATCH, MOVE, PURGE, REMOVE, RETRY, Act, Acts, Outcome, new_id
+from duraq.bulk import Meant, Pace, Run
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.look import missed
-from duraq.cli.options import F, Settings
+from duraq.cli.options import PERCENT, RATE, F, Settings
 from duraq.cli.output import Row, conclude, show_rows
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
 from duraq.errors import ActNotFound, QueueError
-from duraq.model import last_failure
-from duraq.options import entry_id
 from duraq.safe_text import safe_text
 from duraq.views import EntryView
 
-if TYPE_CHECKING:
-    from duraq.storage.base import Storage
-
-TOP = 3  # error types that a question names
-LONGEST_ID = 64
-OUTCOMES = {"retry": "ready", "remove": "removed", "purge": "purged for good"}
-WORDS = {"retry": "retry", "remove": "rm", "purge": "purge QUEUE"}
-
-# The act of that id on that queue, of which nothing is written down yet.
-New = Callable[[Acts, str, str], Act]
+OUTCOMES = {RETRY: "ready", MOVE: "moved", REMOVE: "removed", PURGE: "purged for good"}
+# What it is called where it is asked for, and how it is gone on with.
+WORDS = {RETRY: "retry", MOVE: "move", REMOVE: "remove", PURGE: "purge"}
+COMMANDS = {RETRY: "dlq retry", MOVE: "dlq retry --to {to}", REMOVE: "dlq rm", PURGE: "dlq purge QUEUE"}
+_PROGRESS = 0.2  # seconds between two lines that say how far it is
 
 
 class Consent(NamedTuple):
-    """What was said about going on. ``act``: the id of one that may have begun; ``to_type``: to be typed."""
+    """What was said about going on, and how. ``act``: the name of one that may have begun."""
 
     dry_run: bool
     yes: bool
     expect: int | None
+    most: int | None
     act: str | None
-    to_type: str | None = None
+    reason: str
+    rate: float | None = None
+    failing: float | None = None
+
+    def check(self, verb: str) -> None:
+        """Raise InvalidOption if it cannot be done so."""
+        self.pace.check(verb)
+
+    @property
+    def pace(self) -> Pace:
+        """How carefully."""
+        return Pace(self.rate, self.failing)
 
 
-def asking(command: F) -> F:
-    """Give a command the options of everything that changes many entries at once."""
-    for option in (
-        click.option("--act", metavar="ID", help="Its id; if it was interrupted, go on with it."),
-        click.option("--reason", default="", help="Why; kept for seven days."),
-        click.option("--expect", type=click.IntRange(0), metavar="N", help="Refuse unless it is that many."),
-        click.option("-y", "--yes", is_flag=True, help="Do not ask."),
-        click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done."),
-    ):
-        command = option(command)
-    return command
+_ASKING = (
+    click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done."),
+    click.option("-y", "--yes", is_flag=True, help="Do not ask."),
+    click.option("--expect", type=click.IntRange(0), metavar="N", help="Refuse unless it is that many."),
+    click.option("--max", "most", type=click.IntRange(1), metavar="N", help="Only the first N of them."),
+    click.option("--act", metavar="ID", help="Its id; if it was interrupted, go on with it."),
+    click.option("--reason", default="", help="Why; kept for seven days."),
+)
+_PACED = (
+    click.option("--rate", type=RATE, metavar="N/s", help="So many a second, a minute (/m) or an hour (/h)."),
+    click.option(
+        "--stop-if-failing",
+        "failing",
+        type=PERCENT,
+        metavar="PCT",
+        help="With --rate: stop once more than that share of those that ended again have failed.",
+    ),
+)
+
+
+def asking(*, paced: bool = False) -> Callable[[F], F]:
+    """Give a command the options of everything that changes many entries, as its parameter ``consent``."""
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def asked(**given: Any) -> Any:
+            said = {name: given.pop(name) for name in Consent._fields if name in given}
+            return command(consent=Consent(**said), **given)
+
+        for option in reversed((*_ASKING, *(_PACED if paced else ()))):
+            asked = option(asked)
+        return asked  # type: ignore[return-value] # a command takes what click gives it
+
+    return decorate
 
 
 def check_selection(act: str | None, *given: bool, says: str) -> None:
@@ -65,147 +97,160 @@ def check_selection(act: str | None, *given: bool, says: str) -> None:
         raise CommandError(Code.USAGE, f"{says}, or --where FILTER; or --act ID to go on with one")
 
 
+class Selected:
+    """What was chosen, what keeps others from it, and, for a dry run, the entries themselves."""
+
+    def __init__(self, found: Iterable[EntryView], problems: Sequence[QueueError], consent: Consent) -> None:
+        self.views: list[EntryView] = []
+        self.problems = list(problems)
+        self.meant = Meant.of(self._kept(found) if consent.dry_run else found, consent.most)
+
+    def _kept(self, found: Iterable[EntryView]) -> Iterator[EntryView]:
+        for view in found:
+            self.views.append(view)
+            yield view
+
+
 def carry_out(
     said: Settings,
     verb: str,
-    chosen: Sequence[EntryView],
-    problems: list[QueueError],
+    selected: Selected,
     consent: Consent,
-    new: New,
+    *,
+    to_type: str | None = None,
+    **more: Any,
 ) -> int:
-    """Ask if need be, then do it; what somebody else was quicker with holds up nothing."""
-    begun = _begun(said, verb, consent.act)
-    if consent.act is not None and not begun and not chosen and not problems:
+    """Ask if need be, then do it; what somebody else was quicker with holds up nothing.
+
+    ``to_type``: what somebody must type who agrees. ``more``: what the act says besides.
+    """
+    consent.check(verb)
+    begun = _begun(said, verb, consent.act, more.get("to", ""))
+    problems = selected.problems
+    meant = Meant() if begun else selected.meant
+    if consent.act is not None and not begun and not meant.count and not problems:
         raise ActNotFound(f"no act {consent.act!r} has begun, so it must be said what is meant by it")
-    meant = _Meant(chosen, begun)
-    if consent.expect not in {None, meant.count}:
+    queues = {act.queue: act.count for act in begun} or meant.queues
+    count = sum(queues.values())
+    text = bulk.in_words(queues, meant.errors)
+    if consent.expect not in {None, count}:
         raise CommandError(
-            Code.CONFLICT, f"{meant.count} are meant by this, not {consent.expect}; nothing was done"
+            Code.CONFLICT, f"{count} are meant by this, not {consent.expect}; nothing was done"
         )
     if consent.dry_run:
-        said.say(f"would {verb} {meant}")
-        show_rows(said, "duraq.entries/1", DEAD_COLUMNS, map(entry_row, chosen), more=ENTRY_MORE)
-        return missed(said, problems, partly=bool(chosen))
-    if not meant.count:
-        said.say(f"nothing to {verb}")
+        said.say(f"would {WORDS[verb]} {text}")
+        show_rows(said, "duraq.entries/1", DEAD_COLUMNS, map(entry_row, selected.views), more=ENTRY_MORE)
+        return missed(said, problems, partly=bool(selected.views))
+    if not count:
+        said.say(f"nothing to {WORDS[verb]}")
         return missed(said, problems, partly=False)
     if not consent.yes:
-        _ask(said, verb, meant, consent.to_type)
-    rows: list[Row] = [{"id": None, "queue": None, "status": None, "error": str(each)} for each in problems]
+        _ask(said, verb, text, to_type, more.get("to"))
     name = consent.act or new_id()
-    troubles: list[Exception] = [*problems]
     with said.open() as storage:
-        acts = Acts(storage)
-        # All together: whoever is killed on the way has begun with all of it or with nothing.
-        planned = acts.plan(
-            (new(acts, queue, _id(name, queue)), letters) for queue, letters in meant.new.items()
-        )
-        _announce(said, verb, name, meant.count)
-        for act in [*begun.values(), *planned]:
-            for outcome in _until_interrupted(
-                said, acts.carry_out(act), f"duraq dlq {WORDS[verb]} --act {name}"
-            ):
-                error, status = outcome.error, OUTCOMES[verb] if outcome.error is None else None
-                if error is not None and begun:
-                    # Most of these were done by it before; nobody can tell them from the others.
-                    error, status = None, "passed over"
-                text = None if error is None else str(error)
-                rows.append({"id": outcome.id, "queue": act.queue, "status": status, "error": text})
-                troubles += [] if error is None else [error]
-    return conclude(said, f"duraq.dlq.{verb}/1", rows, troubles)
+        planned = begun or bulk.plan(Acts(storage), verb, name, meant, reason=consent.reason, **more)
+        go_on = f"duraq {COMMANDS[verb].format(**more)} --act {name}"
+        _announce(said, verb, name, count, go_on)
+        run = Run(storage, planned, consent.pace)
+        return _Result(said, verb, problems, resumed=bool(begun)).of(run, go_on)
 
 
-class _Meant:
-    """The entries that are meant: those of what has begun under that name, or else those chosen."""
+class _Result:
+    """What is told of a run: rows if they were asked for, numbers if not."""
 
-    def __init__(self, chosen: Sequence[EntryView], begun: dict[str, Act]) -> None:
-        self._chosen = [] if begun else list(chosen)
-        self._begun = begun
-        self.count = len(self._chosen) + sum(act.count for act in begun.values())
+    def __init__(self, said: Settings, verb: str, problems: Sequence[QueueError], *, resumed: bool) -> None:
+        self._said = said
+        self._verb = verb
+        self._resumed = resumed
+        self._rows: list[Row] = [
+            {"id": None, "queue": None, "status": None, "error": str(each)} for each in problems
+        ]
+        self._troubles: list[Exception] = [*problems]
+        self._tally: Counter[str] = Counter()
 
-    @property
-    def new(self) -> dict[str, list[Letter]]:
-        """Those that no act is about yet, by queue."""
-        found: dict[str, list[Letter]] = {}
-        for view in self._chosen:
-            found.setdefault(view.queue, []).append((view.id, view.token))
-        return found
+    def of(self, run: Run, go_on: str) -> int:
+        """Carry it out; the exit code."""
+        try:
+            for act, outcome in _shown(self._said, run):
+                self._note(act, outcome)
+        except KeyboardInterrupt:
+            self._said.say(f"{run.done} done; to go on: {go_on}")
+            raise
+        code = conclude(self._said, f"duraq.dlq.{self._verb}/1", self._rows, self._troubles, self._tally)
+        if run.stopped is None:
+            return code
+        left = run.count - run.done - run.passed_over
+        hint = f"{run.done} were put back, {left} are still to be; to go on: {go_on}"
+        raise CommandError(Code.PARTLY, f"stopped: {run.stopped}", hint)
 
-    def __str__(self) -> str:
-        """The exact number, where they are, and what they died of."""
-        queues = Counter(view.queue for view in self._chosen)
-        queues.update({name: act.count for name, act in self._begun.items()})
-        failures = (last_failure(view.history) for view in self._chosen)
-        errors = Counter(last.error.type for last in failures if last is not None)
-        text = "1 dead letter" if self.count == 1 else f"{self.count} dead letters"
-        if queues:
-            text += f" in {', '.join(f'{name} ({count})' for name, count in queues.items())}"
-        if errors:
-            text += f", died of {', '.join(f'{kind} ({count})' for kind, count in errors.most_common(TOP))}"
-            if len(errors) > TOP:
-                text += f" and {len(errors) - TOP} more"
-        return text
+    def _note(self, act: Act, outcome: Outcome) -> None:
+        error = outcome.error
+        status = OUTCOMES[self._verb] if error is None else None
+        if error is not None and self._resumed:
+            # Most of these were done by it before; nobody can tell them from the others.
+            error, status = None, "passed over"
+        if status is not None:
+            self._tally[status] += 1
+        if self._said.output is not None or error is not None:
+            text = None if error is None else str(error)
+            self._rows.append({"id": outcome.id, "queue": act.queue, "status": status, "error": text})
+        if error is not None:
+            self._troubles.append(error)
 
 
-def _begun(said: Settings, verb: str, name: str | None) -> dict[str, Act]:
-    """The acts of that name that have begun, by queue."""
+def _shown(said: Settings, run: Run) -> Iterator[tuple[Act, Outcome]]:
+    """The outcomes; somebody at a terminal who waits for them sees how far it is."""
+    if said.quiet or said.is_json or not sys.stderr.isatty():
+        yield from run
+        return
+    began = shown = time.monotonic()
+    for each in run:
+        yield each
+        now = time.monotonic()
+        # What is over in a second need not be watched.
+        if now - began > 1 and now - shown > _PROGRESS:
+            shown = now
+            again = f", {run.failed} of {run.ended} failed again" if run.ended else ""
+            click.echo(f"\r{run.done + run.passed_over} of {run.count}{again}\x1b[K", err=True, nl=False)
+    if shown > began:
+        click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def _begun(said: Settings, verb: str, name: str | None, to: str) -> list[Act]:
+    """The acts of that name that have begun."""
     if name is None:
-        return {}
-    if len(entry_id(name)) > LONGEST_ID:
-        raise CommandError(Code.USAGE, f"--act {name!r} is longer than {LONGEST_ID} characters")
+        return []
+    bulk.check_name(name)
     with said.open() as storage:
-        found = acts_of(storage, name)
+        found = bulk.begun(Acts(storage), name)
     for act in found:
-        if act.verb != verb:
-            raise CommandError(Code.CONFLICT, f"act {name} is another one: {act.verb} in queue {act.queue}")
-    return {act.queue: act for act in found}
+        if (act.verb, act.to) != (verb, to):
+            where = f" to {act.to}" if act.to else ""
+            raise CommandError(
+                Code.CONFLICT, f"act {name} is another one: {act.verb}{where} in queue {act.queue}"
+            )
+    return found
 
 
-def acts_of(storage: Storage, name: str) -> list[Act]:
-    """What was begun under one name: an act for each queue."""
-    return [act for act in Acts(storage).all() if act.id == _id(name, act.queue)]
-
-
-def last_removal(storage: Storage) -> str:
-    """The name of what removed any dead letters last. Raises ActNotFound."""
-    for act in reversed(Acts(storage).all()):
-        if act.verb == REMOVE:
-            return act.id.removesuffix(_id("", act.queue))
-    raise ActNotFound("no dead letters were removed in the last seven days, or they were purged")
-
-
-def _id(name: str, queue: str) -> str:
-    # An act is about one queue. The queue's name itself may be too long.
-    return f"{name}:{blake2b(queue.encode(), digest_size=4).hexdigest()}"
-
-
-def _announce(said: Settings, verb: str, name: str, count: int) -> None:
+def _announce(said: Settings, verb: str, name: str, count: int, go_on: str) -> None:
     if count > BATCH:
-        said.say(f"act {name}: if it is interrupted it goes on with duraq dlq {WORDS[verb]} --act {name}")
+        said.say(f"act {name}: if it is interrupted it goes on with {go_on}")
     if verb == REMOVE:
         said.say(f"to bring them back within seven days: duraq undo {name}")
 
 
-def _until_interrupted(said: Settings, outcomes: Iterator[Outcome], command: str) -> Iterator[Outcome]:
-    done = 0
-    try:
-        for outcome in outcomes:
-            yield outcome
-            done += outcome.error is None
-    except KeyboardInterrupt:
-        said.say(f"{done} done; to go on: {command}")
-        raise
-
-
-def _ask(said: Settings, verb: str, meant: _Meant, to_type: str | None) -> None:
+def _ask(said: Settings, verb: str, text: str, to_type: str | None, to: str | None) -> None:
     """Return if a person agrees. Raises CommandError if not, or if there is nobody to ask."""
+    word = WORDS[verb]
     if not said.can_ask:
         raise CommandError(
-            Code.USAGE, f"this would {verb} {meant}; there is no terminal to ask at", "say --yes"
+            Code.USAGE, f"this would {word} {text}; there is no terminal to ask at", "say --yes"
         )
-    question = safe_text(f"{verb.capitalize()} {meant}", 400)
+    question = safe_text(f"{word.capitalize()} {text}", 400)
     if verb == PURGE:
         question += ", for good: this cannot be undone"
+    if to is not None:
+        question += f", to queue {to}"
     if to_type is None:
         agreed = click.confirm(f"{question}?", default=False, err=True)
     else:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
-from duraq import options
-from duraq.acts import PURGE, REMOVE, RETRY, Act, Acts
-from duraq.cli.bulk import Consent, acts_of, asking, carry_out, check_selection, last_removal
+from duraq import bulk, options
+from duraq.acts import MOVE, PURGE, REMOVE, RETRY, Acts
+from duraq.cli.bulk import Consent, Selected, asking, carry_out, check_selection
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.feed import INPUT_LIMIT, payload_text
 from duraq.cli.input import STDIN, parse_json, words
@@ -71,44 +72,47 @@ def dlq_show(ids: tuple[str, ...], queue: str | None) -> int:
 @filtered
 @click.option("--all", "everything", is_flag=True, help="Everything that is dead now; see --queue.")
 @click.option("--queue", metavar="QUEUE", help="Only of this queue.")
+@click.option("--to", metavar="QUEUE", help="Into that queue instead, as the last ones there.")
 @click.option("--keep-attempts", is_flag=True, help="Count on from where they died.")
 @click.option("--data", metavar="JSON", help="Put one back with another payload: JSON, @FILE or - for stdin.")
 @click.option("--edit", is_flag=True, help="The same, with the payload to be edited in $EDITOR.")
-@asking
+@asking(paced=True)
 @common
 def retry(
     ids: tuple[str, ...],
     where: Where | None,
     everything: bool,
     queue: str | None,
+    to: str | None,
     keep_attempts: bool,
     data: str | None,
     edit: bool,
-    dry_run: bool,
-    yes: bool,
-    expect: int | None,
-    reason: str,
-    act: str | None,
+    consent: Consent,
 ) -> int:
     """Put dead letters back into their queues; - reads IDS from stdin."""
     said = settings()
     check_selection(
-        act, bool(ids), everything, where is not None, says="name IDS, or - for those on stdin, or --all"
+        consent.act,
+        bool(ids),
+        everything,
+        where is not None,
+        says="name IDS, or - for those on stdin, or --all",
     )
     if data is not None or edit:
-        if len(ids) != 1 or ids[0] == STDIN or (edit and data is not None) or dry_run or act is not None:
+        alone = len(ids) == 1 and ids[0] != STDIN and not (edit and data is not None) and to is None
+        if not alone or consent.dry_run or consent.act is not None:
             raise CommandError(Code.USAGE, "--data and --edit go with one ID, and not with each other")
-        return _retry_with(said, ids[0], queue, data, keep_attempts=keep_attempts, reason=reason)
-    with inspecting(said) as inspector:
-        chosen, problems = _chosen(inspector, ids, where, queue, everything=everything)
-
-    def new(acts: Acts, queue: str, act_id: str) -> Act:
-        more = {"where": str(where or ""), "keep_attempts": keep_attempts}
-        return acts.new(RETRY, queue, act_id, reason=reason, **more)
-
+        return _retry_with(said, ids[0], queue, data, keep_attempts=keep_attempts, reason=consent.reason)
+    if to is not None and keep_attempts:
+        raise CommandError(
+            Code.USAGE, "in another queue attempts begin at 0; --keep-attempts does not go with --to"
+        )
     # Nothing is lost by a retry, so those that were named one by one need no second thought.
-    named = bool(ids) and STDIN not in ids
-    return carry_out(said, RETRY, chosen, problems, Consent(dry_run, yes or named, expect, act), new)
+    if to is None and ids and STDIN not in ids:
+        consent = consent._replace(yes=True)
+    more: dict[str, Any] = {"where": str(where or ""), "keep_attempts": keep_attempts, "to": to or ""}
+    selected = _select(said, ids, where, queue, consent, everything=everything)
+    return carry_out(said, RETRY if to is None else MOVE, selected, consent, **more)
 
 
 def _retry_with(
@@ -142,46 +146,23 @@ def _edited(said: Settings, view: EntryView) -> Any:
 @click.argument("ids", nargs=-1)
 @filtered
 @click.option("--queue", metavar="QUEUE", help="Only of this queue.")
-@asking
+@asking()
 @common
-def rm(
-    ids: tuple[str, ...],
-    where: Where | None,
-    queue: str | None,
-    dry_run: bool,
-    yes: bool,
-    expect: int | None,
-    reason: str,
-    act: str | None,
-) -> int:
+def rm(ids: tuple[str, ...], where: Where | None, queue: str | None, consent: Consent) -> int:
     """Remove dead letters; `duraq undo` brings them back within seven days. - reads IDS from stdin."""
     said = settings()
-    check_selection(act, bool(ids), where is not None, says="name IDS, or - for those on stdin")
-    with inspecting(said) as inspector:
-        chosen, problems = _chosen(inspector, ids, where, queue)
-
-    def new(acts: Acts, queue: str, act_id: str) -> Act:
-        return acts.new(REMOVE, queue, act_id, reason=reason, where=str(where or ""))
-
-    return carry_out(said, REMOVE, chosen, problems, Consent(dry_run, yes, expect, act), new)
+    check_selection(consent.act, bool(ids), where is not None, says="name IDS, or - for those on stdin")
+    selected = _select(said, ids, where, queue, consent)
+    return carry_out(said, REMOVE, selected, consent, where=str(where or ""))
 
 
 @dlq.command("purge", epilog=FILTER_HELP)
 @click.argument("queue")
 @filtered
 @click.option("--older-than", type=DURATION, help="Only what died longer ago.")
-@asking
+@asking()
 @common
-def purge(
-    queue: str,
-    where: Where | None,
-    older_than: timedelta | None,
-    dry_run: bool,
-    yes: bool,
-    expect: int | None,
-    reason: str,
-    act: str | None,
-) -> int:
+def purge(queue: str, where: Where | None, older_than: timedelta | None, consent: Consent) -> int:
     """Remove the dead letters of QUEUE for good: all, or the older ones, or those that match.
 
     Asks for the queue's name to be typed. Without a terminal: --yes, and --expect N if it is all of them.
@@ -193,57 +174,85 @@ def purge(
         before -= older_than
     with inspecting(said) as inspector:
         dead = matching(inspector, queue, EntryStatus.DEAD, where)
-        chosen = [view for view in dead if view.updated_at <= before]
-    if yes and older_than is None and where is None and expect is None and not dry_run:
-        raise CommandError(
-            Code.USAGE, f"all {len(chosen)} dead letters of {queue}: say --expect {len(chosen)} as well"
-        )
+        selected = Selected((view for view in dead if view.updated_at <= before), [], consent)
+    count = selected.meant.count
+    is_all = older_than is None and where is None and consent.most is None
+    if consent.yes and is_all and consent.expect is None and not consent.dry_run:
+        raise CommandError(Code.USAGE, f"all {count} dead letters of {queue}: say --expect {count} as well")
+    return carry_out(said, PURGE, selected, consent, to_type=queue, where=str(where or ""))
 
-    def new(acts: Acts, queue: str, act_id: str) -> Act:
-        return acts.new(PURGE, queue, act_id, reason=reason, where=str(where or ""))
 
-    return carry_out(said, PURGE, chosen, [], Consent(dry_run, yes, expect, act, to_type=queue), new)
+@click.command(epilog=FILTER_HELP)
+@click.argument("queue")
+@filtered
+@click.option("--all", "everything", is_flag=True, help="All of its dead letters.")
+@click.option("--to", required=True, metavar="QUEUE", help="Where to.")
+@asking(paced=True)
+@common
+def move(queue: str, where: Where | None, everything: bool, to: str, consent: Consent) -> int:
+    """Put dead letters of QUEUE into another queue, where they are ready again.
+
+    Their payloads, headers and histories stay, attempts begin at 0, and they are the last ones there. What is
+    not dead stays where it is: somebody may be about to work it.
+    """
+    said = settings()
+    check_selection(consent.act, everything, where is not None, says="say --all if that is meant")
+    if where is not None and EntryStatus.DEAD not in where.states():
+        raise CommandError(Code.USAGE, "only dead letters can be moved", "ack and put do it one by one")
+    selected = _select(said, (), where, queue, consent, everything=everything)
+    return carry_out(said, MOVE, selected, consent, where=str(where or ""), to=to)
 
 
 @dlq.command("acts")
 @common
 def dlq_acts() -> None:
     """What was done to dead letters in the last seven days, oldest first."""
-    said = settings()
+    _show_acts(settings(), undoable=False)
+
+
+def _show_acts(said: Settings, *, undoable: bool) -> None:
+    """What was done lately or, of that, only what can be undone."""
     with said.open() as storage:
-        rows = [
-            {
-                "act": act.id.rpartition(":")[0] or act.id,
-                "at": act.at,
-                "verb": act.verb,
-                "queue": act.queue,
-                "count": act.count,
-                "who": act.who,
-                "reason": act.reason,
-                "where": act.where,
-                "of": act.of.rpartition(":")[0] or act.of or None,
-            }
-            for act in Acts(storage).all()
-        ]
+        found = [act for act in Acts(storage).all() if act.verb == REMOVE or not undoable]
+    rows = [
+        {
+            "act": bulk.name_of(act),
+            "at": act.at,
+            "verb": act.verb,
+            "queue": act.queue,
+            "count": act.count,
+            "who": act.who,
+            "reason": act.reason,
+            "where": act.where,
+            "of": act.of.removesuffix(bulk.act_id("", act.queue)) or None,
+            "to": act.to or None,
+        }
+        for act in found
+    ]
     columns = ("act", "at", "verb", "queue", "count", "who", "reason")
-    show_rows(said, "duraq.dlq.acts/1", columns, rows, more=("where", "of"), name="act")
+    show_rows(said, "duraq.dlq.acts/1", columns, rows, more=("where", "of", "to"), name="act")
 
 
 @click.command()
 @click.argument("act", required=False)
+@click.option("--list", "listing", is_flag=True, help="Only list what can be brought back, oldest first.")
 @click.option("--reason", default="", help="Why; kept for seven days.")
 @common
-def undo(act: str | None, reason: str) -> int:
+def undo(act: str | None, listing: bool, reason: str) -> int:
     """Bring back the dead letters that ACT has removed, or what was removed last.
 
-    Each is a dead letter again, as it was. `duraq dlq acts` lists what was done.
+    Each is a dead letter again, as it was. `duraq dlq acts` lists all that was done.
     """
     said = settings()
+    if listing:
+        _show_acts(said, undoable=True)
+        return Code.DONE
     rows: list[Row] = []
     problems: list[Exception] = []
     with said.open() as storage:
-        name = last_removal(storage) if act is None else act
-        undone = acts_of(storage, name) or [Acts(storage).get(name)]
+        acts = Acts(storage)
+        name = bulk.last_removal(acts) if act is None else act
+        undone = bulk.begun(acts, name) or [acts.get(name)]
         for each in undone:
             dead: DeadLetterQueue[Any] = DeadLetterQueue(each.queue, None, storage)
             for outcome in dead.undoing(each.id, reason=reason):
@@ -256,21 +265,25 @@ def undo(act: str | None, reason: str) -> int:
     return conclude(said, "duraq.undo/1", rows, problems)
 
 
-def _chosen(
-    inspector: Inspector,
+def _select(
+    said: Settings,
     ids: tuple[str, ...],
     where: Where | None,
     queue: str | None,
+    consent: Consent,
     *,
     everything: bool = False,
-) -> tuple[list[EntryView], list[QueueError]]:
+) -> Selected:
     """The dead letters that are meant: those named, else those that match, else all."""
-    if ids:
-        return _dead(inspector, words(ids, "IDS"), queue)
-    if where is None and not everything:
-        return [], []  # what an act that has begun is about is written down
-    names = inspector.queues() if queue is None else [queue]
-    return [view for name in names for view in matching(inspector, name, EntryStatus.DEAD, where)], []
+    with inspecting(said) as inspector:
+        found: Iterable[EntryView] = ()  # what an act that has begun is about is written down
+        problems: list[QueueError] = []
+        if ids:
+            found, problems = _dead(inspector, words(ids, "IDS"), queue)
+        elif where is not None or everything:
+            names = inspector.queues() if queue is None else [queue]
+            found = (view for name in names for view in matching(inspector, name, EntryStatus.DEAD, where))
+        return Selected(found, problems, consent)
 
 
 def _dead(

@@ -188,6 +188,36 @@ class Moment(click.ParamType[datetime]):
             self.fail(f"{value!r} is not a time such as 2026-11-24T10:00 or @1795514400", param, ctx)
 
 
+class Rate(click.ParamType[float]):
+    """50/s, 10/m, 3/h: so many a second, a minute, an hour."""
+
+    name = "rate"
+    _FORM = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(?:/([smh]))?")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = self._FORM.fullmatch(value)
+        if found is None or not float(found[1]):
+            self.fail(f"{value!r} is not a rate such as 50/s or 10/m", param, ctx)
+        return float(found[1]) / {"m": 60, "h": 3600}.get(found[2], 1)
+
+
+class Percent(click.ParamType[float]):
+    """5, 5%, 0.5%: a share, of a hundred."""
+
+    name = "percent"
+    _FORM = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)%?")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = self._FORM.fullmatch(value)
+        if found is None or float(found[1]) > 100:
+            self.fail(f"{value!r} is not a share such as 5%", param, ctx)
+        return float(found[1]) / 100
+
+
 class Filter(click.ParamType["Where"]):
     """queue:mail err:HTTPError age>1h, as docs/WHERE.md has it."""
 
@@ -202,6 +232,7 @@ class Filter(click.ParamType["Where"]):
 _DAYS = {"today": 0, "tomorrow": 1}
 DURATION = Duration()
 MOMENT = Moment()
+RATE, PERCENT = Rate(), Percent()
 FILTER_HELP = """\b
 A FILTER is terms that must all hold, for instance
   queue:mail,billing err:HTTPError -err:~"time.?out" attempts>=5 age>1h payload.user.id=42

@@ -103,12 +103,21 @@ def show_one(said: Settings, schema: str, fields: Row, columns: Sequence[str]) -
         show_rows(said, schema, columns, [fields], more=list(fields))
 
 
-def conclude(said: Settings, schema: str, rows: Sequence[Row], problems: Sequence[Exception]) -> int:
+def conclude(
+    said: Settings,
+    schema: str,
+    rows: Sequence[Row],
+    problems: Sequence[Exception],
+    tally: Counter[str] | None = None,
+) -> int:
     """The end of a command that did something for each of several: what became of them, and the exit code.
 
-    Each row has a "status", or an "error". Raises the first problem if nothing was done.
+    Each row has a "status", or an "error". Raises the first problem if nothing was done. ``tally``: how often
+    each status came, if not all of them have rows.
     """
-    undone = len(problems) == len(rows)
+    if tally is None:
+        tally = Counter(str(row["status"]) for row in rows if row["error"] is None)
+    undone = not tally
     if not (undone or said.is_json):
         for problem in problems:
             report(said, problem)
@@ -119,7 +128,6 @@ def conclude(said: Settings, schema: str, rows: Sequence[Row], problems: Sequenc
         done = [row for row in rows if row["error"] is None]
         columns = ("id", "queue", "status", "error")
         show_rows(said, schema, columns, done if said.output == "ids" else rows, more=("token",))
-    tally = Counter(str(row["status"]) for row in rows if row["error"] is None)
     if tally:
         said.say(", ".join(f"{count} {status}" for status, count in tally.items()))
     return Code.PARTLY if problems else Code.DONE

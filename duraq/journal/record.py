@@ -104,6 +104,8 @@ def encode(operation: Operation | Seal, seq: int, at: str) -> bytes:
         said = snapshot.of(operation.entry)
         if operation.changed:
             said["updated_at"] = at
+            if isinstance(operation, Restore):
+                said["order"] = seq
         entry = orjson.dumps(said)
         head = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}","id":"{operation.id}","entry":'
         body = b"".join((head.encode(), entry, _DATA, operation.payload))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from duraq.checks import check
-from duraq.entry import Entry
+from duraq.entry import DEAD, Entry
 from duraq.errors import (
     DuplicateEntry,
     DuraqError,
@@ -35,6 +35,7 @@ from duraq.operations import (
     PauseQueue,
     Release,
     Requeue,
+    Restore,
     ResumeQueue,
 )
 from duraq.shelf import Mislaid
@@ -45,7 +46,7 @@ from duraq.storage.fold import FoldStorage, NoRoom, TryAgain, leased
 
 T = TypeVar("T")
 
-# Operations after which somebody who waits may find something.
+# Operations after which somebody who waits finds something, as a rule.
 _FEEDING = (Enqueue, Fail, Release, Requeue, ResumeQueue)
 # How many expired entries one claim ends: the rest is for the next ones, so that no group grows too large.
 EXPIRE_AT_ONCE, EXPIRE_FEW = 1000, 20
@@ -78,7 +79,7 @@ class CommittingStorage(FoldStorage):
         # Whoever begins to wait from now on looks first, and finds it.
         if self._someone_waits:
             for queue, operations in changes.items():
-                fed = sum(isinstance(operation, _FEEDING) for operation in operations)
+                fed = sum(map(_feeds, operations))
                 if fed:
                     self._notify(queue, fed)
 
@@ -325,6 +326,13 @@ class CommittingStorage(FoldStorage):
         # Nothing is read behind this: should that fail, they would be leased and nobody know it.
         self._write({state.name: operations})
         return claimed, position
+
+
+def _feeds(operation: Operation) -> bool:
+    """Whether somebody who waits may find something because of it."""
+    if isinstance(operation, Restore):
+        return operation.entry.status is not DEAD
+    return isinstance(operation, _FEEDING)
 
 
 def enqueues(changes: Mapping[str, Sequence[Operation]]) -> bool:

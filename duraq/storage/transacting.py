@@ -34,6 +34,7 @@ from duraq.operations import (
     Lease,
     Operation,
     Release,
+    Restore,
 )
 from duraq.state import QueueState
 from duraq.storage.base import Held, Limits, StoredEntry
@@ -243,6 +244,9 @@ class TransactingStorage(CommittingStorage):
         last = 0 if state is None else state.tokens
         found: list[Operation] = []
         for each in operations:
+            if isinstance(each, Restore):
+                # One of another queue may have had a higher one there; no later lease of it has that again.
+                last = max(last, each.entry.token)
             if isinstance(each, Lease):
                 last += 1
                 tokens[each.token] = _Given(queue, each.id, last)

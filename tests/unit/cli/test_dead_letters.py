@@ -265,7 +265,7 @@ def test_going_on_by_its_id_alone(duraq, queue, dead):
 def test_an_interruption_says_how_to_go_on(duraq, dead, monkeypatch):
     """Ctrl-C in the middle ends it, and says what was done and how to go on."""
 
-    def interrupted(_self, _act):
+    def interrupted(_self, _act, _at_once):
         yield acts.Outcome(dead[0])
         raise KeyboardInterrupt
 

@@ -77,7 +77,8 @@ def test_looking_is_quick(duraq, root, arguments):
 
 def commands():
     for name, (home, _) in COMMANDS.items():
-        command = getattr(importlib.import_module(f"duraq.cli.{home}"), name)
+        module = importlib.import_module(home if "." in home else f"duraq.cli.{home}")
+        command = getattr(module, name)
         yield name, command
         for sub in command.commands.values() if isinstance(command, click.Group) else ():
             yield f"{name} {sub.name}", sub
