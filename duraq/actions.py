@@ -1,7 +1,6 @@
-"""What people can do to queues, leases and dead letters: one list for the commands, the dashboard, its help
-and its palette.
+"""What people can do to queues, leases and dead letters.
 
-An action changes something. Whoever offers one shows what it will be done to, the exact number and its
+One list for the commands, the dashboard, its help and its palette. An action changes something. Whoever offers one shows what it will be done to, the exact number and its
 command first, and asks.
 """
 

@@ -25,7 +25,11 @@ class Dashboard(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(
-                str(number), f"show('{screen.MODE}')", screen.TITLE or "", show=False, id=f"show.{screen.MODE}"
+                str(number),
+                f"show('{screen.MODE}')",
+                screen.TITLE or "",
+                show=False,
+                id=f"show.{screen.MODE}",
             )
             for number, screen in enumerate(MAIN_SCREENS, 1)
         ),

@@ -8,17 +8,17 @@ from duraq.cli.options import common, settings
 
 
 @click.command()
-@click.argument("root", required=False)
+@click.argument("directory", metavar="[ROOT]", required=False)
 @click.option("--read-only", is_flag=True, help="Offer nothing that changes anything.")
 @common
-def dash(root: str | None, read_only: bool) -> None:
+def dash(directory: str | None, read_only: bool) -> None:
     """Look at a storage, live: its queues, who works them, and what broke."""
     from duraq_dashboard.app import Dashboard  # noqa: PLC0415 - Textual takes longer than all before it
     from duraq_dashboard.source import StorageSource  # noqa: PLC0415
 
     said = settings()
-    if root is not None:
-        said.root = root
+    if directory is not None:
+        said.root = directory
     Dashboard(StorageSource(said.storage()), read_only=read_only).run()
 
 

@@ -29,7 +29,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class QueueNow:
-    """One queue. ``metrics``: None if it cannot be read. ``verdicts``: what is the matter, the worst first."""
+    """One queue. ``metrics``: None if it cannot be read. ``verdicts``: what is the matter, worst first."""
 
     view: QueueView
     metrics: QueueMetrics | None

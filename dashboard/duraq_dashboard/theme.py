@@ -1,5 +1,6 @@
-"""Colours by what they mean, from the Okabe-Ito set: they stay apart for every eye, and no pair is red and
-green. Each role is a word or a sign as well.
+"""Colours by what they mean, from the Okabe-Ito set.
+
+They stay apart for every eye, and no pair is red and green. Each role is a word or a sign as well.
 """
 
 from __future__ import annotations
