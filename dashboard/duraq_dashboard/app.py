@@ -21,7 +21,7 @@ class Dashboard(App[None]):
     TITLE = "duraq"
     CSS_PATH = "dashboard.tcss"
     MODES: ClassVar = {screen.MODE: screen for screen in MAIN_SCREENS}
-    HORIZONTAL_BREAKPOINTS: ClassVar = [(0, "-tiny"), (60, "-small"), (80, "-medium"), (120, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-small"), (80, "-medium"), (120, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(
@@ -53,7 +53,10 @@ class Dashboard(App[None]):
     def on_mount(self) -> None:
         self.switch_mode(MAIN_SCREENS[0].MODE)
         # post_message is safe to call from another thread.
-        self.source.start(lambda snapshot: self.post_message(Looked(snapshot)))
+        self.source.start(self._tell)
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        self.post_message(Looked(snapshot))
 
     def on_unmount(self) -> None:
         self.source.stop()
