@@ -1,7 +1,7 @@
 """What people can do to queues, leases and dead letters.
 
-One list for the commands, the dashboard, its help and its palette. An action changes something. Whoever offers one shows what it will be done to, the exact number and its
-command first, and asks.
+One list for the commands, the dashboard, its help and its palette. An action changes something.
+Whoever offers one shows what it will be done to, the exact number and its command first, and asks.
 """
 
 from __future__ import annotations
