@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
 from typing import ClassVar
 
-from textual.app import App
+from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 
+from duraq.clock import Clock, SystemClock, to_datetime
+from duraq.safe_text import safe_lines
+from duraq_dashboard.commands import Command
+from duraq_dashboard.copying import show_in_pager
 from duraq_dashboard.messages import Looked
+from duraq_dashboard.options import Options
 from duraq_dashboard.screens import MAIN_SCREENS
-from duraq_dashboard.snapshot import Snapshot
+from duraq_dashboard.screens.base import BaseScreen
+from duraq_dashboard.screens.copy_menu import CopyMenu
+from duraq_dashboard.screens.help import HelpScreen
+from duraq_dashboard.screens.palette import PaletteScreen
+from duraq_dashboard.screens.queue_detail import QueueScreen
+from duraq_dashboard.snapshot import Snapshot, Trouble
 from duraq_dashboard.source import Source
-from duraq_dashboard.theme import THEMES
+from duraq_dashboard.theme import NAMES, THEMES, VARIABLES
+from duraq_dashboard.widgets.key_bar import Hint, hints, key_name
+from duraq_dashboard.wording import Times, plural
+
+log = logging.getLogger("duraq.dashboard")
+
+# So long after a change seconds are of interest.
+LIVELY = timedelta(seconds=10)
+# How often the clock is looked at. What it says is drawn only if it differs from what is shown.
+TICK = 1.0
+NEVER = datetime.min.replace(tzinfo=to_datetime(0).tzinfo)
 
 
 class Dashboard(App[None]):
     """What ``duraq-dashboard`` shows. ``read_only``: it offers nothing that changes anything."""
 
     TITLE = "duraq"
+    ENABLE_COMMAND_PALETTE = False  # there is one of our own, which shows what is asked of it as plain text
     CSS_PATH = "dashboard.tcss"
     MODES: ClassVar = {screen.MODE: screen for screen in MAIN_SCREENS}
-    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-small"), (80, "-medium"), (120, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-small"), (80, "-medium"), (110, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-short"), (22, "-mid"), (30, "-tall")]
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(
@@ -33,48 +59,283 @@ class Dashboard(App[None]):
             )
             for number, screen in enumerate(MAIN_SCREENS, 1)
         ),
-        Binding("colon", "command_palette", "palette", show=False, id="palette"),
+        Binding("y", "copy", "copy", id="copy"),
+        Binding("o", "pager", "open in $PAGER", show=False, id="pager"),
         Binding("p", "freeze", "freeze", id="freeze"),
-        Binding("ctrl+q", "quit", "quit", show=False, id="quit", priority=True),
+        Binding("colon,ctrl+p", "palette", "palette", show=False, id="palette"),
+        Binding("t", "next_theme", "theme", show=False, id="theme"),
+        Binding("comma", "next_times", "time format", show=False, id="times"),
+        Binding("ctrl+o", "last_screen", "last screen", show=False, id="last-screen"),
+        Binding("ctrl+l", "redraw", "redraw", show=False, id="redraw"),
+        Binding("question_mark", "help", "help", id="help"),
+        Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, id="quit"),
     ]
 
     snapshot: reactive[Snapshot | None] = reactive(None, layout=False, always_update=True)
+    # The time that all screens show ages as of.
+    moment: reactive[datetime] = reactive(NEVER, layout=False)
+    times: reactive[Times] = reactive(Times.LOCAL, layout=False)
     frozen = reactive(False)
 
-    def __init__(self, source: Source, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        read_only: bool = False,
+        options: Options | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         super().__init__()
         self.source = source
         self.read_only = read_only
-        self._behind: Snapshot | None = None  # the newest one, while the screens are frozen
+        self.options = options or Options()
+        self.clock = clock or SystemClock()
+        self.frozen_at: datetime | None = None
+        self.ascii_only = self.options.ascii_only
+        self.animation_level = "none"
+        self._newest: Snapshot | None = None  # not shown yet
+        self._drawn_at = 0.0
+        self._waiting_to_draw = False
+        self._was_lively = True
+        self._last_mode: str | None = None
+        self._nearby: list[tuple[str, int]] | None = None
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = THEMES[0].name
+        self.theme = self.options.theme or NAMES[0]
+        self.set_reactive(Dashboard.moment, self._now())
+        self._kept = {} if self.options.remembered is None else self.options.remembered.load()
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return VARIABLES
+
+    def main_screens(self) -> Sequence[tuple[str, str]]:
+        """The six, in the order of their keys: mode and title."""
+        return [(screen.MODE, screen.TITLE or "") for screen in MAIN_SCREENS]
+
+    # -- beginning and end -----------------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        self.switch_mode(MAIN_SCREENS[0].MODE)
-        # post_message is safe to call from another thread.
-        self.source.start(self._tell)
+        self.set_class(self.ascii_only, "-ascii")
+        self.set_keymap(dict(self.options.keys))
+        kept = self._kept.get("app", {})
+        self.switch_mode(kept["screen"] if kept.get("screen") in self.MODES else MAIN_SCREENS[0].MODE)
+        if kept.get("times") in {times.value for times in Times}:
+            self.times = Times(kept["times"])
+        self._begin()
+        self.set_interval(TICK, self._tick)
 
-    def _tell(self, snapshot: Snapshot) -> None:
-        self.post_message(Looked(snapshot))
+    def _begin(self) -> None:
+        # post_message is safe to call from another thread.
+        def tell(snapshot: Snapshot) -> None:
+            self.post_message(Looked(snapshot))
+
+        self.source.start(tell)
 
     def on_unmount(self) -> None:
         self.source.stop()
+        self._remember()
+
+    def kept_of(self, mode: str) -> dict[str, str]:
+        """What was remembered of a screen."""
+        return self._kept.get(mode, {})
+
+    def _remember(self) -> None:
+        if self.options.remembered is None:
+            return
+        screens = {mode: dict(stack[0].remember()) for mode, stack in self._stacks() if stack}
+        screens["app"] = {"screen": self.current_mode, "times": self.times.value}
+        self.options.remembered.save(self._kept | screens)
+
+    def _stacks(self) -> list[tuple[str, list[BaseScreen]]]:
+        return [
+            (mode, [screen for screen in stack if isinstance(screen, BaseScreen)])
+            for mode, stack in self._screen_stacks.items()
+        ]
+
+    # -- what is shown ---------------------------------------------------------------------------------
+
+    def _now(self) -> datetime:
+        return to_datetime(self.clock.now())
+
+    @property
+    def behind(self) -> timedelta:
+        """For how long nobody has looked at the storage."""
+        return timedelta(0)
 
     def on_looked(self, message: Looked) -> None:
-        if self.frozen:
-            self._behind = message.snapshot
+        self._newest = message.snapshot
+        self._show_newest()
+
+    def _show_newest(self) -> None:
+        """Show what is new, but not more often than is wanted: what comes in between is passed over."""
+        if self.frozen or self._newest is None or self._waiting_to_draw:
             return
+        wait = self._drawn_at + 1 / self.options.fps - self.clock_of_screen()
+        if wait > 0:
+            self._waiting_to_draw = True
+            self.set_timer(wait, self._drawable)
+            return
+        self._drawn_at = self.clock_of_screen()
+        newest, self._newest = self._newest, None
         with self.batch_update():
-            self.snapshot = message.snapshot
+            self.set_reactive(Dashboard.moment, self._now())
+            self.snapshot = newest
+        self._was_lively = True
+
+    def _drawable(self) -> None:
+        self._waiting_to_draw = False
+        self._show_newest()
+
+    @staticmethod
+    def clock_of_screen() -> float:
+        """What frames are timed by."""
+        from time import monotonic  # noqa: PLC0415
+
+        return monotonic()
+
+    def _tick(self) -> None:
+        """Draw what time alone has changed: by seconds as long as they are shown, else by minutes."""
+        now = self._now()
+        lively = self._shows_seconds(now)
+        same_minute = now.replace(second=0, microsecond=0) == self.moment.replace(second=0, microsecond=0)
+        if lively or self._was_lively or not same_minute:
+            self._was_lively = lively
+            if now != self.moment:
+                with self.batch_update():
+                    self.moment = now
+
+    def _shows_seconds(self, now: datetime) -> bool:
+        screen = self.screen
+        return (
+            self.frozen
+            or self.snapshot is None
+            or now - self.snapshot.changed_at < LIVELY
+            or (isinstance(screen, BaseScreen) and screen.shows_seconds)
+        )
+
+    def trouble_lines(self, trouble: Trouble) -> list[str]:
+        """Why nothing can be seen, and what to do."""
+        lines = ["", f"! {trouble.word}: {trouble.message}", ""]
+        if trouble.hint and trouble.hint not in trouble.message:
+            lines += [f"  {trouble.hint}", ""]
+        if self._nearby:
+            path, queues = self._nearby[0]
+            lines += [f"  Did you mean {path} ({plural(queues, 'queue')})?  Enter opens it", ""]
+        lines += ["  It opens by itself as soon as it can be read."]
+        if self.options.rule:
+            lines += [f"  Where it is: {self.source.path}, named by {self.options.rule}"]
+        return lines
+
+    # -- what keys do ----------------------------------------------------------------------------------
 
     def action_show(self, mode: str) -> None:
         """Go to one of the six screens."""
+        if mode != self.current_mode:
+            self._last_mode = self.current_mode
         self.switch_mode(mode)
+
+    def action_last_screen(self) -> None:
+        """Go back to the main screen that was shown before this one."""
+        if self._last_mode is not None:
+            self.action_show(self._last_mode)
 
     def action_freeze(self) -> None:
         """Leave everything as it is, or go on with how things are now."""
+        self.frozen_at = None if self.frozen else self._now()
         self.frozen = not self.frozen
-        behind, self._behind = self._behind, None
-        if not self.frozen and behind is not None:
-            self.snapshot = behind
+        self._show_newest()
+
+    def action_next_theme(self) -> None:
+        """The next theme."""
+        self.theme = NAMES[(NAMES.index(self.theme) + 1) % len(NAMES)]
+        self.say(f"theme {self.theme}")
+
+    def action_next_times(self) -> None:
+        """Times local, in UTC, or relative."""
+        self.times = self.times.next
+        self.say(f"times are {self.times.value}")
+
+    def action_redraw(self) -> None:
+        """Draw all anew, and look at the storage."""
+        self.source.look_now()
+        self.refresh(layout=True, repaint=True)
+
+    def action_help(self) -> None:
+        """Every key that does something here."""
+        self.push_screen(HelpScreen(self.screen.title or "this screen", hints(self.screen)))
+
+    def action_palette(self) -> None:
+        """Everything that can be done here, by name."""
+
+        def run(command: Command | None) -> None:
+            if command is not None:
+                command.run()
+
+        self.push_screen(PaletteScreen(self._commands()), run)
+
+    def _commands(self) -> list[Command]:
+        screen = self.screen
+        found = [
+            Command(f"Go to {title}", str(number), partial(self.action_show, mode))
+            for number, (mode, title) in enumerate(self.main_screens(), 1)
+        ]
+        for hint in hints(screen):
+            if not hint.id.startswith(("show.", "palette")):
+                title = hint.label[:1].upper() + hint.label[1:]
+                found.append(Command(title, key_name(hint.keys[0]), partial(self._run, hint)))
+        if self.snapshot is not None:
+            found += [
+                Command(f"Go to queue {name}", "", partial(self.open_queue, name))
+                for name in self.snapshot.queues
+            ]
+        return found
+
+    def _run(self, hint: Hint) -> None:
+        # As if it had been pressed: whatever the focus is on has a say.
+        self.simulate_key(hint.keys[0])
+
+    def open_queue(self, name: str) -> None:
+        """Show one queue in full."""
+        self.action_show("queues")
+        self.push_screen(QueueScreen(name))
+
+    def action_copy(self) -> None:
+        """Offer what can be copied here."""
+        offered = self.screen.copies() if isinstance(self.screen, BaseScreen) else ()
+        if offered:
+            self.push_screen(CopyMenu(offered))
+        else:
+            self.say("there is nothing to copy here")
+
+    def action_pager(self) -> None:
+        """Open what is shown in $PAGER."""
+        text = self.screen.pager_text() if isinstance(self.screen, BaseScreen) else None
+        if text is None:
+            self.say("there is nothing to open here")
+            return
+        try:
+            with self.suspend():
+                show_in_pager(safe_lines(text))
+        except SuspendNotSupported:
+            self.say("a pager cannot be opened from here")
+        except OSError as error:
+            self.say(f"the pager cannot be started: {error}")
+
+    def open_entry(self, entry_id: str, queue: str) -> None:
+        """Show one entry in full."""
+        self.say(f"{queue}/{entry_id}")
+
+    def say(self, text: str, *, severity: str = "information") -> None:
+        """Tell the person something, for a moment."""
+        level = severity if severity in {"information", "warning", "error"} else "information"
+        self.notify(text, severity=level, markup=False, timeout=3)  # type: ignore[arg-type]
+
+    def copied(self, text: str) -> None:
+        """Hand a text to the clipboard."""
+        self.copy_to_clipboard(text)
+        # OSC 52 is never acknowledged.
+        self.say("sent to the terminal's clipboard")
+
+    def action_help_quit(self) -> None:
+        """Textual's ctrl+c would only tell of another key."""
+        self.exit()

@@ -2,48 +2,109 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Vertical
 from textual.screen import Screen
-from textual.widgets import Footer
 
+from duraq_dashboard.copying import Copyable
 from duraq_dashboard.snapshot import Snapshot
+from duraq_dashboard.widgets.key_bar import KeyBar
+from duraq_dashboard.widgets.notices import TooSmall, TroubleNotice
 from duraq_dashboard.widgets.top_bar import TopBar
+
+if TYPE_CHECKING:
+    from duraq_dashboard.app import Dashboard
 
 
 class BaseScreen(Screen[None]):
-    """A screen over the storage. While another one is in front of it, it draws nothing."""
+    """A screen over the storage. While another one is in front of it, it draws nothing.
+
+    A subclass says what is between the bars (``compose_content``) and shows a snapshot (``draw``). It may
+    offer texts to copy (``copies``) and to read in a pager (``pager_text``), and have something remembered
+    until the next time (``remember``, ``recall``). ``shows_seconds``: ages in seconds are to be seen, so it
+    is drawn each second; else each minute, and whenever something has changed.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q", "back", "back", id="back"),
+        Binding("escape", "back", "back", show=False, id="back"),
+        Binding("q", "leave", "back", id="leave"),
     ]
+    shows_seconds = False
 
     def compose(self) -> ComposeResult:
         yield TopBar()
-        yield from self.compose_content()
-        yield Footer(show_command_palette=False)
+        with Vertical(id="content"):
+            yield from self.compose_content()
+        yield TroubleNotice()
+        yield TooSmall()
+        yield KeyBar()
 
     def compose_content(self) -> ComposeResult:
         """The widgets between the two bars."""
         yield from ()
 
+    @property
+    def dashboard(self) -> Dashboard:
+        """The app, by its own name."""
+        return cast("Dashboard", self.app)
+
+    @property
+    def crumbs(self) -> Sequence[str]:
+        """Where one is, from the main screen on; a main screen is a tab, and has none."""
+        return ()
+
     def on_mount(self) -> None:
-        self.watch(self.app, "snapshot", self._looked, init=False)
+        self.watch(self.app, "snapshot", self._redraw, init=False)
+        self.watch(self.app, "moment", self._redraw, init=False)
+        self.watch(self.app, "times", self._redraw, init=False)
 
     def on_screen_resume(self) -> None:
-        self._looked(getattr(self.app, "snapshot", None))
+        self._redraw()
 
-    def _looked(self, snapshot: Snapshot | None) -> None:
-        if snapshot is not None and self.is_current:
+    def _redraw(self) -> None:
+        snapshot = self.dashboard.snapshot
+        if snapshot is None or not self.is_current:
+            return
+        self.set_class(snapshot.trouble is not None, "-trouble")
+        if snapshot.trouble is None:
             self.draw(snapshot)
 
     def draw(self, snapshot: Snapshot) -> None:
-        """Show it. Only what differs from what is shown may be touched: still means still."""
+        """Show it, as of ``self.dashboard.moment``.
+
+        Only what differs from what is shown may be touched: still means still.
+        """
         raise NotImplementedError
 
+    # -- what it offers --------------------------------------------------------------------------------
+
+    def copies(self) -> Sequence[Copyable]:
+        """What ``y`` offers to copy, of what the cursor is on."""
+        return ()
+
+    def pager_text(self) -> str | None:
+        """What ``o`` opens in the pager; None if there is nothing."""
+        return None
+
+    def remember(self) -> Mapping[str, str]:
+        """What is to be as it is now the next time."""
+        return {}
+
+    def recall(self, kept: Mapping[str, str]) -> None:
+        """Set what was remembered. It may be anything: a file was edited, a newer version wrote it."""
+
+    # -- going back ------------------------------------------------------------------------------------
+
     def action_back(self) -> None:
+        """One level back. A main screen has none; it may have a filter to be cleared."""
+        if len(self.app.screen_stack) > 1:
+            self.app.pop_screen()
+
+    def action_leave(self) -> None:
         """One level back; from a main screen, the end."""
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()

@@ -1,0 +1,251 @@
+"""What happens in all queues, record by record, as it is written. Knows no Textual.
+
+Whoever shows it takes what has come since the last time. If that is more than anybody can read, it is a
+sample; how much was passed over is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from duraq.clock import Clock
+from duraq.errors import DuraqError, InvalidFilter
+from duraq.inspector import Inspector
+from duraq.model import KEYS, Attempt, AttemptError, Cause, EntryStatus, pid_of
+from duraq.safe_text import safe_text
+from duraq.views import RecordView
+from duraq.where import Where
+from duraq_dashboard import wording
+
+log = logging.getLogger("duraq.dashboard")
+
+LAST = 200  # records that are shown to begin with
+SAMPLE = 40  # of those that come between two looks, at most so many are shown
+EXCERPT = 300
+_WITH_PAYLOAD = {"enqueue", "keep", "restore"}
+# Of the storage's own bookkeeping nobody has asked.
+_HIDDEN = {KEYS}
+_LARGE = 64 * 1024
+_KNOWN = {
+    "queue",
+    "event",
+    "id",
+    "key",
+    "err",
+    "type",
+    "sig",
+    "pid",
+    "attempts",
+    "priority",
+    "since",
+    "until",
+    "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A record as a line of a list; all texts may be shown."""
+
+    at: datetime
+    queue: str
+    op: str
+    id: str
+    attempt: str
+    who: str
+    detail: str
+    place: str
+    number: int  # of the record in its queue
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What it is told apart by."""
+        return self.queue, self.number
+
+    @property
+    def role(self) -> str:
+        """How loud it is."""
+        return {"dead": "dead", "fail": "warn", "repair": "crit"}.get(self.op, "")
+
+
+def event_of(record: RecordView) -> Event:
+    """What a record says, in a line."""
+    fields = fields_of(record)
+    worker = str(fields.get("worker") or "")
+    pid = pid_of(worker) if worker else None
+    who = f"pid {pid}" if pid is not None else str(fields.get("who") or "")
+    return Event(
+        record.at,
+        record.queue,
+        safe_text(record.op, 20),
+        safe_text(record.id or "", 128),
+        safe_text(fields.get("attempt", ""), 8),
+        safe_text(who, 60),
+        safe_text(_detail(record, fields), EXCERPT),
+        str(record.place),
+        record.seq,
+    )
+
+
+def fields_of(record: RecordView) -> Mapping[str, Any]:
+    """The record without its payload, which may be large."""
+    text = record.text
+    if record.op in _WITH_PAYLOAD:
+        head = text.partition(b',"data":')[0] + b"}"
+        text = head if len(text) > _LARGE else text
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _detail(record: RecordView, fields: Mapping[str, Any]) -> str:
+    error = fields.get("error")
+    if isinstance(error, dict):
+        text = f"{error.get('type')}: {str(error.get('message'))[:EXCERPT]}"
+        if fields.get("cause") not in {None, "failed"}:
+            text = f"{fields['cause']}, {text}"
+        return text + (f", again at {fields['ready_at'][11:19]}Z" if "ready_at" in fields else "")
+    if record.op in _WITH_PAYLOAD:
+        priority = f"priority {fields['priority']}, " if fields.get("priority") else ""
+        due = f", due {fields['ready_at'][:19]}Z" if "ready_at" in fields else ""
+        return f"{priority}{wording.size(len(record.text))}{due}"
+    if record.op in {"lease", "extend"}:
+        return f"deadline {str(fields.get('deadline_at'))[11:19]}Z"
+    rest = {"op", "seq", "at", "id", "crc", "token", "who", "worker", "ledger"}
+    return " ".join(f"{key}={str(value)[:60]}" for key, value in fields.items() if key not in rest)
+
+
+# -- choosing ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A record, as a filter asks of an entry."""
+
+    id: str
+    event: str
+    payload: bytes
+    created_at: datetime
+    updated_at: datetime
+    attempts: int
+    worker: str
+    history: tuple[Attempt, ...]
+    key: str | None
+    priority: int = 0
+    status: EntryStatus = EntryStatus.READY
+    ready_at: datetime | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    redriven: int = 0
+
+
+class EventFilter:
+    """Which records are shown. Raises InvalidFilter, also for what only entries have."""
+
+    def __init__(self, text: str, now: datetime) -> None:
+        self._where = Where.parse(text, now)
+        others = {term.field.name for term in self._where.terms} - _KNOWN
+        if others:
+            known = ", ".join(sorted(_KNOWN - {""}))
+            raise InvalidFilter(f"records are filtered by {known}, not by {', '.join(sorted(others))}")
+
+    def admits(self, record: RecordView) -> bool:
+        """Whether the record is meant."""
+        fields = fields_of(record)
+        error = fields.get("error")
+        history: tuple[Attempt, ...] = ()
+        worker = str(fields.get("worker") or "")
+        if isinstance(error, dict):
+            texts = {name: str(error.get(name) or "") for name in ("type", "message", "signature", "host")}
+            failure = AttemptError(**texts)
+            history = (Attempt(0, Cause.FAILED, failure, worker, record.at, record.at),)
+        attempt = fields.get("attempt")
+        key = fields.get("key")
+        asked = _Asked(
+            record.id or "",
+            record.op,
+            record.text,
+            record.at,
+            record.at,
+            attempt if isinstance(attempt, int) else 0,
+            worker,
+            history,
+            key if isinstance(key, str) else None,
+            fields["priority"] if isinstance(fields.get("priority"), int) else 0,
+        )
+        return self._where.matches_stored(record.queue, asked)
+
+
+# -- following ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What has come since the last time: those that are shown, and how many there were."""
+
+    events: Sequence[Event]
+    seen: int
+
+
+class Following:
+    """Follows all queues in a thread of its own. ``on_more`` is called there: there is something to take."""
+
+    def __init__(self, path: str, on_more: Callable[[], None], *, clock: Clock | None = None) -> None:
+        self._path = path
+        self._on_more = on_more
+        self._clock = clock
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting: deque[RecordView] = deque(maxlen=LAST)
+        self._seen = 0
+        self._filter: EventFilter | None = None
+        self._thread = threading.Thread(target=self._run, name="duraq-follow", daemon=True)
+
+    def start(self, chosen: EventFilter | None = None) -> None:
+        """Begin."""
+        self._filter = chosen
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, soon. Idempotent."""
+        self._stop.set()
+
+    def take(self) -> Batch:
+        """What has come since this was last called."""
+        with self._lock:
+            waiting, seen = list(self._waiting), self._seen
+            self._waiting.clear()
+            self._seen = 0
+        return Batch([event_of(record) for record in waiting], seen)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with Inspector(self._path, clock=self._clock) as inspector:
+                    for record in inspector.follow(last=LAST, stop=self._stop):
+                        if self._stop.is_set():
+                            return
+                        self._add(record)
+            except DuraqError as error:
+                # Damaged, gone, or not ours to read: the screens say so. It may be mended.
+                log.info("cannot follow %s: %s", self._path, error)
+            self._stop.wait(1.0)
+
+    def _add(self, record: RecordView) -> None:
+        if record.queue in _HIDDEN or (self._filter is not None and not self._filter.admits(record)):
+            return
+        with self._lock:
+            first = not self._seen
+            self._seen += 1
+            self._waiting.append(record)
+        if first:
+            self._on_more()

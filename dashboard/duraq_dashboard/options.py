@@ -1,0 +1,29 @@
+"""How a dashboard is to be. Knows no Textual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from duraq_dashboard.remembered import Remembered
+from duraq_dashboard.source import Source
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is chosen when it is begun.
+
+    ``fps``: how often a second what is new is drawn, at most; keys are answered at once.
+    ``start``: the screen, queue or entry to open at, as it was typed. ``rule``: what named the storage.
+    ``open``: makes the source of another storage. ``remembered``: None: nothing is remembered.
+    """
+
+    theme: str | None = None
+    ascii_only: bool = False
+    fps: float = 10
+    start: str | None = None
+    dead_letters: bool = False
+    rule: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    remembered: Remembered | None = None
+    open: Callable[[str], Source] | None = None

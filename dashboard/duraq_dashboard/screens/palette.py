@@ -1,0 +1,85 @@
+"""Everything that can be done here, by name: type a few letters, and Enter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from duraq.safe_text import safe_text
+from duraq_dashboard.commands import Command, matching
+from duraq_dashboard.wording import fit
+
+MOST = 100  # that are listed at once
+_WIDTH, _KEY = 66, 8
+
+
+class PaletteScreen(ModalScreen[Command | None]):
+    """Ends with what is to be done, or with None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "close", "back", id="palette.close"),
+        Binding("down", "move('down')", "next", show=False, id="palette.down"),
+        Binding("up", "move('up')", "previous", show=False, id="palette.up"),
+    ]
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        super().__init__()
+        self._commands = commands
+        self._listed: Sequence[Command] = ()
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Static("Command palette", classes="title", markup=False)
+            field = Input(placeholder="what is to be done", compact=True)
+            field.cursor_blink = False
+            yield field
+            yield OptionList()
+
+    def on_mount(self) -> None:
+        self.query_one(Input).focus()
+        self._show("")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._show(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        at = self.query_one(OptionList).highlighted
+        if at is not None:
+            self.dismiss(self._listed[at])
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self._listed[event.option_index])
+
+    def action_close(self) -> None:
+        """Do nothing."""
+        self.dismiss(None)
+
+    def action_move(self, direction: str) -> None:
+        """To the next one, or to the one before."""
+        listed = self.query_one(OptionList)
+        if direction == "down":
+            listed.action_cursor_down()
+        else:
+            listed.action_cursor_up()
+
+    def _show(self, text: str) -> None:
+        self._listed = matching(self._commands, text)[:MOST]
+        options = self.query_one(OptionList)
+        options.clear_options()
+        options.add_options(Option(_prompt(command)) for command in self._listed)
+        options.highlighted = 0 if self._listed else None
+
+
+def _prompt(command: Command) -> Content:
+    title = fit(safe_text(command.title, _WIDTH), _WIDTH)
+    return Content.assemble(f"{title:<{_WIDTH}}", (f"{command.key:>{_KEY}}", "bold"))

@@ -1,0 +1,261 @@
+"""One queue: why it is as it is, how it goes, and its entries by state."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from duraq.inspector import Inspector
+from duraq.model import EntryStatus
+from duraq.safe_text import safe_text
+from duraq_dashboard import wording
+from duraq_dashboard.copying import Copyable
+from duraq_dashboard.entry_pages import PAGE, STATES, EntryRows, Page, columns, read_pages
+from duraq_dashboard.history import ENTERED, LEFT, Durations
+from duraq_dashboard.screens.base import BaseScreen
+from duraq_dashboard.snapshot import QueueNow, Snapshot
+from duraq_dashboard.view_model import advice, facts, flow, outlook, why
+from duraq_dashboard.widgets.lines import Heading, Lines, Piece
+from duraq_dashboard.widgets.row_list import RowList
+
+# The name of a window, its length, and how many bars it has: each is then a whole number of what is counted.
+WINDOWS = (
+    ("15m", timedelta(minutes=15), 15),
+    ("60m", timedelta(minutes=60), 60),
+    ("24h", timedelta(hours=24), 48),
+    ("7d", timedelta(days=7), 56),
+)
+
+
+class QueueScreen(BaseScreen):
+    """Opened from the list of queues; also by name."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("right,l", "state(1)", "next state", id="queue.next-state"),
+        Binding("left,h", "state(-1)", "state before", show=False, id="queue.previous-state"),
+        Binding("w", "window", "window", id="window"),
+    ]
+
+    class Read(Message):
+        """Some pages have been read, or that failed."""
+
+        def __init__(self, state: EntryStatus, pages: Sequence[Page] | Exception) -> None:
+            super().__init__()
+            self.state, self.pages = state, pages
+
+    def __init__(self, name: str, durations: Durations | None = None, state: str = "Ready") -> None:
+        super().__init__()
+        self.queue_name = name
+        self._durations = durations or Durations()
+        self._state = state
+        self._window = 1
+        self._queue: QueueNow | None = None
+        self._pages: list[Page] = []
+        self._reading: threading.Event | None = None
+        self._is_behind = False  # the queue has changed since what is being read was asked for
+
+    @property
+    def crumbs(self) -> Sequence[str]:
+        return ("Queues", self.queue_name)
+
+    def compose_content(self) -> ComposeResult:
+        yield Lines(id="state")
+        yield Heading(id="rates-heading")
+        yield Lines(id="rates")
+        yield Lines(id="tabs")
+        yield RowList(*columns(STATES[self._state]), id="entries")
+        yield Heading(id="why-heading")
+        yield Lines(id="reasons")
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one(RowList).focus()
+
+    def on_unmount(self) -> None:
+        if self._reading is not None:
+            self._reading.set()
+
+    # -- what is shown ---------------------------------------------------------------------------------
+
+    def draw(self, snapshot: Snapshot) -> None:
+        queue = snapshot.queues.get(self.queue_name)
+        if queue is None:
+            self.query_one("#state", Lines).show(
+                [(" GONE ", "crit"), f"  there is no queue {self.queue_name}"]
+            )
+            self.query_one(RowList).show(EntryRows(0, [], self.dashboard.moment, self.dashboard.times))
+            return
+        changed = queue is not self._queue
+        self._queue = queue
+        self._show_state(queue)
+        self._show_rates(queue)
+        self._show_reasons(queue)
+        if changed:
+            self._read()
+        self._show_entries()
+
+    def _show_state(self, queue: QueueNow) -> None:
+        counts = queue.view.counts
+        oldest = queue.view.oldest_ready
+        age = "" if oldest is None else f"oldest ready {wording.age(self.dashboard.moment - oldest)}  "
+        numbers = "  ".join(
+            f"{name.lower()} {getattr(counts, state.value):,}" for name, state in STATES.items()
+        )
+        done = "" if queue.metrics is None else f"  done {wording.count(queue.metrics.counters.completed)}"
+        self.shows_seconds = oldest is not None and self.dashboard.moment - oldest < timedelta(minutes=1)
+        self.query_one("#state", Lines).show(
+            [
+                " ",
+                (queue.word, queue.role),
+                f"  {age}{numbers}{done}",
+            ]
+        )
+        tabs: list[Piece] = [" "]
+        for name, state in STATES.items():
+            text = f"{name} {wording.count(getattr(counts, state.value))}"
+            tabs.append((f"[{text}]", "bold") if name == self._state else f" {text} ")
+        self.query_one("#tabs", Lines).show(tabs)
+
+    def _show_rates(self, queue: QueueNow) -> None:
+        name, window, bars = WINDOWS[self._window]
+        others = " ".join(each for each, _, _ in WINDOWS)
+        self.query_one("#rates-heading", Heading).show(f"Rates {name}", f"w cycles {others}")
+        if queue.metrics is None:
+            self.query_one("#rates", Lines).show()
+            return
+        now = self.dashboard.moment
+        took = self._durations.took(queue.metrics)
+        since = "ever" if took.since is None else wording.moment(took.since, now, self.dashboard.times)
+        room = min(bars, max(15, self.app.size.width - 65))
+        lines: list[Sequence[Piece]] = []
+        for title, what, name, lengths in (
+            ("in ", ENTERED, "wait", took.wait),
+            ("out", LEFT, "run ", took.run),
+        ):
+            shown = flow(queue.metrics, what, window, bars, now, ascii_only=self.dashboard.ascii_only)
+            lasted = f"p50 {wording.seconds(lengths.p50):>6}  p95 {wording.seconds(lengths.p95):>6}"
+            bar = f"{shown.bars[-room:]:<{room}}"
+            peak = f" {title} 0..{shown.peak + '/s':<9}"
+            lines.append([peak, (bar, "flow"), f" now {shown.now + '/s':<9} {name} {lasted}"])
+        self.query_one("#rates", Lines).show(
+            *lines, f" {outlook(queue.metrics, now)}   wait and run: {since}"
+        )
+
+    def _show_reasons(self, queue: QueueNow) -> None:
+        self.query_one("#why-heading", Heading).show(f"Why {queue.word}")
+        reasons: list[Sequence[Piece]] = [
+            [(f" {line}", queue.role if number == 0 else "")] for number, line in enumerate(why(queue))
+        ]
+        tries: list[Sequence[Piece]] = [
+            [(" try  ", "note"), line] for line in advice(queue, self.dashboard.source.path)
+        ]
+        self.query_one("#reasons", Lines).show(
+            *reasons, *tries, *(f" {line}" for line in facts(queue, self.dashboard.moment))
+        )
+
+    def _show_entries(self) -> None:
+        count = self._pages[0].count if self._pages else 0
+        rows = EntryRows(count, self._pages, self.dashboard.moment, self.dashboard.times)
+        self.query_one(RowList).show(rows, empty=self._nothing())
+
+    def _nothing(self) -> str:
+        queue = self._queue
+        if queue is not None and queue.view.problem is not None:
+            return f"\n{safe_text(queue.view.problem, 2000)}"
+        if self._reading is not None:
+            return "\nreading ..."
+        return f"\nNothing is {STATES[self._state].value} here."
+
+    # -- entries ---------------------------------------------------------------------------------------
+
+    def _read(self, numbers: Sequence[int] | None = None) -> None:
+        """Have the pages read that are on the screen, or those with these numbers."""
+        if self._reading is not None:
+            self._is_behind = True
+            return
+        if self._queue is None or self._queue.metrics is None:
+            return
+        seen = self.query_one(RowList).in_view
+        wanted = [*seen, *(numbers or ())]
+        name, state = self.queue_name, STATES[self._state]
+
+        def question(inspector: Inspector, _stop: threading.Event) -> list[Page]:
+            return read_pages(inspector, name, state, wanted)
+
+        def answer(found: list[Page] | Exception) -> None:
+            # In another thread; a message is what may cross.
+            self.post_message(self.Read(state, found))
+
+        self._reading = self.dashboard.source.ask(question, answer)
+
+    def on_queue_screen_read(self, message: Read) -> None:
+        if message.state is not STATES[self._state]:
+            return
+        self._reading = None
+        if isinstance(message.pages, Exception):
+            self._pages = []
+            self.query_one(RowList).show(
+                EntryRows(0, [], self.dashboard.moment, self.dashboard.times),
+                empty=f"\n{safe_text(message.pages, 2000)}",
+            )
+        else:
+            self._pages = list(message.pages)
+            self._show_entries()
+        if self._is_behind:
+            self._is_behind = False
+            self._read()
+
+    def on_row_list_wanted(self, message: RowList.Wanted) -> None:
+        self._read([key for key in message.keys if isinstance(key, int)])
+
+    # -- what keys do ----------------------------------------------------------------------------------
+
+    def action_state(self, by: int) -> None:
+        """Show the entries in another state."""
+        every = list(STATES)
+        self._state = every[(every.index(self._state) + by) % len(every)]
+        if self._reading is not None:
+            self._reading.set()
+            self._reading = None
+        self._pages, self._is_behind = [], False
+        self._read([0])
+        entries = self.query_one(RowList)
+        entries.set_columns(*columns(STATES[self._state]))
+        entries.action_go(0)
+        self._redraw()
+
+    def action_window(self) -> None:
+        """Rates over another time."""
+        self._window = (self._window + 1) % len(WINDOWS)
+        self._redraw()
+
+    def on_row_list_chosen(self, message: RowList.Chosen) -> None:
+        if isinstance(message.key, str):
+            self.dashboard.open_entry(message.key, self.queue_name)
+
+    # -- what it offers --------------------------------------------------------------------------------
+
+    def copies(self) -> Sequence[Copyable]:
+        path = self.dashboard.source.path
+        key = self.query_one(RowList).cursor_key
+        offered = [
+            Copyable("n", "queue", self.queue_name),
+            Copyable("p", "path", f"{path}/{self.queue_name}"),
+        ]
+        if isinstance(key, str):
+            offered.append(Copyable("i", "id", key))
+        tries = advice(self._queue, path) if self._queue is not None else []
+        return offered + ([Copyable("c", "command", tries[0])] if tries else [])
+
+    def pager_text(self) -> str | None:
+        if self._queue is None:
+            return None
+        lines = [self.queue_name, *why(self._queue), *facts(self._queue, self.dashboard.moment)]
+        lines += [f"{line.id}  {line.text}" for page in self._pages for line in page.lines[:PAGE]]
+        return "\n".join(lines)
