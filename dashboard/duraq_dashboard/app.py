@@ -68,7 +68,7 @@ class Dashboard(App[None]):
         Binding("ctrl+o", "last_screen", "last screen", show=False, id="last-screen"),
         Binding("ctrl+l", "redraw", "redraw", show=False, id="redraw"),
         Binding("question_mark", "help", "help", id="help"),
-        Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, id="quit"),
+        Binding("ctrl+q", "quit", "quit", show=False, id="quit"),
     ]
 
     snapshot: reactive[Snapshot | None] = reactive(None, layout=False, always_update=True)
@@ -335,7 +335,3 @@ class Dashboard(App[None]):
         self.copy_to_clipboard(text)
         # OSC 52 is never acknowledged.
         self.say("sent to the terminal's clipboard")
-
-    def action_help_quit(self) -> None:
-        """Textual's ctrl+c would only tell of another key."""
-        self.exit()

@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import MappingProxyType
 
 from duraq.attention import Attention, Verdict
 from duraq.metrics import QueueMetrics
 from duraq.views import QueueView, WorkerView
-
-_NO_QUEUES: Mapping[str, QueueNow] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,5 +75,5 @@ class Snapshot:
     lag: timedelta = timedelta(0)
     live: bool = True
     trouble: Trouble | None = None
-    queues: Mapping[str, QueueNow] = field(default=_NO_QUEUES)
+    queues: Mapping[str, QueueNow] = field(default_factory=dict)
     workers: tuple[WorkerView, ...] = ()

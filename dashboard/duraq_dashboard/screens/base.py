@@ -32,6 +32,9 @@ class BaseScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", show=False, id="back"),
         Binding("q", "leave", "back", id="leave"),
+        Binding("tab", "app.focus_next", "next pane", show=False, id="pane.next"),
+        Binding("shift+tab", "app.focus_previous", "pane before", show=False, id="pane.previous"),
+        Binding("ctrl+c", "copy_or_quit", "copy what is marked, or quit", show=False, id="copy-or-quit"),
     ]
     shows_seconds = False
 
@@ -108,6 +111,14 @@ class BaseScreen(Screen[None]):
         """One level back; from a main screen, the end."""
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
+        else:
+            self.app.exit()
+
+    def action_copy_or_quit(self) -> None:
+        """Copy what is marked with the mouse; if nothing is, quit, which is what people mean by that key."""
+        marked = self.get_selected_text()
+        if marked:
+            self.dashboard.copied(marked)
         else:
             self.app.exit()
 

@@ -20,9 +20,9 @@ _TWO_COLUMNS = 110
 _KEYS, _LABEL, _ID = 14, 24, 18
 # Which ids are listed under which heading; the first that fits. What is left looks at something.
 _GROUPS = {
-    "SCREENS": ("show.", "last-screen", "palette", "help", "leave", "back", "quit"),
+    "SCREENS": ("show.", "last-screen", "palette", "help", "leave", "back", "quit", "copy-or-quit"),
     "SELECT": ("list.pick", "list.range", "list.all", "list.none", "list.invert"),
-    "MOVE": ("list.", "text.", "queue.", "entry."),
+    "MOVE": ("list.", "text.", "queue.", "entry.", "pane."),
 }
 _ORDER = ("MOVE", "LOOK", "SELECT", "CHANGE (asks first)", "SCREENS")
 

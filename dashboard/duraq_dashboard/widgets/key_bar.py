@@ -73,7 +73,8 @@ def hints(screen: Screen[object]) -> list[Hint]:
     """All that can be done on the screen as it is now; several keys for one thing are one hint."""
     found: dict[tuple[str, str], list[Binding]] = {}
     for active in screen.active_bindings.values():
-        if active.enabled and active.binding.description and not active.binding.system:
+        # Textual's own bindings have no id: keys for scrolling sideways, for instance, where nothing does.
+        if active.enabled and active.binding.id and active.binding.description:
             binding = active.binding
             found.setdefault((binding.action, binding.description), []).append(binding)
     return [

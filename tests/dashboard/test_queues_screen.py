@@ -1,0 +1,77 @@
+"""The list of queues: what needs somebody first, and nothing that moves by itself."""
+
+from datetime import timedelta
+
+import pytest
+from duraq_dashboard.widgets.row_list import RowList
+from on_screen import NOW, queue_now, queue_view, snapshot, text_of
+
+pytestmark = pytest.mark.anyio
+WAITING = queue_now(queue_view("mail", 1902, oldest=timedelta(minutes=6)))
+QUIET = queue_now(queue_view("default", 3, oldest=timedelta(seconds=5), waiting=1))
+
+
+async def test_trouble_comes_first(dashboard, source):
+    """The queue that needs somebody is listed first, with the word and the evidence, whatever its name."""
+    source.show(snapshot(QUIET, WAITING))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        lines = text_of(pilot.app)
+        listed = [line for line in lines if line.startswith(("> ", "  OK", "  NO"))]
+        assert [line.split()[1:4] for line in listed] == [["NO", "CONSUMER", "mail"], ["default", "3", "0"]]
+        assert any("1902 ready, the oldest for 0:06:00" in line for line in lines)
+
+
+async def test_the_cursor_stays_on_its_queue(dashboard, source):
+    """A queue that is looked at stays under the cursor when others move past it."""
+    source.show(snapshot(QUIET, WAITING))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("down")
+        assert pilot.app.screen.query_one(RowList).cursor_key == "default"
+        worse = queue_now(queue_view("default", 9, oldest=timedelta(hours=2)))
+        calm = queue_now(queue_view("mail"))
+        source.show(snapshot(worse, calm, queue_now(queue_view("a")), number=2))
+        await pilot.pause(0.2)
+        assert pilot.app.screen.query_one(RowList).cursor_key == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("ma", ["mail"]), ("queue:default,other", ["default"]), ("state:dead", []), ("state:ready", None)],
+)
+async def test_filter(dashboard, source, text, shown):
+    """A part of the name, or queue and state as everywhere else, choose which queues are listed."""
+    source.show(snapshot(QUIET, WAITING))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("slash", *text, "enter")
+        rows = pilot.app.screen.query_one(RowList).rows
+        assert [rows.key(number) for number in range(len(rows))] == (
+            ["mail", "default"] if shown is None else shown
+        )
+        await pilot.press("escape")
+        assert len(pilot.app.screen.query_one(RowList).rows) == 2
+
+
+async def test_a_filter_of_entries_is_refused(dashboard, source):
+    """A field that only entries have is an error that is said beside the filter, and nothing changes."""
+    source.show(snapshot(QUIET, WAITING))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("slash", *"age>1h")
+        assert any("queues are filtered by queue: and state:" in line for line in text_of(pilot.app))
+
+
+async def test_nothing_is_drawn_when_nothing_happens(dashboard, source, clock):
+    """While neither the storage nor the minute changes, nothing is drawn at all."""
+    source.show(snapshot(WAITING, changed_at=NOW - timedelta(minutes=1)))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.pause(0.2)
+        drawn = []
+        screen = pilot.app.screen
+        for widget in screen.query("*"):
+            widget.refresh = lambda *regions, widget=widget, **_: drawn.append(widget)
+        pilot.app._tick()
+        clock.advance(timedelta(seconds=1))
+        pilot.app._tick()
+        assert drawn == []
+        clock.advance(timedelta(minutes=1))
+        pilot.app._tick()
+        assert drawn != []
