@@ -33,7 +33,8 @@ from duraq.operations import Complete, Expire, Remove
 from duraq.options import ENTRY_ID
 from duraq.reader import Reader
 from duraq.state import QueueState
-from duraq.views import EntryView, LeaseView, Place, QueueView, RecordView, entry_view
+from duraq.views import EntryView, LeaseView, Place, QueueView, RecordView, WorkerView, entry_view
+from duraq.workers import workers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,6 +96,11 @@ class Inspector:
     def clock(self) -> Clock:
         """What it tells ages and deadlines by."""
         return self._clock
+
+    @property
+    def reader(self) -> Reader:
+        """What it stands on: its queues folded, and their lines; for the modules beside it."""
+        return self._reader
 
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
@@ -207,6 +213,15 @@ class Inspector:
             return None
         except ValueError:
             return False
+
+    @_in_our_words
+    def workers(self, leases: Iterable[LeaseView] | None = None) -> list[WorkerView]:
+        """Who works here, or has died and not been cleared away: what each says of itself, and what it holds.
+
+        Of those leases; by default of all there are.
+        """
+        directory = -1 if self._presence is None else self._leases
+        return workers(self._reader.fs, directory, self.is_alive, self.leases() if leases is None else leases)
 
     def _leases_of(self, state: QueueState) -> Iterator[LeaseView]:
         boot, uptime = self._clock.boot_id, self._clock.uptime()

@@ -141,3 +141,6 @@ class _Below:
 
     def by_age(self) -> Iterator[Entry]:
         return iter(sorted(self.walk(READY), key=enqueue_order))
+
+    def lived(self) -> Iterator[Entry]:
+        return (entry for entry in self.walk(None) if entry.token)

@@ -12,7 +12,7 @@ from duraq import options
 from duraq.clock import to_datetime
 from duraq.entry import READY
 from duraq.errors import InvalidOption
-from duraq.ledger import BOUNDS, Counters, Durations
+from duraq.ledger import BOUNDS, Counters, Durations, Ledger
 from duraq.model import Counts, Pause
 from duraq.state import QueueState
 
@@ -153,7 +153,6 @@ def measure(state: QueueState, now: int, live_bytes: int) -> QueueMetrics:
     ledger = state.ledger
     counts = state.counts(now)
     oldest = oldest_ready(state, now)
-    periods = sorted(ledger.periods())
     return QueueMetrics(
         state.name,
         to_datetime(now),
@@ -165,10 +164,15 @@ def measure(state: QueueState, now: int, live_bytes: int) -> QueueMetrics:
         to_datetime(ledger.completed_at) if ledger.completed_at else None,
         state.pause,
         live_bytes=live_bytes,
-        history=tuple(
-            Period(to_datetime(start), timedelta(microseconds=length), counters)
-            for start, length, counters in periods
-        ),
+        history=history(ledger),
+    )
+
+
+def history(ledger: Ledger) -> tuple[Period, ...]:
+    """What happened when, oldest first."""
+    return tuple(
+        Period(to_datetime(start), timedelta(microseconds=length), counters)
+        for start, length, counters in sorted(ledger.periods())
     )
 
 

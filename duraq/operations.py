@@ -98,12 +98,17 @@ class Bury:
 
 @dataclass(slots=True)
 class Release:
-    """The lease ``token`` is given back; its attempt does not count."""
+    """The lease ``token`` is given back; its attempt does not count.
+
+    ``who``: somebody else than its holder has ended it, for that ``reason``.
+    """
 
     op: ClassVar[str] = "release"
     id: str
     token: int
     ready_at: int | None = None
+    who: str = ""
+    reason: str = ""
 
 
 @dataclass(slots=True)

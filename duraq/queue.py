@@ -246,6 +246,16 @@ class Queue(Generic[T]):
             ready_at = self._storage.clock.now() + options.duration("delay", delay, zero=True)
         self._storage.commit({self.name: (Release(entry_id, token, ready_at),)})
 
+    def end_lease(self, entry_id: str, token: int, *, reason: str = "", who: str | None = None) -> None:
+        """End a lease that somebody else may hold: the entry is ready again, the attempt does not count.
+
+        Whoever holds it gets LeaseLost, and may be at work on it all the same until then. Raises LeaseLost if
+        the lease ``token`` has ended already, QueueNotFound.
+        """
+        who = options.text("who", who or options.user())
+        release = Release(entry_id, token, None, who, options.text("reason", reason))
+        self._storage.commit({self.name: (release,)})
+
     def extend(self, entry: QueueEntry[T] | str, duration: timedelta | None = None) -> datetime:
         """The lease now ends ``duration`` from now (default: the lock duration); returns that time.
 

@@ -70,6 +70,9 @@ class Shelf(Protocol):
     def by_age(self) -> Iterator[Entry]:
         """The ready ones, as enqueued."""
 
+    def lived(self) -> Iterator[Entry]:
+        """Those that were leased before, in no order."""
+
 
 class EmptyShelf:
     """For a fold that keeps everything in memory."""
@@ -109,4 +112,7 @@ class EmptyShelf:
         return iter(())
 
     def by_age(self) -> Iterator[Entry]:
+        return iter(())
+
+    def lived(self) -> Iterator[Entry]:
         return iter(())

@@ -43,6 +43,14 @@ from duraq.shelf import EmptyShelf, Shelf
 
 _WAITING = (READY, SCHEDULED)
 _GIVEN_BACK = AttemptError("Released", "given back; not counted")
+_LONGEST = 1000  # characters of a reason that an entry keeps
+
+
+def _given_back(release: Release) -> AttemptError:
+    if not release.who:
+        return _GIVEN_BACK
+    reason = f": {release.reason[:_LONGEST]}" if release.reason else ""
+    return AttemptError("Released", f"ended by {release.who}{reason}; not counted")
 
 
 class QueueState:
@@ -130,6 +138,11 @@ class QueueState:
         order = delivery_order if status is READY else enqueue_order
         here: Iterable[Entry] = (each for each in self.entries.values() if status in {None, each.status})
         return merge(sorted(here, key=order), self.shelf.walk(status), key=order)
+
+    def lived(self) -> Iterator[Entry]:
+        """Those that were leased before, in no order."""
+        yield from (entry for entry in list(self.entries.values()) if entry.token)
+        yield from self.shelf.lived()
 
     def next_event(self) -> int | None:
         """The wall time at which the next scheduled entry is ready, if there is one."""
@@ -327,7 +340,7 @@ class QueueState:
 
     def _release(self, operation: Release, _seq: int, at: int, _where: Any, _position: int) -> None:
         entry = self.entries[operation.id]
-        self._note(entry, Cause.RELEASED, _GIVEN_BACK, at)
+        self._note(entry, Cause.RELEASED, _given_back(operation), at)
         self._unlease(entry)
         entry.attempts -= 1
         self._return(entry, operation.ready_at)

@@ -84,6 +84,8 @@ class WorkerView:
     host: str = ""
     argv: tuple[str, ...] = ()
     unit: str | None = None
+    boot_id: str = ""
+    start_time: int | None = None  # of its process, in clock ticks since boot
     holds: Mapping[str, int] = field(default_factory=dict)  # leases by queue
 
     @property

@@ -53,7 +53,7 @@ OPERATIONS = [
     (Complete("a", 1), Complete("a", 1)),
     (Fail("a", 1, Cause.FAILED, ERROR, 1), Fail("a", 1, Cause.FAILED, ERROR, 1)),
     (Bury("a", 1, Cause.FAILED, ERROR), Bury("a", 1, Cause.FAILED, ERROR)),
-    (Release("a", 1, 2), Release("a", 1)),
+    (Release("a", 1, 2, "ann", "why"), Release("a", 1)),
     (Expire("a"), Expire("a")),
     (Requeue("a", act="b"), Requeue("a")),
     (Remove("a"), Remove("a")),

@@ -199,6 +199,14 @@ class Queue(Generic[T]):
         """Give the entry back; the attempt does not count. Raises LeaseLost if the lease has ended."""
         await call(partial(self.sync.release, entry, delay=delay))
 
+    async def end_lease(self, entry_id: str, token: int, *, reason: str = "", who: str | None = None) -> None:
+        """End a lease that somebody else may hold: the entry is ready again, the attempt does not count.
+
+        Whoever holds it gets LeaseLost, and may be at work on it all the same until then. Raises LeaseLost if
+        the lease ``token`` has ended already, QueueNotFound.
+        """
+        await call(partial(self.sync.end_lease, entry_id, token, reason=reason, who=who))
+
     async def extend(self, entry: QueueEntry[T] | str, duration: timedelta | None = None) -> datetime:
         """The lease now ends ``duration`` from now (default: the lock duration); returns that time.
 

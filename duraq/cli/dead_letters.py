@@ -14,6 +14,7 @@ from duraq import bulk, options
 from duraq.acts import MOVE, PURGE, REMOVE, RETRY, Acts
 from duraq.cli.bulk import Consent, Selected, asking, carry_out, check_selection
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.failures import by_option, raw_option, show_dead
 from duraq.cli.feed import INPUT_LIMIT, payload_text
 from duraq.cli.input import STDIN, parse_json, words
 from duraq.cli.look import find_entries, inspecting, matching, missed, show_entries
@@ -65,6 +66,16 @@ def dlq_show(ids: tuple[str, ...], queue: str | None) -> int:
         found, problems = _dead(inspector, words(ids, "IDS"), queue)
         show_entries(said, inspector, found)
     return missed(said, problems, partly=bool(found))
+
+
+@dlq.command("errors")
+@click.argument("queues", nargs=-1)
+@by_option
+@raw_option
+@common
+def dlq_errors(queues: tuple[str, ...], by: str, raw: bool) -> None:
+    """What the dead letters of QUEUES, or of all, died of."""
+    show_dead(settings(), queues, by, raw=raw)
 
 
 @dlq.command("retry", epilog=FILTER_HELP)

@@ -148,8 +148,12 @@ def _failure(o: Fail | Bury) -> str:
 
 
 def _release(o: Release) -> str:
-    ready = "" if o.ready_at is None else f',"ready_at":"{rfc3339(o.ready_at)}"'
-    return f',"id":"{o.id}","token":{o.token}{ready}'
+    said = f',"id":"{o.id}","token":{o.token}'
+    if o.ready_at is not None:
+        said += f',"ready_at":"{rfc3339(o.ready_at)}"'
+    if o.who:
+        said += f',"who":{_text(o.who)}'
+    return f'{said},"reason":{_text(o.reason)}' if o.reason else said
 
 
 def _requeue(o: Requeue) -> str:
@@ -327,7 +331,13 @@ _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
     "dead": lambda f: Bury(
         values.entry_id(f["id"]), values.number(f["token"]), Cause(f["cause"]), restore_error(f["error"])
     ),
-    "release": lambda f: Release(values.entry_id(f["id"]), values.number(f["token"]), _moment(f, "ready_at")),
+    "release": lambda f: Release(
+        values.entry_id(f["id"]),
+        values.number(f["token"]),
+        _moment(f, "ready_at"),
+        values.text(f.get("who", "")),
+        values.text(f.get("reason", "")),
+    ),
     "expire": lambda f: Expire(values.entry_id(f["id"])),
     "requeue": lambda f: Requeue(
         values.entry_id(f["id"]), values.flag(f["keep_attempts"]), values.text(f.get("act", ""))

@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import islice
 
 from duraq.entry import READY, Entry
-from duraq.journal.index import Filter, Index, id_hash
+from duraq.journal.index import Filter, Index, id_hash, is_changed
 from duraq.journal.row_reader import RowReader
 from duraq.journal.run import IS_READY, STATUS, TAKEN, WAITS, Key, Run
 from duraq.model import Counts, EntryStatus
@@ -407,6 +407,15 @@ class Runs:
         """The ready ones, as enqueued."""
         for run, row in self._in_order(READY):
             yield self._entry(run, row)
+
+    def lived(self) -> Iterator[Entry]:
+        """Those that were leased before, in no order."""
+        for run in list(self._runs.values()):
+            index = self._index(run)
+            assert run.marks is not None
+            for row, state in enumerate(index.columns().state):
+                if run.marks[row] != TAKEN and is_changed(state):
+                    yield self._entry(run, row)
 
     def _in_order(self, status: EntryStatus | None) -> Iterator[tuple[Run, int]]:
         """Rows in the order they were enqueued in; a run is gone into when its first one may be next."""

@@ -5,7 +5,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from duraq import Cause, Counts, EntryStatus, FixedDelay, LeaseLost, NoRetry, NotLeased, Queue, QueueError
+from duraq import (
+    Cause,
+    Counts,
+    EntryStatus,
+    FixedDelay,
+    InvalidOption,
+    LeaseLost,
+    NoRetry,
+    NotLeased,
+    Queue,
+    QueueError,
+)
 
 SECOND = timedelta(seconds=1)
 LEASE = timedelta(minutes=5)  # the default
@@ -278,6 +289,36 @@ def test_release_does_not_count(queue):
     second = queue.dequeue()
     assert (second.id, second.attempts) == (first.id, 1)
     assert second.token > first.token
+
+
+def test_a_lease_is_ended_by_somebody_else(queue, open_storage, backend):
+    """Whoever knows its token can end a lease: its entry is ready, uncounted; its holder gets LeaseLost."""
+    first = held(queue)
+    other = Queue("jobs", open_storage()) if "shared" in backend.abilities else queue
+    other.end_lease(first.id, first.token, who="ann", reason="it hangs")
+    for act in HELD:
+        with pytest.raises(LeaseLost):
+            act(queue, first)
+    second = queue.dequeue()
+    assert (second.id, second.attempts) == (first.id, 1)
+    (attempt,) = second.errors
+    assert (attempt.cause, attempt.worker) == (Cause.RELEASED, first.worker)
+    assert attempt.error.message == "ended by ann: it hangs; not counted"
+    with pytest.raises(LeaseLost):
+        other.end_lease(first.id, first.token)
+    queue.mark_completed(second)
+    with pytest.raises(LeaseLost):
+        other.end_lease(second.id, second.token)
+    assert queue.counts() == Counts()
+
+
+def test_ending_a_lease_checks_what_it_is_given(queue):
+    """Who and why are texts that can be written; of a queue that is not there no lease can be ended."""
+    entry = held(queue)
+    for wrong in ({"who": "\ud800"}, {"reason": "\ud800"}, {"reason": 7}):
+        with pytest.raises(InvalidOption):
+            queue.end_lease(entry.id, entry.token, **wrong)
+    queue.mark_completed(entry)
 
 
 def test_release_keeps_the_place(queue):

@@ -130,6 +130,28 @@ def test_a_process_that_closes(queue, start):
     assert all(attempt.cause is Cause.RELEASED for attempt in entry.errors)
 
 
+def test_a_lease_of_another_process_is_ended(queue, start):
+    """The lease of a process that hangs can be ended from another one, which is then given the entry."""
+    late = """
+try:
+    queue.mark_completed(entry)
+except Exception as error:
+    print(type(error).__name__, flush=True)
+sys.stdin.readline()
+"""
+    process, (entry_id, _) = start(late)
+    os.kill(process.pid, signal.SIGSTOP)
+    queue.end_lease(entry_id, queue.get(entry_id).token)
+    entry = queue.dequeue()
+    assert (entry.id, entry.attempts, entry.errors[0].cause) == (entry_id, 1, Cause.RELEASED)
+    os.kill(process.pid, signal.SIGCONT)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "LeaseLost\n"
+    queue.mark_completed(entry)
+    end(process)
+
+
 def test_an_entry_that_kills(queue, start, storage):
     """An entry that kills whoever takes it ends as a dead letter, for every attempt was counted."""
     for number in range(1, 4):

@@ -117,7 +117,7 @@ BUILT = {
     Complete: (ids, numbers),
     Fail: (ids, numbers, causes, errors, times),
     Bury: (ids, numbers, causes, errors),
-    Release: (ids, numbers, maybe_times),
+    Release: (ids, numbers, maybe_times, texts, texts),
     Expire: (ids,),
     Requeue: (ids, st.booleans(), st.just("") | ids),
     Remove: (ids,),

@@ -1,0 +1,167 @@
+"""errors, and dlq errors: what broke, put together by what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from duraq import options
+from duraq.cli.failing import Code, code_of
+from duraq.cli.look import inspecting
+from duraq.cli.options import DURATION, MOMENT, Settings, common, settings
+from duraq.cli.output import Row, show_rows, span
+from duraq.cli.reports import report
+from duraq.failures import By, FailureGroup, Failures, dead_by, gather
+
+COLUMNS = ("count", "per_minute", "trend", "first", "last", "queues", "ok", "waiting", "dead", "error")
+DEAD_COLUMNS = ("count", "first", "last", "queues", "error")
+MORE = ("key", "new", "before", "other", "type", "message", "frame", "signature", "samples")
+RAW_COLUMNS = ("count", "at", "queue", "id", "error")
+_BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+
+
+class Since(click.ParamType[timedelta]):
+    """How long ago: 1h, -1h, or a time such as 2026-11-24T10:00, today or @UNIX."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        try:
+            length = DURATION.convert(value.removeprefix("-"), param, ctx)
+        except click.BadParameter:
+            length = datetime.now(UTC) - MOMENT.convert(value, param, ctx)
+        if length <= timedelta(0):
+            self.fail(f"{value!r} is not in the past", param, ctx)
+        options.duration("--since", length)
+        return length
+
+
+def by_option(command: Any) -> Any:
+    """Give a command the option that says what failures are put together by."""
+    return click.option(
+        "--by",
+        type=click.Choice([each.value for each in By]),
+        default=By.SIGNATURE.value,
+        help="Together by signature, type or queue.",
+    )(command)
+
+
+def raw_option(command: Any) -> Any:
+    """Give a command the option that shows messages as they are."""
+    return click.option(
+        "--raw-messages", "raw", is_flag=True, help="The newest few of each, with their messages as they are."
+    )(command)
+
+
+@click.command()
+@click.argument("queues", nargs=-1)
+@click.option("--since", type=Since(), default=timedelta(hours=1), help="How far back (1h), or since when.")
+@by_option
+@raw_option
+@common
+def errors(queues: tuple[str, ...], since: timedelta, by: str, raw: bool) -> int:
+    """Attempts that failed in QUEUES, or in all, put together by what made them fail.
+
+    Two failures have one signature if they are of one type, were raised in one function, and their messages
+    differ in numbers, ids, addresses, paths and quoted texts only. OK, WAITING and DEAD: what has become of
+    those entries. NEW: it has not happened before, in twice that time.
+
+    An attempt is known as far as records are kept: if an entry was completed and its records were compacted,
+    nothing tells how it failed before. How many failed in all is always known, and said below.
+    """
+    said = settings()
+    with inspecting(said) as inspector:
+        found = gather(inspector, since, queues or None, by=By(by))
+    if raw:
+        _show_raw(said, found.groups)
+    else:
+        rows = (_row(said, group, found.until - found.since) for group in found.groups)
+        show_rows(said, "duraq.errors/1", COLUMNS, rows, more=MORE, name="key")
+    for line in _summary(found, since):
+        said.say(line)
+    for problem in found.problems.values():
+        report(said, problem)
+    return max((code_of(problem) for problem in found.problems.values()), default=Code.DONE)
+
+
+def show_dead(said: Settings, queues: tuple[str, ...], by: str, *, raw: bool) -> None:
+    """What the dead letters of these queues, or of all, died of."""
+    with inspecting(said) as inspector:
+        for name in queues:
+            inspector.check_queue(name)
+        groups = dead_by(inspector, queues or None, by=By(by))
+    if raw:
+        _show_raw(said, groups)
+        return
+    rows = (_row(said, group, None) for group in groups)
+    show_rows(said, "duraq.dlq.errors/1", DEAD_COLUMNS, rows, more=("dead", *MORE), name="key")
+
+
+def _row(said: Settings, group: FailureGroup, window: timedelta | None) -> Row:
+    text = f"{group.error.type}: {group.message}" if group.message else group.error.type
+    trend: Any = group.trend
+    if said.style == "table":
+        trend, text = bars(group.trend), f"NEW {text}" if group.is_new else text
+    return {
+        "key": group.key,
+        "count": group.count,
+        "per_minute": None if window is None else round(group.count / (window / timedelta(minutes=1)), 2),
+        "trend": trend,
+        "before": group.before,
+        "new": group.is_new,
+        "first": group.first,
+        "last": group.last,
+        "queues": ",".join(group.queues) if said.style == "table" else group.queues,
+        "ok": group.ok,
+        "waiting": group.waiting,
+        "dead": group.dead,
+        "other": group.other,
+        "error": text,
+        "type": group.error.type,
+        "message": group.message,
+        "frame": group.error.frame or None,
+        "signature": group.error.signature or None,
+        "samples": [
+            {"queue": each.queue, "id": each.id, "at": each.at, "type": each.type, "message": each.message}
+            for each in group.samples
+        ],
+    }
+
+
+def _show_raw(said: Settings, groups: Iterable[FailureGroup]) -> None:
+    rows = (
+        {
+            "key": group.key,
+            "count": group.count,
+            "at": each.at,
+            "queue": each.queue,
+            "id": each.id,
+            "error": f"{each.type}: {each.message}",
+        }
+        for group in groups
+        for each in group.samples
+    )
+    show_rows(said, "duraq.errors.raw/1", RAW_COLUMNS, rows, more=("key",))
+
+
+def _summary(found: Failures, since: timedelta) -> Iterator[str]:
+    ok, waiting, dead = (
+        sum(getattr(each, fate) for each in found.groups) for fate in ("ok", "waiting", "dead")
+    )
+    yield (
+        f"{found.count:,} failed attempts in the last {span(since)}: {ok:,} done since, {waiting:,} waiting,"
+        f" {dead:,} dead"
+    )
+    if found.counted > found.count:
+        yield f"{found.counted:,} were counted; of the others the records are no longer there"
+
+
+def bars(numbers: tuple[int, ...]) -> str:
+    """A bar for each number, from zero to the largest of them."""
+    top = max(numbers, default=0) or 1
+    return "".join(_BARS[0 if not number else max(1, number * 8 // top) - 1] for number in numbers)

@@ -1,0 +1,300 @@
+"""What broke: failed attempts, gathered and put together by what made them fail.
+
+They come from the records, as far as these are kept, and from what entries that are still there have been
+through. So of an entry that failed and was completed all the same nothing may be left, once its records were
+compacted; what the queues have *counted* is the whole number, and ``Failures.counted`` has it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from duraq.clock import from_datetime, from_timedelta, to_datetime
+from duraq.entry import DEAD
+from duraq.errors import StorageError
+from duraq.failure_records import FailureRecords
+from duraq.fates import Fate, Kind, Sample, signature_of
+from duraq.inspector import Inspector
+from duraq.metrics import QueueMetrics, history
+from duraq.model import AttemptError, last_failure
+from duraq.options import LONGEST
+from duraq.signature import normalised
+
+PARTS = 16  # of a window, in a trend
+_FINE = 4  # stretches of time in each of these
+_STRETCHES = PARTS * _FINE
+_SAMPLES = 5
+_LATEST = 20
+
+
+class By(StrEnum):
+    """What puts failures together."""
+
+    SIGNATURE = "sig"
+    TYPE = "type"
+    QUEUE = "queue"
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failed attempts that have something in common.
+
+    ``key``: their signature, type or queue. ``error``: the newest one's; ``message`` is that without what
+    differs each time. ``before``: how many there were in as long a time before. ``trend``: how many in each
+    sixteenth of the time, oldest first. ``first``: the earliest that was come across, however long ago.
+    ``is_new``: they began in this time, though it is known what was before it.
+    """
+
+    key: str
+    error: AttemptError
+    count: int
+    first: datetime
+    last: datetime
+    queues: Mapping[str, int]
+    before: int = 0
+    trend: tuple[int, ...] = ()
+    ok: int = 0
+    waiting: int = 0
+    dead: int = 0
+    other: int = 0  # removed or expired since, or too many to be followed
+    samples: tuple[Sample, ...] = ()  # the newest first
+    is_new: bool = False
+
+    @property
+    def message(self) -> str:
+        """What all of them say."""
+        return normalised(self.error.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The failed attempts of some time, the most frequent group first.
+
+    ``counted``: how many attempts failed in that time as the queues have counted them; more than ``count`` if
+    records of them are gone. ``problems``: what kept a queue from being read.
+    """
+
+    since: datetime
+    until: datetime
+    groups: tuple[FailureGroup, ...] = ()
+    latest: tuple[Sample, ...] = ()  # the newest first
+    counted: int = 0
+    problems: Mapping[str, StorageError] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many are known one by one."""
+        return sum(group.count for group in self.groups)
+
+
+class Gatherer:
+    """Gathers the failures of the last ``window`` and keeps up with them: each reading goes on from the last.
+
+    For one thread at a time, as the Inspector that it is given. It reads what happened in twice the window,
+    so that what is new can be told from what has always been there. Once time has passed since it was made,
+    the window's beginning is only as exact as a sixty-fourth of it.
+    """
+
+    def __init__(self, window: timedelta, now: datetime) -> None:
+        self.window = window
+        self._width = max(from_timedelta(window) // _STRETCHES, 1)
+        self._origin = from_datetime(now) - self._width * _STRETCHES
+        self._queues: dict[str, FailureRecords] = {}
+        self._problems: dict[str, StorageError] = {}
+        self._counted: dict[str, QueueMetrics] = {}
+
+    def read(
+        self, inspector: Inspector, queues: Iterable[str] | None = None, stop: threading.Event | None = None
+    ) -> bool:
+        """Read what was added in these queues, or in all; False if it was stopped on the way."""
+        there = inspector.queues()
+        for known in (self._queues, self._problems, self._counted):
+            for gone in known.keys() - set(there):
+                del known[gone]
+        for name in there if queues is None else queues:
+            if stop is not None and stop.is_set():
+                return False
+            self._problems.pop(name, None)
+            try:
+                self._read(inspector, name, stop)
+            except StorageError as error:
+                self._problems[name] = error
+            except OSError as error:
+                self._problems[name] = inspector.reader.refused(error, name)
+        return stop is None or not stop.is_set()
+
+    def _read(self, inspector: Inspector, name: str, stop: threading.Event | None) -> None:
+        folded = inspector.reader.fold(name)
+        if folded.problem is not None:
+            self._problems[name] = folded.problem
+        ledger, now = folded.state.ledger, inspector.clock.now()
+        self._counted[name] = QueueMetrics(name, to_datetime(now), history=history(ledger))
+        known = self._queues.get(name)
+        if known is None:
+            if not _failed(self._counted[name], 2 * self.window):
+                return  # as in most queues; they need not be read
+            known = self._queues[name] = FailureRecords(name, self._origin, self._width, self._horizon(now))
+        known.catch_up(inspector.reader, folded.state, stop)
+
+    def _last(self, now: int) -> int:
+        """The stretch of time that is not over yet."""
+        return (now - self._origin - 1) // self._width
+
+    def _horizon(self, now: int) -> int:
+        return self._last(now) - 2 * _STRETCHES + 1
+
+    def report(self, now: datetime, by: By = By.SIGNATURE) -> Failures:
+        """What is known as of now."""
+        last = self._last(from_datetime(now))
+        for known in self._queues.values():
+            known.fates.forget_before(last - 2 * _STRETCHES + 1)
+        made: dict[str, _Group] = {}
+        for name, known in self._queues.items():
+            for signature, kind in known.fates.kinds.items():
+                key = {By.SIGNATURE: signature, By.TYPE: kind.error.type, By.QUEUE: name}[by]
+                made.setdefault(key, _Group(last)).add(name, kind)
+        begin = to_datetime(self._origin + (last - _STRETCHES + 1) * self._width)
+        reached = {
+            name for name, known in self._queues.items() if to_datetime(known.reach) <= begin - self.window
+        }
+        groups = [group.finished(key, begin, reached) for key, group in made.items() if group.count]
+        latest = [each for known in self._queues.values() for each in known.fates.latest if each.at > begin]
+        return Failures(
+            begin,
+            now,
+            tuple(sorted(groups, key=lambda group: (-group.count, group.key))),
+            tuple(sorted(latest, key=lambda each: each.at, reverse=True)[:_LATEST]),
+            round(sum(_failed(each, self.window) for each in self._counted.values())),
+            dict(self._problems),
+        )
+
+
+def _failed(metrics: QueueMetrics, window: timedelta) -> float:
+    """How many attempts failed in that time, as they were counted."""
+    window = min(window, LONGEST)
+    rates = (metrics.rate(each, window) for each in ("failed", "timed_out", "worker_died"))
+    return sum(rates) * window.total_seconds()
+
+
+class _Group:
+    """A group in the making."""
+
+    def __init__(self, last: int) -> None:
+        self._last = last
+        self._first_stretch = last - _STRETCHES + 1
+        self.count = self._before = 0
+        self._by_fate = [0] * len(Fate)
+        self._trend = [0] * PARTS
+        self._queues = Counter[str]()
+        self._kinds: list[Kind] = []
+
+    def add(self, queue: str, kind: Kind) -> None:
+        """These belong to it."""
+        self._kinds.append(kind)
+        for stretch, cell in kind.cells.items():
+            times = sum(cell)
+            if stretch < self._first_stretch:
+                self._before += times
+                continue
+            self.count += times
+            self._queues[queue] += times
+            # What others wrote when their clocks were ahead has happened by now.
+            self._trend[min(stretch - self._first_stretch, _STRETCHES - 1) // _FINE] += times
+            for fate, number in enumerate(cell):
+                self._by_fate[fate] += number
+
+    def finished(self, key: str, begin: datetime, reached: set[str]) -> FailureGroup:
+        """The group; ``reached`` are the queues of which it is known what was long before ``begin``."""
+        newest = max(self._kinds, key=lambda kind: kind.last)
+        first = to_datetime(min(kind.first for kind in self._kinds))
+        samples = sorted((s for kind in self._kinds for s in kind.samples), key=lambda s: s.at, reverse=True)
+        return FailureGroup(
+            key,
+            newest.error,
+            self.count,
+            first,
+            to_datetime(newest.last),
+            dict(self._queues.most_common()),
+            self._before,
+            tuple(self._trend),
+            **{fate.name.lower(): self._by_fate[fate] for fate in Fate},
+            samples=tuple(samples[:_SAMPLES]),
+            is_new=not self._before and first > begin and not reached.isdisjoint(self._queues),
+        )
+
+
+def gather(
+    inspector: Inspector,
+    window: timedelta,
+    queues: Sequence[str] | None = None,
+    *,
+    by: By = By.SIGNATURE,
+    stop: threading.Event | None = None,
+) -> Failures:
+    """The failures of the last ``window``, in these queues or in all. Raises QueueNotFound."""
+    for name in queues or ():
+        inspector.check_queue(name)
+    now = to_datetime(inspector.clock.now())
+    gatherer = Gatherer(window, now)
+    gatherer.read(inspector, queues, stop)
+    return gatherer.report(now, by)
+
+
+def dead_by(
+    inspector: Inspector, queues: Sequence[str] | None = None, *, by: By = By.SIGNATURE
+) -> tuple[FailureGroup, ...]:
+    """The dead letters that are there now, by what they died of; ``trend`` is left out."""
+    made: dict[str, _Deaths] = {}
+    for name in inspector.queues() if queues is None else queues:
+        state = inspector.reader.state(name)
+        for entry in state.all_of(DEAD):
+            failure = last_failure(entry.history)
+            if failure is None:
+                continue
+            key = {By.SIGNATURE: signature_of(failure.error), By.TYPE: failure.error.type, By.QUEUE: name}[by]
+            sample = Sample(
+                name, entry.id, to_datetime(entry.updated_at), failure.error.type, failure.error.message
+            )
+            made.setdefault(key, _Deaths()).add(sample, failure.error)
+    groups = [deaths.finished(key) for key, deaths in made.items()]
+    return tuple(sorted(groups, key=lambda group: (-group.count, group.key)))
+
+
+class _Deaths:
+    """Dead letters that died of the same."""
+
+    def __init__(self) -> None:
+        self._queues = Counter[str]()
+        self._samples: list[Sample] = []
+        self._error = AttemptError("", "")
+        self._first: datetime | None = None
+
+    def add(self, sample: Sample, error: AttemptError) -> None:
+        """One more."""
+        self._queues[sample.queue] += 1
+        self._first = sample.at if self._first is None else min(self._first, sample.at)
+        self._samples.append(sample)
+        self._samples.sort(key=lambda each: each.at, reverse=True)
+        del self._samples[_SAMPLES:]
+        if self._samples[0] is sample:
+            self._error = error
+
+    def finished(self, key: str) -> FailureGroup:
+        """The group."""
+        assert self._first is not None
+        count = self._queues.total()
+        return FailureGroup(
+            key,
+            self._error,
+            count,
+            self._first,
+            self._samples[0].at,
+            dict(self._queues.most_common()),
+            dead=count,
+            samples=tuple(self._samples),
+        )

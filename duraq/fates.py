@@ -1,0 +1,165 @@
+"""What became of a queue's failed attempts: a fold over the records of their failures and of their ends.
+
+An attempt is counted once, in the cell of the time at which it ended and of what made it fail, and moves
+there from one column to the next as its entry goes on: it waits for the next attempt, is dead, is done after
+all. How much memory that takes is a matter of how many kinds of failures there are and how many entries have
+failed and not ended since; of both no more than so many are told apart.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+
+from duraq.clock import to_datetime
+from duraq.model import AttemptError
+from duraq.signature import signature
+
+MOST_KINDS = 1000  # of failures of one queue; what is beyond is one more
+MOST_OPEN = 50_000  # entries that are followed
+SAMPLES = 3  # of each kind
+_LATEST = 50
+_LONGEST = 1000  # characters of a sample's message
+MORE = AttemptError("(more)", "too many kinds of failures to tell them apart")
+
+
+class Fate(IntEnum):
+    """What became of the entry of a failed attempt; ``OTHER``: removed, expired, or not followed."""
+
+    OK = 0
+    WAITING = 1
+    DEAD = 2
+    OTHER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One failed attempt, its message as it is."""
+
+    queue: str
+    id: str
+    at: datetime
+    type: str
+    message: str
+
+
+_Cell = list[int]  # how many attempts, by fate
+
+
+class Kind:
+    """Failures of one signature in one queue; ``cells`` are by stretches of time."""
+
+    __slots__ = ("cells", "error", "first", "last", "samples")
+
+    def __init__(self, error: AttemptError, at: int) -> None:
+        self.error = error  # of the newest
+        self.first = self.last = at
+        self.cells: dict[int, _Cell] = {}
+        self.samples: deque[Sample] = deque(maxlen=SAMPLES)
+
+
+class _Open:
+    """An entry that has failed and is not over: in which cells, in which column."""
+
+    __slots__ = ("cells", "fate", "newest")
+
+    def __init__(self) -> None:
+        self.fate = Fate.WAITING
+        self.cells: list[_Cell] = []
+        self.newest = 0  # the stretch of the last of them
+
+    def move(self, fate: Fate) -> None:
+        for cell in self.cells:
+            cell[self.fate] -= 1
+            cell[fate] += 1
+        self.fate = fate
+
+
+def signature_of(error: AttemptError) -> str:
+    """What it has in common with others; an error that was written without one gets it here."""
+    return error.signature or signature(error.type, error.message, error.frame.rpartition(" in ")[2])
+
+
+class Fates:
+    """The failed attempts of one queue, by kind.
+
+    Time is cut into stretches of ``width`` microseconds, counted from ``origin``; one that ends at a boundary
+    belongs to the stretch before it. What ended before the stretch ``horizon`` is not counted.
+    """
+
+    def __init__(self, queue: str, origin: int, width: int, horizon: int) -> None:
+        self.queue = queue
+        self.kinds: dict[str, Kind] = {}
+        self.latest: deque[Sample] = deque(maxlen=_LATEST)
+        self._origin, self._width, self._horizon = origin, width, horizon
+        self._open: dict[str, _Open] = {}
+
+    def stretch(self, at: int) -> int:
+        """In which stretch of time that is."""
+        return (at - self._origin - 1) // self._width
+
+    def fail(self, entry_id: str, at: int, error: AttemptError, *, dead: bool) -> None:
+        """An attempt of that entry ended at that time, and was the last if the entry is ``dead``."""
+        kind = self._kind(error, at)
+        kind.first = min(kind.first, at)
+        stretch = self.stretch(at)
+        if stretch < self._horizon:
+            return
+        sample = Sample(self.queue, entry_id, to_datetime(at), error.type, error.message[:_LONGEST])
+        if at >= kind.last:
+            kind.last = at
+            kind.error = MORE if kind.error is MORE else error
+        kind.samples.append(sample)
+        self.latest.append(sample)
+        cell = kind.cells.get(stretch)
+        if cell is None:
+            cell = kind.cells[stretch] = [0] * len(Fate)
+        self._follow(entry_id, cell, stretch, Fate.DEAD if dead else Fate.WAITING)
+
+    def _kind(self, error: AttemptError, at: int) -> Kind:
+        key = signature_of(error)
+        kind = self.kinds.get(key)
+        if kind is None and len(self.kinds) >= MOST_KINDS:
+            key, error = "", MORE
+            kind = self.kinds.get(key)
+        if kind is None:
+            kind = self.kinds[key] = Kind(error, at)
+        return kind
+
+    def _follow(self, entry_id: str, cell: _Cell, stretch: int, fate: Fate) -> None:
+        entry = self._open.get(entry_id)
+        if entry is None:
+            if len(self._open) >= MOST_OPEN:
+                cell[Fate.DEAD if fate is Fate.DEAD else Fate.OTHER] += 1
+                return
+            entry = self._open[entry_id] = _Open()
+        entry.cells.append(cell)
+        entry.newest = stretch
+        cell[entry.fate] += 1
+        entry.move(fate)
+
+    def follows(self, entry_id: str) -> bool:
+        """Whether what becomes of that entry matters."""
+        return entry_id in self._open
+
+    def put_back(self, entry_id: str) -> None:
+        """The dead letter is back in its queue."""
+        self._open[entry_id].move(Fate.WAITING)
+
+    def end(self, entry_id: str, fate: Fate) -> None:
+        """The entry is over."""
+        self._open.pop(entry_id).move(fate)
+
+    def forget_before(self, horizon: int) -> None:
+        """What ended before that stretch no longer counts."""
+        if horizon <= self._horizon:
+            return
+        self._horizon = horizon
+        for key, kind in list(self.kinds.items()):
+            for stretch in [each for each in kind.cells if each < horizon]:
+                del kind.cells[stretch]
+            if not kind.cells:
+                del self.kinds[key]
+        self._open = {name: entry for name, entry in self._open.items() if entry.newest >= horizon}
