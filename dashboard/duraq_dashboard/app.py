@@ -16,8 +16,10 @@ from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.safe_text import safe_lines
 from duraq_dashboard.commands import Command
 from duraq_dashboard.copying import show_in_pager
+from duraq_dashboard.dialogs.actor import Actor
 from duraq_dashboard.messages import Looked
 from duraq_dashboard.options import Options
+from duraq_dashboard.orders import Selection
 from duraq_dashboard.screens import MAIN_SCREENS
 from duraq_dashboard.screens.base import BaseScreen
 from duraq_dashboard.screens.copy_menu import CopyMenu
@@ -88,6 +90,7 @@ class Dashboard(App[None]):
         super().__init__()
         self.source = source
         self.read_only = read_only
+        self._actor = Actor(self)
         self.options = options or Options()
         self.clock = clock or SystemClock()
         self.frozen_at: datetime | None = None
@@ -132,6 +135,7 @@ class Dashboard(App[None]):
         self.source.start(tell)
 
     def on_unmount(self) -> None:
+        self._actor.close()
         self.source.stop()
         self._remember()
 
@@ -320,6 +324,10 @@ class Dashboard(App[None]):
             self.say("a pager cannot be opened from here")
         except OSError as error:
             self.say(f"the pager cannot be started: {error}")
+
+    def begin(self, action: str, selection: Selection) -> None:
+        """Ask whether that action shall be done to what was chosen, and if so do it."""
+        self._actor.begin(action, selection)
 
     def open_entry(self, entry_id: str, queue: str) -> None:
         """Show one entry in full."""

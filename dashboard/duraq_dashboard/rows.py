@@ -86,12 +86,16 @@ def laid_out(columns: Sequence[Column], width: int) -> list[tuple[int, int]]:
 
 def follow(before: Rows, number: int, after: Rows) -> int:
     """Where the row of that number stands now; if it is gone, the next one to it that is still there."""
-    for away in range(min(len(before), _NEAR)):
-        for near in (number + away, number - away):
-            if 0 <= near < len(before):
-                found = after.find(before.key(near))
-                if found is not None:
-                    return found
+    if not len(before):
+        return 0
+    found = after.find(before.key(number))
+    if found is not None:
+        return found
+    near = range(max(0, number - _NEAR), min(len(before), number + _NEAR))
+    there = after.still({before.key(each) for each in near})
+    for each in sorted(near, key=lambda each: (abs(each - number), -each)):
+        if before.key(each) in there:
+            return after.find(before.key(each)) or 0
     return max(0, min(number, len(after) - 1))
 
 

@@ -1,0 +1,81 @@
+"""How far an action is, and how it ended. Esc hides it, and it goes on."""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from duraq.safe_text import safe_text
+from duraq_dashboard import wording
+from duraq_dashboard.dialogs import words
+from duraq_dashboard.dialogs.base import Dialog
+from duraq_dashboard.doing import Doing, Progress
+from duraq_dashboard.widgets.lines import Lines
+
+_BAR = 60  # characters
+
+
+class ProgressDialog(Dialog[None]):
+    """Of one order that is being carried out."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "close", "hide", id="dialog.close"),
+        Binding("enter", "close_result", "close", show=False, id="dialog.done"),
+        Binding("c", "stop", "stop", id="dialog.stop"),
+    ]
+
+    def __init__(self, doing: Doing, progress: Progress) -> None:
+        super().__init__()
+        self._doing = doing
+        self._progress = progress
+
+    def compose_box(self) -> ComposeResult:
+        yield Lines(id="bar")
+        yield Lines(id="numbers")
+        yield Lines(id="keys")
+
+    def on_mount(self) -> None:
+        self.show(self._progress)
+
+    def show(self, progress: Progress) -> None:
+        """How far it is by now."""
+        self._progress = progress
+        if not self.is_mounted:
+            return
+        order = self._doing.order
+        filled = (
+            _BAR if not progress.count else _BAR * (progress.done + progress.passed_over) // progress.count
+        )
+        self.query_one("#bar", Lines).show([("#" * filled + "." * (_BAR - filled), "flow")])
+        numbers, keys = self.query_one("#numbers", Lines), self.query_one("#keys", Lines)
+        if progress.is_over:
+            self.say_title(f"{words.WORDS[order.action.name].doing}: over")
+            role = "crit" if progress.error else "warn" if progress.passed_over or progress.stopped else ""
+            numbers.show([(safe_text(words.result(order, progress), 500), role)])
+            undo = (
+                "U undoes it within seven days.  " if order.action.name == "remove" and progress.done else ""
+            )
+            keys.show([(f"{undo}Esc or Enter closes", "note")])
+        else:
+            self.say_title(words.going(order, progress) + self._left(progress))
+            numbers.show(words.numbers(order, progress))
+            keys.show([("Esc hides it, and it goes on    c stops it", "note")])
+
+    def _left(self, progress: Progress) -> str:
+        took = time.monotonic() - self._doing.began
+        if progress.done < 2 or took < 1:
+            return ""
+        rate = progress.done / took
+        return f"   {wording.rate(rate)}/s, {wording.seconds(progress.left / rate)} left"
+
+    def action_stop(self) -> None:
+        """Do no more; what is done stays done."""
+        self._doing.stop()
+
+    def action_close_result(self) -> None:
+        """Close it once it is over."""
+        if self._progress.is_over:
+            self.dismiss(None)

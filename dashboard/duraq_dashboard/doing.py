@@ -1,0 +1,184 @@
+"""Carries out an order, in a thread of its own and with a storage that is open only meanwhile.
+
+It tells how far it is now and then, and can be stopped: what was done is done, and the rest is as it was.
+Knows no Textual.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from duraq import bulk
+from duraq.actions import Target
+from duraq.acts import Acts, new_id
+from duraq.cli.input import parse_json
+from duraq.dead_letters import DeadLetterQueue
+from duraq.errors import DuraqError, InvalidOption
+from duraq.queue import Queue
+from duraq.storage.file import FileStorage
+from duraq_dashboard.orders import Order
+
+log = logging.getLogger("duraq.dashboard")
+_OFTEN = 0.1  # seconds between two tellings of how far it is
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it is. ``failed`` of ``ended``: how many of those put back failed again, if that is watched.
+
+    ``stopped``: why it ended before all was done; ``trouble``: why the first one was passed over; ``error``:
+    why nothing more could be done; ``note``: what else is to be said of the result.
+    """
+
+    count: int
+    done: int = 0
+    passed_over: int = 0
+    failed: int = 0
+    ended: int = 0
+    is_over: bool = False
+    stopped: str = ""
+    trouble: str = ""
+    error: str = ""
+    note: str = ""
+    act: str = ""
+
+    @property
+    def left(self) -> int:
+        """To how many nothing was done."""
+        return self.count - self.done - self.passed_over
+
+
+class Doing:
+    """One order being carried out. ``tell`` is called in its thread."""
+
+    def __init__(self, order: Order, tell: Callable[[Progress], None]) -> None:
+        self.order = order
+        self.began = time.monotonic()
+        self._tell = tell
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="duraq-doing", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Do no more than what is being done just now."""
+        self._stop.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it is over."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        progress = Progress(self.order.count)
+        told = time.monotonic()
+        try:
+            with FileStorage(self.order.path) as storage:
+                for progress in self._steps(storage):
+                    if time.monotonic() - told >= _OFTEN:
+                        told = time.monotonic()
+                        self._tell(progress)
+        except DuraqError as error:
+            progress = _with(progress, error=str(error))
+        except Exception as error:
+            log.exception("%s failed", self.order.action.name)
+            progress = _with(progress, error=f"{type(error).__name__}: {error}")
+        self._tell(_with(progress, is_over=True))
+
+    def _steps(self, storage: FileStorage) -> Iterator[Progress]:
+        order = self.order
+        name = order.action.name
+        if name == "undo":
+            yield from self._undo(storage)
+        elif order.action.target is Target.DEAD_LETTERS:
+            yield from self._many(storage)
+        elif name == "edit":
+            yield self._edit(storage)
+        elif name in {"pause", "resume", "compact"}:
+            yield self._to_queue(storage)
+        else:
+            raise InvalidOption(f"{name} cannot be done from here; its command: {order.command}")
+
+    # -- dead letters ----------------------------------------------------------------------------------
+
+    def _many(self, storage: FileStorage) -> Iterator[Progress]:
+        order, name = self.order, new_id()
+        more: dict[str, Any] = {"to": order.to} if order.to else {}
+        planned = bulk.plan(
+            Acts(storage),
+            order.action.name,
+            name,
+            order.meant,
+            reason=order.reason,
+            where=order.where,
+            **more,
+        )
+        run = bulk.Run(storage, planned, order.pace, wait=self._stop.wait)
+        trouble = ""
+
+        def now(stopped: str = "") -> Progress:
+            return Progress(
+                run.count, run.done, run.passed_over, run.failed, run.ended, False, stopped, trouble, act=name
+            )
+
+        for _, outcome in run:
+            if outcome.error is not None and not trouble:
+                trouble = str(outcome.error)
+            if self._stop.is_set():
+                yield now("it was stopped")
+                return
+            yield now()
+        yield now(run.stopped or "")
+
+    def _undo(self, storage: FileStorage) -> Iterator[Progress]:
+        acts = Acts(storage)
+        name = self.order.act or bulk.last_removal(acts)
+        undone = bulk.begun(acts, name) or [acts.get(name)]
+        count, done, passed_over, trouble = sum(act.count for act in undone), 0, 0, ""
+        for act in undone:
+            dead: DeadLetterQueue[Any] = DeadLetterQueue(act.queue, None, storage)
+            for outcome in dead.undoing(act.id, reason=self.order.reason):
+                done += outcome.error is None
+                passed_over += outcome.error is not None
+                trouble = trouble or ("" if outcome.error is None else str(outcome.error))
+                if self._stop.is_set():
+                    yield Progress(count, done, passed_over, stopped="it was stopped", trouble=trouble)
+                    return
+                yield Progress(count, done, passed_over, trouble=trouble)
+        note = "" if done else "nothing was left to bring back"
+        yield Progress(count, done, passed_over, trouble=trouble, note=note)
+
+    def _edit(self, storage: FileStorage) -> Progress:
+        entry, payload = self.order.entry, self.order.payload
+        assert entry is not None
+        assert payload is not None
+        dead: DeadLetterQueue[Any] = DeadLetterQueue(entry.queue, None, storage)
+        dead.retry(entry.id, data=parse_json(payload), reason=self.order.reason)
+        return Progress(1, 1)
+
+    # -- queues ----------------------------------------------------------------------------------------
+
+    def _to_queue(self, storage: FileStorage) -> Progress:
+        order = self.order
+        queue: Queue[Any] = Queue(order.queue, storage)
+        note = ""
+        if order.action.name == "pause":
+            queue.pause(order.reason)
+        elif order.action.name == "resume":
+            queue.resume()
+        else:
+            done = storage.compact(order.queue)
+            note = f"{done.freed:,} bytes freed, {done.kept:,} entries rewritten"
+        return Progress(1, 1, note=note)
+
+
+def _with(progress: Progress, **more: Any) -> Progress:
+    from dataclasses import replace  # noqa: PLC0415
+
+    return replace(progress, **more)

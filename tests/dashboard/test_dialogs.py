@@ -1,0 +1,277 @@
+"""Changes: nothing happens before somebody agrees, then exactly what was shown, and it can be undone."""
+
+import asyncio
+import hashlib
+
+import pytest
+from duraq_dashboard.app import Dashboard
+from duraq_dashboard.dialogs.confirm import ConfirmDialog
+from duraq_dashboard.dialogs.progress import ProgressDialog
+from duraq_dashboard.orders import Selection
+from duraq_dashboard.source import StorageSource
+
+from duraq import EntryStatus, FileStorage, Queue
+from duraq.acts import Acts
+from duraq.bulk import Meant
+from duraq.inspector import Inspector
+
+pytestmark = pytest.mark.anyio
+SOON = 30  # seconds; only so that a failing test ends
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A storage's directory."""
+    return tmp_path / "storage"
+
+
+def bury(root, *payloads, queue="mail"):
+    """Make dead letters; returns their ids."""
+    with FileStorage(root) as storage:
+        mail = Queue(queue, storage)
+        ids = mail.enqueue_many(payloads)
+        for entry in mail.dequeue(limit=len(ids)):
+            mail.mark_failed(entry, f"{entry.data} failed", dead=True)
+    return ids
+
+
+def counts(root, queue="mail"):
+    """How many are ready, and how many dead."""
+    with Inspector(root) as inspector:
+        found = inspector.counts(queue)
+    return found.ready, found.dead
+
+
+def dead(root, queue="mail"):
+    """The dead letters in full."""
+    with Inspector(root) as inspector:
+        return inspector.entries(queue, EntryStatus.DEAD)
+
+
+def tree(root):
+    """What every file holds."""
+    return {
+        str(path.relative_to(root)): hashlib.blake2b(path.read_bytes()).hexdigest()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def all_dead(inspector, stop):
+    return Meant.of(inspector.each_entry("mail", EntryStatus.DEAD))
+
+
+async def until(pilot, holds):
+    """Wait until it is so."""
+    async with asyncio.timeout(SOON):
+        while not holds():
+            await pilot.pause(0.01)
+
+
+def can_agree(dialog):
+    """Whether there is something to agree to."""
+    return any(not button.disabled for button in dialog.query("#go"))
+
+
+def says(dialog, name):
+    """What stands there."""
+    return "".join(str(each.content) for each in dialog.query(f"#{name}"))
+
+
+async def begun(pilot, name, selection):
+    """The question about it, once it is settled what is meant."""
+    pilot.app.begin(name, selection)
+    await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmDialog))
+    dialog = pilot.app.screen
+    await until(pilot, lambda: can_agree(dialog))
+    return dialog
+
+
+async def done(pilot):
+    """Agree, and wait until it is over; what is said of it."""
+    pilot.app.screen.query_one("#go").press()
+    await until(pilot, lambda: isinstance(pilot.app.screen, ProgressDialog))
+    dialog = pilot.app.screen
+    await until(pilot, lambda: dialog._progress.is_over)
+    await pilot.pause()
+    return says(dialog, "numbers")
+
+
+async def test_enter_changes_nothing(root):
+    """In a question that has just come up the focus is on Cancel, so Enter and Esc change nothing."""
+    bury(root, "a", "b")
+    before = tree(root)
+    async with Dashboard(StorageSource(root)).run_test() as pilot:
+        for key in ("enter", "escape"):
+            await begun(pilot, "retry", Selection(all_dead))
+            await pilot.press(key)
+            assert not isinstance(pilot.app.screen, ConfirmDialog | ProgressDialog)
+    assert tree(root) == before
+
+
+async def test_what_is_shown_is_done(root):
+    """The number on the button is the number that is done; what dies after that is not touched."""
+    bury(root, *"abc")
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        dialog = await begun(pilot, "retry", Selection(all_dead))
+        assert str(dialog.query_one("#go").label) == "Retry 3"
+        assert "3 dead letters, settled at" in says(dialog, "exactly")
+        bury(root, "d")
+        assert await done(pilot) == "3 put back"
+        await pilot.press("enter")
+        assert not isinstance(pilot.app.screen, ProgressDialog)
+    assert counts(root) == (3, 1)
+
+
+async def test_undo_restores(root):
+    """What was removed and is brought back is equal to what it was."""
+    bury(root, *"abc")
+    before = dead(root)
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        await begun(pilot, "remove", Selection(all_dead))
+        assert await done(pilot) == "3 removed"
+        assert dead(root) == []
+        await pilot.press("escape")
+        await begun(pilot, "undo", Selection())
+        assert await done(pilot) == "3 brought back"
+    assert dead(root) == before
+
+
+async def test_reason_rate_and_command(root):
+    """What is filled in becomes part of the act and of the command that does the same."""
+    bury(root, *"abc")
+    async with Dashboard(StorageSource(root)).run_test(size=(120, 36)) as pilot:
+        dialog = await begun(pilot, "retry", Selection(all_dead, where="queue:mail"))
+        dialog.query_one("#rate").value = "200"
+        dialog.query_one("#failing").value = "5"
+        dialog.query_one("#reason").value = "psp is back"
+        await pilot.pause()
+        command = dialog._filled_in().command
+        assert command == (
+            "duraq dlq retry --where queue:mail --expect 3 --rate 200/s --stop-if-failing 5"
+            f" --reason 'psp is back' -C {root}"
+        )
+        dialog.query_one("#rate").value = "fast"
+        await pilot.pause()
+        assert dialog.query_one("#go").disabled
+        dialog.query_one("#rate").value = "200"
+        await pilot.pause()
+        await done(pilot)
+    with FileStorage(root) as storage:
+        (act,) = Acts(storage).all()
+    assert (act.verb, act.count, act.where, act.reason) == ("retry", 3, "queue:mail", "psp is back")
+
+
+async def test_purge_wants_the_name(root):
+    """To purge a queue's dead letters its name must be typed."""
+    bury(root, *"ab")
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        pilot.app.begin("purge", Selection(all_dead, queue="mail"))
+        await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmDialog))
+        dialog = pilot.app.screen
+        await until(pilot, lambda: says(dialog, "exactly").startswith("2 dead letters"))
+        assert str(dialog.query_one("#go").label) == "Purge 2"
+        assert dialog.query_one("#go").disabled
+        dialog.query_one("#typed").value = "mai"
+        await pilot.pause()
+        assert dialog.query_one("#go").disabled
+        dialog.query_one("#typed").value = "mail"
+        await pilot.pause()
+        assert await done(pilot) == "2 purged for good"
+    assert counts(root) == (0, 0)
+
+
+async def test_queues_and_moves(root):
+    """Queues are paused and resumed, and dead letters go to another queue."""
+    bury(root, *"ab")
+    with FileStorage(root) as storage:
+        Queue("later", storage).enqueue("there")
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        dialog = await begun(pilot, "pause", Selection(queue="mail"))
+        dialog.query_one("#reason").value = "no"
+        assert await done(pilot) == "queue mail: paused"
+        with Inspector(root) as inspector:
+            assert inspector.paused("mail").reason == "no"
+        await pilot.press("escape")
+        await begun(pilot, "resume", Selection(queue="mail"))
+        await done(pilot)
+        with Inspector(root) as inspector:
+            assert inspector.paused("mail") is None
+        await pilot.press("escape")
+        await begun(pilot, "compact", Selection(queue="mail"))
+        assert (await done(pilot)).startswith("queue mail: compacted; ")
+        await pilot.press("escape")
+        pilot.app.begin("move", Selection(all_dead))
+        await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmDialog))
+        dialog = pilot.app.screen
+        await until(pilot, lambda: says(dialog, "exactly").startswith("2 dead letters"))
+        dialog.query_one("#to").value = "later"
+        await until(pilot, lambda: can_agree(dialog))
+        assert await done(pilot) == "2 moved"
+    assert counts(root) == (0, 0)
+    assert counts(root, "later") == (3, 0)
+
+
+async def test_what_was_stopped(root):
+    """What is stopped midway says how many it was done to, and the rest is as it was."""
+    bury(root, *map(str, range(40)))
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        dialog = await begun(pilot, "retry", Selection(all_dead))
+        dialog.query_one("#rate").value = "4"
+        await pilot.pause()
+        dialog.query_one("#go").press()
+        await until(pilot, lambda: isinstance(pilot.app.screen, ProgressDialog))
+        await until(pilot, lambda: counts(root)[0] > 0)
+        await pilot.press("c")
+        progress = pilot.app.screen
+        await until(pilot, lambda: progress._progress.is_over)
+        result = progress._progress
+        assert result.stopped
+        assert result.done + result.left == 40
+    assert counts(root) == (result.done, 40 - result.done)
+
+
+async def test_hidden_dialog(root):
+    """An action whose dialog is hidden goes on, and its result is told."""
+    bury(root, *"abc")
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        dialog = await begun(pilot, "retry", Selection(all_dead))
+        dialog.query_one("#rate").value = "20"
+        await pilot.pause()
+        dialog.query_one("#go").press()
+        await until(pilot, lambda: isinstance(pilot.app.screen, ProgressDialog))
+        await pilot.press("escape")
+        await until(pilot, lambda: counts(root) == (3, 0))
+        await until(pilot, lambda: len(pilot.app._notifications) == 1)
+        (told,) = pilot.app._notifications
+        assert told.message == "3 put back"
+        assert not told.markup
+
+
+async def test_read_only(root):
+    """Read-only, no question is ever asked and nothing is changed."""
+    bury(root, *"ab")
+    before = tree(root)
+    async with Dashboard(StorageSource(root), read_only=True).run_test() as pilot:
+        for name in ("retry", "remove", "purge", "move", "undo", "pause", "compact"):
+            pilot.app.begin(name, Selection(all_dead, queue="mail"))
+            await pilot.pause()
+            assert not isinstance(pilot.app.screen, ConfirmDialog)
+    assert tree(root) == before
+
+
+async def test_what_cannot_be_settled(root):
+    """If it cannot be found out what is meant, the question says why and has nothing to agree to."""
+    bury(root, "a")
+
+    def freeze(inspector, stop):
+        return Meant.of(inspector.each_entry("[/no] such \x1b queue", EntryStatus.DEAD))
+
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        pilot.app.begin("retry", Selection(freeze))
+        await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmDialog))
+        dialog = pilot.app.screen
+        await until(pilot, lambda: says(dialog, "wrong"))
+        assert "there is no queue" in says(dialog, "wrong")
+        assert "\x1b" not in says(dialog, "wrong")
+        assert dialog.query_one("#go").disabled
