@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -109,16 +109,26 @@ class Gatherer:
         self._counted: dict[str, QueueMetrics] = {}
 
     def read(
-        self, inspector: Inspector, queues: Iterable[str] | None = None, stop: threading.Event | None = None
+        self,
+        inspector: Inspector,
+        queues: Iterable[str] | None = None,
+        stop: threading.Event | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> bool:
-        """Read what was added in these queues, or in all; False if it was stopped on the way."""
+        """Read what was added in these queues, or in all; False if it was stopped on the way.
+
+        ``progress`` is told before each queue how many were read, and of how many.
+        """
         there = inspector.queues()
+        wanted = there if queues is None else [name for name in queues if name in there]
         for known in (self._queues, self._problems, self._counted):
             for gone in known.keys() - set(there):
                 del known[gone]
-        for name in there if queues is None else queues:
+        for number, name in enumerate(wanted):
             if stop is not None and stop.is_set():
                 return False
+            if progress is not None:
+                progress(number, len(wanted))
             self._problems.pop(name, None)
             try:
                 self._read(inspector, name, stop)

@@ -1,0 +1,165 @@
+"""The Errors screen: what breaks, gathered while it is looked at."""
+
+from datetime import timedelta
+
+import pytest
+from duraq_dashboard.screens import errors
+from duraq_dashboard.widgets.row_list import RowList
+from on_screen import NOW, SIZES, queue_now, queue_view, snapshot, text_of
+
+from duraq import FileStorage, FixedDelay, Queue
+from duraq.inspector import Inspector
+from duraq.testing import FakeClock
+
+pytestmark = pytest.mark.anyio
+HOSTILE = "[/red] [b + \x1b]52;c;aGk=\x07 \u202e"
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory):
+    """A storage in which three things went wrong in the hour before NOW."""
+    clock = FakeClock(now=NOW - timedelta(minutes=40))
+    path = tmp_path_factory.mktemp("failed") / "storage"
+    with FileStorage(path, durability="process", clock=clock) as storage:
+        for name in ("mail", "billing"):
+            queue = Queue(name, storage, retry_policy=FixedDelay(max_attempts=2, delay=timedelta(0)))
+            queue.enqueue_many(range(6))
+            for error in (ValueError("row 7"), ValueError("row 8"), KeyError(HOSTILE), OSError(28, "full")):
+                clock.advance(timedelta(minutes=2))
+                queue.mark_failed(queue.dequeue(), error)
+            queue.mark_failed(queue.dequeue(), ValueError("row 9"))
+            queue.mark_completed(queue.dequeue())
+    return path
+
+
+@pytest.fixture
+def source(source, failed):
+    """The source, with that storage to ask about."""
+    clock = FakeClock(now=NOW)
+    with Inspector(failed, clock=clock) as inspector:
+        source.inspector = inspector
+        source.show(queues())
+        yield source
+
+
+def queues(number=1, **more):
+    """What is shown of that storage."""
+    return snapshot(
+        queue_now(queue_view("mail", 3)), queue_now(queue_view("billing", 3)), number=number, **more
+    )
+
+
+def listed(app):
+    rows = app.screen.query_one(RowList).rows
+    return [[cell if isinstance(cell, str) else cell[0] for cell in rows.cells(n)] for n in range(len(rows))]
+
+
+async def test_what_is_shown(dashboard, source):
+    """Failures are listed by what they have in common, the most frequent first, with what became of them."""
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        rows = listed(pilot.app)
+        assert [(row[0], row[5], row[-1].removeprefix("NEW ")) for row in rows] == [
+            ("6", "mail,billing", "ValueError: row <n>"),
+            ("2", "mail,billing", "KeyError: <text>"),
+            ("2", "mail,billing", "OSError: [Errno 28] full"),
+        ]
+        lines = text_of(pilot.app)
+        assert any("last 1h   10 failed attempts, 3 groups" in line for line in lines)
+        assert any("row 9" in line for line in lines)
+        await pilot.press("j", "m")
+        assert any(
+            "KeyError: '[/red] [b + \\x1b]52;c;aGk=\\x07 \\u202e'" in line for line in text_of(pilot.app)
+        )
+
+
+async def test_other_groups_and_windows(dashboard, source):
+    """They are put together by type and by queue, of other times, and in another order, and that is kept."""
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3", "b")
+        assert [row[-1].split(":")[0].removeprefix("NEW ") for row in listed(pilot.app)] == [
+            "ValueError",
+            "KeyError",
+            "OSError",
+        ]
+        await pilot.press("b")
+        assert [row[5] for row in listed(pilot.app)] == ["billing", "mail"]
+        await pilot.press("s", "w", "w", "w")
+        assert listed(pilot.app) == []
+        assert any("Nothing has failed in the last 5m" in line for line in text_of(pilot.app))
+        assert pilot.app.screen.remember() == {"window": "5m", "by": "queue", "sort": "newest"}
+        pilot.app.screen.recall({"window": "7d", "by": "nosuch", "sort": 7})
+        assert pilot.app.screen.remember() == {"window": "7d", "by": "queue", "sort": "newest"}
+
+
+async def test_filter(dashboard, source):
+    """Words choose which groups are shown; Esc shows all again."""
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3", "slash", *"mail full", "enter")
+        assert [row[-1].removeprefix("NEW ") for row in listed(pilot.app)] == ["OSError: [Errno 28] full"]
+        await pilot.press("escape")
+        assert len(listed(pilot.app)) == 3
+
+
+async def test_only_what_has_changed_is_gathered(dashboard, source, monkeypatch):
+    """It is gathered when it is first looked at and when a queue has changed, and not while nobody looks."""
+    monkeypatch.setattr(errors, "OFTEN", 0.0)
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        assert source.asked == 0
+        await pilot.press("3")
+        assert source.asked == 1
+        same = queues()
+        source.show(same)
+        await pilot.pause(0.2)
+        assert source.asked == 2  # these are other objects
+        source.show(same)
+        await pilot.pause(0.2)
+        assert source.asked == 2
+        await pilot.press("1")
+        source.show(queues(number=3))
+        await pilot.pause(0.2)
+        assert source.asked == 2
+
+
+async def test_the_window_moves_on(dashboard, source, clock, monkeypatch):
+    """When a part of the window is over it is gathered anew: what failed longer ago is no longer in it."""
+    monkeypatch.setattr(errors, "OFTEN", 0.0)
+    source.show(shown := queues())
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        assert len(listed(pilot.app)) == 3
+        clock.advance(timedelta(hours=1))
+        source.inspector.clock.advance(timedelta(hours=1))
+        pilot.app._tick()
+        await pilot.pause(0.2)
+        assert listed(pilot.app) == []
+        assert pilot.app.snapshot is shown
+
+
+async def test_what_cannot_be_gathered(dashboard, source):
+    """What keeps the failures from being gathered is said where they would be."""
+    source.inspector.close()
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        assert any("closed" in line for line in text_of(pilot.app))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+async def test_sizes(dashboard, source, size):
+    """At every size the numbers and the errors are there, and no line is longer than the screen."""
+    async with dashboard().run_test(size=size) as pilot:
+        await pilot.press("3")
+        lines = text_of(pilot.app)
+        assert any("COUNT" in line and "DEAD" in line and "ERROR" in line for line in lines)
+        assert any("ValueError: row" in line for line in lines)
+        assert all(len(line) <= size[0] for line in lines)
+
+
+async def test_what_can_be_copied(dashboard, source):
+    """The signature, the message as it is, the command and an id can be copied; a pager has the rest."""
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        offered = {each.key: each.text for each in pilot.app.screen.copies()}
+        assert offered["m"] in {"ValueError: row 7", "ValueError: row 8", "ValueError: row 9"}
+        assert offered["c"].startswith("duraq -C /srv/queues errors ")
+        assert "row 9" in pilot.app.screen.pager_text()
