@@ -3,6 +3,7 @@
 import threading
 from datetime import UTC, datetime, timedelta
 
+from duraq_dashboard.happenings import Following
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 
 from duraq.attention import verdicts
@@ -24,6 +25,7 @@ class FakeSource:
         self.inspector = inspector
         self.asked = 0
         self.looks = 0
+        self.records = []
         self.looked_at = NOW
         self._on_look = None
         self._newest = None
@@ -50,6 +52,12 @@ class FakeSource:
             found = error
         answer(found)
         return given_up
+
+    def follow(self, on_more, chosen=None):
+        following = Following(self.path, on_more, chosen)
+        for record in self.records:
+            following._add(record)
+        return following
 
     def stop(self):
         self._on_look = None
@@ -104,5 +112,4 @@ def snapshot(*queues, number=1, **more):
 
 def text_of(app):
     """What is on the screen, line by line, without colours."""
-    strips = app.screen._compositor.render_strips()
-    return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
+    return app.text()

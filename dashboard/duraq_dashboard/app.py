@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar
@@ -14,10 +14,12 @@ from textual.reactive import reactive
 
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.safe_text import safe_lines
+from duraq_dashboard import roots
 from duraq_dashboard.commands import Command
 from duraq_dashboard.copying import show_in_pager
 from duraq_dashboard.dialogs.actor import Actor
 from duraq_dashboard.messages import Looked
+from duraq_dashboard.options import THEMES as NAMES
 from duraq_dashboard.options import Options
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.screens import MAIN_SCREENS
@@ -28,7 +30,7 @@ from duraq_dashboard.screens.palette import PaletteScreen
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import Snapshot, Trouble
 from duraq_dashboard.source import Source
-from duraq_dashboard.theme import NAMES, THEMES, VARIABLES
+from duraq_dashboard.theme import THEMES, VARIABLES
 from duraq_dashboard.widgets.key_bar import Hint, hints, key_name
 from duraq_dashboard.wording import Times, plural
 
@@ -70,6 +72,7 @@ class Dashboard(App[None]):
         Binding("ctrl+o", "last_screen", "last screen", show=False, id="last-screen"),
         Binding("ctrl+l", "redraw", "redraw", show=False, id="redraw"),
         Binding("question_mark", "help", "help", id="help"),
+        Binding("enter", "open_nearby", "open that one", id="open-nearby"),
         Binding("ctrl+q", "quit", "quit", show=False, id="quit"),
     ]
 
@@ -86,12 +89,14 @@ class Dashboard(App[None]):
         read_only: bool = False,
         options: Options | None = None,
         clock: Clock | None = None,
+        opener: Callable[[str], Source] | None = None,
     ) -> None:
-        super().__init__()
+        self.options = options or Options()
+        # With it, what is drawn has no colours at all; without, Textual would turn them to shades of grey.
+        super().__init__(ansi_color=True if self.options.without_color else None)
         self.source = source
         self.read_only = read_only
         self._actor = Actor(self)
-        self.options = options or Options()
         self.clock = clock or SystemClock()
         self.frozen_at: datetime | None = None
         self.ascii_only = self.options.ascii_only
@@ -101,7 +106,11 @@ class Dashboard(App[None]):
         self._waiting_to_draw = False
         self._was_lively = True
         self._last_mode: str | None = None
-        self._nearby: list[tuple[str, int]] | None = None
+        self._opener = opener
+        self.nearby: list[tuple[str, int]] | None = (
+            None  # storages, if this is none; None: not looked for yet
+        )
+        self._begun = False
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = self.options.theme or NAMES[0]
@@ -143,18 +152,14 @@ class Dashboard(App[None]):
         """What was remembered of a screen."""
         return self._kept.get(mode, {})
 
-    def _remember(self) -> None:
-        if self.options.remembered is None:
-            return
-        screens = {mode: dict(stack[0].remember()) for mode, stack in self._stacks() if stack}
-        screens["app"] = {"screen": self.current_mode, "times": self.times.value}
-        self.options.remembered.save(self._kept | screens)
+    def keep(self, mode: str, what: Mapping[str, str]) -> None:
+        """Have that remembered of a screen."""
+        self._kept[mode] = dict(what)
 
-    def _stacks(self) -> list[tuple[str, list[BaseScreen]]]:
-        return [
-            (mode, [screen for screen in stack if isinstance(screen, BaseScreen)])
-            for mode, stack in self._screen_stacks.items()
-        ]
+    def _remember(self) -> None:
+        if self.options.remembered is not None:
+            self.keep("app", {"screen": self.current_mode, "times": self.times.value})
+            self.options.remembered.save(self._kept)
 
     # -- what is shown ---------------------------------------------------------------------------------
 
@@ -163,8 +168,9 @@ class Dashboard(App[None]):
 
     @property
     def behind(self) -> timedelta:
-        """For how long nobody has looked at the storage."""
-        return timedelta(0)
+        """For how long nobody has looked at the storage: something hangs, the disk for one."""
+        looked_at = self.source.looked_at
+        return timedelta(0) if looked_at is None else self.moment - looked_at
 
     def on_looked(self, message: Looked) -> None:
         self._newest = message.snapshot
@@ -185,6 +191,41 @@ class Dashboard(App[None]):
             self.set_reactive(Dashboard.moment, self._now())
             self.snapshot = newest
         self._was_lively = True
+        if newest.trouble is None and not self._begun:
+            self._begun = True
+            self._open_start(newest)
+        if newest.trouble is not None and self.nearby is None:
+            self.nearby = []
+            self.run_worker(self._look_nearby, thread=True, exit_on_error=False)
+
+    def _open_start(self, newest: Snapshot) -> None:
+        """Go where whoever began it wanted to go."""
+        start = self.options.start
+        if self.options.dead_letters:
+            self.action_show("dlq")
+        elif start is not None and start in newest.queues:
+            self.open_queue(start)
+        elif start is not None:
+            self.open_entry(start)
+
+    def _look_nearby(self) -> None:
+        found = roots.nearby(self.source.path)
+        self.call_from_thread(self._found_nearby, found)
+
+    def _found_nearby(self, found: list[tuple[str, int]]) -> None:
+        self.nearby = found
+        if found:
+            self.snapshot = self.snapshot
+            self.refresh_bindings()
+
+    def action_open_nearby(self) -> None:
+        """Look at the storage that was probably meant."""
+        if self.nearby and self._opener is not None:
+            path, _ = self.nearby[0]
+            self.source.stop()
+            self.source = self._opener(path)
+            self.snapshot, self.nearby = None, None
+            self._begin()
 
     def _drawable(self) -> None:
         self._waiting_to_draw = False
@@ -222,13 +263,18 @@ class Dashboard(App[None]):
         lines = ["", f"! {trouble.word}: {trouble.message}", ""]
         if trouble.hint and trouble.hint not in trouble.message:
             lines += [f"  {trouble.hint}", ""]
-        if self._nearby:
-            path, queues = self._nearby[0]
+        if self.nearby and self._opener is not None:
+            path, queues = self.nearby[0]
             lines += [f"  Did you mean {path} ({plural(queues, 'queue')})?  Enter opens it", ""]
         lines += ["  It opens by itself as soon as it can be read."]
         if self.options.rule:
             lines += [f"  Where it is: {self.source.path}, named by {self.options.rule}"]
         return lines
+
+    def text(self) -> list[str]:
+        """What is on the screen, line by line, without its colours."""
+        strips = self.screen._compositor.render_strips()  # noqa: SLF001 - there is no other way to it
+        return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
 
     # -- what keys do ----------------------------------------------------------------------------------
 
@@ -329,9 +375,16 @@ class Dashboard(App[None]):
         """Ask whether that action shall be done to what was chosen, and if so do it."""
         self._actor.begin(action, selection)
 
-    def open_entry(self, entry_id: str, queue: str) -> None:
+    def open_entry(self, entry_id: str, queue: str | None = None) -> None:
         """Show one entry in full."""
-        self.say(f"{queue}/{entry_id}")
+        self.say(f"{queue or ''} {entry_id}")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Keys that mean something only at times."""
+        if action == "open_nearby":
+            snapshot = self.snapshot
+            return bool(self.nearby) and snapshot is not None and snapshot.trouble is not None
+        return True
 
     def say(self, text: str, *, severity: str = "information") -> None:
         """Tell the person something, for a moment."""

@@ -27,8 +27,7 @@ from duraq_dashboard import wording
 
 log = logging.getLogger("duraq.dashboard")
 
-LAST = 200  # records that are shown to begin with
-SAMPLE = 40  # of those that come between two looks, at most so many are shown
+LAST = 100  # records that are shown to begin with
 EXCERPT = 300
 _WITH_PAYLOAD = {"enqueue", "keep", "restore"}
 # Of the storage's own bookkeeping nobody has asked.
@@ -199,7 +198,14 @@ class Batch:
 class Following:
     """Follows all queues in a thread of its own. ``on_more`` is called there: there is something to take."""
 
-    def __init__(self, path: str, on_more: Callable[[], None], *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        on_more: Callable[[], None],
+        chosen: EventFilter | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
         self._path = path
         self._on_more = on_more
         self._clock = clock
@@ -207,12 +213,11 @@ class Following:
         self._lock = threading.Lock()
         self._waiting: deque[RecordView] = deque(maxlen=LAST)
         self._seen = 0
-        self._filter: EventFilter | None = None
+        self._filter = chosen
         self._thread = threading.Thread(target=self._run, name="duraq-follow", daemon=True)
 
-    def start(self, chosen: EventFilter | None = None) -> None:
+    def start(self) -> None:
         """Begin."""
-        self._filter = chosen
         self._thread.start()
 
     def stop(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from duraq_dashboard.remembered import Remembered
-from duraq_dashboard.source import Source
+
+# By name; ``theme`` has what they look like.
+THEMES = ("duraq-dark", "duraq-light", "duraq-mono", "ansi-dark", "ansi-light")
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Options:
 
     ``fps``: how often a second what is new is drawn, at most; keys are answered at once.
     ``start``: the screen, queue or entry to open at, as it was typed. ``rule``: what named the storage.
-    ``open``: makes the source of another storage. ``remembered``: None: nothing is remembered.
+    ``remembered``: None: nothing is remembered.
     """
 
     theme: str | None = None
@@ -26,4 +28,4 @@ class Options:
     rule: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
     remembered: Remembered | None = None
-    open: Callable[[str], Source] | None = None
+    without_color: bool = False

@@ -82,11 +82,10 @@ class Overview:
         )
         letters = f"DLQ {wording.count(dead)}" + (f" (+{wording.count(died)}/1h)" if died else "")
         p95 = f"p95 wait {wording.seconds(_together([part.wait for part in parts if part.wait]).p95)}"
-        queues = wording.plural(len(parts), "queue")
         now = f"ready {wording.count(ready)}  in-flight {wording.count(leased)}"
         later = f"delayed {wording.count(scheduled)}"
         return (
-            f"{now}  {later}  {letters}  {flows}  {p95}  workers {self._workers()}  {queues}",
+            f"{now}  {later}  {letters}  {flows}  {p95}  workers {self._workers()}",
             f"{now}  {later}  {letters}  {flows}",
             f"ready {wording.count(ready)}  {letters}  {flows}",
             f"ready {wording.count(ready)}  {letters}",

@@ -24,12 +24,19 @@ def nearby(path: str) -> list[tuple[str, int]]:
     found = [place.parent / name for name in near]
     # Or it is one level down, or up.
     found += [place / name for name in _names(place)[:20]] + list(place.parents[:1])
-    return [(str(each), queues_in(each)) for each in found if (each / MARKER).is_file()][:3]
+    return [(str(each), queues_in(each)) for each in found if _is_there(each / MARKER)][:3]
 
 
 def queues_in(storage: Path) -> int:
     """How many queues it has."""
-    return sum(1 for name in _names(storage) if is_users(name) and (storage / name / "segments").is_dir())
+    return sum(1 for name in _names(storage) if is_users(name) and _is_there(storage / name / "segments"))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _names(directory: Path) -> list[str]:

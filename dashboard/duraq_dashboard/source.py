@@ -18,6 +18,7 @@ from duraq.attention import verdicts
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.errors import NotAStorage, StorageDamaged, StorageError, UnsupportedVersion
 from duraq.inspector import Inspector
+from duraq_dashboard.happenings import EventFilter, Following
 from duraq_dashboard.snapshot import QueueNow, Snapshot, Trouble
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ class Source(Protocol):
     """Where an app gets all that it shows. Both callbacks are called in the source's threads."""
 
     path: str
+    looked_at: datetime | None  # when it looked last, whether it found something new or not
 
     def start(self, on_look: Callable[[Snapshot], None]) -> None:
         """Begin; each look that finds something new is given to ``on_look``."""
@@ -47,6 +49,9 @@ class Source(Protocol):
         The question is given that event too, and looks at it now and then if it takes long.
         """
 
+    def follow(self, on_more: Callable[[], None], chosen: EventFilter | None = None) -> Following:
+        """Follow the records; ``on_more`` is called in a thread when there is something to take."""
+
     def stop(self) -> None:
         """End the threads. Idempotent."""
 
@@ -56,6 +61,7 @@ class StorageSource:
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
         self.path = os.fspath(path)
+        self.looked_at: datetime | None = None
         self._clock = clock or SystemClock()
         self._wanted = threading.Event()
         self._forced = False
@@ -97,6 +103,11 @@ class StorageSource:
         self._questions.put(run)
         return given_up
 
+    def follow(self, on_more: Callable[[], None], chosen: EventFilter | None = None) -> Following:
+        following = Following(self.path, on_more, chosen, clock=self._clock)
+        following.start()
+        return following
+
     def stop(self) -> None:
         self._stopped.set()
         self._wanted.set()
@@ -112,6 +123,7 @@ class StorageSource:
             self._wanted.clear()
             forced, self._forced = self._forced, False
             found = self._look(number + 1)
+            self.looked_at = found.looked_at
             if forced or before is None or _differ(found, before):
                 number, before = found.number, found
                 on_look(found)

@@ -56,6 +56,5 @@ THEMES = (
     _ansi("ansi-dark", _ANSI),
     _ansi("ansi-light", _ANSI_LIGHT),
 )
-NAMES = tuple(theme.name for theme in THEMES)
 # What a theme of somebody else's has for the roles.
 VARIABLES = _roles(_DARK)

@@ -94,7 +94,7 @@ class BaseScreen(Screen[None]):
         return None
 
     def remember(self) -> Mapping[str, str]:
-        """What is to be as it is now the next time."""
+        """What is to be as it is now the next time. Asked when the screen's widgets are gone."""
         return {}
 
     def recall(self, kept: Mapping[str, str]) -> None:
@@ -127,3 +127,7 @@ class MainScreen(BaseScreen):
     """One of the six. ``MODE``: its name; ``TITLE``: what its tab says."""
 
     MODE: ClassVar[str]
+
+    def on_unmount(self) -> None:
+        # Its widgets are going or gone: what is remembered must not be asked of them.
+        self.dashboard.keep(self.MODE, self.remember())

@@ -74,7 +74,6 @@ class QueueScreen(BaseScreen):
         yield Lines(id="reasons")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.query_one(RowList).focus()
 
     def on_unmount(self) -> None:

@@ -129,6 +129,7 @@ class QueuesScreen(MainScreen):
         self._sort = "attention"
         self._faults_only = False
         self._filter: QueueFilter | None = None
+        self._text = ""  # of the filter, as it was typed
 
     def compose_content(self) -> ComposeResult:
         yield Lines(id="totals")
@@ -142,7 +143,6 @@ class QueuesScreen(MainScreen):
             yield Lines(id="why")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.recall(self.dashboard.kept_of(self.MODE))
         self.query_one(RowList).focus()
 
@@ -249,6 +249,7 @@ class QueuesScreen(MainScreen):
             message.bar.complain(error.reason)
             return
         message.bar.complain("")
+        self._text = message.text.strip()
         self._redraw()
 
     def on_filter_bar_left(self) -> None:
@@ -288,8 +289,7 @@ class QueuesScreen(MainScreen):
         return "\n".join([queue.name, *why(queue), *facts(queue, self.dashboard.moment)])
 
     def remember(self) -> Mapping[str, str]:
-        text = self.query_one(FilterBar).text
-        return {"filter": text, "sort": self._sort, "faults": "yes" if self._faults_only else ""}
+        return {"filter": self._text, "sort": self._sort, "faults": "yes" if self._faults_only else ""}
 
     def recall(self, kept: Mapping[str, str]) -> None:
         if kept.get("sort") in SORTS:

@@ -142,7 +142,7 @@ class TopBar(Static):
             state, style = ("LIVE" if snapshot.live else "POLL"), ""
             if not quiet:
                 state += f" {wording.seconds(snapshot.lag.total_seconds())}"
-        only = " READ-ONLY " if dashboard.read_only and not short else " "
+        only = " READ-ONLY  " if dashboard.read_only and not short else " "
         return [(only, ""), (state, style), (f"  {clock}", "")]
 
 

@@ -1,0 +1,236 @@
+"""What is around every screen: the bar at the top, the keys at the bottom, and how one gets about."""
+
+from datetime import timedelta
+
+import pytest
+from duraq_dashboard.app import Dashboard
+from duraq_dashboard.options import Options
+from duraq_dashboard.remembered import Remembered
+from duraq_dashboard.screens import MAIN_SCREENS
+from duraq_dashboard.screens.copy_menu import CopyMenu
+from duraq_dashboard.screens.queue_detail import QueueScreen
+from duraq_dashboard.snapshot import Trouble
+from duraq_dashboard.widgets.key_bar import KeyBar, hints
+from on_screen import NOW, FakeSource, queue_now, queue_view, snapshot, text_of
+
+from duraq import FileStorage, Queue
+from duraq.testing import FakeClock
+
+pytestmark = pytest.mark.anyio
+MAIL = queue_now(queue_view("mail", 2, oldest=timedelta(minutes=1), waiting=1))
+
+
+def top(app):
+    return text_of(app)[0]
+
+
+async def test_how_fresh_it_is(dashboard, source, clock):
+    """The bar says live with the lag, then without what would change all the time, frozen, and stale."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        app = pilot.app
+        assert top(app).endswith("LIVE 41ms  10:42:17")
+        clock.advance(timedelta(seconds=11))
+        source.looked_at += timedelta(seconds=11)
+        app._tick()
+        await pilot.pause()
+        assert top(app).endswith("LIVE  10:42")
+        clock.advance(timedelta(minutes=1))
+        app._tick()
+        await pilot.pause()
+        assert top(app).endswith("STALE 1m  10:43")
+        await pilot.press("p")
+        clock.advance(timedelta(seconds=12))
+        app._tick()
+        await pilot.pause()
+        assert "FROZEN 12s" in top(app)
+        source.show(snapshot(MAIL, live=False, number=2, changed_at=NOW + timedelta(minutes=2)))
+        await pilot.pause()
+        assert "FROZEN 12s" in top(app)
+        source.looked_at += timedelta(minutes=2)
+        await pilot.press("p")
+        await pilot.pause(0.2)
+        assert "POLL 41ms" in top(app)
+
+
+async def test_digits_and_back(dashboard, source):
+    """Each digit shows its screen, ctrl+o the one before, Enter goes into a queue, Esc and q come back."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        app = pilot.app
+        for number, screen in enumerate(MAIN_SCREENS, 1):
+            await pilot.press(str(number))
+            assert type(app.screen) is screen
+            assert f"[{number} {screen.TITLE}]" in top(app)
+        await pilot.press("1", "3", "ctrl+o")
+        assert app.current_mode == "queues"
+        for key in ("escape", "q"):
+            await pilot.press("enter")
+            assert type(app.screen) is QueueScreen
+            assert "Queues > mail" in top(app)
+            await pilot.press(key)
+            assert app.current_mode == "queues"
+        await pilot.press("escape")
+        assert app.is_running
+        await pilot.press("q")
+        await pilot.pause()
+    assert app._exit
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24), (60, 16)])
+async def test_no_hint_is_cut(dashboard, source, size):
+    """The keys at the bottom are whole, and those for help and back are always among them."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=size) as pilot:
+        for number in "123456":
+            await pilot.press(number)
+            bar = pilot.app.screen.query_one(KeyBar)
+            shown = [hint for _, hint in bar._shown]
+            assert text_of(pilot.app)[-1] == "  ".join(hint.text for hint in shown)
+            assert {"help", "leave"} <= {hint.id for hint in shown}
+
+
+async def test_a_click_is_a_key(dashboard, source):
+    """A click on a tab or on a hint does what its key does."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        app = pilot.app
+        await pilot.click("TopBar", offset=(top(app).index("6 Events") + 2, 0))
+        assert app.current_mode == "events"
+        await pilot.press("1")
+        at = text_of(app)[-1].index("p freeze")
+        await pilot.click("KeyBar", offset=(at + 2, 0))
+        await pilot.pause()
+        assert app.frozen
+
+
+async def test_all_bindings_have_an_id(dashboard, source):
+    """Every key of every screen can be given another one, and no two have the same name."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        for number in "123456":
+            await pilot.press(number)
+            ids = [hint.id for hint in hints(pilot.app.screen)]
+            assert all(ids)
+            assert len(set(ids)) == len(ids)
+
+
+async def test_keys_of_ones_own(source, clock):
+    """A key from keys.toml takes the place of the one that a binding has."""
+    source.show(snapshot(MAIL))
+    app = Dashboard(source, clock=clock, options=Options(keys={"freeze": "F"}))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("p")
+        assert not app.frozen
+        await pilot.press("F")
+        assert app.frozen
+        assert "F freeze" in text_of(app)[-1]
+
+
+async def test_copying(dashboard, source):
+    """The menu offers what the cursor is on, and a letter sends it to the terminal's clipboard."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("y")
+        assert type(pilot.app.screen) is CopyMenu
+        await pilot.press("p")
+        assert pilot.app.clipboard == "/srv/queues/mail"
+        assert type(pilot.app.screen) is not CopyMenu
+
+
+async def test_ctrl_c(dashboard, source):
+    """Ctrl+C, with nothing marked, ends it."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("ctrl+c")
+        await pilot.pause()
+    assert pilot.app._exit
+
+
+async def test_what_is_remembered(source, clock, tmp_path):
+    """Screen, sort and filter are as they were the next time; another storage has its own."""
+    source.show(snapshot(MAIL))
+
+    def make(root):
+        return Dashboard(source, clock=clock, options=Options(remembered=Remembered(root, tmp_path)))
+
+    async with make("/one").run_test(size=(120, 36)) as pilot:
+        await pilot.press("s", "slash", *"ma", "enter", "6")
+    source.show(snapshot(MAIL))
+    async with make("/one").run_test(size=(120, 36)) as pilot:
+        assert pilot.app.current_mode == "events"
+        await pilot.press("1")
+        await pilot.pause()
+        assert "sort: name" in "\n".join(text_of(pilot.app))
+        assert "/ ma" in "\n".join(text_of(pilot.app))
+    async with make("/two").run_test(size=(120, 36)) as pilot:
+        assert pilot.app.current_mode == "queues"
+
+
+async def test_what_was_remembered_may_be_anything(source, clock, tmp_path):
+    """A file that is none of ours, or has other things in it, is left out without a word."""
+    source.show(snapshot(MAIL))
+    kept = Remembered("/one", tmp_path)
+    kept.save({"app": {"screen": "nosuch", "times": "nosuch"}, "queues": {"sort": "nosuch"}})
+    (file,) = tmp_path.iterdir()
+    for text in (file.read_text(), "[]", "{", '{"screens": {"app": 1, "queues": {"filter": ["x"]}}}'):
+        file.write_text(text)
+        async with Dashboard(source, clock=clock, options=Options(remembered=kept)).run_test() as pilot:
+            assert pilot.app.current_mode == "queues"
+
+
+async def test_where_there_is_no_storage(source, clock, tmp_path):
+    """It says so, names a storage that was probably meant, and Enter opens it."""
+    with FileStorage(tmp_path / "queues") as storage:
+        Queue("mail", storage).enqueue("x")
+    source.path = str(tmp_path / "quees")
+    source.show(snapshot(trouble=Trouble("GONE", f"{source.path}: there is no such directory")))
+    opened = []
+
+    def opener(path):
+        opened.append(FakeSource(path))
+        opened[0].show(snapshot(MAIL))
+        return opened[0]
+
+    app = Dashboard(source, clock=clock, opener=opener, options=Options(rule="--root"))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        text = "\n".join(text_of(app))
+        assert "! GONE: " in text
+        assert "quees: there is no such directory" in text
+        assert f"Did you mean {tmp_path / 'queues'} (1 queue)?  Enter opens it" in text
+        assert "named by --root" in text
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        assert [source.path for source in opened] == [str(tmp_path / "queues")]
+        assert "> OK" in "\n".join(text_of(app))
+
+
+async def test_too_small(dashboard, source):
+    """Below 60 columns or 16 lines there is a plain notice, and the screen again when there is room."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(59, 16)) as pilot:
+        notice = ["  duraq needs 60 columns and 16 lines"]
+        assert [line for line in text_of(pilot.app) if line] == notice
+        await pilot.resize_terminal(60, 15)
+        await pilot.pause()
+        assert [line for line in text_of(pilot.app) if line] == notice
+        await pilot.resize_terminal(60, 16)
+        await pilot.pause()
+        assert "mail" in "\n".join(text_of(pilot.app))
+
+
+async def test_a_frame_for_several_snapshots(source):
+    """What comes faster than is to be drawn is passed over, and the newest is shown in the end."""
+    app = Dashboard(source, clock=FakeClock(now=NOW), options=Options(fps=5))
+    async with app.run_test(size=(120, 36)) as pilot:
+        drawn = []
+        draw = app.screen.draw
+        app.screen.draw = lambda shown: (drawn.append(shown.number), draw(shown))
+        for number in range(1, 21):
+            source.show(snapshot(MAIL, number=number))
+            await pilot.pause()
+        await pilot.pause(0.3)
+        assert drawn[-1] == 20
+        assert len(drawn) < 10
