@@ -98,7 +98,7 @@ class Verdict(NamedTuple):
 def judge(
     queue: QueueView, now: datetime, limits: Thresholds = DEFAULT, *, metrics: QueueMetrics | None = None
 ) -> Verdict:
-    """The worst that can be told; how many attempts fail only with the metrics."""
+    """The worst that can be told; what has happened lately only with the metrics."""
     found = verdicts(queue, now, limits, metrics=metrics)
     return found[0] if found else Verdict(Attention.OK, "")
 
@@ -113,7 +113,7 @@ def verdicts(
         None if queue.pause else _waiting(queue, now, limits),
         _overdue(queue, now, limits),
         None if metrics is None else _failing(metrics, limits),
-        _dying(queue, now, limits),
+        _dying(queue, metrics, limits),
         _paused(queue),
         _has_dead(queue),
     )
@@ -122,15 +122,15 @@ def verdicts(
 
 def error_rate(metrics: QueueMetrics, limits: Thresholds = DEFAULT) -> tuple[float, int]:
     """The share of the attempts that failed lately, and how many ended: completed, failed or lost."""
-    window = limits.error_rate_window
-
-    def lately(*counters: str) -> float:
-        # Rounded, for a rate is a quotient: exactly as many as are allowed must not pass for more.
-        return round(sum(metrics.rate(each, window) for each in counters) * window.total_seconds(), 6)
-
-    failed = lately("failed", "timed_out", "worker_died")
-    ended = failed + lately("completed")
+    failed = _lately(metrics, limits.error_rate_window, "failed", "timed_out", "worker_died")
+    ended = failed + _lately(metrics, limits.error_rate_window, "completed")
     return (failed / ended if ended else 0.0), round(ended)
+
+
+def _lately(metrics: QueueMetrics, window: timedelta, *counters: str) -> float:
+    """How often these have happened within the window."""
+    # Rounded, for a rate is a quotient: exactly as many as are allowed must not pass for more.
+    return round(sum(metrics.rate(each, window) for each in counters) * window.total_seconds(), 6)
 
 
 def _unreadable(queue: QueueView) -> Verdict | None:
@@ -185,8 +185,10 @@ def _failing(metrics: QueueMetrics, limits: Thresholds) -> Verdict | None:
     )
 
 
-def _dying(queue: QueueView, now: datetime, limits: Thresholds) -> Verdict | None:
-    lately = sum(1 for died in queue.died if now - died <= limits.dead_window)
+def _dying(queue: QueueView, metrics: QueueMetrics | None, limits: Thresholds) -> Verdict | None:
+    # Of those that were put back or removed since nobody needs to be told.
+    lately = 0 if metrics is None else round(_lately(metrics, limits.dead_window, "dead"))
+    lately = min(lately, queue.counts.dead)
     if lately > limits.max_dead_lately:
         return Verdict(Attention.DLQ, f"{lately} entries died within {_whole(limits.dead_window)}")
     if limits.max_dead is not None and queue.counts.dead > limits.max_dead:

@@ -23,6 +23,7 @@ from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics, history
 from duraq.model import AttemptError, last_failure
 from duraq.options import LONGEST
+from duraq.shelf import Mislaid
 from duraq.signature import normalised
 
 PARTS = 16  # of a window, in a trend
@@ -132,6 +133,10 @@ class Gatherer:
             self._problems.pop(name, None)
             try:
                 self._read(inspector, name, stop)
+            except Mislaid:
+                # What it had lain in was removed while it was read; the next reading begins anew.
+                self._queues.pop(name, None)
+                inspector.reader.mislay(name)
             except StorageError as error:
                 self._problems[name] = error
             except OSError as error:

@@ -2,58 +2,73 @@
 
 An inspector takes no lock that a writer waits for, makes no file and writes none, so it works on a read-only
 mount, on a copy and on a backup. It sees what the storage's next opener would see; the newest records a
-moment late while others write.
+moment late while others write. As that opener does, it begins at checkpoints: damage in a segment that a
+checkpoint spares it is noticed when something is wanted of it, or by ``duraq verify``, which reads all.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import wraps
+from itertools import islice
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
+from duraq import dead_index, following
 from duraq.clock import Clock, SystemClock, to_datetime
-from duraq.entry import Entry
-from duraq.errors import EntryNotFound, QueueError, StorageError
-from duraq.journal import reading, record
-from duraq.journal.filesystem import FileSystem, NotOurs
+from duraq.dead_index import DeadIndex
+from duraq.entry import READY, Entry, delivery_order, enqueue_order
+from duraq.errors import EntryNotFound, QueueError, StorageDamaged, StorageError
+from duraq.journal.filesystem import FileSystem
 from duraq.journal.lease import WorkerPresence
-from duraq.journal.lines import Follower, Line, Lines
 from duraq.journal.reading import ReaderFileSystem
-from duraq.journal.record import Record, Seal
-from duraq.journal.segment import Gap, bytes_on_disk, path_of
+from duraq.journal.segment import Gap
 from duraq.journal.waiters import count_living
 from duraq.metrics import QueueMetrics, measure
-from duraq.model import OWN_QUEUES, Counts, EntryStatus, Pause, is_users
-from duraq.operations import Complete, Expire, Remove
-from duraq.options import ENTRY_ID
+from duraq.model import OWN_QUEUES, Counts, EntryStatus, Pause
 from duraq.reader import Reader
+from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.views import EntryView, LeaseView, Place, QueueView, RecordView, WorkerView, entry_view
+from duraq.watching import Watcher
 from duraq.workers import workers
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-log = logging.getLogger("duraq")
-
-# How often a follower looks for itself, in seconds; a hint from the system only makes it look sooner.
-SWEEP_INTERVAL = 0.5
+# How often in a row what lies in files is gone before it could be read, until that is damage.
+_LOSSES = 5
+# How often one looks whether a time to live has passed, in microseconds.
+_EXPIRY = 5_000_000
 
 
 def _in_our_words(method: Callable[Concatenate[Inspector, P], T]) -> Callable[Concatenate[Inspector, P], T]:
-    """The method, but that what the system refuses is a StorageError."""
+    """The method, but that what the system refuses is a StorageError, and what was mislaid is read anew."""
 
     @wraps(method)
     def telling(self: Inspector, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._told():
-            return method(self, *args, **kwargs)
+        losses = 0
+        while True:
+            try:
+                with self._told():
+                    return method(self, *args, **kwargs)
+            except Mislaid as lost:
+                losses += 1
+                self._mislay(lost.queue, lost, losses)
 
     return telling
+
+
+@contextmanager
+def _dropped(queue: str) -> Iterator[None]:
+    """What is read of an entry here may lie in a segment that was dropped since: the queue is read anew."""
+    try:
+        yield
+    except Gap as gap:
+        raise Mislaid(queue, str(gap)) from gap
 
 
 class Inspector:
@@ -75,6 +90,7 @@ class Inspector:
         self.path = self._reader.path
         with self._told():
             self._clock = clock or SystemClock()
+        self._watcher = Watcher(self._reader)
         self._leases = -1
         self._presence: WorkerPresence | None = None
         try:
@@ -104,6 +120,7 @@ class Inspector:
 
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
+        self._watcher.close()
         self._reader.close()
         self._leave_leases()
 
@@ -123,11 +140,43 @@ class Inspector:
         except OSError as error:
             raise self._reader.refused(error, queue) from error
 
+    def _mislay(self, queue: str, lost: Exception, losses: int) -> None:
+        """Have the queue read anew. Raises if it was lost too often: then it is not that somebody writes."""
+        if losses >= _LOSSES:
+            raise lost if isinstance(lost, StorageError) else StorageDamaged(str(lost), path=queue)
+        self._reader.mislay(queue)
+
     def _leave_leases(self) -> None:
         if self._presence is not None:
             self._presence.close()
             self._reader.fs.close(self._leases)
             self._presence = None
+
+    # -- noticing changes ------------------------------------------------------------------------------
+
+    @_in_our_words
+    def pulse(self) -> bytes:
+        """What is different once anybody has committed anything to the storage; see ``duraq.watching``.
+
+        Needs no ``refresh``, and is none.
+        """
+        return self._watcher.pulse()
+
+    @_in_our_words
+    def changed(self, *, thorough: bool = True) -> set[str]:
+        """The queues that may have changed since this was asked last, new and removed ones among them.
+
+        To be asked after a ``refresh`` and before looking at them. Not ``thorough``: only those in which
+        something was written, which is quicker.
+        """
+        return self._watcher.changed(thorough=thorough)
+
+    @_in_our_words
+    def next_change(self, queue: str) -> int | None:
+        """When, in microseconds since 1970, the queue may change by time alone; None if it will not."""
+        state = self._reader.fold(queue).state
+        times = [state.next_event(), self._clock.now() + _EXPIRY if state.may_have_expired else None]
+        return min((time for time in times if time is not None), default=None)
 
     # -- queues ----------------------------------------------------------------------------------------
 
@@ -157,43 +206,42 @@ class Inspector:
         """Who paused the queue, when and why; None if it is not paused."""
         return self._reader.state(queue).pause
 
-    @_in_our_words
     def overview(self, queue: str) -> QueueView:
         """All that can be said of one queue at once, damaged or not. Raises QueueNotFound."""
+        return self.look(queue)[0]
+
+    def metrics(self, queue: str) -> QueueMetrics:
+        """The queue in numbers. Raises what keeps it from being read: half of them would be wrong."""
+        view, found = self.look(queue)
+        if view.problem is not None:
+            raise view.problem
+        assert found is not None
+        return found
+
+    @_in_our_words
+    def look(self, queue: str) -> tuple[QueueView, QueueMetrics | None]:
+        """The overview and the metrics of one queue, of the same moment; None if it cannot be read."""
         folded = self._reader.fold(queue)
         state = folded.state
         now = self._clock.now()
-        counts = state.counts(now)
-        oldest: int | None = None
-        died = []
-        for entry in state.listing(None, now):
-            if entry.status is EntryStatus.DEAD:
-                died.append(to_datetime(entry.updated_at))
-            elif entry.status is EntryStatus.READY:
-                since = max(entry.updated_at, entry.ready_at or 0)
-                oldest = since if oldest is None else min(oldest, since)
-        return QueueView(
-            queue,
-            counts,
-            state.pause,
-            None if oldest is None else to_datetime(oldest),
-            tuple(died),
-            tuple(self._leases_of(state)),
-            self._waiting(queue),
-            folded.problem,
+        leases = tuple(self._leases_of(state))
+        waiting = self._waiting(queue)
+        try:
+            found = measure(state, now, folded.live_bytes)
+        except StorageDamaged as error:
+            # Found when the oldest entry was looked at; if it is gone, somebody has just dropped it.
+            if isinstance(error, Gap) and folded.problem is None:
+                raise Mislaid(queue, str(error)) from error
+            folded.problem = folded.problem or error
+            found = QueueMetrics(queue, to_datetime(now), state.counts(now))
+        view = QueueView(
+            queue, found.counts, state.pause, found.oldest_ready, leases, waiting, folded.problem
         )
-
-    @_in_our_words
-    def metrics(self, queue: str) -> QueueMetrics:
-        """The queue in numbers. Raises what keeps it from being read: half of them would be wrong."""
-        state = self._reader.state(queue)
-        found = measure(state, self._clock.now(), sum(entry.where[2] for entry in state.entries.values()))
-        return replace(
-            found,
-            bytes_on_disk=bytes_on_disk(self._reader.fs, self._reader.root, queue),
-            workers=sum(self.is_alive(worker) is True for worker in state.leased if worker),
-            waiting=self._waiting(queue),
-        )
+        if folded.problem is not None:
+            return view, None
+        workers = len({lease.worker for lease in leases if lease.alive})
+        size = self._reader.bytes_on_disk(queue)
+        return view, replace(found, bytes_on_disk=size, workers=workers, waiting=waiting)
 
     @_in_our_words
     def leases(self, queue: str | None = None) -> list[LeaseView]:
@@ -258,15 +306,33 @@ class Inspector:
         self, queue: str, status: EntryStatus | None = None, *, limit: int | None = None, offset: int = 0
     ) -> Iterator[EntryView]:
         """The same, one by one: only the payload of the one at hand is in memory."""
-        chosen = self._reader.state(queue).listing(status, self._clock.now(), limit, offset)
-        return self._each_entry(queue, chosen)
+        self._reader.state(queue)  # whatever keeps it from being read is told at once
+        end = None if limit is None else offset + limit
+        return self._each_view(queue, islice(self._each(queue, status), offset, end))
 
-    def _each_entry(self, queue: str, chosen: Iterable[Entry]) -> Iterator[EntryView]:
+    def _each_view(self, queue: str, chosen: Iterable[Entry]) -> Iterator[EntryView]:
         with self._told(queue):
             for entry in chosen:
                 view = self._entry(queue, entry)
                 if view is not None:
                     yield view
+
+    def _each(self, queue: str, status: EntryStatus | None) -> Iterator[Entry]:
+        """Entries in that state; if what they lie in is gone by then, on from there as it is now."""
+        order: Callable[[Entry], object] = delivery_order if status is READY else enqueue_order
+        behind: object = None
+        losses = 0
+        while True:
+            try:
+                for entry in self._reader.state(queue).listing(status, self._clock.now()):
+                    place = order(entry)
+                    if behind is None or place > behind:  # type: ignore[operator] # both of one order
+                        yield entry
+                        behind, losses = place, 0
+                return
+            except (Mislaid, Gap) as lost:
+                losses += 1
+                self._mislay(queue, lost, losses)
 
     @_in_our_words
     def get(self, entry_id: str, queue: str | None = None) -> EntryView:
@@ -280,10 +346,13 @@ class Inspector:
             # Damage in one queue must not hide an entry of another.
             state = self._reader.fold(name).state if queue is None else self._reader.state(name)
             state.advance(self._clock.now())
-            view = self._entry(name, state.entries[entry_id]) if entry_id in state.entries else None
+            with _dropped(name):
+                entry = state.find(entry_id)
+            view = None if entry is None else self._entry(name, entry)
             if view is not None:
                 live.append(view)
-        over = [] if live else [view for name in names if (view := self._over(name, entry_id)) is not None]
+        ended = [] if live else [following.over(self._reader, name, entry_id) for name in names]
+        over = [view for view in ended if view is not None]
         if len(live) > 1:
             where = ", ".join(view.queue for view in live)
             raise QueueError(f"several queues have an entry {entry_id}: {where}; say which")
@@ -296,8 +365,9 @@ class Inspector:
         """Every record that concerns the entry, oldest first, each with its file, line and byte."""
         found = []
         for name in self.queues() if queue is None else [queue]:
-            found += [_record(name, *each) for each in self._records_of(name, entry_id)]
-        return _in_time(found)
+            lines = following.of_entry(self._reader, name, entry_id)
+            found += [following.view(name, *each) for each in lines]
+        return following.in_time(found)
 
     def where_is(self, entry_id: str, queue: str | None = None) -> list[Place]:
         """File, line and byte of each record of the entry, oldest first."""
@@ -314,50 +384,45 @@ class Inspector:
                 # Its segment was dropped since. If it lives, it lies elsewhere now.
                 before = found.where
                 folded = self._reader.fold_on(queue)
-                later = folded.state.entries.get(entry.id)
+                later = folded.state.find(entry.id)
                 if later is None:
                     return None
                 if later.where == before:
                     raise
                 found = later
 
-    def _records_of(self, queue: str, entry_id: str) -> list[tuple[Line, Record]]:
-        if not ENTRY_ID.match(entry_id):
-            return []
-        try:
-            with closing(self._reader.lines(queue)) as lines:
-                return list(lines.of_entry(entry_id))
-        except (NotOurs, PermissionError, FileNotFoundError):
-            # Not ours, or not ours to read, or only just coming into being: nothing is known of it here.
-            return []
+    # -- dead letters ----------------------------------------------------------------------------------
 
-    def _over(self, queue: str, entry_id: str) -> EntryView | None:
-        """An entry that is no longer in the queue, as its records tell it; a removed one is gone."""
-        state = QueueState(queue)
-        entry: Entry | None = None
-        payload = b""
-        for line, (operation, seq, at) in self._records_of(queue, entry_id):
-            assert not isinstance(operation, Seal)
-            if getattr(operation, "payload", None) is not None:
-                payload = record.payload(line.text)
-            # The beginning of its life may have been dropped already.
-            with suppress(KeyError):
-                entry = state.entries.get(entry_id, entry)
-                state.apply(operation, seq, at)
-                entry = state.entries.get(entry_id, entry)
-            if isinstance(operation, Remove):
-                entry = None
-            elif entry is not None and isinstance(operation, Complete | Expire):
-                entry.updated_at = at
-                entry.status = EntryStatus.EXPIRED if isinstance(operation, Expire) else EntryStatus.COMPLETED
-        return None if entry is None else entry_view(queue, entry, payload)
+    @_in_our_words
+    def dead_index(
+        self,
+        queue: str,
+        *,
+        stop: threading.Event | None = None,
+        progress: Callable[[DeadIndex, int], None] | None = None,
+        before: DeadIndex | None = None,
+    ) -> DeadIndex | None:
+        """All dead letters of the queue in a few numbers each, see ``duraq.dead_index``; None if stopped.
+
+        ``progress`` is given the index so far, which has those that died last, and how many there are in all.
+        ``before``: what this has said earlier; then only what has changed is read.
+        """
+        return dead_index.build(self._reader.state(queue), stop=stop, progress=progress, before=before)
+
+    @_in_our_words
+    def letters(self, index: DeadIndex, places: Iterable[int]) -> list[EntryView | None]:
+        """The letters at these places of the index; None in place of what is dead no more."""
+        state = self._reader.state(index.queue)
+        with _dropped(index.queue):
+            found = dead_index.entries(index, state, places)
+        return [None if entry is None else self._entry(index.queue, entry) for entry in found]
 
     # -- records ---------------------------------------------------------------------------------------
 
     @_in_our_words
     def records(self, queues: Iterable[str] | None = None, *, last: int = 10) -> list[RecordView]:
         """The newest records of these queues, or of all, oldest first."""
-        return _newest(self._last(queues, last), last)
+        return following.newest(self._reader, self.queues() if queues is None else queues, last)
 
     def follow(
         self, queues: Iterable[str] | None = None, *, last: int = 0, stop: threading.Event | None = None
@@ -369,80 +434,4 @@ class Inspector:
         """
         chosen = None if queues is None else list(queues)
         with self._told():
-            yield from self._follow(chosen, last, stop or threading.Event())
-
-    def _follow(self, chosen: Sequence[str] | None, last: int, stop: threading.Event) -> Iterator[RecordView]:
-        fs, root = self._reader.fs, self._reader.root
-        seen = self._last(chosen, max(last, 1))
-        with ExitStack() as opened:
-            followed = {}
-            for name, lines in seen.items():
-                followed[name] = _follow(fs, root, name, lines[-1][0] if lines else None, opened)
-            yield from _newest(seen, last)
-            for _ in _looks(self.path, stop):
-                for name in reading.queue_names(fs, root) if chosen is None else ():
-                    if is_users(name) and name not in followed:
-                        followed[name] = _follow(fs, root, name, None, opened)
-                found = [_record(name, *new) for name, tail in followed.items() for new in tail.new()]
-                yield from _in_time(found)
-
-    def _last(self, queues: Iterable[str] | None, count: int) -> dict[str, list[tuple[Line, Record]]]:
-        """The newest records of each of these queues."""
-        found = {}
-        for name in self.queues() if queues is None else queues:
-            with closing(self._reader.lines(name)) as lines:
-                found[name] = lines.last(count)
-        return found
-
-
-def _follow(fs: FileSystem, root: int, queue: str, after: Line | None, opened: ExitStack) -> Follower:
-    lines = Lines(fs, root, queue)
-    opened.callback(lines.close)
-    return Follower(lines, after)
-
-
-def _newest(found: dict[str, list[tuple[Line, Record]]], last: int) -> list[RecordView]:
-    views = [_record(queue, *each) for queue, records in found.items() for each in records]
-    return _in_time(views)[-last:] if last > 0 else []
-
-
-def _in_time(views: list[RecordView]) -> list[RecordView]:
-    # Stable: the records of one queue keep their order even if somebody set the clock back between them.
-    return sorted(views, key=lambda view: view.at)
-
-
-def _record(queue: str, line: Line, found: Record) -> RecordView:
-    return RecordView(
-        queue=queue,
-        op=found.operation.op,
-        seq=found.seq,
-        at=to_datetime(found.at),
-        id=getattr(found.operation, "id", None),
-        place=Place(path_of(queue, line.segment), line.number, line.offset, len(line.text)),
-        text=line.text,
-    )
-
-
-def _looks(path: str, stop: threading.Event) -> Iterator[None]:
-    """When to look: now, every SWEEP_INTERVAL, and as soon as the system hints that something changed."""
-    yield
-    try:
-        import watchfiles  # noqa: PLC0415 - 40 ms that only a follower pays
-
-        hints = watchfiles.watch(
-            path,
-            watch_filter=None,
-            step=20,
-            debounce=100,
-            rust_timeout=int(SWEEP_INTERVAL * 1000),
-            yield_on_timeout=True,
-            force_polling=False,
-            stop_event=stop,
-        )
-        for _ in hints:
-            yield
-    except (OSError, RuntimeError) as error:
-        # No inotify instance left, or a directory went away. The sweep is enough.
-        log.debug("cannot watch %s (%s); looking every %s s", path, error, SWEEP_INTERVAL)
-    while not stop.wait(SWEEP_INTERVAL):
-        yield
+            yield from following.follow(self._reader, chosen, last, stop or threading.Event())

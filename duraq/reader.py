@@ -8,12 +8,14 @@ from pathlib import Path
 
 from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged, StorageError
 from duraq.journal import opening, reading, wording
-from duraq.journal.filesystem import FileSystem
-from duraq.journal.folded import fold
+from duraq.journal.filesystem import FileSystem, Mark
+from duraq.journal.folded import FoldedByReader
 from duraq.journal.lines import Lines
 from duraq.journal.reading import View
+from duraq.journal.segment import bytes_on_disk, file_name
 from duraq.journal.segments import Segments
 from duraq.model import is_users
+from duraq.shelf import Mislaid
 from duraq.state import QueueState
 
 # A queue that changes while it is read can look damaged; damage that is real stays.
@@ -24,14 +26,28 @@ _PAUSE = 0.02  # seconds
 class Folded:
     """One queue as far as it could be read, and what ended the reading if that was not its end."""
 
-    def __init__(self, queue: str) -> None:
-        self.segments: Segments | None = None
-        self.state = QueueState(queue)
+    def __init__(self, queue: str, distrusted: int = 0) -> None:
+        self._nothing = QueueState(queue)
+        self.distrusted = distrusted
+        self.read: FoldedByReader | None = None  # None: there is nothing to read
         self.problem: StorageError | None = None
 
+    @property
+    def state(self) -> QueueState:
+        return self._nothing if self.read is None else self.read.state
+
+    @property
+    def segments(self) -> Segments | None:
+        return None if self.read is None else self.read.segments
+
+    @property
+    def live_bytes(self) -> int:
+        """How long the records are that the entries lie in."""
+        return 0 if self.read is None else self.read.live_bytes
+
     def close(self) -> None:
-        if self.segments is not None:
-            self.segments.close()
+        if self.read is not None:
+            self.read.segments.close()
 
 
 class Reader:
@@ -44,6 +60,8 @@ class Reader:
         self._view: View | None = None
         self._folded: dict[str, Folded] = {}
         self._fresh: set[str] = set()
+        # Of each queue, the length of what is beside its active segment, and when that was true.
+        self._sealed: dict[str, tuple[tuple[Mark | None, int], int]] = {}
 
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
@@ -84,6 +102,7 @@ class Reader:
         for folded in self._folded.values():
             folded.close()
         self._folded.clear()
+        self._sealed.clear()
         self._view = None
 
     @property
@@ -132,20 +151,50 @@ class Reader:
             if attempt:
                 time.sleep(_PAUSE)
             if folded is None or folded.problem is not None or self._was_replaced(folded):
-                if folded is not None:
-                    folded.close()
-                folded = self._folded[queue] = Folded(queue)
-            self._catch_up(folded)
+                folded = self._begun_anew(queue)
+            folded = self._read_on(folded)
             if not isinstance(folded.problem, StorageDamaged):
                 break
         assert folded is not None
         self._fresh.add(queue)
         return folded
 
+    def active(self, queue: str) -> int | None:
+        """The segment that the queue was read to the end of; None if nothing was read of it."""
+        folded = self._folded.get(queue)
+        return None if folded is None or folded.segments is None else folded.segments.segment
+
+    def bytes_on_disk(self, queue: str) -> int:
+        """How long the queue's segments are, all together, with what lies beside them."""
+        fs, root, active = self.view.fs, self.view.root, self.active(queue)
+        if active is None or not self.view.settled:
+            return bytes_on_disk(fs, root, queue)
+        # Beside the active one they change seldom, and there may be thousands.
+        name = file_name(active)
+        mark, known = fs.mark(root, f"{queue}/segments"), self._sealed.get(queue)
+        if known is None or known[0] != (mark, active):
+            known = self._sealed[queue] = ((mark, active), bytes_on_disk(fs, root, queue, but=name))
+        written = fs.mark(root, f"{queue}/segments/{name}")
+        return known[1] + (0 if written is None else written[2])
+
+    def mislay(self, queue: str) -> None:
+        """What lay on the queue's shelf is gone: read it anew, and not from the same checkpoint."""
+        folded = self._folded.get(queue)
+        if folded is not None:
+            self._begun_anew(queue, _distrusted(folded))
+        self._fresh.discard(queue)
+
+    def _begun_anew(self, queue: str, distrusted: int = 0) -> Folded:
+        before = self._folded.get(queue)
+        if before is not None:
+            before.close()
+        found = self._folded[queue] = Folded(queue, distrusted)
+        return found
+
     def _was_replaced(self, folded: Folded) -> bool:
         """Whether the queue's directory was removed and made again."""
         if folded.segments is None:
-            return True
+            return False
         fs, root = self.view.fs, self.view.root
         home = fs.open_dir(root, folded.state.name)
         try:
@@ -153,29 +202,39 @@ class Reader:
         finally:
             fs.close(home)
 
+    def _read_on(self, folded: Folded) -> Folded:
+        """The queue read to its end; begun anew as often as what was to be gone on from turns out lost."""
+        while True:
+            try:
+                self._catch_up(folded)
+            except Mislaid:
+                folded = self._begun_anew(folded.state.name, _distrusted(folded))
+            else:
+                return folded
+
     def _catch_up(self, folded: Folded) -> None:
-        state = folded.state
+        name = folded.state.name
         try:
-            if folded.segments is None:
-                folded.segments = self._open(state.name)
-            if folded.segments is not None:
-                folded.segments.known = self.view.ends.get(state.name, folded.segments.known)
-                for found, where in folded.segments.catch_up():
-                    fold(state, folded.segments, found, where)
+            if folded.read is None:
+                folded.read = self._open(name, folded.distrusted)
+            if folded.read is not None:
+                segments = folded.read.segments
+                segments.known = self.view.ends.get(name, segments.known)
+                folded.read.catch_up(0)
         except StorageDamaged as error:
             folded.problem = error
         except OSError as error:
-            folded.problem = self.refused(error, state.name)
+            folded.problem = self.refused(error, name)
         if folded.problem is None:
-            folded.problem = self.view.damaged.get(state.name)
+            folded.problem = self.view.damaged.get(name)
 
     def refused(self, error: OSError, queue: str = "") -> StorageError:
         """What the system refuses to a reader, in our words."""
         path = f"{self.path}/{queue}" if queue else self.path
         return wording.of(error, path, hint="this user must be able to read it")
 
-    def _open(self, queue: str) -> Segments | None:
-        """The queue's segments; None if its maker has got no further than its directory."""
+    def _open(self, queue: str, distrusted: int) -> FoldedByReader | None:
+        """The queue, nothing of it read; None if its maker has got no further than its directory."""
         try:
             lines = self.lines(queue)
         except FileNotFoundError:
@@ -186,9 +245,9 @@ class Reader:
         finally:
             lines.close()
         segments = Segments(self.view.fs, self.view.root, queue, writable=False, limit=0)
-        try:
-            segments.start()
-        except BaseException:
-            segments.close()
-            raise
-        return segments
+        return FoldedByReader(self.view.fs, segments, distrusted)
+
+
+def _distrusted(folded: Folded) -> int:
+    """Up to which segment no checkpoint is to be gone on from, now that what one names is lost."""
+    return folded.distrusted if folded.read is None else folded.read.distrusted

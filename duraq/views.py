@@ -134,7 +134,6 @@ class QueueView:
     counts: Counts
     pause: Pause | None = None
     oldest_ready: datetime | None = None
-    died: tuple[datetime, ...] = ()  # when the dead letters died, in enqueue order
     leases: tuple[LeaseView, ...] = ()
     waiting: int = 0  # consumers that block on it
     problem: StorageError | None = None

@@ -70,13 +70,11 @@ class _InProcess:
 
     def overview(self, queue: str) -> QueueView:
         found = self._storage.metrics(queue)
-        dead = self._storage.entries(queue, EntryStatus.DEAD)
         return QueueView(
             queue,
             found.counts,
             found.paused,
             found.oldest_ready,
-            tuple(to_datetime(entry.updated_at) for entry in dead),
             tuple(self._lease(queue, each) for each in self._storage.entries(queue, EntryStatus.LEASED)),
             found.waiting,
         )

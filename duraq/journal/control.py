@@ -83,3 +83,8 @@ def _encode(standing: Standing) -> bytes:
     epoch, chain, base, start, end, waiters, failed, short, synced = standing
     fields = _BLOCK.pack(epoch, chain, base, start, end, waiters, failed, short)
     return fields + _END.pack(crc32(fields), synced)
+
+
+def pulse(file_system: FileSystem, fd: int) -> bytes:
+    """What is different after every frame that anybody has written; perhaps half of it. Needs no lock."""
+    return file_system.pread(fd, _SYNCED_AT, 0)

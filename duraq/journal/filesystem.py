@@ -56,6 +56,10 @@ class Space(NamedTuple):
     free_files: int
 
 
+# Of a file or directory: (device, inode, length, when it was changed). A plain tuple, for there are many.
+Mark = tuple[int, int, int, int]
+
+
 class FileSystem(Protocol):
     """What the engine may do to a disk. Descriptors are small integers; every call may raise OSError."""
 
@@ -118,6 +122,12 @@ class FileSystem(Protocol):
 
     def has_name(self, fd: int) -> bool:
         """Whether the file is still in a directory: one that was removed can be used, but not be found."""
+
+    def mark(self, directory: int, path: str) -> Mark | None:
+        """What is different once the file or directory at ``path`` was changed; None if there is none.
+
+        A hint, and the one call that goes through a path: what it leads to is not checked.
+        """
 
     def space(self, fd: int) -> Space:
         """What is left of the file system that the file or directory is on."""
@@ -279,6 +289,13 @@ class RealFileSystem:
 
     def has_name(self, fd: int) -> bool:
         return os.fstat(fd).st_nlink > 0
+
+    def mark(self, directory: int, path: str) -> Mark | None:
+        try:
+            about = os.stat(path, dir_fd=directory, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
     def space(self, fd: int) -> Space:
         about = os.fstatvfs(fd)

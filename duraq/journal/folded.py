@@ -357,3 +357,34 @@ class Folded:
         if last is not None:
             # Two are kept; what only older ones named may go.
             checkpoint.remove(fs, directory, last.before, last.finished)
+
+
+class FoldedByReader(Folded):
+    """The same for one who only looks, without the lock: nothing is written.
+
+    It goes on from the checkpoints that others make. Where there is none at a seal, what was read stays in
+    memory until a later seal has one.
+    """
+
+    def __init__(self, file_system: FileSystem, segments: Segments, distrusted: int = 0) -> None:
+        super().__init__(file_system, segments, distrusted, give=lambda _error, _need: False)
+
+    def catch_up(self, position: int) -> None:
+        begun = self._begun
+        super().catch_up(position)
+        if not begun and self._adopted and self._is_left_behind(position):
+            raise Mislaid(
+                self.state.name, f"the checkpoint of segment {self.checkpoint} is of what was dropped"
+            )
+
+    def _is_left_behind(self, position: int) -> bool:
+        """Whether the checkpoint is one of segments that were dropped: a power cut brought the names back."""
+        segment = self.segments.segment
+        if not self.segments.goes_on():
+            return False
+        # Others may have sealed it since it was read.
+        super().catch_up(position)
+        return self.segments.segment == segment
+
+    def _shelve(self, seal: SealAt, position: int) -> None:
+        """Nothing: that is for those who may write."""

@@ -255,6 +255,17 @@ class Index:
         table = memoryview(self._content)[self._table : self._table + self.rows * _ROW.size]
         return Columns(*zip(*_ROW.iter_unpack(table), strict=True))
 
+    def dead(self) -> Iterator[tuple[int, int, int]]:
+        """The rows of dead letters: number, order, state; in enqueue order."""
+        start = self._table + self.waiting * _ROW.size
+        table = memoryview(self._content)[start : self._table + self.rows * _ROW.size]
+        for number, (order, _, _, _, _, state) in enumerate(_ROW.iter_unpack(table), self.waiting):
+            yield number, order, state
+
+    def states(self, state: int) -> bytes:
+        """What entries had become, a line each: that of the row with this state and of all behind it."""
+        return self._content[self._states + (state & ~_TIMED) - 1 :]
+
     def snapshot(self, state: int) -> tuple[str, snapshot.Snapshot]:
         """The id of an entry that has changed, and what it had become."""
         start = self._states + (state & ~_TIMED) - 1

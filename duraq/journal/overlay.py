@@ -10,7 +10,7 @@ import errno
 import os
 from itertools import count
 
-from duraq.journal.filesystem import FileSystem, Space
+from duraq.journal.filesystem import FileSystem, Mark, Space
 
 
 class _Open:
@@ -173,6 +173,10 @@ class Overlay:
     def has_name(self, fd: int) -> bool:
         below = self._open[fd].below
         return below is None or self._below.has_name(below)
+
+    def mark(self, directory: int, path: str) -> Mark | None:
+        below = self._open[directory].below
+        return None if below is None else self._below.mark(below, path)
 
     def space(self, fd: int) -> Space:
         below = self._open[fd].below

@@ -12,13 +12,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from duraq.entry import READY, Entry
-from duraq.journal.index import Filter, Index, id_hash, is_changed
+from duraq.journal.index import BadIndex, Filter, Index, id_hash, is_changed
 from duraq.journal.row_reader import RowReader
 from duraq.journal.run import IS_READY, STATUS, TAKEN, WAITS, Key, Run
 from duraq.model import Counts, EntryStatus
 from duraq.shelf import Mislaid
+
+if TYPE_CHECKING:
+    from duraq.journal.dead_rows import DeadRow
 
 OPEN_INDEXES = 8  # that are kept, unless they are longer than
 OPEN_BYTES = 1 << 19  # so many bytes: of dead letters, all that they have been through stands in them
@@ -394,6 +398,30 @@ class Runs:
             if rows:
                 return [self._look(run, row) for row in rows[:limit]]
         return None if len(runs) > LOOKS else []
+
+    # -- dead letters ----------------------------------------------------------------------------------
+
+    @property
+    def buried(self) -> list[Run]:
+        """The runs that have dead letters, the newest first."""
+        return sorted((run for run in self._runs.values() if run.dead), key=lambda run: -run.segment)
+
+    def dead_rows(self, run: Run) -> list[DeadRow]:
+        """All dead letters that the run ever had, in enqueue order."""
+        from duraq.journal.dead_rows import dead_rows  # noqa: PLC0415 - its decoder is for who asks for all
+
+        try:
+            return dead_rows(self._index(run))
+        except BadIndex as error:
+            raise Mislaid(self._queue, f"the index of segment {run.segment}: {error}") from error
+
+    def row(self, segment: int, crc: int, number: int) -> Entry | None:
+        """The entry of a row of that segment's index, if it is that index and the row was not taken."""
+        run = self._runs.get(segment)
+        if run is None or run.crc != crc:
+            return None
+        self._index(run)
+        return None if run.is_taken(number) else self._entry(run, number)
 
     # -- all of them -----------------------------------------------------------------------------------
 

@@ -158,14 +158,15 @@ def growing(file_system: FileSystem, directory: int) -> dict[int, int]:
     return found
 
 
-def bytes_on_disk(file_system: FileSystem, root: int, queue: str) -> int:
-    """How long the queue's segments are, all together, with what lies beside them."""
+def bytes_on_disk(file_system: FileSystem, root: int, queue: str, *, but: str = "") -> int:
+    """How long the queue's segments are, all together, with what lies beside them; all but that file."""
     with ExitStack() as opened:
         home = file_system.open_dir(root, queue)
         opened.callback(file_system.close, home)
         directory = file_system.open_dir(home, "segments")
         opened.callback(file_system.close, directory)
-        return sum(_length(file_system, directory, name) for name in file_system.names(directory))
+        names = file_system.names(directory)
+        return sum(_length(file_system, directory, name) for name in names if name != but)
 
 
 def _length(file_system: FileSystem, directory: int, name: str) -> int:

@@ -136,6 +136,11 @@ class Segments:
         """Whether there is a later segment than the one that is read: then this one is sealed, or nearly."""
         return any(number > self.segment for number in numbers(self._fs, self.directory))
 
+    def goes_on(self) -> bool:
+        """Whether there are records behind the segment that is read: then it has a seal by now."""
+        later = [number for number in numbers(self._fs, self.directory) if number > self.segment]
+        return any(map(self._length, later))
+
     def _check_end(self) -> None:
         """Raise StorageDamaged if there is more, though no seal says so; once, at what was there first."""
         later = [number for number in self._existing if number > self.segment]

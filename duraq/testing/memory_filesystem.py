@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from random import Random
 
-from duraq.journal.filesystem import SomethingElse, Space
+from duraq.journal.filesystem import Mark, SomethingElse, Space
 from duraq.testing.disk import Description, Directory, Disk, File, Node
 from duraq.testing.faults import Crashed, FaultyProcess, WouldDeadlock, os_error
 from duraq.testing.power_cut import Chance, Everything, Nothing, after_power_cut
@@ -148,6 +148,21 @@ class MemoryFileSystem(FaultyProcess):
         file, description = self._file(fd)
         self._begin("has_name", description.path)
         return any(each is file for _, each in self._disk.files())
+
+    def mark(self, directory: int, path: str) -> Mark | None:
+        node: Node | None
+        node, parent = self._directory(directory)
+        self._begin("mark", f"{parent}/{path}")
+        for name in path.split("/"):
+            if name == ".":
+                continue
+            node = node.cache.get(name) if isinstance(node, Directory) else None
+        if node is None:
+            return None
+        # Time stands still here: of a directory its names tell whether it was changed.
+        is_file = isinstance(node, File)
+        length, about = len(node.cache), 0 if is_file else hash(tuple(sorted(node.cache)))
+        return _DEVICE, node.number, length, about
 
     def space(self, fd: int) -> Space:
         self._begin("space", self._description(fd).path)

@@ -9,6 +9,8 @@ import pytest
 
 from duraq.attention import DEFAULT, Attention, judge
 from duraq.errors import StorageDamaged
+from duraq.ledger import Counters
+from duraq.metrics import Period, QueueMetrics
 from duraq.model import Counts, Pause
 from duraq.views import LeaseView, QueueView
 
@@ -43,9 +45,7 @@ def ready(age):
         (replace(QUIET, leases=(replace(DEAD_LEASE, leased_at=NOW),)), Attention.OK),
         (replace(QUIET, leases=(replace(LEASE, late=True, deadline_at=NOW - MINUTE),)), Attention.LEASE),
         (replace(QUIET, leases=(replace(LEASE, late=True, deadline_at=NOW - SECOND),)), Attention.OK),
-        (replace(QUIET, counts=Counts(dead=6), died=(NOW - MINUTE,) * 6), Attention.DLQ),
-        (replace(QUIET, counts=Counts(dead=5), died=(NOW - MINUTE,) * 5), Attention.DEAD),
-        (replace(QUIET, counts=Counts(dead=9), died=(NOW - 90 * MINUTE,) * 9), Attention.DEAD),
+        (replace(QUIET, counts=Counts(dead=6)), Attention.DEAD),
         (replace(QUIET, counts=Counts(dead=9), pause=PAUSE), Attention.PAUSED),
     ],
 )
@@ -54,6 +54,27 @@ def test_words(queue, word):
     verdict = judge(queue, NOW)
     assert verdict.word is word
     assert bool(verdict.why) is (word is not Attention.OK)
+
+
+def metrics(dead, age):
+    died = Period(NOW - age, MINUTE, Counters(dead=dead))
+    return QueueMetrics("jobs", NOW, history=(died,))
+
+
+@pytest.mark.parametrize(
+    ("dead", "lately", "age", "word"),
+    [
+        (6, 6, MINUTE, Attention.DLQ),
+        (5, 5, MINUTE, Attention.DEAD),
+        (9, 9, 90 * MINUTE, Attention.DEAD),
+        (5, 9, MINUTE, Attention.DEAD),
+        (0, 9, MINUTE, Attention.OK),
+    ],
+)
+def test_a_wave_of_dead_letters(dead, lately, age, word):
+    """More that died lately, and are still there, than may be is worth a word; what was dealt with is not."""
+    queue = replace(QUIET, counts=Counts(dead=dead))
+    assert judge(queue, NOW, metrics=metrics(lately, age)).word is word
 
 
 def test_thresholds():

@@ -495,6 +495,9 @@ def test_foreign_things(queue, path, inspector):
 
 
 def damage(path, at):
+    # With a checkpoint its records would not be read.
+    for file in (path / "jobs" / "segments").glob("*.checkpoint"):
+        file.unlink()
     segment = segments(path)[0]
     data = bytearray(segment.read_bytes())
     data[at] ^= 1
@@ -532,6 +535,47 @@ def test_mended(queue, storage, path, inspector):
     segments(path)[0].write_bytes(whole)
     inspector.refresh()
     assert inspector.counts("jobs").ready == 50
+
+
+def test_damage_that_a_checkpoint_passes_over(queue, storage, path):
+    """Damage in what need not be read keeps nobody from looking; whoever comes to it is told the place."""
+    fill(queue, 300)
+    storage.close()
+    segment = segments(path)[0]
+    segment.write_bytes(segment.read_bytes().replace(b'"data":3,', b'"data":4,'))
+    with Inspector(path) as inspector:
+        assert inspector.counts("jobs").ready == 300
+        with pytest.raises(StorageDamaged) as caught:
+            inspector.entries("jobs")
+        assert caught.value.path == f"jobs/segments/{segment.name}"
+        assert [view.payload for view in inspector.entries("jobs", limit=3)] == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("lost", ["*.index", "*.checkpoint"])
+def test_derived_files_that_are_lost(queue, path, inspector, lost):
+    """What is derived from the records may be removed at any time, and all is seen as before."""
+    fill(queue, 100)
+    inspector.refresh()
+    before = inspector.counts("jobs")
+    for file in (path / "jobs" / "segments").glob(lost):
+        file.unlink()
+    assert inspector.counts("jobs") == before
+    assert [view.payload for view in inspector.entries("jobs")] == [b"%d" % n for n in range(100)]
+
+
+def test_listing_while_it_is_compacted(queue, storage, path, inspector):
+    """Whoever lists entries while what they lie in is removed misses none and sees none twice."""
+    fill(queue, 100)
+    inspector.refresh()
+    listed = inspector.each_entry("jobs")
+    seen = [next(listed).payload for _ in range(10)]
+    for entry in queue.dequeue(limit=80):
+        queue.mark_completed(entry)
+    storage.compact("jobs")
+    assert segments(path)[0].name > f"{1:020d}.jsonl"
+    numbers = [int(payload) for payload in seen + [view.payload for view in listed]]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-20:] == list(range(80, 100))
 
 
 def test_refused_and_mended(queue, path, inspector):

@@ -72,7 +72,7 @@ def test_damage(duraq, root):
     assert result.exit_code == Code.DAMAGED
     rows = json.loads(result.stdout)["rows"]
     assert [(row["queue"], row["status"]) for row in rows] == [("jobs", "CORRUPT"), ("calm", "OK")]
-    assert f"{segment.name}: line 1, byte 0" in rows[0]["why"]
+    assert f"{segment.name}: byte 0: the checksum is wrong" in rows[0]["why"]
     assert duraq("ls", "jobs").exit_code == Code.DAMAGED
 
 

@@ -1,0 +1,239 @@
+"""All dead letters of a queue in a few numbers each, to be listed, sorted and grouped, be it a million.
+
+A million of them take some 30 MB and a few seconds, and no payload is read. Whoever shows a page of them
+fetches those few in full:
+
+    found = inspector.dead_index("emails", stop=stop, progress=show)    # show(index so far, how many in all)
+    found = inspector.dead_index("emails", before=found)                # later: only what has changed is read
+    len(found), found.died[0], found.attempts[0], found.causes[found.cause[0]]
+    views = inspector.letters(found, range(30))      # EntryView, or None for one that is dead no more
+
+Places count from 0. As a rule the letter that died last comes first, but compaction moves letters: whoever
+wants them exactly so goes by ``newest_first()``. Places are those of one index: in the next one (``before``)
+a letter may have another. What tells a letter from every other in its queue is its ``order``, the number of
+its enqueue, and ``place(order)`` finds it again.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from duraq.clock import from_datetime, to_datetime
+from duraq.entry import DEAD, Entry
+from duraq.journal.run import Run
+from duraq.journal.runs import Runs
+from duraq.model import last_failure
+from duraq.signature import signature
+from duraq.state import QueueState
+
+_MOST_ATTEMPTS = (1 << 16) - 1
+_IN_MEMORY = 0  # in place of a segment: those that lie in no index yet
+
+
+class Cause(NamedTuple):
+    """What letters died of: what all errors of one kind have in common, and their type."""
+
+    signature: str
+    type: str
+
+
+class Group(NamedTuple):
+    """Dead letters of one cause. ``newest``: the place of the one that died last."""
+
+    cause: Cause
+    letters: int
+    first_died: datetime
+    last_died: datetime
+    newest: int
+
+
+class _Piece(NamedTuple):
+    """The letters of one index: from which place on, and how many of its rows were still dead."""
+
+    segment: int
+    crc: int
+    start: int
+    left: int
+
+
+class DeadIndex:
+    """The dead letters of one queue at one moment. What it holds never changes.
+
+    By place: ``orders``, ``died`` (microseconds since 1970), ``attempts``, ``cause`` (where in ``causes``).
+    """
+
+    def __init__(self, queue: str, causes: dict[Cause, int]) -> None:
+        self.queue = queue
+        self.orders = array("Q")
+        self.died = array("q")
+        self.attempts = array("H")
+        self.cause = array("I")
+        self._rows = array("I")
+        self._causes = causes  # each with its number, shared by the indexes that follow each other
+        self._pieces: list[_Piece] = []
+        self._ids: list[str] = []  # of those in memory, in place of rows
+        self._length = 0
+
+    def __len__(self) -> int:
+        # Of one that is being built: as many as may be shown already.
+        return self._length
+
+    @property
+    def causes(self) -> list[Cause]:
+        """All causes, by their number."""
+        return list(self._causes)
+
+    def died_at(self, place: int) -> datetime:
+        """When that letter died."""
+        return to_datetime(self.died[place])
+
+    def place(self, order: int) -> int | None:
+        """Where the letter is that was enqueued under that number; None if it is dead no more."""
+        try:
+            return self.orders.index(order)
+        except ValueError:
+            return None
+
+    def newest_first(self, places: Iterable[int] | None = None) -> array[int]:
+        """All places, or these, the letter that died last first."""
+        chosen = range(len(self)) if places is None else places
+        return array("I", sorted(chosen, key=self.died.__getitem__, reverse=True))
+
+    def groups(self, places: Iterable[int] | None = None) -> list[Group]:
+        """What they died of, what most died of first: all of them, or those at these places."""
+        causes, died = self.cause, self.died
+        counts: Counter[int] = Counter()
+        newest: dict[int, int] = {}
+        oldest: dict[int, int] = {}
+        for place in range(len(self)) if places is None else places:
+            cause = causes[place]
+            counts[cause] += 1
+            if died[place] > died[newest.setdefault(cause, place)]:
+                newest[cause] = place
+            if died[place] < died[oldest.setdefault(cause, place)]:
+                oldest[cause] = place
+        named = self.causes
+        return [
+            Group(
+                named[cause], count, self.died_at(oldest[cause]), self.died_at(newest[cause]), newest[cause]
+            )
+            for cause, count in counts.most_common()
+        ]
+
+    # -- building --------------------------------------------------------------------------------------
+
+    def add_memory(self, letters: list[Entry]) -> None:
+        """Those that lie in no index yet."""
+        self._pieces.append(_Piece(_IN_MEMORY, 0, len(self), 0))
+        for entry in sorted(letters, key=lambda entry: -entry.updated_at):
+            last = last_failure(entry.history)
+            error = None if last is None else last.error
+            cause = Cause("", "")
+            if error is not None:
+                function = error.frame.rpartition(" in ")[2]
+                cause = Cause(error.signature or signature(error.type, error.message, function), error.type)
+            self._add(entry.seq, entry.updated_at, entry.attempts, cause, len(self._ids))
+            self._ids.append(entry.id)
+        self._length = len(self.orders)
+
+    def add_run(self, runs: Runs, run: Run, before: DeadIndex | None) -> None:
+        """Those that one index has."""
+        known = None if before is None else before._piece(run)  # noqa: SLF001 - one of us
+        start = len(self)
+        if known is not None:
+            assert before is not None
+            self._copy(before, *known)
+        else:
+            rows = sorted(runs.dead_rows(run), key=lambda row: row.died, reverse=True)
+            for row in rows:
+                if not run.is_taken(row.row):
+                    died = from_datetime(row.died)
+                    self._add(row.order, died, row.attempts, Cause(row.signature, row.type), row.row)
+        self._pieces.append(_Piece(run.segment, run.crc, start, run.dead))
+        self._length = len(self.orders)
+
+    def _piece(self, run: Run) -> tuple[int, int] | None:
+        """From where to where those of that run are, if it has lost none since."""
+        for number, piece in enumerate(self._pieces):
+            if (piece.segment, piece.crc, piece.left) == (run.segment, run.crc, run.dead):
+                following = self._pieces[number + 1 :]
+                return piece.start, following[0].start if following else len(self)
+        return None
+
+    def _copy(self, other: DeadIndex, start: int, end: int) -> None:
+        self.orders += other.orders[start:end]
+        self.died += other.died[start:end]
+        self.attempts += other.attempts[start:end]
+        self.cause += other.cause[start:end]
+        self._rows += other._rows[start:end]
+
+    def _add(self, order: int, died: int, attempts: int, cause: Cause, row: int) -> None:
+        self.orders.append(order)
+        self.died.append(died)
+        self.attempts.append(min(attempts, _MOST_ATTEMPTS))
+        self.cause.append(self._causes.setdefault(cause, len(self._causes)))
+        self._rows.append(row)
+
+    # -- fetching --------------------------------------------------------------------------------------
+
+    def entry(self, state: QueueState, place: int) -> Entry | None:
+        """The letter at that place, as the state has it; None if it is dead no more."""
+        piece = self._pieces[bisect_right(self._pieces, place, key=lambda piece: piece.start) - 1]
+        row = self._rows[place]
+        if piece.segment == _IN_MEMORY:
+            found = state.find(self._ids[row])
+        else:
+            assert isinstance(state.shelf, Runs)
+            found = state.shelf.row(piece.segment, piece.crc, row)
+        return (
+            found if found is not None and found.status is DEAD and found.seq == self.orders[place] else None
+        )
+
+
+def entries(index: DeadIndex, state: QueueState, places: Iterable[int]) -> list[Entry | None]:
+    """The letters at these places, as the state has them; None for what is dead no more. Raises Mislaid."""
+    chosen = list(places)
+    found = [index.entry(state, place) for place in chosen]
+    if None in found and state.tally.dead:
+        # It may only have been moved since, by compaction.
+        later = build(state, before=index)
+        assert later is not None
+        wanted = {index.orders[place] for place, entry in zip(chosen, found, strict=True) if entry is None}
+        moved = {order: place for place, order in enumerate(later.orders) if order in wanted}
+        for at, place in enumerate(chosen):
+            if found[at] is None and index.orders[place] in moved:
+                found[at] = later.entry(state, moved[index.orders[place]])
+    return found
+
+
+def build(
+    state: QueueState,
+    *,
+    stop: threading.Event | None = None,
+    progress: Callable[[DeadIndex, int], None] | None = None,
+    before: DeadIndex | None = None,
+) -> DeadIndex | None:
+    """The index of the state's dead letters; None if it was stopped. Raises Mislaid."""
+    index = DeadIndex(state.name, {} if before is None else before._causes)  # noqa: SLF001 - one of us
+    total = state.tally.dead
+    index.add_memory([entry for entry in state.entries.values() if entry.status is DEAD])
+    for runs, run in _runs(state):
+        if stop is not None and stop.is_set():
+            return None
+        index.add_run(runs, run, before)
+        if progress is not None:
+            progress(index, total)
+    return index
+
+
+def _runs(state: QueueState) -> Iterator[tuple[Runs, Run]]:
+    shelf = state.shelf
+    if isinstance(shelf, Runs):
+        for run in shelf.buried:
+            yield shelf, run
