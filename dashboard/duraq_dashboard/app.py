@@ -362,7 +362,11 @@ class Dashboard(App[None]):
         text = self.screen.pager_text() if isinstance(self.screen, BaseScreen) else None
         if text is None:
             self.say("there is nothing to open here")
-            return
+        else:
+            self.show_text(text)
+
+    def show_text(self, text: str) -> None:
+        """Open a text in $PAGER."""
         try:
             with self.suspend():
                 show_in_pager(safe_lines(text))

@@ -18,7 +18,7 @@ from duraq.actions import Target
 from duraq.acts import Acts, new_id
 from duraq.cli.input import parse_json
 from duraq.dead_letters import DeadLetterQueue
-from duraq.errors import DuraqError, InvalidOption
+from duraq.errors import DuraqError, InvalidOption, QueueError
 from duraq.queue import Queue
 from duraq.storage.file import FileStorage
 from duraq_dashboard.orders import Order
@@ -102,6 +102,8 @@ class Doing:
             yield self._edit(storage)
         elif name in {"pause", "resume", "compact"}:
             yield self._to_queue(storage)
+        elif name == "release":
+            yield from self._release(storage)
         else:
             raise InvalidOption(f"{name} cannot be done from here; its command: {order.command}")
 
@@ -162,7 +164,18 @@ class Doing:
         dead.retry(entry.id, data=parse_json(payload), reason=self.order.reason)
         return Progress(1, 1)
 
-    # -- queues ----------------------------------------------------------------------------------------
+    # -- leases and queues -----------------------------------------------------------------------------
+
+    def _release(self, storage: FileStorage) -> Iterator[Progress]:
+        order, done, passed_over, trouble = self.order, 0, 0, ""
+        for lease in order.leases:
+            queue: Queue[Any] = Queue(lease.queue, storage)
+            try:
+                queue.end_lease(lease.id, lease.token, reason=order.reason)
+                done += 1
+            except QueueError as error:
+                passed_over, trouble = passed_over + 1, trouble or str(error)
+            yield Progress(order.count, done, passed_over, trouble=trouble)
 
     def _to_queue(self, storage: FileStorage) -> Progress:
         order = self.order

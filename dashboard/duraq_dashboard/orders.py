@@ -75,7 +75,7 @@ class Order:
             return self.action.as_typed(self.queue, *(reason if name == "pause" else ()), *root)
         if self.action.target is Target.LEASE:
             tokens = [f"{lease.queue}/{lease.id}/{lease.token}" for lease in self.leases]
-            return self.action.as_typed(*tokens, *root)
+            return self.action.as_typed(*tokens, *reason, *root)
         if name == "undo":
             return self.action.as_typed(*([self.act] if self.act else []), *reason, *root)
         if name == "edit":

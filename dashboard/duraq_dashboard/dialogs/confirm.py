@@ -24,7 +24,7 @@ from duraq_dashboard.orders import Order
 from duraq_dashboard.widgets.lines import Lines
 
 _PUT_BACK = {"retry", "move"}
-_WITH_REASON = {"retry", "move", "remove", "purge", "undo", "edit", "pause"}
+_WITH_REASON = {"retry", "move", "remove", "purge", "undo", "edit", "pause", "release"}
 
 
 class ConfirmDialog(Dialog[Order]):
