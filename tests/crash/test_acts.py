@@ -29,9 +29,9 @@ def bury(storage, count):
     return ids
 
 
-def duraq(root, *arguments):
+def duraq(root, *arguments, group=("dlq",)):
     """A command as a process."""
-    command = [sys.executable, "-m", "duraq", "--root", str(root), "dlq", *arguments]
+    command = [sys.executable, "-m", "duraq", "--root", str(root), *group, *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -93,3 +93,28 @@ def test_a_removal_that_is_killed(tmp_path):
         assert dead_letters.undo(act.id) == count
         assert [entry.id for entry in dead_letters.list()] == ids
         assert [entry.errors for entry in queue.entries()] == [entry.errors for entry in before]
+
+
+def test_a_move_that_is_killed(tmp_path):
+    """However often `move` is killed and repeated, each entry is in one of the queues, and in one only."""
+    random = Random(17)
+    with FileStorage(tmp_path, durability="process") as storage:
+        count = COUNT // 4
+        ids = bury(storage, count)
+        queue, other = Queue("jobs", storage), Queue("other", storage)
+        other.mark_completed(other.enqueue("there") and other.dequeue())
+        arguments = ("move", "jobs", "--all", "--to", "other", "--yes", "--act", "act")
+        kills = 0
+        for _ in range(5):
+            so_far = len(other)
+            process = duraq(tmp_path, *arguments, group=())
+            kills += killed_at(process, lambda: len(other), so_far + random.randint(0, count // 5))
+            here, there = ({entry.id for entry in each.entries()} for each in (queue, other))
+            assert here.isdisjoint(there)
+            assert len(here) + len(there) == count
+        process = duraq(tmp_path, *arguments, group=())
+        process.communicate()
+        assert (process.returncode, queue.entries()) == (0, [])
+        assert [entry.id for entry in other.entries()] == ids
+        assert {entry.redriven for entry in other.entries()} == {1}
+        assert kills > 1

@@ -353,3 +353,89 @@ def test_edit(duraq, queue, dead, tmp_path):
     assert queue.dequeue().data == 17
     code, screen = duraq.at_terminal("dlq", "retry", dead[1], "--edit", env=environment | {"EDITOR": "true"})
     assert (code, "not changed" in screen) == (Code.USAGE, True)
+
+
+# -- into another queue ------------------------------------------------------------------------------------
+
+
+def test_move(duraq, queue, storage, dead):
+    """Dead letters of one queue that match, or all, go into another one."""
+    other = Queue("other", storage)
+    other.enqueue("there already")
+    assert duraq("move", "jobs", "--to", "other", "--yes").exit_code == Code.USAGE
+    assert "3 dead letters" in duraq("move", "jobs", "--all", "--to", "other").stderr
+    result = duraq("move", "jobs", "-w", "payload=1", "--to", "other", "--yes", "-o", "ids")
+    assert (result.exit_code, result.stdout.split()) == (0, dead[1:2])
+    assert "1 moved" in duraq("dlq", "retry", dead[2], "--to", "other", "--yes").stderr
+    assert [entry.data for entry in other.dequeue(limit=5)] == ["there already", 1, 2]
+    rows = duraq.json("dlq", "acts")["rows"]
+    assert [(row["verb"], row["queue"], row["to"], row["where"]) for row in rows] == [
+        ("move", "jobs", "other", "payload=1"),
+        ("move", "jobs", "other", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("move", "jobs", "--all", "--to", "nosuch"), Code.NOT_FOUND),
+        (("move", "jobs", "--all", "--to", "jobs"), Code.USAGE),
+        (("move", "jobs", "--all", "--to", "UPPER"), Code.USAGE),
+        (("move", "jobs", "-w", "state:ready", "--to", "other"), Code.USAGE),
+        (("move", "jobs", "--all", "--to", "other", "--expect", "2"), Code.CONFLICT),
+        (("dlq", "retry", "--all", "--to", "other", "--keep-attempts"), Code.USAGE),
+    ],
+)
+def test_moves_that_are_refused(duraq, queue, storage, dead, arguments, code):
+    """What cannot be moved there stays where it is, and no queue is made."""
+    Queue("other", storage).enqueue(1)
+    assert duraq(*arguments, "--yes").exit_code == code
+    assert (queue.counts().dead, storage.queues()) == (3, ["jobs", "other"])
+
+
+# -- carefully ---------------------------------------------------------------------------------------------
+
+
+def test_only_so_many(duraq, queue, dead):
+    """--max takes the first of them, and says so before."""
+    assert "2 dead letters" in duraq("dlq", "retry", "--all", "--max", "2", "-n").stderr
+    duraq.ok("dlq", "retry", "--all", "--max", "2", "--yes", "--expect", "2")
+    assert [queue.get(entry_id).status.value for entry_id in dead] == ["ready", "ready", "dead"]
+
+
+def test_stopping(duraq, queue, dead, monkeypatch):
+    """What fails again and again is not put back further; it says how to go on, and ends with 'partly'."""
+
+    def look(self):
+        return 11, 12
+
+    monkeypatch.setattr("duraq.bulk.Watch.look", look)
+    result = duraq(
+        "dlq", "retry", "--all", "--yes", "--rate", "1000/s", "--stop-if-failing", "5%", "--act", "x"
+    )
+    assert result.exit_code == 0, "all three are one batch"
+    monkeypatch.setattr("duraq.bulk._BATCHES", 1000)
+    bury(queue, 5)
+    result = duraq(
+        "dlq", "retry", "--all", "--yes", "--rate", "1000/s", "--stop-if-failing", "5%", "--act", "y"
+    )
+    assert result.exit_code == Code.PARTLY
+    assert "stopped: 11 of 12" in result.stderr
+    assert "4 are still to be; to go on: duraq dlq retry --act y" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "more", [("--rate", "0"), ("--rate", "5/d"), ("--stop-if-failing", "5"), ("--stop-if-failing", "101")]
+)
+def test_no_such_pace(duraq, queue, dead, more):
+    """A rate or a share that is none, or a share without a rate, is refused before anything is done."""
+    assert duraq("dlq", "retry", "--all", "--yes", *more).exit_code == Code.USAGE
+    assert queue.counts().dead == 3
+
+
+def test_what_can_be_undone(duraq, queue, dead):
+    """Only removals are listed by `undo --list`."""
+    duraq.ok("dlq", "retry", dead[0])
+    duraq.ok("dlq", "rm", "--yes", "--act", "x", dead[1])
+    assert [row["act"] for row in duraq.json("undo", "--list")["rows"]] == ["x"]
+    assert queue.counts().dead == 1
