@@ -64,7 +64,7 @@ class AnyEntry(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def status(self) -> EntryStatus: ...
+    def status(self) -> EntryStatus | None: ...
     @property
     def priority(self) -> int: ...
     @property
@@ -343,7 +343,7 @@ FIELDS = {
     each.name: each
     for each in (
         Field("queue", NAME, lambda subject, _: [subject.queue]),
-        Field("state", STATE, lambda subject, _: [subject.entry.status.value]),
+        Field("state", STATE, lambda subject, _: _known(subject.entry.status)),
         Field("id", TEXT, partial(_of_entry, "id")),
         Field("key", TEXT, partial(_of_entry, "key")),
         Field("type", TEXT, partial(_of_error, "type")),

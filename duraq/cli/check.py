@@ -16,9 +16,9 @@ import click
 
 from duraq.attention import DEFAULT
 from duraq.cli.failing import Code, CommandError
-from duraq.cli.look import inspecting
 from duraq.cli.options import DURATION, FORMATS, F, Option, common, settings
 from duraq.cli.output import Row, show_one, show_rows
+from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
 from duraq.errors import DuraqError, StorageDamaged
 from duraq.health import (
@@ -192,7 +192,15 @@ def _show(overall: HealthStatus, rows: list[Row]) -> None:
     elif said.output == "nagios" or (said.style == "tsv" and said.output is said.fields is None):
         click.echo("\n".join(_plugin(word, rows)))
     else:
-        show_rows(said, "duraq.check/1", COLUMNS, rows, more=("health", "details"), name="component")
+        show_rows(
+            said,
+            "duraq.check/1",
+            COLUMNS,
+            rows,
+            more=("health", "details"),
+            name="component",
+            whole="message",
+        )
 
 
 # -- as plugins print it -----------------------------------------------------------------------------------

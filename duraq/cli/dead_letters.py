@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,9 +18,11 @@ from duraq.cli.failing import Code, CommandError
 from duraq.cli.failures import by_option, raw_option, show_dead
 from duraq.cli.feed import INPUT_LIMIT, payload_text
 from duraq.cli.input import STDIN, parse_json, words
-from duraq.cli.look import find_entries, inspecting, matching, missed, show_entries
-from duraq.cli.options import DURATION, FILTER_HELP, Settings, common, filtered, settings
+from duraq.cli.look import find_entries, matching, missed, ordered, show_entries
+from duraq.cli.options import DURATION, FILTER_HELP, Settings, common, filtered, in_time, settings
 from duraq.cli.output import Row, conclude, show_rows
+from duraq.cli.overview import inspecting
+from duraq.cli.pager import paged
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
 from duraq.dead_letters import DeadLetterQueue
 from duraq.errors import EntryNotFound, QueueError
@@ -40,18 +43,29 @@ def dlq() -> None:
 @dlq.command("ls", epilog=FILTER_HELP)
 @click.argument("queues", nargs=-1)
 @filtered
-@click.option("-l", "--limit", type=click.IntRange(1), help="At most that many of each queue.")
+@in_time
+@click.option("--sort", metavar="[-]FIELD", help="By that column; with a minus, the other way round.")
+@click.option("-l", "--limit", type=click.IntRange(1), help="At most that many.")
 @click.option("--offset", type=click.IntRange(0), default=0, help="After that many.")
 @common
-def dlq_ls(queues: tuple[str, ...], where: Where | None, limit: int | None, offset: int) -> None:
-    """The dead letters of QUEUES, or of all."""
+def dlq_ls(
+    queues: tuple[str, ...],
+    where: Where | None,
+    since: datetime | None,
+    until: datetime | None,
+    sort: str | None,
+    limit: int | None,
+    offset: int,
+) -> None:
+    """The dead letters of QUEUES, or of all; --since and --until go by when they died."""
     said = settings()
-    with inspecting(said) as inspector:
-        rows = (
-            entry_row(view)
-            for name in queues or inspector.queues()
-            for view in matching(inspector, name, EntryStatus.DEAD, where, limit=limit, offset=offset)
-        )
+    with inspecting(said) as inspector, paged(said):
+        for name in queues:
+            inspector.check_queue(name)
+        names = queues or inspector.queues()
+        each = (matching(inspector, name, EntryStatus.DEAD, where, since, until) for name in names)
+        views = chain.from_iterable(each)
+        rows = ordered(map(entry_row, views), sort, (*DEAD_COLUMNS, *ENTRY_MORE), limit, offset)
         show_rows(said, "duraq.entries/1", DEAD_COLUMNS, rows, more=ENTRY_MORE)
 
 
@@ -62,8 +76,9 @@ def dlq_ls(queues: tuple[str, ...], where: Where | None, limit: int | None, offs
 def dlq_show(ids: tuple[str, ...], queue: str | None) -> int:
     """Dead letters in full, with every attempt's error."""
     said = settings()
-    with inspecting(said) as inspector:
-        found, problems = _dead(inspector, words(ids, "IDS"), queue)
+    given = words(ids, "IDS")
+    with inspecting(said) as inspector, paged(said):
+        found, problems = _dead(inspector, given, queue)
         show_entries(said, inspector, found)
     return missed(said, problems, partly=bool(found))
 

@@ -10,9 +10,9 @@ import click
 
 from duraq import options
 from duraq.cli.failing import Code, code_of
-from duraq.cli.look import inspecting
 from duraq.cli.options import DURATION, MOMENT, Settings, common, settings
 from duraq.cli.output import Row, show_rows, span
+from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
 from duraq.failures import By, FailureGroup, Failures, dead_by, gather
 

@@ -9,9 +9,10 @@ import click
 
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import words
-from duraq.cli.look import find_entries, inspecting
+from duraq.cli.look import find_entries
 from duraq.cli.options import Settings, common, settings
 from duraq.cli.output import Row, conclude, show_rows
+from duraq.cli.overview import inspecting
 from duraq.errors import LeaseLost, QueueError
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus, is_users

@@ -1,23 +1,27 @@
-"""stats, ls, peek, show, tail: looking. Nothing here takes a lock or writes a byte."""
+"""ls, peek, show, tail: looking. Nothing here takes a lock or writes a byte."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from duraq.attention import Attention, judge
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import words
-from duraq.cli.options import FILTER_HELP, Settings, common, filtered, settings
-from duraq.cli.output import Stream, show_one, show_rows
+from duraq.cli.options import FILTER_HELP, Settings, common, filtered, in_time, settings
+from duraq.cli.output import Row, Stream, show_one, show_rows
+from duraq.cli.overview import QUEUE_COLUMNS, inspecting, queue_row
+from duraq.cli.pager import paged
 from duraq.cli.reports import report
 from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, describe, entry_row, record_row
 from duraq.errors import EntryNotFound, QueueError
+from duraq.events import EVENTS, following, newest, wanted
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.safe_text import ascii_json, safe_text
@@ -26,91 +30,79 @@ from duraq.views import EntryView
 if TYPE_CHECKING:
     from duraq.where import Where
 
-QUEUE_COLUMNS = ("status", "queue", "ready", "scheduled", "leased", "dead", "oldest_ready", "workers", "why")
-QUEUES_ENTRY_COLUMNS = ("id", "queue", *ENTRY_COLUMNS[1:])  # of entries of several queues
+T = TypeVar("T")
+
+LS_COLUMNS = ("queue", "ready", "scheduled", "leased", "dead")
+QUEUES_ENTRY_COLUMNS: tuple[str, ...] = ("id", "queue", *ENTRY_COLUMNS[1:])  # of entries of several queues
 RECORD_COLUMNS = ("at", "queue", "op", "id", "what", "place")
 RECORD_WIDTHS = (8, 12, 8, 36, 40, 10)
 STATES = [
     state.value for state in (EntryStatus.SCHEDULED, EntryStatus.READY, EntryStatus.LEASED, EntryStatus.DEAD)
 ]
+# What has no order, or none that is of use.
+UNSORTED = {"payload", "headers", "errors", "role"}
 
 
-def inspecting(said: Settings) -> Inspector:
-    """An inspector of the storage that the settings name."""
-    return Inspector(said.storage())
-
-
-# -- queues ------------------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.argument("queues", nargs=-1)
-@common
-def stats(queues: tuple[str, ...]) -> int:
-    """One line for each queue, those that need attention first."""
-    said = settings()
-    now = datetime.now(UTC)
-    with inspecting(said) as inspector:
-        names = queues or [*inspector.queues(), *inspector.troubled()]
-        rows = [_queue_row(inspector, name, now) for name in names]
-    rows.sort(
-        key=lambda row: (list(Attention).index(row["status"]), row["oldest_ready"] or now, row["queue"])
-    )
-    if not rows and said.style == "table":
-        said.say('No queues here yet. Make one:  duraq put emails \'{"to": "ann@example.org"}\'')
-        return Code.DONE
-    show_rows(said, "duraq.stats/1", QUEUE_COLUMNS, rows, more=("paused",), name="queue")
-    words_met = {row["status"] for row in rows}
-    if Attention.CORRUPT in words_met:
-        return Code.DAMAGED
-    return Code.NOT_PERMITTED if Attention.DENIED in words_met else Code.DONE
-
-
-def _queue_row(inspector: Inspector, name: str, now: datetime) -> dict[str, Any]:
-    view = inspector.overview(name)
-    verdict = judge(view, now, metrics=None if view.problem else inspector.metrics(name))
-    workers = {lease.worker for lease in view.leases if lease.alive}
-    pause = view.pause
-    return {
-        "queue": view.name,
-        "status": verdict.word.value,
-        "role": verdict.word.role,
-        "why": verdict.why or None,
-        "ready": view.counts.ready,
-        "scheduled": view.counts.scheduled,
-        "leased": view.counts.leased,
-        "dead": view.counts.dead,
-        "oldest_ready": view.oldest_ready,
-        "workers": len(workers) + view.waiting,
-        "paused": None if pause is None else {"at": pause.at, "who": pause.who, "reason": pause.reason},
-    }
+# -- queues and entries ------------------------------------------------------------------------------------
 
 
 @click.command(epilog=FILTER_HELP)
 @click.argument("queue", required=False)
 @click.option("--state", type=click.Choice(STATES), help="Only entries in that state.")
 @filtered
+@in_time
+@click.option("--sort", metavar="[-]FIELD", help="By that column; with a minus, the other way round.")
 @click.option("-l", "--limit", type=click.IntRange(1), help="At most that many.")
 @click.option("--offset", type=click.IntRange(0), default=0, help="After that many.")
 @common
-def ls(queue: str | None, state: str | None, where: Where | None, limit: int | None, offset: int) -> None:
-    """The queues, or the entries of QUEUE; with --where, those of all queues."""
+def ls(
+    queue: str | None,
+    state: str | None,
+    where: Where | None,
+    since: datetime | None,
+    until: datetime | None,
+    sort: str | None,
+    limit: int | None,
+    offset: int,
+) -> None:
+    """The queues, or the entries of QUEUE; with --where, those of all queues.
+
+    --since and --until go by when an entry was last changed.
+    """
     said = settings()
-    with inspecting(said) as inspector:
+    with inspecting(said) as inspector, paged(said):
         if queue is None and where is None:
             now = datetime.now(UTC)
-            rows = [_queue_row(inspector, name, now) for name in inspector.queues()]
-            columns = ("queue", "ready", "scheduled", "leased", "dead")
-            show_rows(said, "duraq.queues/1", columns, rows, more=QUEUE_COLUMNS, name="queue")
+            queues = (queue_row(inspector, name, now) for name in inspector.queues())
+            rows = ordered(queues, sort, (*LS_COLUMNS, *QUEUE_COLUMNS), limit, offset)
+            show_rows(said, "duraq.queues/1", LS_COLUMNS, rows, more=QUEUE_COLUMNS, name="queue")
             return
         status = None if state is None else EntryStatus(state)
-        if queue is not None:
-            found = matching(inspector, queue, status, where, limit=limit, offset=offset)
-            show_rows(said, "duraq.entries/1", ENTRY_COLUMNS, map(entry_row, found), more=ENTRY_MORE)
-            return
-        each = (matching(inspector, name, status, where) for name in inspector.queues())
-        found = _page(chain.from_iterable(each), limit, offset)
-        show_rows(said, "duraq.entries/1", QUEUES_ENTRY_COLUMNS, map(entry_row, found), more=ENTRY_MORE)
+        if queue is None:
+            each = (matching(inspector, name, status, where, since, until) for name in inspector.queues())
+            views: Iterator[EntryView] = chain.from_iterable(each)
+            columns = QUEUES_ENTRY_COLUMNS
+        else:
+            views, columns = matching(inspector, queue, status, where, since, until), ENTRY_COLUMNS
+        rows = ordered(map(entry_row, views), sort, (*columns, *ENTRY_MORE), limit, offset)
+        show_rows(said, "duraq.entries/1", columns, rows, more=ENTRY_MORE)
+
+
+def ordered(
+    rows: Iterable[Row], sort: str | None, known: Sequence[str], limit: int | None, offset: int
+) -> Iterable[Row]:
+    """So many of the rows, after so many; by a column, if one is named. What has nothing there comes last."""
+    if sort is not None:
+        name = sort.removeprefix("-")
+        if name not in known or name in UNSORTED:
+            there = ", ".join(each for each in dict.fromkeys(known) if each not in UNSORTED)
+            raise CommandError(Code.USAGE, f"nothing can be sorted by {name!r}", f"there are {there}")
+        found = list(rows)
+        nothing = [row for row in found if row[name] is None]
+        there_is = [row for row in found if row[name] is not None]
+        there_is.sort(key=lambda row: row[name], reverse=sort.startswith("-"))
+        rows = [*there_is, *nothing]
+    return page(iter(rows), limit, offset)
 
 
 def matching(
@@ -118,24 +110,32 @@ def matching(
     queue: str,
     status: EntryStatus | None,
     where: Where | None,
-    *,
-    limit: int | None = None,
-    offset: int = 0,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> Iterator[EntryView]:
     """Entries of the queue in that state (default: in any) that the filter, if there is one, matches.
 
-    A queue that the filter excludes by its name or by the state is not even read.
+    ``since``, ``until``: only those that were last changed in between. A queue that the filter excludes by
+    its name or by the state is not even read.
     """
-    if where is None:
-        return inspector.each_entry(queue, status, limit=limit, offset=offset)
-    states = where.states() if status is None else where.states() & {status}
-    if not states or not where.queues([queue]):
-        return iter(())
-    only = next(iter(states)) if len(states) == 1 else None
-    return _page(filter(where.matches, inspector.each_entry(queue, only)), limit, offset)
+    if where is not None:
+        states = where.states() if status is None else where.states() & {status}
+        if not states or not where.queues([queue]):
+            return iter(())
+        status = next(iter(states)) if len(states) == 1 else None
+    # Here, and not when the first is asked for: what keeps the queue from being read is said before all else.
+    found = inspector.each_entry(queue, status)
+    return (
+        view
+        for view in found
+        if (since is None or view.updated_at >= since)
+        and (until is None or view.updated_at <= until)
+        and (where is None or where.matches(view))
+    )
 
 
-def _page(found: Iterator[EntryView], limit: int | None, offset: int) -> Iterator[EntryView]:
+def page(found: Iterator[T], limit: int | None, offset: int) -> Iterator[T]:
+    """So many of them, after so many."""
     end = sys.maxsize if limit is None else offset + limit
     return islice(found, min(offset, sys.maxsize), min(end, sys.maxsize))
 
@@ -164,8 +164,9 @@ def peek(queue: str, count: int) -> None:
 def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> int:
     """One entry or several: payload, attempts, life."""
     said = settings()
-    with inspecting(said) as inspector:
-        found, problems = find_entries(inspector, words(ids, "IDS"), queue)
+    given = words(ids, "IDS")
+    with inspecting(said) as inspector, nullcontext() if raw else paged(said):
+        found, problems = find_entries(inspector, given, queue)
         if raw:
             for view in found:
                 _raw(view)
@@ -202,12 +203,14 @@ def missed(said: Settings, problems: list[QueueError], *, partly: bool) -> int:
 
 
 def show_entries(said: Settings, inspector: Inspector, found: list[EntryView]) -> None:
-    """Entries in full. One alone is one JSON object, several are rows."""
+    """Entries in full: as text, unless rows or JSON were asked for. One alone is one JSON object."""
     rows = []
+    if said.time is None and not said.at_terminal:
+        said.time = "utc"
     for view in found:
         life = inspector.life(view.id, view.queue)
         row = {**entry_row(view), "life": [record_row(each) for each in life]}
-        if said.style == "table" and said.fields is None:
+        if said.output in {None, "table"} and said.fields is None:
             click.echo(describe(said, view, life))
         elif len(found) == 1:
             show_one(said, "duraq.entry/1", row, ENTRY_COLUMNS)
@@ -230,21 +233,61 @@ def _raw(view: EntryView) -> None:
 # -- records -----------------------------------------------------------------------------------------------
 
 
-@click.command()
+class _Events(click.ParamType[tuple[str, ...]]):
+    """lease,fail,dead: what happened."""
+
+    name = "events"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        names = tuple(value.split(","))
+        for name in names:
+            if name not in EVENTS:
+                near = get_close_matches(name, EVENTS, 1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(EVENTS)}"
+                self.fail(f"there is no event {name!r}; {hint}", param, ctx)
+        return names
+
+
+@click.command(epilog=FILTER_HELP)
 @click.argument("queues", nargs=-1)
-@click.option("-n", "count", type=click.IntRange(0), default=10, help="So many of the newest.")
+@click.option("-n", "count", type=click.IntRange(0), help="So many of the newest (10; with --since, all).")
 @click.option("-f", "--follow", is_flag=True, help="Go on as records are written.")
+@filtered
+@click.option(
+    "--event", "events", type=_Events(), default=(), metavar="A,B", help="Only these: lease,fail,dead."
+)
+@in_time
 @common
-def tail(queues: tuple[str, ...], count: int, follow: bool) -> None:
-    """The newest records of QUEUES, or of all."""
+def tail(
+    queues: tuple[str, ...],
+    count: int | None,
+    follow: bool,
+    where: Where | None,
+    events: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+) -> None:
+    """The newest records of QUEUES, or of all.
+
+    A FILTER asks what the record itself says: a lease has no payload. Its age is that of the record.
+    """
     said = settings()
     if follow and said.output == "json":
         raise CommandError(Code.USAGE, "what never ends is no single JSON value; use --jsonl")
+    if count is None and since is None:
+        count = 10
+    is_wanted = wanted(where=where, events=events, since=since, until=until)
     with inspecting(said) as inspector:
+        names = queues or None
         if not follow:
-            rows = map(record_row, inspector.records(queues or None, last=count))
-            show_rows(said, "duraq.records/1", RECORD_COLUMNS, rows, more=("seq", "record"))
+            with paged(said):
+                rows = map(record_row, newest(inspector, names, count, is_wanted, since))
+                show_rows(said, "duraq.records/1", RECORD_COLUMNS, rows, more=("seq", "record"))
             return
         stream = Stream(said, "duraq.records/1", RECORD_COLUMNS, RECORD_WIDTHS)
-        for record in inspector.follow(queues or None, last=count):
+        for record in following(inspector, names, count, is_wanted, since):
             stream.show(record_row(record))

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from duraq.cli.failing import Code, CommandError
-from duraq.cli.look import inspecting
 from duraq.cli.options import common, settings
+from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
 from duraq.exposition import FORMATS, StorageCollector, render
 

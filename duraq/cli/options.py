@@ -37,6 +37,14 @@ class Settings:
     quiet: bool = False
     verbose: int = 0
     no_input: bool = False
+    ascii: bool = False
+    pager: bool = True
+    paging: bool = False  # what is printed goes to a pager just now
+
+    @property
+    def at_terminal(self) -> bool:
+        """Whether a person reads what is printed."""
+        return self.paging or sys.stdout.isatty()
 
     @property
     def is_json(self) -> bool:
@@ -46,14 +54,14 @@ class Settings:
     @property
     def style(self) -> str:
         """How rows are written: as asked for; else a table for a person and TSV for a program."""
-        return self.output or ("table" if sys.stdout.isatty() else "tsv")
+        return self.output or ("table" if self.at_terminal else "tsv")
 
     @property
     def colored(self) -> bool:
         """Whether stdout may have colours."""
         if self.color != "auto":
             return self.color == "always"
-        return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and sys.stdout.isatty()
+        return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and self.at_terminal
 
     @property
     def can_ask(self) -> bool:
@@ -112,6 +120,21 @@ def _store(context: click.Context, parameter: click.Parameter, value: Any) -> No
         setattr(context.ensure_object(Settings), name, parameter.name if name != parameter.name else value)
 
 
+def _only_ascii(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+    if value:
+        import codecs  # noqa: PLC0415 - for those who want it
+        from encodings import ascii as plain  # noqa: PLC0415
+
+        # By another name: of what is called ASCII, click believes that it was not meant.
+        found = plain.getregentry()
+        found.name = "duraq-ascii"
+        codecs.register(lambda name: found if name == "duraq_ascii" else None)
+        for stream in (sys.stdout, sys.stderr):
+            # From here on; nothing was printed before.
+            stream.reconfigure(encoding="duraq_ascii", errors="backslashreplace")  # type: ignore[union-attr]
+        context.ensure_object(Settings).ascii = True
+
+
 class Option:
     """A decorator that knows the names of its option."""
 
@@ -121,7 +144,7 @@ class Option:
 
     def __call__(self, command: F) -> F:
         decorate = click.option(
-            *self.names, expose_value=False, callback=_store, is_eager=True, **self._attributes
+            *self.names, expose_value=False, is_eager=True, **{"callback": _store} | self._attributes
         )
         return decorate(command)
 
@@ -136,11 +159,13 @@ def common(command: F, *, without: str = "") -> F:
             Option("--jsonl", is_flag=True, default=None, help="Short for -o jsonl."),
             Option("--fields", metavar="A,B", help="Which columns, in which order."),
             Option("--color", type=click.Choice(["auto", "always", "never"]), help="When to use colour."),
+            Option("--ascii", is_flag=True, callback=_only_ascii, help="No character beyond ASCII."),
             Option("--time", type=click.Choice(["relative", "local", "utc", "unix"]), help="How times look."),
             Option("--no-header", "header", flag_value=False, default=None, help="No line of column names."),
             Option("-q", "--quiet", is_flag=True, default=None, help="No talk on stderr."),
             Option("-v", "--verbose", count=True, help="More talk on stderr."),
             Option("--no-input", is_flag=True, default=None, help="Never ask."),
+            Option("--no-pager", "pager", flag_value=False, default=None, help="Never page by page."),
         ]
     ):
         if without not in option.names:
@@ -218,6 +243,23 @@ class Percent(click.ParamType[float]):
         return float(found[1]) / 100
 
 
+class Past(Moment):
+    """-1h or 1h (ago), now, yesterday, and whatever a Moment is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        if value == "now":
+            return datetime.now(UTC)
+        if _DURATION.fullmatch(value.removeprefix("-")):
+            ago: timedelta = DURATION.convert(value.removeprefix("-"), param, ctx)
+            try:
+                return datetime.now(UTC) - ago
+            except OverflowError:
+                self.fail(f"{value!r} is too long ago", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Filter(click.ParamType["Where"]):
     """queue:mail err:HTTPError age>1h, as docs/WHERE.md has it."""
 
@@ -229,9 +271,10 @@ class Filter(click.ParamType["Where"]):
         return value if isinstance(value, Where) else Where.parse(value)
 
 
-_DAYS = {"today": 0, "tomorrow": 1}
+_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 DURATION = Duration()
 MOMENT = Moment()
+PAST = Past()
 RATE, PERCENT = Rate(), Percent()
 FILTER_HELP = """\b
 A FILTER is terms that must all hold, for instance
@@ -245,3 +288,15 @@ def filtered(command: F) -> F:
     return click.option("-w", "--where", type=Filter(), metavar="FILTER", help="Only entries that match.")(
         command
     )
+
+
+def in_time(command: F) -> F:
+    """Give a command the options that name a stretch of time, as ``since`` and ``until``."""
+    for option in (
+        click.option("--until", type=PAST, metavar="T", help="Up to then; in the same forms."),
+        click.option(
+            "--since", type=PAST, metavar="T", help="From then on: -1h, 90m, today, 2026-11-24 10:00, @UNIX."
+        ),
+    ):
+        command = option(command)
+    return command

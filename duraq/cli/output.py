@@ -25,8 +25,17 @@ from duraq.safe_text import ascii_json, safe_text
 
 Row = Mapping[str, Any]
 CELL = 60  # characters of a cell in a table
+WRAPPED = 1000  # of one that goes on in the next line
+READABLE = 24  # characters of a column that are enough to read prose in
 NARROWEST = 8  # a cell that gives way to the terminal's width keeps as many
-PROSE = {"error", "payload", "what", "why", "place"}  # columns that are of use even when they are cut
+PROSE = {
+    "error",
+    "payload",
+    "what",
+    "why",
+    "place",
+    "message",
+}  # columns that are of use even when they are cut
 GAP = "  "
 COLORS: dict[str, dict[str, Any]] = {
     "warn": {"fg": (0xE6, 0x9F, 0x00), "bold": True},
@@ -43,11 +52,13 @@ def show_rows(
     *,
     more: Sequence[str] = (),
     name: str = "id",
+    whole: str = "",
 ) -> None:
     """Print rows in the format that was asked for. JSON gets every key, the others the columns.
 
-    ``more`` are keys that --fields may ask for besides; ``name`` is the one that -o ids prints. A row may
-    say under "role" in which colour its status is to be seen, if that comes first.
+    ``more`` are keys that --fields may ask for besides; ``name`` is the one that -o ids prints; ``whole`` is
+    a column that is not cut in a table: as the last one it goes on in the next lines. A row may say under
+    "role" in which colour its status is to be seen, if that comes first.
     """
     chosen = _chosen(said, columns, more)
     if chosen is None:
@@ -61,7 +72,8 @@ def show_rows(
         for row in rows:
             click.echo(safe_text(row[name]))
     elif said.style == "table":
-        _table(said, chosen, list(rows))
+        for line in table(said, chosen, list(rows), whole):
+            click.echo(line, color=said.colored)
     else:
         _separated(said, chosen, rows)
 
@@ -87,7 +99,7 @@ class Stream:
             for line in (titles, cells):
                 if line is not None:
                     padded = [_pad(text, width) for text, width in zip(line, least, strict=True)]
-                    click.echo(_fit(GAP.join(padded).rstrip(), _screen()))
+                    click.echo(fit(GAP.join(padded).rstrip(), _screen()))
         elif columns is not None:
             said.header = self._header
             show_rows(said, self._schema, self._columns or (), [row], more=list(row))
@@ -168,7 +180,7 @@ def _value(value: Any) -> Any:
     return plain(value) if isinstance(value, Mapping) else value
 
 
-def _cell(said: Settings, value: Any, *, full: bool) -> str:
+def _cell(said: Settings, value: Any, *, full: bool, most: int = CELL) -> str:
     if value is None:
         return "" if full else "-"
     if isinstance(value, datetime):
@@ -179,7 +191,7 @@ def _cell(said: Settings, value: Any, *, full: bool) -> str:
         value = value.decode("utf-8", "backslashreplace")
     elif isinstance(value, list | tuple | Mapping):
         value = ascii_json(_value(value))
-    return safe_text(value) if full else safe_text(value, CELL)
+    return safe_text(value) if full else safe_text(value, most)
 
 
 def when(said: Settings, moment: datetime, *, full: bool = False) -> str:
@@ -210,24 +222,82 @@ def span(length: timedelta) -> str:
 # -- tables ------------------------------------------------------------------------------------------------
 
 
-def _table(said: Settings, columns: list[str], rows: list[Row]) -> None:
-    cells = [[_cell(said, row.get(name), full=False) for name in columns] for row in rows]
+def table(said: Settings, columns: list[str], rows: list[Row], whole: str = "") -> list[str]:
+    """The lines of a table."""
+    most = [WRAPPED if name == whole else CELL for name in columns]
+    cells = [
+        [
+            _cell(said, row.get(name), full=False, most=limit)
+            for name, limit in zip(columns, most, strict=True)
+        ]
+        for row in rows
+    ]
     titles = [_title(name) for name in columns]
     # A table that was asked for in a pipe has all the room it wants.
-    room = _screen() if sys.stdout.isatty() else None
+    room = _screen() if said.at_terminal else None
     widest = [max(_width(text) for text in column) for column in zip(titles, *cells, strict=True)]
+    rest = _last_whole(columns, cells, widest, room) if columns[-1:] == [whole] else []
     widths = _fitting(columns, widest, room)
     right = [
         bool(rows) and all(isinstance(row.get(name), int | float | None) for row in rows) for name in columns
     ]
-    if said.header:
-        click.echo(_styled(said, _line(titles, widths, right), "note"), color=said.colored)
-    for row, line in zip(rows, cells, strict=True):
+    lines = [_styled(said, _line(titles, widths, right), "note")] if said.header else []
+    for number, (row, line) in enumerate(zip(rows, cells, strict=True)):
         text = _line(line, widths, right)
-        first = _pad(_fit(line[0], widths[0]), widths[0])
+        first = _pad(fit(line[0], widths[0]), widths[0])
         if columns[0] == "status" and "role" in row and text.startswith(first.rstrip()):
             text = _styled(said, first.rstrip(), row["role"]) + text[len(first.rstrip()) :]
-        click.echo(text, color=said.colored)
+        lines += [text, *(rest[number] if rest else ())]
+    return lines
+
+
+def _last_whole(
+    columns: list[str], cells: list[list[str]], widest: list[int], room: int | None
+) -> list[list[str]]:
+    """Shorten each row's last cell to what fits, and return the lines in which it goes on."""
+    if room is None:
+        return []
+    before = sum(widest[:-1]) + len(GAP) * (len(columns) - 1)
+    # Rather below its row than in a column too narrow to be read.
+    indent = before if room - before >= READABLE else min(READABLE // 6, room // 4)
+    first = room - before if room - before >= READABLE else 0
+    rest = []
+    for line in cells:
+        pieces = wrapped(line[-1], first, room - indent)
+        line[-1] = pieces[0]
+        rest.append([" " * indent + piece for piece in pieces[1:]])
+    widest[-1] = max([len(columns[-1]) if first else 0, *(_width(line[-1]) for line in cells)])
+    return rest
+
+
+def wrapped(text: str, first: int, width: int) -> list[str]:
+    """The text in lines of at most that width, the first of them of at most ``first``; broken at spaces."""
+    lines, room = [""], first
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if _width(joined) <= room:
+            lines[-1] = joined
+            continue
+        if lines[-1] or len(lines) == 1:
+            lines.append("")
+            room = width
+        while _width(word) > width:
+            head = _head(word, width)
+            lines[-1] = head
+            lines.append("")
+            word = word[len(head) :]  # noqa: PLW2901 - what is left of it
+        lines[-1] = word
+    return lines
+
+
+def _head(text: str, width: int) -> str:
+    """As much of the text as fits, but something."""
+    used = 0
+    for number, character in enumerate(text):
+        used += _character_width(character)
+        if used > width:
+            return text[: max(1, number)]
+    return text
 
 
 def _title(name: str) -> str:
@@ -236,7 +306,7 @@ def _title(name: str) -> str:
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
     padded = [
-        _pad(_fit(text, width), width, right=is_right)
+        _pad(fit(text, width), width, right=is_right)
         for text, width, is_right in zip(cells, widths, right, strict=False)
     ]
     return GAP.join(padded).rstrip()
@@ -274,7 +344,7 @@ def _character_width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
-def _fit(text: str, width: int) -> str:
+def fit(text: str, width: int) -> str:
     """The text, cut with three dots if it is wider than that."""
     if _width(text) <= width:
         return text

@@ -23,8 +23,8 @@ PROGRAM = [sys.executable, "-m", "duraq"]
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
-    if name not in {"DURAQ_ROOT", "NO_COLOR", "JOURNAL_STREAM"}
-} | {"TERM": "xterm", "COLUMNS": "100"}
+    if name not in {"DURAQ_ROOT", "NO_COLOR", "JOURNAL_STREAM", "LESS"}
+} | {"TERM": "xterm", "COLUMNS": "100", "PAGER": "cat"}
 
 
 class _Safely:

@@ -386,11 +386,11 @@ def test_move(duraq, queue, storage, dead):
         (("dlq", "retry", "--all", "--to", "other", "--keep-attempts"), Code.USAGE),
     ],
 )
-def test_moves_that_are_refused(duraq, queue, storage, dead, arguments, code):
+def test_moves_that_are_refused(duraq, storage, dead, arguments, code):
     """What cannot be moved there stays where it is, and no queue is made."""
     Queue("other", storage).enqueue(1)
     assert duraq(*arguments, "--yes").exit_code == code
-    assert (queue.counts().dead, storage.queues()) == (3, ["jobs", "other"])
+    assert (storage.counts("jobs").dead, storage.queues()) == (3, ["jobs", "other"])
 
 
 # -- carefully ---------------------------------------------------------------------------------------------

@@ -73,6 +73,8 @@ CALLS = (
         "stats broken",
         "tail broken",
     ),
+    *("errors", "leases", "workers", "release nosuch", "top", "move jobs --all --to broken -n"),
+    *("stats --by key", "ls jobs --sort -error", "tail -w payload:x --event fail,dead --since 1h"),
 )
 
 
@@ -108,7 +110,8 @@ def check(text: str) -> None:
 
 def test_every_command_is_called():
     """No command is left out below."""
-    assert {shlex.split(call)[0] for call in CALLS} == set(COMMANDS)
+    # What the dashboard shows is looked at where its screens are.
+    assert {shlex.split(call)[0] for call in CALLS} == set(COMMANDS) - {"dash"}
 
 
 @pytest.mark.parametrize("style", FORMATS)

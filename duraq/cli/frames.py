@@ -1,0 +1,62 @@
+"""A few lines at the end of a terminal that are drawn again in place. The last ones stay when it is over."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from duraq.cli.failing import Code, CommandError
+from duraq.cli.options import Settings
+
+# A look takes a few milliseconds, and nobody reads faster.
+SHORTEST = timedelta(milliseconds=100)
+
+
+class Frames:
+    """Draws lines over those before. Only what differs is written, and nothing if nothing does."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Have these lines there; none may be longer than the screen is wide."""
+        # What does not fit the screen could not be drawn over.
+        fitting = list(lines[: max(1, shutil.get_terminal_size().lines - 1)])
+        before = self._lines
+        if fitting == before:
+            return
+        out = f"\x1b[{len(before)}A" if before else ""
+        for number, line in enumerate(fitting):
+            if number < len(before) and line == before[number]:
+                out += "\n"
+            else:
+                out += f"\r{line}\x1b[K\n"
+        if len(fitting) < len(before):
+            out += "\x1b[J"
+        self._lines = fitting
+        sys.stdout.write(out)
+        sys.stdout.flush()
+
+
+def again_and_again(said: Settings, look: Callable[[], Sequence[str]], interval: timedelta) -> int:
+    """Show what ``look`` says, in place, until Ctrl-C; where it cannot be drawn over, once."""
+    if interval < SHORTEST:
+        raise CommandError(Code.USAGE, "look at most ten times a second")
+    frames = Frames()
+    try:
+        while True:
+            frames.show(look())
+            if not can_be_drawn(said):
+                break
+            time.sleep(interval.total_seconds())
+    except KeyboardInterrupt:
+        pass  # that is how one leaves
+    return Code.DONE
+
+
+def can_be_drawn(said: Settings) -> bool:
+    """Whether there is a screen to draw on."""
+    return said.style == "table" and sys.stdout.isatty()

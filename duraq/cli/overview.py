@@ -1,0 +1,136 @@
+"""stats: one line for each queue, those that need attention first; or for whatever entries have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from duraq.attention import Attention, judge
+from duraq.cli.failing import Code, CommandError
+from duraq.cli.frames import again_and_again, can_be_drawn
+from duraq.cli.options import DURATION, Settings, common, settings
+from duraq.cli.output import Row, show_rows, table
+from duraq.cli.rows import entry_row
+from duraq.inspector import Inspector
+from duraq.model import EntryStatus
+
+QUEUE_COLUMNS = ("status", "queue", "ready", "scheduled", "leased", "dead", "oldest_ready", "workers", "why")
+STATES = [
+    each.value for each in (EntryStatus.READY, EntryStatus.SCHEDULED, EntryStatus.LEASED, EntryStatus.DEAD)
+]
+GROUPS = {"state": "status", "sig": "sig", "key": "key"}
+_OFTEN = timedelta(seconds=2)
+
+
+def inspecting(said: Settings) -> Inspector:
+    """An inspector of the storage that the settings name."""
+    return Inspector(said.storage())
+
+
+@click.command()
+@click.argument("queues", nargs=-1)
+@click.option(
+    "--watch",
+    type=DURATION,
+    is_flag=False,
+    flag_value=_OFTEN,
+    metavar="[TIME]",
+    help="Look again, every 2s or as often as that; Ctrl-C ends it.",
+)
+@click.option("--by", type=click.Choice(list(GROUPS)), help="Count entries by that instead of by queue.")
+@common
+def stats(queues: tuple[str, ...], watch: timedelta | None, by: str | None) -> int:
+    """One line for each queue, those that need attention first.
+
+    --by state, sig (the signature of the newest error) or key counts entries with the same one, in QUEUES or
+    in all.
+    """
+    said = settings()
+    if watch is not None and by is not None:
+        raise CommandError(Code.USAGE, "--by reads every entry; it does not go with --watch")
+    with inspecting(said) as inspector:
+        if by is not None:
+            groups = _grouped(inspector, queues or inspector.queues(), by)
+            columns = (by, "entries", *STATES, "queues", *(("error",) if by == "sig" else ()))
+            show_rows(said, f"duraq.stats.{by}/1", columns, groups, name=by, whole="error")
+            return Code.DONE
+        if watch is not None and can_be_drawn(said):
+            return again_and_again(said, lambda: _looked_again(said, inspector, queues), watch)
+        rows = queue_rows(inspector, queues)
+        if not rows and said.style == "table":
+            said.say('No queues here yet. Make one:  duraq put emails \'{"to": "ann@example.org"}\'')
+            return Code.DONE
+        show_rows(said, "duraq.stats/1", QUEUE_COLUMNS, rows, more=("paused",), name="queue", whole="why")
+    words_met = {row["status"] for row in rows}
+    if Attention.CORRUPT in words_met:
+        return Code.DAMAGED
+    return Code.NOT_PERMITTED if Attention.DENIED in words_met else Code.DONE
+
+
+def queue_rows(inspector: Inspector, queues: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each of these queues, or of all; the worst first, then whose entries have waited longest."""
+    now = datetime.now(UTC)
+    names = queues or [*inspector.queues(), *inspector.troubled()]
+    rows = [queue_row(inspector, name, now) for name in names]
+    words = list(Attention)
+    rows.sort(key=lambda row: (words.index(row["status"]), row["oldest_ready"] or now, row["queue"]))
+    return rows
+
+
+def queue_row(inspector: Inspector, name: str, now: datetime) -> dict[str, Any]:
+    """A queue in one row."""
+    view = inspector.overview(name)
+    metrics = None if view.problem else inspector.metrics(name)
+    verdict = judge(view, now, metrics=metrics)
+    workers = {lease.worker for lease in view.leases if lease.alive}
+    pause = view.pause
+    return {
+        "queue": view.name,
+        "status": verdict.word.value,
+        "role": verdict.word.role,
+        "why": verdict.why or None,
+        "ready": view.counts.ready,
+        "scheduled": view.counts.scheduled,
+        "leased": view.counts.leased,
+        "dead": view.counts.dead,
+        "oldest_ready": view.oldest_ready,
+        "workers": len(workers) + view.waiting,
+        "paused": None if pause is None else {"at": pause.at, "who": pause.who, "reason": pause.reason},
+    }
+
+
+def _looked_again(said: Settings, inspector: Inspector, queues: Sequence[str]) -> list[str]:
+    inspector.refresh()
+    return table(said, list(QUEUE_COLUMNS), list(queue_rows(inspector, queues)), "why")
+
+
+def _grouped(inspector: Inspector, queues: Iterable[str], by: str) -> list[Row]:
+    """How many entries have the same, the most frequent first; those that have none of it are left out."""
+    found: dict[str, Counter[str]] = {}
+    where: dict[str, set[str]] = {}
+    errors: dict[str, str] = {}
+    for name in queues:
+        for view in inspector.each_entry(name):
+            row = entry_row(view)
+            value = row[GROUPS[by]]
+            if value is None:
+                continue
+            found.setdefault(value, Counter())[row["status"]] += 1
+            where.setdefault(value, set()).add(name)
+            if row["error"] is not None:
+                errors[value] = row["error"]
+    rows = [
+        {
+            by: value,
+            "entries": sum(tally.values()),
+            **{state: tally[state] for state in STATES},
+            "queues": sorted(where[value]),
+            "error": errors.get(value),
+        }
+        for value, tally in found.items()
+    ]
+    return sorted(rows, key=lambda row: -row["entries"])
