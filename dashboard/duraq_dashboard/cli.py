@@ -33,7 +33,6 @@ FULL = (120, 36)  # columns and lines of a picture for a pipe
     "--fps", type=click.FloatRange(0.1, 60), help="Draw at most so often a second.  [default: 10; over ssh 2]"
 )
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, to mark and copy text.")
-@click.option("--ascii", "ascii_only", is_flag=True, help="No box or block characters.")
 @common
 def dash(
     start: str | None,
@@ -43,7 +42,6 @@ def dash(
     theme: str | None,
     fps: float | None,
     no_mouse: bool,
-    ascii_only: bool,
 ) -> None:
     """Look at a storage, live: its queues, who works them, and what broke.
 
@@ -56,7 +54,7 @@ def dash(
     root, rule = said.found_root()
     options = Options(
         theme=theme or ("ansi-dark" if is_remote or is_bare else None),
-        ascii_only=ascii_only,
+        ascii_only=said.ascii,
         fps=fps or (REMOTE_FPS if is_remote else LOCAL_FPS),
         start=start,
         dead_letters=dlq,
