@@ -12,6 +12,7 @@ from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 
+from duraq.actions import ACTIONS
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.safe_text import safe_lines
 from duraq_dashboard import roots
@@ -25,7 +26,7 @@ from duraq_dashboard.orders import Selection
 from duraq_dashboard.screens import MAIN_SCREENS
 from duraq_dashboard.screens.base import BaseScreen
 from duraq_dashboard.screens.copy_menu import CopyMenu
-from duraq_dashboard.screens.help import HelpScreen
+from duraq_dashboard.screens.help import MOVE, HelpScreen, group_of
 from duraq_dashboard.screens.palette import PaletteScreen
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import Snapshot, Trouble
@@ -324,21 +325,27 @@ class Dashboard(App[None]):
         self.push_screen(PaletteScreen(self._commands()), run)
 
     def _commands(self) -> list[Command]:
+        """What can be done, what is looked at, where one can go, and then how one gets about."""
         screen = self.screen
-        found = [
+        offered = [hint for hint in hints(screen) if not hint.id.startswith(("show.", "palette", "act."))]
+        found = [Command(hint.title, key_name(hint.keys[0]), partial(self._run, hint)) for hint in offered]
+        movements = {hint.title for hint in offered if group_of(hint) == MOVE}
+        screens = [
             Command(f"Go to {title}", str(number), partial(self.action_show, mode))
             for number, (mode, title) in enumerate(self.main_screens(), 1)
         ]
-        for hint in hints(screen):
-            if not hint.id.startswith(("show.", "palette")):
-                title = hint.label[:1].upper() + hint.label[1:]
-                found.append(Command(title, key_name(hint.keys[0]), partial(self._run, hint)))
-        if self.snapshot is not None:
-            found += [
-                Command(f"Go to queue {name}", "", partial(self.open_queue, name))
-                for name in self.snapshot.queues
+        queues = [
+            Command(f"Go to queue {name}", "", partial(self.open_queue, name))
+            for name in (self.snapshot.queues if self.snapshot is not None else ())
+        ]
+        actions = []
+        if isinstance(screen, BaseScreen) and not self.read_only:
+            actions = [
+                Command(f"{name}: {action.summary}", action.key or "", partial(screen.action_act, name))
+                for name, action in ACTIONS.items()
             ]
-        return found
+        looks = [command for command in found if command.title not in movements]
+        return actions + looks + screens + queues + [each for each in found if each.title in movements]
 
     def _run(self, hint: Hint) -> None:
         # As if it had been pressed: whatever the focus is on has a say.

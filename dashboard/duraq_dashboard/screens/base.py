@@ -10,7 +10,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import Screen
 
+from duraq.actions import ACTIONS, Action, Target
 from duraq_dashboard.copying import Copyable
+from duraq_dashboard.orders import Selection
 from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.widgets.key_bar import KeyBar
 from duraq_dashboard.widgets.notices import TooSmall, TroubleNotice
@@ -20,18 +22,26 @@ if TYPE_CHECKING:
     from duraq_dashboard.app import Dashboard
 
 
+def act(name: str, label: str = "", *, show: bool = True) -> Binding:
+    """The key that begins an action of ``duraq.actions`` on what is chosen here."""
+    action = ACTIONS[name]
+    assert action.key is not None
+    return Binding(action.key, f"act('{name}')", label or name, show=show, id=f"act.{name}")
+
+
 class BaseScreen(Screen[None]):
     """A screen over the storage. While another one is in front of it, it draws nothing.
 
     A subclass says what is between the bars (``compose_content``) and shows a snapshot (``draw``). It may
     offer texts to copy (``copies``) and to read in a pager (``pager_text``), and have something remembered
-    until the next time (``remember``, ``recall``). ``shows_seconds``: ages in seconds are to be seen, so it
+    until the next time (``remember``, ``recall``), and say what an action would be done to (``chosen_for``;
+    its key is ``act("retry")`` among the BINDINGS). ``shows_seconds``: ages in seconds are to be seen, so it
     is drawn each second; else each minute, and whenever something has changed.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "back", "back", show=False, id="back"),
-        Binding("q", "leave", "back", id="leave"),
+        Binding("escape", "back", "back, no filter", show=False, id="back"),
+        Binding("q", "leave", "quit", id="leave"),
         Binding("tab", "app.focus_next", "next pane", show=False, id="pane.next"),
         Binding("shift+tab", "app.focus_previous", "pane before", show=False, id="pane.previous"),
         Binding("ctrl+c", "copy_or_quit", "copy what is marked, or quit", show=False, id="copy-or-quit"),
@@ -100,6 +110,36 @@ class BaseScreen(Screen[None]):
     def recall(self, kept: Mapping[str, str]) -> None:
         """Set what was remembered. It may be anything: a file was edited, a newer version wrote it."""
 
+    # -- changing something ----------------------------------------------------------------------------
+
+    def chosen_for(self, action: Action) -> Selection | None:
+        """What the action would be done to, as things are on this screen; None: nothing is chosen for it."""
+        return Selection() if action.name == "undo" else None
+
+    def action_act(self, name: str) -> None:
+        """Ask whether that shall be done."""
+        action = ACTIONS[name]
+        selection = self.chosen_for(action)
+        if selection is None:
+            self.dashboard.say(f"{name}: first choose what it shall be done to, {_WHERE[action.target]}")
+            return
+        if action.target is Target.QUEUE and name == "pause" and self._is_paused(selection.queue):
+            # The same key takes it back.
+            name = "resume"
+        self.dashboard.begin(name, selection)
+
+    def _is_paused(self, queue: str) -> bool:
+        snapshot = self.dashboard.snapshot
+        return (
+            snapshot is not None
+            and queue in snapshot.queues
+            and snapshot.queues[queue].view.pause is not None
+        )
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Whoever may only read is offered nothing else."""
+        return not (action == "act" and self.dashboard.read_only)
+
     # -- going back ------------------------------------------------------------------------------------
 
     def action_back(self) -> None:
@@ -121,6 +161,15 @@ class BaseScreen(Screen[None]):
             self.dashboard.copied(marked)
         else:
             self.app.exit()
+
+
+_WHERE = {
+    Target.DEAD_LETTERS: "among the dead letters (2)",
+    Target.ENTRY: "among the dead letters (2)",
+    Target.QUEUE: "among the queues (1)",
+    Target.LEASE: "among the leases (4)",
+    Target.STORAGE: "",
+}
 
 
 class MainScreen(BaseScreen):

@@ -18,13 +18,14 @@ from duraq_dashboard.widgets.lines import Lines, Piece
 
 _TWO_COLUMNS = 110
 _KEYS, _LABEL, _ID = 14, 24, 18
+MOVE, CHANGE = "MOVE", "CHANGE (asks first)"
 # Which ids are listed under which heading; the first that fits. What is left looks at something.
 _GROUPS = {
     "SCREENS": ("show.", "last-screen", "palette", "help", "leave", "back", "quit", "copy-or-quit"),
     "SELECT": ("list.pick", "list.range", "list.all", "list.none", "list.invert"),
-    "MOVE": ("list.", "text.", "queue.", "entry.", "pane."),
+    MOVE: ("list.", "text.", "queue.", "entry.", "pane."),
 }
-_ORDER = ("MOVE", "LOOK", "SELECT", "CHANGE (asks first)", "SCREENS")
+_ORDER = (MOVE, "LOOK", "SELECT", CHANGE, "SCREENS")
 
 
 def group_of(hint: Hint) -> str:
@@ -33,7 +34,7 @@ def group_of(hint: Hint) -> str:
         if hint.id.startswith(beginnings):
             return heading
     changes = any(len(key) == 1 and key.isupper() for key in hint.keys)
-    return "CHANGE (asks first)" if changes else "LOOK"
+    return CHANGE if changes else "LOOK"
 
 
 def found(hints: Sequence[Hint], text: str) -> list[Hint]:

@@ -11,14 +11,17 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from duraq.actions import Action
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.safe_text import safe_text
 from duraq_dashboard import wording
+from duraq_dashboard.choosing import chosen_of
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.entry_pages import PAGE, STATES, EntryRows, Page, columns, read_pages
 from duraq_dashboard.history import ENTERED, LEFT, Durations
-from duraq_dashboard.screens.base import BaseScreen
+from duraq_dashboard.orders import Selection
+from duraq_dashboard.screens.base import BaseScreen, act
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.view_model import advice, facts, flow, outlook, why
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
@@ -40,6 +43,10 @@ class QueueScreen(BaseScreen):
         Binding("right,l", "state(1)", "next state", id="queue.next-state"),
         Binding("left,h", "state(-1)", "state before", show=False, id="queue.previous-state"),
         Binding("w", "window", "window", id="window"),
+        act("pause"),
+        act("retry", "retry dead"),
+        act("compact", show=False),
+        act("undo", show=False),
     ]
 
     class Read(Message):
@@ -237,6 +244,9 @@ class QueueScreen(BaseScreen):
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
         if isinstance(message.key, str):
             self.dashboard.open_entry(message.key, self.queue_name)
+
+    def chosen_for(self, action: Action) -> Selection | None:
+        return super().chosen_for(action) if self._queue is None else chosen_of(self._queue, action)
 
     # -- what it offers --------------------------------------------------------------------------------
 

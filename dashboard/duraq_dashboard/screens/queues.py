@@ -10,13 +10,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
+from duraq.actions import Action
 from duraq.errors import InvalidFilter
 from duraq_dashboard import wording
+from duraq_dashboard.choosing import chosen_of
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.history import ENTERED, LEFT
+from duraq_dashboard.orders import Selection
 from duraq_dashboard.overview import Overview
 from duraq_dashboard.rows import Cell, Cells, Column, Key
-from duraq_dashboard.screens.base import MainScreen
+from duraq_dashboard.screens.base import MainScreen, act
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.view_model import (
@@ -121,6 +124,10 @@ class QueuesScreen(MainScreen):
         Binding("slash", "filter", "filter", id="filter"),
         Binding("s", "sort", "sort", id="sort"),
         Binding("exclamation_mark", "faults", "faults only", id="faults"),
+        act("pause"),
+        act("retry", "retry dead"),
+        act("compact", show=False),
+        act("undo", show=False),
     ]
 
     def __init__(self) -> None:
@@ -269,6 +276,10 @@ class QueuesScreen(MainScreen):
     def action_back(self) -> None:
         """No filter any more."""
         self.query_one(FilterBar).clear()
+
+    def chosen_for(self, action: Action) -> Selection | None:
+        queue = self._under_cursor()
+        return super().chosen_for(action) if queue is None else chosen_of(queue, action)
 
     # -- what it offers --------------------------------------------------------------------------------
 

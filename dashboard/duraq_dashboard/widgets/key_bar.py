@@ -65,7 +65,13 @@ class Hint:
     shown: bool
 
     @property
+    def title(self) -> str:
+        """What it does, as the beginning of a sentence."""
+        return self.label[:1].upper() + self.label[1:]
+
+    @property
     def text(self) -> str:
+        """Keys and label, as they stand in the bar."""
         return f"{' '.join(map(key_name, self.keys))} {self.label}"
 
 
@@ -97,10 +103,10 @@ def fitting(every: Iterable[Hint], width: int) -> list[Hint]:
     room = width - sum(len(hint.text) + len(GAP) for hint in last)
     kept = []
     for hint in first:
-        room -= len(hint.text) + len(GAP)
-        if room < 0:
-            break
-        kept.append(hint)
+        # A longer one that does not fit gives way to a shorter one behind it.
+        if len(hint.text) + len(GAP) <= room:
+            room -= len(hint.text) + len(GAP)
+            kept.append(hint)
     return kept + last
 
 

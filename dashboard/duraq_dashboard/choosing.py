@@ -1,0 +1,34 @@
+"""What an action would be done to while a queue is chosen. Knows no Textual."""
+
+from __future__ import annotations
+
+import threading
+from itertools import takewhile
+
+from duraq.actions import Action, Target
+from duraq.bulk import Meant
+from duraq.inspector import Inspector
+from duraq.model import EntryStatus
+from duraq_dashboard.orders import Selection
+from duraq_dashboard.snapshot import QueueNow
+
+
+def chosen_of(queue: QueueNow, action: Action) -> Selection | None:
+    """The queue itself, all its dead letters or all its leases; None if there is nothing of the kind."""
+    if action.target is Target.QUEUE:
+        return Selection(queue=queue.name)
+    if action.target is Target.DEAD_LETTERS:
+        return dead_letters_of(queue.name) if queue.view.counts.dead else None
+    if action.target is Target.LEASE:
+        return Selection(leases=queue.view.leases) if queue.view.leases else None
+    return Selection() if action.target is Target.STORAGE else None
+
+
+def dead_letters_of(queue: str) -> Selection:
+    """All dead letters of a queue, as they are when it is asked."""
+
+    def freeze(inspector: Inspector, stop: threading.Event) -> Meant:
+        found = inspector.each_entry(queue, EntryStatus.DEAD)
+        return Meant.of(takewhile(lambda _: not stop.is_set(), found))
+
+    return Selection(freeze=freeze, where=f"queue:{queue}", queue=queue)

@@ -1,0 +1,106 @@
+"""Help, palette and the bar at the bottom are made from the bindings, so all of them say the same."""
+
+from datetime import timedelta
+
+import pytest
+from duraq_dashboard.app import Dashboard
+from duraq_dashboard.options import Options
+from duraq_dashboard.screens.help import HelpScreen
+from duraq_dashboard.screens.palette import PaletteScreen
+from duraq_dashboard.screens.queue_detail import QueueScreen
+from duraq_dashboard.widgets.key_bar import hints, key_name
+from on_screen import queue_now, queue_view, snapshot, text_of
+
+from duraq.actions import ACTIONS
+
+pytestmark = pytest.mark.anyio
+MAIL = queue_now(queue_view("mail", 2, dead=3, oldest=timedelta(minutes=1), waiting=1))
+SCREENS = (*"123456", "1,enter")
+
+
+async def test_help_has_what_is_bound(dashboard, source):
+    """On every screen, help lists each key that is bound there with what it does, and nothing else."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 50)) as pilot:
+        for keys in SCREENS:
+            await pilot.press(*keys.split(","))
+            expected = hints(pilot.app.screen)
+            bound = {
+                (active.binding.key, active.binding.id)
+                for active in pilot.app.screen.active_bindings.values()
+                if active.enabled and active.binding.id
+            }
+            assert {(key, hint.id) for hint in expected for key in hint.keys} == bound
+            screen = HelpScreen("", expected)
+            listed = ["".join(p if isinstance(p, str) else p[0] for p in line) for line in screen.lines("")]
+            for hint in expected:
+                assert f"{' '.join(map(key_name, hint.keys)):<14}{hint.label:<24} {hint.id:<18}" in listed
+            headings = {"MOVE", "LOOK", "SELECT", "CHANGE (asks first)", "SCREENS"} & set(listed)
+            keyless = [action for action in ACTIONS.values() if action.key is None]
+            assert len(listed) == len(expected) + len(headings) + len(keyless)
+
+
+async def test_searching_help(dashboard, source):
+    """Help is searched by a key, and by what it does."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("question_mark", "s")
+        assert any("s             sort" in line for line in text_of(pilot.app))
+        assert not any("freeze" in line for line in text_of(pilot.app))
+        await pilot.press("backspace", *"freez")
+        assert any("p             freeze" in line for line in text_of(pilot.app))
+        await pilot.press("escape")
+        assert pilot.app.current_mode == "queues"
+        assert type(pilot.app.screen) is not HelpScreen
+
+
+async def test_every_action_can_be_begun(dashboard, source):
+    """Each action of the registry is in the palette by its name, and on some screen by its key."""
+    source.show(snapshot(MAIL))
+    begun = []
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        app = pilot.app
+        titles = [command.title for command in app._commands()]
+        assert [title for title in titles if ":" in title] == [
+            f"{name}: {action.summary}" for name, action in ACTIONS.items()
+        ]
+        app.begin = lambda name, selection: begun.append((name, selection.queue))
+        await pilot.press("colon", *"retry", "enter")
+        assert begun == [("retry", "mail")]
+        await pilot.press("P")
+        assert begun[1:] == [("pause", "mail")]
+
+
+async def test_read_only_offers_nothing(source, clock):
+    """Whoever may only read is offered no action: no key, nothing in the palette, nothing in help."""
+    source.show(snapshot(MAIL))
+    async with Dashboard(source, clock=clock, read_only=True).run_test(size=(120, 36)) as pilot:
+        for keys in SCREENS:
+            await pilot.press(*keys.split(","))
+            assert not [hint for hint in hints(pilot.app.screen) if hint.id.startswith("act.")]
+            assert not [each for each in pilot.app._commands() if each.title.partition(":")[0] in ACTIONS]
+
+
+async def test_going_somewhere_by_the_palette(dashboard, source):
+    """The palette finds queues and screens by parts of their names."""
+    source.show(snapshot(MAIL, queue_now(queue_view("other"))))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("ctrl+p", *"health", "enter")
+        assert pilot.app.current_mode == "health"
+        await pilot.press("colon", *"mai", "enter")
+        assert type(pilot.app.screen) is QueueScreen
+        assert pilot.app.screen.queue_name == "mail"
+        await pilot.press("colon", *"xyz", "enter")
+        assert type(pilot.app.screen) is PaletteScreen
+
+
+async def test_opened_at_a_queue(source, clock):
+    """Whoever names a queue begins there; with --dlq, at the dead letters."""
+    source.show(snapshot(MAIL))
+    async with Dashboard(source, clock=clock, options=Options(start="mail")).run_test() as pilot:
+        await pilot.pause()
+        assert pilot.app.screen.queue_name == "mail"
+    source.show(snapshot(MAIL))
+    async with Dashboard(source, clock=clock, options=Options(dead_letters=True)).run_test() as pilot:
+        await pilot.pause()
+        assert pilot.app.current_mode == "dlq"
