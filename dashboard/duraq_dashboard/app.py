@@ -26,6 +26,7 @@ from duraq_dashboard.orders import Selection
 from duraq_dashboard.screens import MAIN_SCREENS
 from duraq_dashboard.screens.base import BaseScreen
 from duraq_dashboard.screens.copy_menu import CopyMenu
+from duraq_dashboard.screens.entry import EntryScreen, Neighbours
 from duraq_dashboard.screens.help import MOVE, HelpScreen, group_of
 from duraq_dashboard.screens.palette import PaletteScreen
 from duraq_dashboard.screens.queue_detail import QueueScreen
@@ -386,9 +387,11 @@ class Dashboard(App[None]):
         """Ask whether that action shall be done to what was chosen, and if so do it."""
         self._actor.begin(action, selection)
 
-    def open_entry(self, entry_id: str, queue: str | None = None) -> None:
-        """Show one entry in full."""
-        self.say(f"{queue or ''} {entry_id}")
+    def open_entry(
+        self, entry_id: str, queue: str | None = None, neighbours: Neighbours | None = None
+    ) -> None:
+        """Show one entry in full; ``neighbours``: the list that it is opened from."""
+        self.push_screen(EntryScreen(entry_id, queue, neighbours))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Keys that mean something only at times."""

@@ -1,9 +1,7 @@
 """Changes: nothing happens before somebody agrees, then exactly what was shown, and it can be undone."""
 
-import asyncio
-import hashlib
-
 import pytest
+from buried import bury, counts, dead, tree, until
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.dialogs.confirm import ConfirmDialog
 from duraq_dashboard.dialogs.progress import ProgressDialog
@@ -16,7 +14,6 @@ from duraq.bulk import Meant
 from duraq.inspector import Inspector
 
 pytestmark = pytest.mark.anyio
-SOON = 30  # seconds; only so that a failing test ends
 
 
 @pytest.fixture
@@ -25,47 +22,8 @@ def root(tmp_path):
     return tmp_path / "storage"
 
 
-def bury(root, *payloads, queue="mail"):
-    """Make dead letters; returns their ids."""
-    with FileStorage(root) as storage:
-        mail = Queue(queue, storage)
-        ids = mail.enqueue_many(payloads)
-        for entry in mail.dequeue(limit=len(ids)):
-            mail.mark_failed(entry, f"{entry.data} failed", dead=True)
-    return ids
-
-
-def counts(root, queue="mail"):
-    """How many are ready, and how many dead."""
-    with Inspector(root) as inspector:
-        found = inspector.counts(queue)
-    return found.ready, found.dead
-
-
-def dead(root, queue="mail"):
-    """The dead letters in full."""
-    with Inspector(root) as inspector:
-        return inspector.entries(queue, EntryStatus.DEAD)
-
-
-def tree(root):
-    """What every file holds."""
-    return {
-        str(path.relative_to(root)): hashlib.blake2b(path.read_bytes()).hexdigest()
-        for path in root.rglob("*")
-        if path.is_file()
-    }
-
-
 def all_dead(inspector, stop):
     return Meant.of(inspector.each_entry("mail", EntryStatus.DEAD))
-
-
-async def until(pilot, holds):
-    """Wait until it is so."""
-    async with asyncio.timeout(SOON):
-        while not holds():
-            await pilot.pause(0.01)
 
 
 def can_agree(dialog):
