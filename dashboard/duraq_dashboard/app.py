@@ -16,9 +16,11 @@ from duraq.actions import ACTIONS
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.safe_text import safe_lines
 from duraq_dashboard import roots
+from duraq_dashboard.alerts import Alerts
 from duraq_dashboard.commands import Command
 from duraq_dashboard.copying import show_in_pager
 from duraq_dashboard.dialogs.actor import Actor
+from duraq_dashboard.health_view import Cost
 from duraq_dashboard.messages import Looked
 from duraq_dashboard.options import THEMES as NAMES
 from duraq_dashboard.options import Options
@@ -100,6 +102,8 @@ class Dashboard(App[None]):
         self.read_only = read_only
         self._actor = Actor(self)
         self.clock = clock or SystemClock()
+        self.alerts = Alerts()
+        self.began_at, self.began_cost = self._now(), Cost.now()
         self.frozen_at: datetime | None = None
         self.ascii_only = self.options.ascii_only
         self.animation_level = "none"
@@ -176,6 +180,7 @@ class Dashboard(App[None]):
 
     def on_looked(self, message: Looked) -> None:
         self._newest = message.snapshot
+        self.alerts.look(message.snapshot, self._now())
         self._show_newest()
 
     def _show_newest(self) -> None:

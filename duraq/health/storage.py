@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -60,23 +61,42 @@ class StorageHealthCheck:
 
     def check(self) -> HealthResult:
         """Try it out."""
+        details: dict[str, Any] = {}
+        if (path := self._path()) is None:
+            return HealthResult(self.component, HealthStatus.HEALTHY, "in memory")
+        details["path"] = path
+        each = self._each(path)
+        for result in each:
+            details |= result.details
+        overall = worst(result.status for result in each)
+        wrong = "; ".join(result.message for result in each if result.status is not HealthStatus.HEALTHY)
+        return HealthResult(self.component, overall, wrong or _in_order(details), details)
+
+    def check_each(self) -> list[HealthResult]:
+        """The same by parts, as components ``marks``, ``space``, ``lock`` and ``disk``; none in memory."""
+        path = self._path()
+        return [] if path is None else self._each(path)
+
+    def _path(self) -> str | None:
         queues = getattr(self._source, "queues", None)
         if queues is not None:
             queues()  # it says so itself if it is closed
-        path = path_of(self._source)
-        if path is None:
-            return HealthResult(self.component, HealthStatus.HEALTHY, "in memory")
-        details: dict[str, Any] = {"path": path}
-        found: _Findings = []
+        return path_of(self._source)
+
+    def _each(self, path: str) -> list[HealthResult]:
+        parts = {"marks": self._check_marks, "space": self._check_space, "lock": self._check_lock}
+        if self._write:
+            parts["disk"] = self._check_write
+        results = []
         with Probe(path, self._file_system) as probe:
-            self._check_marks(probe, found, details)
-            self._check_space(probe, found, details)
-            self._check_lock(probe, found, details)
-            if self._write:
-                self._check_write(probe, found, details)
-        overall = worst(status for status, _ in found)
-        wrong = "; ".join(says for status, says in found if status is not HealthStatus.HEALTHY)
-        return HealthResult(self.component, overall, wrong or _in_order(details), details)
+            for component, check in parts.items():
+                found: _Findings = []
+                details: dict[str, Any] = {}
+                check(probe, found, details)
+                wrong = "; ".join(says for status, says in found if status is not HealthStatus.HEALTHY)
+                overall = worst(status for status, _ in found)
+                results.append(HealthResult(component, overall, wrong or _SAYS[component](details), details))
+        return results
 
     def _check_marks(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
         details["refused"] = refused = probe.refused()
@@ -141,6 +161,20 @@ class StorageHealthCheck:
         if took > self._max_sync:
             says = f"writing, syncing and reading back took {took.total_seconds():.1f} s"
             found.append((HealthStatus.DEGRADED, says))
+
+
+def _free(details: dict[str, Any]) -> str:
+    total = details["total_bytes"]
+    share = f" ({details['free_bytes'] / total:.0%})" if total else ""
+    return f"{details['free_bytes'] >> 20} MiB free{share}"
+
+
+_SAYS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "marks": lambda _: "no sync has failed, no queue is refused",
+    "space": _free,
+    "lock": lambda details: f"to be had after {details['lock_wait_seconds'] * 1000:.1f} ms",
+    "disk": lambda details: f"written and synced in {details['sync_seconds'] * 1000:.1f} ms",
+}
 
 
 def _in_order(details: dict[str, Any]) -> str:

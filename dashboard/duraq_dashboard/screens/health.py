@@ -2,17 +2,273 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import ClassVar
 
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from duraq.health import HealthResult, HealthStatus, StorageHealthCheck
+from duraq.inspector import Inspector
+from duraq.safe_text import safe_lines, safe_text
+from duraq_dashboard import health_view, wording
+from duraq_dashboard.alerts import Alert
+from duraq_dashboard.copying import Copyable
+from duraq_dashboard.health_view import Check, Cost
+from duraq_dashboard.orders import Selection
+from duraq_dashboard.rows import Listed
 from duraq_dashboard.screens.base import MainScreen
 from duraq_dashboard.snapshot import Snapshot
+from duraq_dashboard.verifying import Verified, Verifying
+from duraq_dashboard.widgets.lines import Heading, Lines, Piece
+from duraq_dashboard.widgets.row_list import RowList
+
+# How often the disk and the lock are tried out, while this is shown and something changes.
+OFTEN = timedelta(seconds=30)
+_COSTED = timedelta(seconds=10)
+_WELL = "\nNothing needs anybody."
 
 
 class HealthScreen(MainScreen):
-    """Nothing is shown here yet."""
+    """Alerts by the rules of ``duraq check``, what was checked, and a full reading on request."""
 
     MODE: ClassVar[str] = "health"
     TITLE = "Health"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "acknowledge", "seen, for 1h", id="health.acknowledge"),
+        Binding("r", "verify", "read everything", id="health.verify"),
+        Binding("C", "compact", "compact", id="action.compact"),
+    ]
+
+    class Tried(Message):
+        """The disk and the lock were tried out."""
+
+        def __init__(self, found: list[HealthResult] | Exception) -> None:
+            super().__init__()
+            self.found = found
+
+    class Read(Message):
+        """So much has been read of everything."""
+
+        def __init__(self, verifying: Verifying, found: Verified) -> None:
+            super().__init__()
+            self.verifying, self.found = verifying, found
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: threading.Event | None = None
+        self._tried: list[HealthResult] = []
+        self._tried_at: datetime | None = None
+        self._verifying: Verifying | None = None
+        self._verified: Verified | None = None
+        self._alerts: dict[object, Alert] = {}
+        self._checks: dict[object, Check] = {}
+        self._costed_at: datetime | None = None
+
+    def compose_content(self) -> ComposeResult:
+        yield Heading(id="alerts-heading")
+        yield RowList(*health_view.ALERT_COLUMNS, empty=_WELL, id="alerts-list")
+        yield Heading(id="checks-heading")
+        yield RowList(*health_view.CHECK_COLUMNS, id="checks")
+        yield Lines(id="health-detail")
+        yield Heading("This dashboard", id="self-heading")
+        yield Lines(id="self")
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one("#alerts-list", RowList).focus()
+
+    def on_unmount(self) -> None:
+        if self._asked is not None:
+            self._asked.set()
+        if self._verifying is not None:
+            self._verifying.stop()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing is compacted by whoever may only look."""
+        if action == "compact":
+            return not self.dashboard.read_only
+        return super().check_action(action, parameters)
+
+    # -- what is shown ---------------------------------------------------------------------------------
 
     def draw(self, snapshot: Snapshot) -> None:
-        """There is nothing to show yet."""
+        now, times = self.dashboard.moment, self.dashboard.times
+        alerts = self.dashboard.alerts.all(now)
+        self._alerts = {alert.key: alert for alert in alerts}
+        seen = sum(alert.seen_until is not None for alert in alerts)
+        self.query_one("#alerts-heading", Heading).show(
+            f"Alerts {len(alerts) - seen}" + (f", {seen} seen" if seen else ""), "the rules of duraq check"
+        )
+        self.query_one("#alerts-list", RowList).show(Listed(health_view.alert_rows(alerts, now, times)))
+        self._try_out()
+        self._show_checks(snapshot)
+        self._show_cost()
+
+    def _show_checks(self, snapshot: Snapshot) -> None:
+        checks = health_view.checks(snapshot, self._tried, self._verified)
+        self._checks = {check.key: check for check in checks}
+        self.query_one("#checks", RowList).show(Listed(health_view.check_rows(checks)), empty="\nlooking ...")
+        self.query_one("#checks-heading", Heading).show("Checks", self._about_verifying())
+        self._show_detail()
+
+    def _about_verifying(self) -> str:
+        if self._verified is None:
+            return "r reads everything"
+        text = health_view.verified_text(self._verified)
+        if self._verified.ended_at is None:
+            return f"{text}   Esc stops"
+        at = wording.moment(self._verified.ended_at, self.dashboard.moment, self.dashboard.times)
+        return f"read at {at}: {text}"
+
+    def _show_cost(self) -> None:
+        now = self.dashboard.moment
+        if self._costed_at is not None and now - self._costed_at < _COSTED:
+            return
+        self._costed_at = now
+        app = self.dashboard
+        text = health_view.this_dashboard(
+            app.began_cost, Cost.now(), read_only=app.read_only, began_at=app.began_at, times=app.times
+        )
+        self.query_one("#self", Lines).show(f" {text}")
+
+    def _alert(self) -> Alert | None:
+        return self._alerts.get(self.query_one("#alerts-list", RowList).cursor_key)
+
+    def _check(self) -> Check | None:
+        return self._checks.get(self.query_one("#checks", RowList).cursor_key)
+
+    @on(RowList.Moved, "#checks")
+    @on(RowList.Moved, "#alerts-list")
+    def _show_detail(self) -> None:
+        lines = self.query_one("#health-detail", Lines)
+        if self.query_one("#checks", RowList).has_focus:
+            check = self._check()
+            said, fix = ("", "") if check is None else (check.what, check.fix)
+        else:
+            alert = self._alert()
+            said, fix = ("" if alert is None else f"{alert.queue}: {alert.why}"), ""
+        shown: list[Sequence[Piece]] = [[f" {safe_text(said, 600)}"]]
+        if fix:
+            shown.append([(" try  ", "note"), fix])
+        lines.show(*shown)
+
+    def on_descendant_focus(self) -> None:
+        self._show_detail()
+
+    # -- trying out ------------------------------------------------------------------------------------
+
+    def _try_out(self) -> None:
+        now = self.dashboard.moment
+        if self._asked is not None or (self._tried_at is not None and now - self._tried_at < OFTEN):
+            return
+        self._tried_at = now
+        path = self.dashboard.source.path
+
+        def question(_inspector: Inspector, _stop: threading.Event) -> list[HealthResult]:
+            # Nothing is written for it: this is looked at all day.
+            return StorageHealthCheck(path, write=False).check_each()
+
+        def answer(found: list[HealthResult] | Exception) -> None:
+            # In another thread; a message is what may cross.
+            self.post_message(self.Tried(found))
+
+        self._asked = self.dashboard.source.ask(question, answer)
+
+    def on_health_screen_tried(self, message: Tried) -> None:
+        self._asked = None
+        if isinstance(message.found, Exception):
+            self._tried = [HealthResult("storage", HealthStatus.UNHEALTHY, str(message.found))]
+        else:
+            self._tried = message.found
+        self._redraw()
+
+    # -- reading everything ----------------------------------------------------------------------------
+
+    def action_verify(self) -> None:
+        """Read every record and check it."""
+        snapshot = self.dashboard.snapshot
+        if snapshot is None or (self._verifying is not None and self._is_reading):
+            return
+
+        def tell(found: Verified) -> None:
+            self.post_message(self.Read(verifying, found))
+
+        names = list(snapshot.queues)
+        verifying = self._verifying = Verifying(self.dashboard.source.path, names, tell)
+        self._verified = Verified(len(names))
+        verifying.start()
+        self._redraw()
+
+    @property
+    def _is_reading(self) -> bool:
+        return self._verified is not None and self._verified.ended_at is None
+
+    def on_health_screen_read(self, message: Read) -> None:
+        if message.verifying is self._verifying:
+            self._verified = message.found
+            self._redraw()
+
+    # -- what keys do ----------------------------------------------------------------------------------
+
+    def action_back(self) -> None:
+        """Stop reading everything."""
+        if self._verifying is not None and self._is_reading:
+            self._verifying.stop()
+
+    def action_acknowledge(self) -> None:
+        """Somebody has seen this alert; for an hour it stands behind the others. Again: it does not."""
+        alert = self._alert()
+        if alert is not None:
+            self.dashboard.alerts.acknowledge(alert.key, self.dashboard.moment)
+            self._redraw()
+
+    def action_compact(self) -> None:
+        """Free the disk space of the queue under the cursor, or of the one that has most to be freed."""
+        check, alert = self._check(), self._alert()
+        on_checks = self.query_one("#checks", RowList).has_focus
+        queue = (
+            (check.queue if check is not None else "") if on_checks else "" if alert is None else alert.queue
+        )
+        if not queue:
+            queue = next((each.queue for each in self._checks.values() if each.name == "compaction"), "")
+        if queue:
+            self.dashboard.begin("compact", Selection(queue=queue))
+        else:
+            self.dashboard.say("there is nothing to be freed")
+
+    @on(RowList.Chosen, "#alerts-list")
+    def _open_alert(self) -> None:
+        alert = self._alert()
+        if alert is not None:
+            self.dashboard.open_queue(alert.queue)
+
+    @on(RowList.Chosen, "#checks")
+    def _open_check(self) -> None:
+        check = self._check()
+        if check is not None and check.queue:
+            self.dashboard.open_queue(check.queue)
+
+    # -- what it offers --------------------------------------------------------------------------------
+
+    def copies(self) -> Sequence[Copyable]:
+        check, alert = self._check(), self._alert()
+        if self.query_one("#checks", RowList).has_focus:
+            if check is None:
+                return ()
+            fix = [Copyable("c", "command", check.fix)] if check.fix else []
+            return [*fix, Copyable("w", "what", check.what)]
+        if alert is None:
+            return ()
+        return [Copyable("n", "queue", alert.queue), Copyable("w", "why", alert.why)]
+
+    def pager_text(self) -> str | None:
+        lines = [f"{alert.word}  {alert.queue}  {alert.why}" for alert in self._alerts.values()]
+        for check in self._checks.values():
+            lines.append(f"{check.role or 'ok'}  {check.name}  {check.what}")
+            lines += [f"    try  {check.fix}"] if check.fix else []
+        return safe_lines("\n".join(lines))
