@@ -265,9 +265,9 @@ class Acts:
             together[entry_id] = change(number, stored)
             size += _written(together[entry_id])
             if size > _BATCH_BYTES:
-                found.update(self._each(together))
+                found.update(commit_each(self._storage, together))
                 together, size = {}, 0
-        found.update(self._each(together))
+        found.update(commit_each(self._storage, together))
         return [found[entry_id] for _, (entry_id, _) in batch]
 
     def check(self, queue: str, entry_id: str, token: int = 0) -> StoredEntry:
@@ -318,19 +318,6 @@ class Acts:
             act.to: [Restore(stored.id, stored.payload, entry, changed=True)],
         }
 
-    def _each(self, changes: dict[str, _Change]) -> dict[str, Outcome]:
-        """Commit them together or, if one of them is refused, or they are too many, fewer at once."""
-        if not changes:
-            return {}
-        try:
-            self._storage.commit(_joined(changes.values()))
-        except (QueueError, GroupTooLarge) as error:
-            if len(changes) == 1:
-                return {entry_id: Outcome(entry_id, error) for entry_id in changes}
-            items, half = list(changes.items()), len(changes) // 2
-            return self._each(dict(items[:half])) | self._each(dict(items[half:]))
-        return {entry_id: Outcome(entry_id) for entry_id in changes}
-
     # -- undoing ---------------------------------------------------------------------------------------
 
     def undo(self, act: Act, undoing: Act) -> Iterator[Outcome]:
@@ -360,9 +347,26 @@ class Acts:
             together[restore.id] = {act.queue: [restore], ACTS: [Expire(stored.id)]}
             size += len(stored.payload)
             if len(together) == BATCH or size > _BATCH_BYTES:
-                yield from self._each(together).values()
+                yield from commit_each(self._storage, together).values()
                 together, size = {}, 0
-        yield from self._each(together).values()
+        yield from commit_each(self._storage, together).values()
+
+
+def commit_each(storage: Storage, changes: dict[str, _Change]) -> dict[str, Outcome]:
+    """Commit these changes together or, if one of them is refused, or they are too many, fewer at once.
+
+    Each has a name, by which what became of it is told.
+    """
+    if not changes:
+        return {}
+    try:
+        storage.commit(_joined(changes.values()))
+    except (QueueError, GroupTooLarge) as error:
+        if len(changes) == 1:
+            return {name: Outcome(name, error) for name in changes}
+        items, half = list(changes.items()), len(changes) // 2
+        return commit_each(storage, dict(items[:half])) | commit_each(storage, dict(items[half:]))
+    return {name: Outcome(name) for name in changes}
 
 
 def with_other_payload(

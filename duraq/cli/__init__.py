@@ -36,6 +36,8 @@ COMMANDS = {
     "release": ("leases", "End a lease before its time."),
     "pause": ("feed", "Deliver nothing from a queue until it is resumed."),
     "resume": ("feed", "Deliver again."),
+    "init": ("making", "Make a storage."),
+    "create": ("making", "Make a queue, with nothing in it yet."),
     "compact": ("upkeep", "Free the disk space of what is over, now."),
     "verify": ("mend", "Read everything, and say what is not as it was written."),
     "repair": ("mend", "Set aside what is damaged, and make the rest usable."),

@@ -18,6 +18,7 @@ from duraq.cli.failing import Code, CommandError
 from duraq.cli.failures import by_option, raw_option, show_dead
 from duraq.cli.feed import INPUT_LIMIT, payload_text
 from duraq.cli.input import STDIN, parse_json, words
+from duraq.cli.letters import export, import_
 from duraq.cli.look import find_entries, matching, missed, ordered, show_entries
 from duraq.cli.options import DURATION, FILTER_HELP, Settings, common, filtered, in_time, settings
 from duraq.cli.output import Row, conclude, show_rows
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 @common
 def dlq() -> None:
     """Dead letters: entries that failed too often, kept until somebody decides."""
+
+
+dlq.add_command(export)
+dlq.add_command(import_)
 
 
 @dlq.command("ls", epilog=FILTER_HELP)

@@ -74,6 +74,7 @@ CALLS = (
         "tail broken",
     ),
     *("errors", "leases", "workers", "release nosuch", "top", "move jobs --all --to broken -n"),
+    *("init", "init nosuch/nosuch", "create jobs", "create made", "dlq export", "dlq import nosuch"),
     *("stats --by key", "ls jobs --sort -error", "tail -w payload:x --event fail,dead --since 1h"),
 )
 
