@@ -96,8 +96,8 @@ def import_(file: str, queue: str | None, dry_run: bool) -> int:
             else:
                 problems.append(error)
             if error is not None or said.output is not None:
-                status, text = (None, str(error)) if error is not None else ("dead", None)
-                rows.append({"id": outcome.id, "queue": name, "status": status, "error": text})
+                row: Row = {"id": outcome.id, "queue": name, "status": "dead", "error": None}
+                rows.append(row if error is None else {**row, "status": None, "error": str(error)})
     return conclude(said, "duraq.dlq.import/1", rows, problems, tally)
 
 
@@ -105,7 +105,7 @@ def _opened(stack: ExitStack, file: str) -> BinaryIO:
     """The file, to be read twice."""
     if file != STDIN:
         try:
-            found: BinaryIO = stack.enter_context(Path(file).open("rb"))
+            found: BinaryIO = stack.enter_context(Path(file).open("rb"))  # noqa: SIM115 - as below
             if found.seekable():
                 return found
         except OSError as error:
