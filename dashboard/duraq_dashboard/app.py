@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
 from textual.reactive import reactive
 
 from duraq.actions import ACTIONS
@@ -35,6 +36,7 @@ from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import Snapshot, Trouble
 from duraq_dashboard.source import Source
 from duraq_dashboard.theme import THEMES, VARIABLES
+from duraq_dashboard.widgets.ascii_only import AsciiOnly
 from duraq_dashboard.widgets.key_bar import Hint, hints, key_name
 from duraq_dashboard.wording import Times, plural
 
@@ -106,6 +108,7 @@ class Dashboard(App[None]):
         self.began_at, self.began_cost = self._now(), Cost.now()
         self.frozen_at: datetime | None = None
         self.ascii_only = self.options.ascii_only
+        self._ascii_filter = AsciiOnly()
         self.animation_level = "none"
         self._newest: Snapshot | None = None  # not shown yet
         self._drawn_at = 0.0
@@ -125,6 +128,10 @@ class Dashboard(App[None]):
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return VARIABLES
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        filters = super().get_line_filters()
+        return [*filters, self._ascii_filter] if self.ascii_only else filters
 
     def main_screens(self) -> Sequence[tuple[str, str]]:
         """The six, in the order of their keys: mode and title."""

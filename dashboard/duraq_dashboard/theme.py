@@ -1,7 +1,7 @@
-"""Colours by what they mean.
+"""Colours by what they mean. They stay apart for every eye, and each role is a word or a sign as well.
 
-From the Okabe-Ito set: they stay apart for every eye, and no pair is red and green. Each role is a word or a
-sign as well.
+Blue and purple are of the Okabe-Ito set; its orange and vermillion are too near to each other for some eyes,
+so yellow and red stand for them, brown and vermillion on a light ground. Tests measure it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,26 @@ from dataclasses import replace
 from textual.theme import BUILTIN_THEMES, Theme
 
 # Roles: ok plain text, note dim, warn, crit, flow (rates), dead.
-_DARK = {"warn": "#E69F00", "crit": "#FF7A3D", "flow": "#56B4E9", "dead": "#CC79A7"}
-_LIGHT = {"warn": "#7A5500", "crit": "#B23F00", "flow": "#00629B", "dead": "#8F3F6C"}
-_MONO = {"warn": "#FFFFFF", "crit": "#FFFFFF", "flow": "#D0D0D0", "dead": "#D0D0D0"}
+_DARK = {"note": "#9AA3AB", "warn": "#FFCC00", "crit": "#F37171", "flow": "#56B4E9", "dead": "#D98CB5"}
+_LIGHT = {"note": "#595F64", "warn": "#462905", "crit": "#A54A0D", "flow": "#00629B", "dead": "#8F3F6C"}
+_MONO = {"note": "#A0A0A0", "warn": "#FFFFFF", "crit": "#FFFFFF", "flow": "#D0D0D0", "dead": "#D0D0D0"}
+# What the row under the cursor stands on.
+CURSOR = "row-cursor"
 # The terminal's own palette.
-_ANSI = {"warn": "ansi_yellow", "crit": "ansi_red", "flow": "ansi_cyan", "dead": "ansi_magenta"}
-_ANSI_LIGHT = {"warn": "ansi_red", "crit": "ansi_red", "flow": "ansi_blue", "dead": "ansi_magenta"}
+_ANSI = {
+    "note": "ansi_default",
+    "warn": "ansi_yellow",
+    "crit": "ansi_red",
+    "flow": "ansi_cyan",
+    "dead": "ansi_magenta",
+}
+_ANSI_LIGHT = {
+    "note": "ansi_default",
+    "warn": "ansi_red",
+    "crit": "ansi_red",
+    "flow": "ansi_blue",
+    "dead": "ansi_magenta",
+}
 
 
 def _roles(colors: dict[str, str]) -> dict[str, str]:
@@ -24,9 +38,9 @@ def _roles(colors: dict[str, str]) -> dict[str, str]:
 
 
 def _theme(
-    name: str, roles: dict[str, str], text: str, grounds: tuple[str, str, str], *, dark: bool
+    name: str, roles: dict[str, str], text: str, grounds: tuple[str, str, str, str], *, dark: bool
 ) -> Theme:
-    background, surface, panel = grounds
+    background, surface, panel, cursor = grounds
     return Theme(
         name=name,
         primary=roles["flow"],
@@ -40,21 +54,21 @@ def _theme(
         surface=surface,
         panel=panel,
         dark=dark,
-        variables=_roles(roles) | {"footer-key-foreground": text},
+        variables=_roles(roles) | {CURSOR: cursor},
     )
 
 
 def _ansi(name: str, roles: dict[str, str]) -> Theme:
     builtin = BUILTIN_THEMES[name]
-    return replace(builtin, variables=builtin.variables | _roles(roles))
+    return replace(builtin, variables=builtin.variables | _roles(roles) | {CURSOR: "ansi_default"})
 
 
 THEMES = (
-    _theme("duraq-dark", _DARK, "#E0E0E0", ("#101418", "#181D22", "#20262C"), dark=True),
-    _theme("duraq-light", _LIGHT, "#202020", ("#FAFAF7", "#F0F0EC", "#E4E4DF"), dark=False),
-    _theme("duraq-mono", _MONO, "#E0E0E0", ("#000000", "#101010", "#202020"), dark=True),
+    _theme("duraq-dark", _DARK, "#E0E0E0", ("#101418", "#181D22", "#20262C", "#1E3442"), dark=True),
+    _theme("duraq-light", _LIGHT, "#202020", ("#FAFAF7", "#F0F0EC", "#E4E4DF", "#DCE8EC"), dark=False),
+    _theme("duraq-mono", _MONO, "#E0E0E0", ("#000000", "#101010", "#202020", "#303030"), dark=True),
     _ansi("ansi-dark", _ANSI),
     _ansi("ansi-light", _ANSI_LIGHT),
 )
 # What a theme of somebody else's has for the roles.
-VARIABLES = _roles(_DARK)
+VARIABLES = _roles(_DARK) | {CURSOR: "#1E3442"}

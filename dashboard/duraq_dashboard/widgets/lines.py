@@ -22,7 +22,7 @@ _LOOKS = {
     "": "",
     "plain": "",
     "bold": "bold",
-    "note": "$text-muted",
+    "note": "$role-note",
     "warn": "$role-warn bold",
     "crit": "$role-crit bold reverse",
     "flow": "$role-flow",
@@ -54,7 +54,7 @@ class Lines(Static):
 class Heading(Static):
     """A rule across the screen with a title at its left and a few words at its right."""
 
-    DEFAULT_CSS = "Heading { height: 1; color: $text-muted; }"
+    DEFAULT_CSS = "Heading { height: 1; color: $role-note; }"
 
     def __init__(self, title: str = "", *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id, markup=False)
