@@ -9,28 +9,31 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from heapq import nlargest
 
 from duraq.clock import from_datetime, from_timedelta, to_datetime
-from duraq.entry import DEAD
+from duraq.dead_index import Cause, DeadIndex
 from duraq.errors import StorageError
 from duraq.failure_records import FailureRecords
-from duraq.fates import Fate, Kind, Sample, signature_of
+from duraq.fates import Fate, Kind, Sample
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics, history
 from duraq.model import AttemptError, last_failure
 from duraq.options import LONGEST
 from duraq.shelf import Mislaid
 from duraq.signature import normalised
+from duraq.views import EntryView
 
 PARTS = 16  # of a window, in a trend
 _FINE = 4  # stretches of time in each of these
 _STRETCHES = PARTS * _FINE
 _SAMPLES = 5
 _LATEST = 20
+_AT_ONCE = 200  # letters that are fetched together
 
 
 class By(StrEnum):
@@ -260,24 +263,50 @@ def gather(
     return gatherer.report(now, by)
 
 
+# -- dead letters ------------------------------------------------------------------------------------------
+
+
 def dead_by(
     inspector: Inspector, queues: Sequence[str] | None = None, *, by: By = By.SIGNATURE
 ) -> tuple[FailureGroup, ...]:
     """The dead letters that are there now, by what they died of; ``trend`` is left out."""
     made: dict[str, _Deaths] = {}
     for name in inspector.queues() if queues is None else queues:
-        state = inspector.reader.state(name)
-        for entry in state.all_of(DEAD):
-            failure = last_failure(entry.history)
-            if failure is None:
-                continue
-            key = {By.SIGNATURE: signature_of(failure.error), By.TYPE: failure.error.type, By.QUEUE: name}[by]
-            sample = Sample(
-                name, entry.id, to_datetime(entry.updated_at), failure.error.type, failure.error.message
-            )
-            made.setdefault(key, _Deaths()).add(sample, failure.error)
+        index = inspector.dead_index(name)
+        assert index is not None
+        for cause, places in _by_cause(index).items():
+            made.setdefault(_key(by, name, cause), _Deaths()).add(inspector, index, places)
     groups = [deaths.finished(key) for key, deaths in made.items()]
     return tuple(sorted(groups, key=lambda group: (-group.count, group.key)))
+
+
+def dead_of(
+    inspector: Inspector, key: str, by: By, stop: threading.Event | None = None
+) -> Iterator[EntryView]:
+    """The dead letters of one of these groups, until it is stopped."""
+    for name in inspector.queues():
+        index = inspector.dead_index(name, stop=stop)
+        if index is None:
+            return
+        causes = [_key(by, name, cause) == key for cause in index.causes]
+        places = [place for place in range(len(index)) if causes[index.cause[place]]]
+        for start in range(0, len(places), _AT_ONCE):
+            if stop is not None and stop.is_set():
+                return
+            found = inspector.letters(index, places[start : start + _AT_ONCE])
+            yield from (view for view in found if view is not None)
+
+
+def _key(by: By, queue: str, cause: Cause) -> str:
+    return {By.SIGNATURE: cause.signature, By.TYPE: cause.type, By.QUEUE: queue}[by]
+
+
+def _by_cause(index: DeadIndex) -> dict[Cause, list[int]]:
+    """The places of the letters of each cause."""
+    found: list[list[int]] = [[] for _ in index.causes]
+    for place, cause in enumerate(index.cause):
+        found[cause].append(place)
+    return {cause: places for cause, places in zip(index.causes, found, strict=True) if places}
 
 
 class _Deaths:
@@ -285,31 +314,33 @@ class _Deaths:
 
     def __init__(self) -> None:
         self._queues = Counter[str]()
-        self._samples: list[Sample] = []
-        self._error = AttemptError("", "")
-        self._first: datetime | None = None
+        self._samples: list[tuple[Sample, AttemptError]] = []
+        self._died: list[datetime] = []  # when the first of each queue did
 
-    def add(self, sample: Sample, error: AttemptError) -> None:
-        """One more."""
-        self._queues[sample.queue] += 1
-        self._first = sample.at if self._first is None else min(self._first, sample.at)
-        self._samples.append(sample)
-        self._samples.sort(key=lambda each: each.at, reverse=True)
-        del self._samples[_SAMPLES:]
-        if self._samples[0] is sample:
-            self._error = error
+    def add(self, inspector: Inspector, index: DeadIndex, places: Sequence[int]) -> None:
+        """Those at these places as well."""
+        self._queues[index.queue] += len(places)
+        self._died.append(index.died_at(min(places, key=index.died.__getitem__)))
+        for view in inspector.letters(index, nlargest(_SAMPLES, places, key=index.died.__getitem__)):
+            failure = None if view is None else last_failure(view.history)
+            if view is not None and failure is not None:
+                error = failure.error
+                sample = Sample(index.queue, view.id, view.updated_at, error.type, error.message)
+                self._samples.append((sample, error))
 
     def finished(self, key: str) -> FailureGroup:
         """The group."""
-        assert self._first is not None
+        self._samples.sort(key=lambda each: each[0].at, reverse=True)
         count = self._queues.total()
+        error = self._samples[0][1] if self._samples else AttemptError("", "")
+        last = self._samples[0][0].at if self._samples else max(self._died)
         return FailureGroup(
             key,
-            self._error,
+            error,
             count,
-            self._first,
-            self._samples[0].at,
+            min(self._died),
+            last,
             dict(self._queues.most_common()),
             dead=count,
-            samples=tuple(self._samples),
+            samples=tuple(sample for sample, _ in self._samples[:_SAMPLES]),
         )

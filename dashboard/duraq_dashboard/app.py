@@ -29,6 +29,7 @@ from duraq_dashboard.orders import Selection
 from duraq_dashboard.screens import MAIN_SCREENS
 from duraq_dashboard.screens.base import BaseScreen
 from duraq_dashboard.screens.copy_menu import CopyMenu
+from duraq_dashboard.screens.dead_letters import DeadLettersScreen
 from duraq_dashboard.screens.entry import EntryScreen, Neighbours
 from duraq_dashboard.screens.help import MOVE, HelpScreen, group_of
 from duraq_dashboard.screens.palette import PaletteScreen
@@ -404,6 +405,13 @@ class Dashboard(App[None]):
     ) -> None:
         """Show one entry in full; ``neighbours``: the list that it is opened from."""
         self.push_screen(EntryScreen(entry_id, queue, neighbours))
+
+    def show_letters(self, where: str) -> None:
+        """Show the dead letters that a filter means."""
+        kept = self._kept["dlq"] = {**self.kept_of("dlq"), "filter": where}
+        self.action_show("dlq")
+        if isinstance(self.screen, DeadLettersScreen) and self.screen.is_mounted:
+            self.screen.recall(kept)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Keys that mean something only at times."""

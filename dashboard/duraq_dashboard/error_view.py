@@ -141,11 +141,11 @@ def _line(sample: Sample, now: datetime, times: Times) -> str:
 def where_dead(group: FailureGroup, by: By) -> str | None:
     """The filter that finds the dead letters of a group; None if none does."""
     if by is By.QUEUE:
-        return f"state:dead queue:{group.key}"
+        return f"queue:{group.key}"
     name, value = ("sig", group.key) if by is By.SIGNATURE else ("type", group.key)
     if not value or any(character in value for character in '"\\'):
         return None
-    return f'state:dead {name}="{value}"'
+    return f'{name}="{value}"'
 
 
 def command(group: FailureGroup, by: By, window: str, path: str) -> str:

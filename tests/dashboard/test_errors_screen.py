@@ -1,13 +1,16 @@
 """The Errors screen: what breaks, gathered while it is looked at."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from duraq_dashboard.screens import errors
+from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.row_list import RowList
 from on_screen import NOW, SIZES, queue_now, queue_view, snapshot, text_of
 
 from duraq import FileStorage, FixedDelay, Queue
+from duraq.failures import By, dead_by, dead_of
 from duraq.inspector import Inspector
 from duraq.testing import FakeClock
 
@@ -163,3 +166,52 @@ async def test_what_can_be_copied(dashboard, source):
         assert offered["m"] in {"ValueError: row 7", "ValueError: row 8", "ValueError: row 9"}
         assert offered["c"].startswith("duraq -C /srv/queues errors ")
         assert "row 9" in pilot.app.screen.pager_text()
+
+
+async def test_its_dead_letters(dashboard, source):
+    """Enter lists the dead letters of a group, and those of another one when that is chosen next."""
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3", "G", "enter")
+        await pilot.pause(0.3)
+        filters = [pilot.app.screen.query_one(FilterBar).text]
+        await pilot.press("3", "g", "enter")
+        await pilot.pause(0.3)
+        filters.append(pilot.app.screen.query_one(FilterBar).text)
+        assert pilot.app.current_mode == "dlq"
+        assert all(text.startswith('sig="') for text in filters)
+        assert filters[0] != filters[1]
+
+
+async def test_what_was_not_fatal(dashboard, source, monkeypatch):
+    """Enter on a group of which nothing is dead opens the entry that failed last."""
+    opened = []
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        monkeypatch.setattr(pilot.app, "open_entry", lambda *entry: opened.append(entry))
+        await pilot.press("3")
+        screen = pilot.app.screen
+        groups = tuple(replace(group, dead=0) for group in screen._failures.groups)
+        screen._failures = replace(screen._failures, groups=groups)
+        await pilot.press("enter")
+        assert opened == [(groups[0].samples[0].id, groups[0].samples[0].queue)]
+
+
+async def test_retrying_its_dead(dashboard, source):
+    """R asks about all dead letters of the group under the cursor, with their exact number."""
+    dead = {group.key: group.count for group in dead_by(source.inspector)}
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        await pilot.press("G")
+        key = pilot.app.screen.query_one(RowList).cursor_key
+        await pilot.press("R")
+        await pilot.pause(0.3)
+        assert any(f"Retry {dead[key]} dead letter" in line for line in text_of(pilot.app))
+        assert any(f"sig={key}" in line or f'sig="{key}"' in line for line in text_of(pilot.app))
+
+
+@pytest.mark.parametrize("by", list(By))
+def test_which_are_dead(source, by):
+    """The dead letters of a group are those that it counts, whatever it is a group by."""
+    for group in dead_by(source.inspector, by=by):
+        found = list(dead_of(source.inspector, group.key, by))
+        assert len(found) == group.dead == group.count
+        assert {sample.id for sample in group.samples} <= {view.id for view in found}

@@ -10,15 +10,18 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from duraq.actions import Action, Target
+from duraq.bulk import Meant
 from duraq.clock import to_datetime
-from duraq.failures import By, FailureGroup, Failures, Gatherer
+from duraq.failures import By, FailureGroup, Failures, Gatherer, dead_of
 from duraq.inspector import Inspector
 from duraq.safe_text import safe_text
 from duraq_dashboard import error_view, wording
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.error_view import BYS, SORTS, WINDOWS
+from duraq_dashboard.orders import Selection
 from duraq_dashboard.rows import Listed
-from duraq_dashboard.screens.base import MainScreen
+from duraq_dashboard.screens.base import MainScreen, act
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
@@ -41,6 +44,9 @@ class ErrorsScreen(MainScreen):
         Binding("s", "sort", "sort", id="sort"),
         Binding("slash", "filter", "filter", id="filter"),
         Binding("m", "raw", "raw messages", id="errors.raw"),
+        act("retry", "retry its dead"),
+        act("remove", show=False),
+        act("move", show=False),
     ]
 
     class Gathered(Message):
@@ -287,6 +293,29 @@ class ErrorsScreen(MainScreen):
             self._show()
         else:
             self.query_one(FilterBar).clear()
+
+    def on_row_list_chosen(self) -> None:
+        """Its dead letters; if there are none, the entry that failed last."""
+        group = self._under_cursor()
+        if group is None:
+            return
+        where = error_view.where_dead(group, self._by)
+        if group.dead and where is not None:
+            self.dashboard.show_letters(where)
+        elif group.samples:
+            self.dashboard.open_entry(group.samples[0].id, group.samples[0].queue)
+
+    def chosen_for(self, action: Action) -> Selection | None:
+        """All dead letters of the group under the cursor, whenever they died."""
+        group = self._under_cursor()
+        if action.target is not Target.DEAD_LETTERS or action.name == "purge" or group is None:
+            return super().chosen_for(action)
+        key, by = group.key, self._by
+
+        def freeze(inspector: Inspector, stop: threading.Event) -> Meant:
+            return Meant.of(dead_of(inspector, key, by, stop))
+
+        return Selection(freeze, where=error_view.where_dead(group, by) or "")
 
     # -- what it offers --------------------------------------------------------------------------------
 

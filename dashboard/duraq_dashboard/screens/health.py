@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
+from duraq.actions import Action, Target
 from duraq.health import HealthResult, HealthStatus, StorageHealthCheck
 from duraq.inspector import Inspector
 from duraq.safe_text import safe_lines, safe_text
@@ -21,7 +22,7 @@ from duraq_dashboard.copying import Copyable
 from duraq_dashboard.health_view import Check, Cost
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.rows import Listed
-from duraq_dashboard.screens.base import MainScreen
+from duraq_dashboard.screens.base import MainScreen, act
 from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.verifying import Verified, Verifying
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
@@ -41,7 +42,7 @@ class HealthScreen(MainScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "acknowledge", "seen, for 1h", id="health.acknowledge"),
         Binding("r", "verify", "read everything", id="health.verify"),
-        Binding("C", "compact", "compact", id="action.compact"),
+        act("compact"),
     ]
 
     class Tried(Message):
@@ -87,12 +88,6 @@ class HealthScreen(MainScreen):
             self._asked.set()
         if self._verifying is not None:
             self._verifying.stop()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Nothing is compacted by whoever may only look."""
-        if action == "compact":
-            return not self.dashboard.read_only
-        return super().check_action(action, parameters)
 
     # -- what is shown ---------------------------------------------------------------------------------
 
@@ -227,19 +222,18 @@ class HealthScreen(MainScreen):
             self.dashboard.alerts.acknowledge(alert.key, self.dashboard.moment)
             self._redraw()
 
-    def action_compact(self) -> None:
-        """Free the disk space of the queue under the cursor, or of the one that has most to be freed."""
+    def chosen_for(self, action: Action) -> Selection | None:
+        """The queue under the cursor; if there is none, the one of which most can be freed."""
+        if action.target is not Target.QUEUE:
+            return super().chosen_for(action)
         check, alert = self._check(), self._alert()
-        on_checks = self.query_one("#checks", RowList).has_focus
-        queue = (
-            (check.queue if check is not None else "") if on_checks else "" if alert is None else alert.queue
-        )
-        if not queue:
-            queue = next((each.queue for each in self._checks.values() if each.name == "compaction"), "")
-        if queue:
-            self.dashboard.begin("compact", Selection(queue=queue))
+        if self.query_one("#checks", RowList).has_focus:
+            queue = "" if check is None else check.queue
         else:
-            self.dashboard.say("there is nothing to be freed")
+            queue = "" if alert is None else alert.queue
+        if not queue and action.name == "compact":
+            queue = next((each.queue for each in self._checks.values() if each.name == "compaction"), "")
+        return Selection(queue=queue) if queue else None
 
     @on(RowList.Chosen, "#alerts-list")
     def _open_alert(self) -> None:

@@ -11,13 +11,14 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from duraq.actions import Action, Target
 from duraq.views import LeaseView, WorkerView
 from duraq_dashboard import lease_view, wording
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.lease_view import SORTS
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.rows import Listed
-from duraq_dashboard.screens.base import MainScreen
+from duraq_dashboard.screens.base import MainScreen, act
 from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.lines import Heading, Lines
@@ -34,7 +35,7 @@ class LeasesScreen(MainScreen):
     MODE: ClassVar[str] = "leases"
     TITLE = "Leases"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("L", "release", "release", id="action.release"),
+        act("release"),
         Binding("s", "sort", "sort", id="sort"),
         Binding("slash", "filter", "filter", id="filter"),
         Binding("u", "unit", "unit's status", id="leases.unit"),
@@ -60,12 +61,6 @@ class LeasesScreen(MainScreen):
         super().on_mount()
         self.recall(self.dashboard.kept_of(self.MODE))
         self.query_one("#leases", RowList).focus()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Nothing is released by whoever may only look."""
-        if action == "release":
-            return not self.dashboard.read_only
-        return super().check_action(action, parameters)
 
     # -- what is shown ---------------------------------------------------------------------------------
 
@@ -120,13 +115,12 @@ class LeasesScreen(MainScreen):
         if lease is not None:
             self.dashboard.open_entry(lease.id, lease.queue)
 
-    def action_release(self) -> None:
-        """End the lease under the cursor before its time."""
+    def chosen_for(self, action: Action) -> Selection | None:
+        """The lease under the cursor."""
         lease = self._under_cursor()
-        if lease is None:
-            self.dashboard.say("there is no lease here")
-        else:
-            self.dashboard.begin("release", Selection(leases=(lease,)))
+        if action.target is not Target.LEASE or lease is None:
+            return super().chosen_for(action)
+        return Selection(leases=(lease,))
 
     def action_sort(self) -> None:
         """Sort by the next thing."""
