@@ -22,6 +22,8 @@ _SYNCED = struct.Struct("<Q")
 _END = struct.Struct("<IQ")  # the last two
 _CRC_AT, _SYNCED_AT, _LENGTH = 40, 44, 52
 assert _BLOCK.size == _CRC_AT
+# Behind the block, and not part of it: whether somebody is syncing segments.
+_SYNCING_AT = 60
 
 
 class Standing(NamedTuple):
@@ -77,6 +79,16 @@ class Control:
         """
         with suppress(OSError):
             self._fs.pwrite(self.fd, _SYNCED.pack(position), _SYNCED_AT)
+
+    @property
+    def syncing(self) -> bool:
+        """Whether somebody began to sync segments, and has not come to the end of it. For one at a time."""
+        return self._fs.pread(self.fd, 1, _SYNCING_AT) == b"\1"
+
+    def note_syncing(self, *, begun: bool) -> None:
+        """Note that, or that it is over."""
+        # Never a new block of the disk, for the block before it is there: it works on a full one.
+        write_all(self._fs, self.fd, bytes([begun]), _SYNCING_AT)
 
 
 def _encode(standing: Standing) -> bytes:

@@ -26,7 +26,7 @@ from duraq.journal import frame
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.filesystem import FileSystem, SyncFailed, write_all
 from duraq.journal.frame import Frame, Share
-from duraq.journal.pieces import Window, is_in
+from duraq.journal.pieces import Window, is_in, pieces
 from duraq.model import PROVISIONAL
 
 FORMAT = 1
@@ -266,6 +266,25 @@ class Journal:
         crcs = [found.crc for found in frames]
         last = self._last(epoch)
         return frames[: crcs.index(last) + 1] if last in crcs else []
+
+    def write_again(self, since: int) -> None:
+        """Write over themselves what frames there are from that position on, for the next sync to write.
+
+        Under the lock. The headers too that no sync has been seen to reach.
+        """
+        now = self.standing
+        for epoch, end in ((now.epoch - 1, now.base), (now.epoch, now.end), (now.epoch + 1, 0)):
+            header, fd = self.try_header(epoch), self.files[epoch & 1]
+            if header is None:
+                continue
+            # That of the file before may be on its way to be the next one's, without the lock.
+            if since <= header.base and epoch >= now.epoch:
+                write_all(self._fs, fd, self._fs.pread(fd, HEADER_BYTES, 0), 0)
+            first, behind = (HEADER_BYTES + each - header.base for each in (max(since, header.base), end))
+            at = first
+            for piece in pieces(self._fs, fd, first, behind):
+                write_all(self._fs, fd, piece, at)
+                at += len(piece)
 
     def datasync(self, standing: Standing, synced: int) -> None:
         """Make every frame before ``standing.end`` durable, given that those before ``synced`` are."""

@@ -78,6 +78,8 @@ class Log:
         self._threads = threading.RLock()
         self._inside = False  # a turn is going on
         self._failed = False  # a sync failed and could not be made good
+        # From where on the journal may be nowhere but in the cache; None: our own syncs would have said so.
+        self._doubted: int | None = None
         self.shared = False  # whether others wrote between the last two turns of this process
         self.queues: dict[str, Segments] = {}
         self._opened = ExitStack()
@@ -127,6 +129,8 @@ class Log:
         self.fs.lock(self.control.fd)
         try:
             standing = self.control.read()
+            if self._doubted is None:
+                self._doubted = standing.synced
             if not standing.epoch:
                 self._check_not_removed()
             # Its first opener may have died while it was recovering, and the last to write before its lines
@@ -155,6 +159,7 @@ class Log:
     def _recover(self) -> None:
         self.fs.lock(self.control.fd)
         try:
+            self._doubted = self.control.read().synced
             self._recover_under_lock()
         finally:
             self.fs.unlock(self.control.fd)
@@ -471,6 +476,8 @@ class Log:
     def _sync(self) -> int:
         if self._failed:
             raise OutcomeUnknown("an earlier sync failed and could not be made good", path=self.path)
+        if self._doubted is not None:
+            self._write_again(self._doubted)
         standing = self.journal.standing
         try:
             self.journal.datasync(standing, self.commits.synced)
@@ -489,6 +496,22 @@ class Log:
             # Whoever reads these frames next need not sync for itself. Alone, the next write says it as well.
             self.control.publish_synced(standing.end)
         return standing.end
+
+    def _write_again(self, since: int) -> None:
+        """Before our first sync: have it write whatever no sync is known to have written.
+
+        One may have failed before we opened the files, and its process have died before it could note that.
+        The kernel has told nobody else, and would pass over what it dropped.
+        """
+        try:
+            self.lock()
+            try:
+                self.journal.write_again(since)
+            finally:
+                self.unlock()
+        except (OSError, StorageError) as error:
+            raise OutcomeUnknown(f"what is to be synced cannot be read ({error})", path=self.path) from error
+        self._doubted = None
 
     def _after_failed_sync(self, failed: Standing, error: OSError) -> int:
         """The kernel reports a failed sync once and drops the data; never sync that file again for this.

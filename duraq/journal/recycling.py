@@ -123,27 +123,50 @@ class Recycling:
 
         Under the lock.
         """
-        Replay(self._fs, self._log.root).sync(touched)
+        with self._syncing():
+            Replay(self._fs, self._log.root).sync(touched)
         retrying(lambda: self._note_ends(touched, position), self._log.reserve.give)
 
     def _sync_segments(self, epoch: int) -> None:
         """The same for what that epoch's frames wrote; its file may then be overwritten."""
         touched = self.touched(epoch)
         journal, root = self._log.journal, self._log.root
-        try:
-            Replay(self._fs, root).sync(touched)
-        except Unsynced as error:
-            # The kernel has dropped what it could not write; a second sync would lie. So make it dirty
-            # again, from the journal (with what came later: it may have been dropped as well), and sync that.
-            log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
-            frames = journal.frames_of(epoch) + journal.frames_of(epoch + 1)
+        with self._syncing():
             try:
-                Replay(self._fs, root).rewrite(frames)
                 Replay(self._fs, root).sync(touched)
-            except OSError as again:
-                raise SyncFailed(*again.args) from again
+            except Unsynced as error:
+                # The kernel has dropped what it could not write; a second sync would lie. So make it dirty
+                # again, from the journal (with what came later: it may have been dropped too), and sync that.
+                log.error("syncing a segment failed (%s); writing its lines again from the journal", error)
+                try:
+                    self._write_again()
+                    Replay(self._fs, root).sync(touched)
+                except OSError as again:
+                    raise SyncFailed(*again.args) from again
         self._note_ends(touched, journal.header(epoch + 1).base)
         checkpoint.sync(self._fs, root, touched)
+
+    @contextmanager
+    def _syncing(self) -> Iterator[None]:
+        """Segments are synced meanwhile.
+
+        Whoever did that last may have died at it, with the news that a sync has failed; the kernel tells it
+        once, and would have ours pass over what was dropped. Then all lines are written again first.
+        """
+        if self._log.control.syncing:
+            self._write_again()
+        self._log.control.note_syncing(begun=True)
+        yield
+        self._log.control.note_syncing(begun=False)
+
+    def _write_again(self) -> None:
+        """Make all lines dirty that the journal's frames have."""
+        journal = self._log.journal
+        epochs = (journal.standing.epoch - 1, journal.standing.epoch)
+        frames = [
+            frame for epoch in epochs if journal.try_header(epoch) for frame in journal.frames_of(epoch)
+        ]
+        Replay(self._fs, self._log.root).rewrite(frames)
 
     def _note_ends(self, touched: dict[tuple[str, int], int], position: int) -> None:
         directory = self._log.directory

@@ -149,6 +149,20 @@ STEPS = [
         ("tests/crash/test_unlucky_moments.py",),
     ),
     Ablation(
+        "writing again what may have been dropped before we came",
+        "journal/log.py",
+        "            self._write_again(self._doubted)\n",
+        "            pass\n",
+        ("tests/crash/test_unlucky_moments.py",),
+    ),
+    Ablation(
+        "writing lines again if whoever synced them has died at it",
+        "journal/recycling.py",
+        "        if self._log.control.syncing:\n            self._write_again()\n",
+        "",
+        ("tests/crash/test_unlucky_moments.py",),
+    ),
+    Ablation(
         "giving up what a fork has brought along",
         "journal/log.py",
         "        self.forked = self.forked or not self.closed\n",

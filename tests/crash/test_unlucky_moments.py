@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from contextlib import suppress
 
 import pytest
 
@@ -325,3 +326,79 @@ def test_coming_to_rest_fails(disk, call):
         names.append(f"later{number}")
         put(storage, names[-1], size=300)
         assert ids(opened(disk.surviving(nothing=True))) == names
+
+
+def die_of(disk, call, error=errno.EIO, name="*"):
+    """The process is killed with the news that this call has failed, which nobody else hears."""
+    disk.fail(call, error, name=name)
+    plain = getattr(disk, call)
+
+    def call_and_die(*args):
+        try:
+            return plain(*args)
+        except OSError:
+            disk.die()
+            raise Crashed from None
+
+    setattr(disk, call, call_and_die)
+
+
+def put_until_killed(storage):
+    """What was put until then, and the one that was about to be."""
+    names = []
+    with suppress(Crashed):
+        for number in range(100):
+            names.append(f"more{number}")
+            put(storage, names[-1], size=300)
+        pytest.fail("nobody was killed")
+    return names
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside others"])
+def test_killed_with_the_news_of_a_failed_sync(disk, beside):
+    """Whoever comes next promises nothing behind what a sync has dropped unnoticed by all others."""
+    storage, *others = [opened(fs) for fs in [disk, disk.process()][: 1 + beside]]
+    put(storage, "1")
+    die_of(disk, "datasync", name="journal/*")
+    with pytest.raises(Crashed):
+        put(storage, "2")
+    later = disk.process()
+    put(opened(later), "3")
+    assert ids(opened(later.surviving(nothing=True))) == ["1", "2", "3"]
+    del others
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside others"])
+def test_killed_with_the_news_of_a_header_that_is_not_durable(disk, beside):
+    """Whoever comes next goes over to no file of which a power cut takes the header."""
+    storage, *others = [opened(fs) for fs in [disk, disk.process()][: 1 + beside]]
+    names = fill(storage)
+    die_of(disk, "sync", name="journal/*.journal")
+    names += put_until_killed(storage)
+    later = disk.process()
+    storage = opened(later)
+    there = ids(storage)
+    assert set(names[:-1]) <= set(there)
+    for number in range(10):
+        put(storage, f"then{number}", size=300)
+    there += [f"then{number}" for number in range(10)]
+    assert ids(opened(later.surviving(nothing=True))) == there
+    del others
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside others"])
+def test_killed_with_the_news_of_a_segment_that_is_not_durable(disk, beside):
+    """Whoever gets a journal file ready after that overwrites no frame of which the lines are on no disk."""
+    storage, *others = [opened(fs) for fs in [disk, disk.process()][: 1 + beside]]
+    names = fill(storage)
+    die_of(disk, "datasync", name="*.jsonl")
+    names += put_until_killed(storage)
+    later = disk.process()
+    storage = opened(later)
+    there = ids(storage)
+    assert set(names[:-1]) <= set(there)
+    for number in range(60):
+        put(storage, f"then{number}", size=300)
+    there += [f"then{number}" for number in range(60)]
+    assert ids(opened(later.surviving(nothing=True))) == there
+    del others
