@@ -125,13 +125,18 @@ class Inspector:
         self._leave_leases()
 
     @_in_our_words
-    def refresh(self) -> None:
-        """Look again: from here on, everything is told as of now."""
-        if self._reader.refresh():
+    def refresh(self) -> bool:
+        """Look again: from here on, everything is told as of now.
+
+        Returns whether there is another storage in the place of the one before.
+        """
+        moved = self._reader.refresh()
+        if moved:
             self._leave_leases()
             with suppress(FileNotFoundError):
                 self._leases = self._reader.fs.open_dir(self._reader.root, "leases")
                 self._presence = WorkerPresence(self._leases, self._clock)
+        return moved
 
     @contextmanager
     def _told(self, queue: str = "") -> Iterator[None]:
@@ -166,10 +171,16 @@ class Inspector:
     def changed(self, *, thorough: bool = True) -> set[str]:
         """The queues that may have changed since this was asked last, new and removed ones among them.
 
-        To be asked after a ``refresh`` and before looking at them. Not ``thorough``: only those in which
-        something was written, which is quicker.
+        To be asked before looking at them, and after a ``refresh`` if it is ``settled``; if not, a refresh
+        reads everything anew, which only those that are named here make necessary. Not ``thorough``: only
+        those in which something was written, which is quicker.
         """
         return self._watcher.changed(thorough=thorough)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the queues are read from their files; else what the journal makes of them, in memory."""
+        return self._reader.view.settled
 
     @_in_our_words
     def next_change(self, queue: str) -> int | None:

@@ -23,12 +23,15 @@ from duraq.reader import Reader
 # Of a queue: its active segment; the names of its segments; who waits for it.
 Marks = tuple[Mark | None, Mark | None, Mark | None]
 
+_DENIED = (0, 0, 0, 0)
+
 
 class Watcher:
     """Watches what a reader reads. For one thread, as the reader is."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._begun = False
         self._root = -1  # the reader's directory that ``_lock`` is in
         self._lock = -1
         self._listed: Mark | None = None  # the storage's directory when its queues were listed
@@ -65,23 +68,27 @@ class Watcher:
         Not ``thorough``: only where something was written, one call for each queue. To be asked before they
         are looked at.
         """
-        if not self._reader.view.settled:
-            # What is seen is made up in memory, from all files there are.
-            return {*self._reader.queues(), *self._known}
+        reader = self._reader
+        begun, self._begun = self._begun, True
+        # Of what is made up in memory, from the journal, no file tells how far it was read.
+        thorough = thorough or not reader.view.settled
         if thorough:
             # Somebody may have put another in its place.
             self.close()
         self._find_new(thorough=thorough)
         found = {name for name in list(self._known) if self._has_changed(name, thorough=thorough)}
-        if not thorough:
+        if thorough:
+            again, self._again = self._again & self._known.keys(), found
+            found = found | again
+        else:
             self._again |= found
+        if reader.view.settled:
             return found
-        again, self._again = self._again & self._known.keys(), found
-        return found | again
+        return {*reader.queues(), *self._known, *found} if found or not begun else set()
 
     def _find_new(self, *, thorough: bool) -> None:
         fs, root = self._reader.fs, self._reader.root
-        mark = fs.mark(root, ".")
+        mark = self._mark(".")
         if not thorough and mark == self._listed:
             return
         self._listed = mark
@@ -91,15 +98,20 @@ class Watcher:
                 self._known[name] = None
 
     def _has_changed(self, queue: str, *, thorough: bool) -> bool:
-        fs, root = self._reader.fs, self._reader.root
         active = self._reader.active(queue)
-        written = None if active is None else fs.mark(root, f"{queue}/segments/{file_name(active)}")
+        written = None if active is None else self._mark(f"{queue}/segments/{file_name(active)}")
         known = self._known[queue]
         if known is not None and not thorough and written == known[0]:
             return False
-        segments, waiters = fs.mark(root, f"{queue}/segments"), fs.mark(root, f"{queue}/waiters")
+        segments, waiters = self._mark(f"{queue}/segments"), self._mark(f"{queue}/waiters")
         if segments is None:
             del self._known[queue]  # its directory was removed, or it is none
             return True
         self._known[queue] = found = (written, segments, waiters)
         return found != known
+
+    def _mark(self, path: str) -> Mark | None:
+        try:
+            return self._reader.fs.mark(self._reader.root, path)
+        except PermissionError:
+            return _DENIED  # whoever looks is told

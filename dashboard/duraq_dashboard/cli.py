@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -99,7 +100,10 @@ def _app(said: Settings, options: Options, *, read_only: bool) -> Dashboard:
         hint = "pip install 'duraq[dashboard]'"
         raise CommandError(Code.USAGE, "textual is not installed", hint) from error
     return Dashboard(
-        StorageSource(said.storage()), read_only=read_only, options=options, opener=StorageSource
+        StorageSource(said.storage(), fps=options.fps),
+        read_only=read_only,
+        options=options,
+        opener=partial(StorageSource, fps=options.fps),
     )
 
 

@@ -1,7 +1,8 @@
 """Reads the storage in threads of its own, so that no screen ever waits for a disk.
 
 One thread watches and makes snapshots. Another answers questions, such as for the dead letters of a queue,
-with an Inspector of its own: however long an answer takes, the watching goes on.
+with an Inspector of its own: however long an answer takes, the watching goes on. Nothing that goes wrong ends
+a thread: it is shown, or it is in the log.
 """
 
 from __future__ import annotations
@@ -9,22 +10,33 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
-from duraq.attention import verdicts
 from duraq.clock import Clock, SystemClock, to_datetime
-from duraq.errors import NotAStorage, StorageDamaged, StorageError, UnsupportedVersion
 from duraq.inspector import Inspector
 from duraq_dashboard.happenings import EventFilter, Following
-from duraq_dashboard.snapshot import QueueNow, Snapshot, Trouble
+from duraq_dashboard.looker import Looker
+from duraq_dashboard.snapshot import Snapshot
 
 T = TypeVar("T")
 log = logging.getLogger("duraq.dashboard")
 
-SWEEP = 1.0  # seconds between two looks, if nothing hints at a change
+# In seconds. While things change it listens closely; quiet, seldom enough to let the machine sleep.
+CLOSELY, SELDOM = 0.05, 0.2
+# So long after the last change it is quiet.
+QUIET = 2.0
+# Every so often a look goes everywhere, whatever the beat says.
+SWEEP = 2.0
+# What is committed is in the segments a moment later: after a beat, look again.
+AGAIN = 0.05
+# A look that takes longer is shown in parts.
+PART = 0.2
+# A question that has waited for longer is answered by another thread.
+PATIENCE = 0.3
 
 
 class Source(Protocol):
@@ -52,56 +64,54 @@ class Source(Protocol):
     def follow(self, on_more: Callable[[], None], chosen: EventFilter | None = None) -> Following:
         """Follow the records; ``on_more`` is called in a thread when there is something to take."""
 
+    def acknowledge(self, queue: str) -> None:
+        """That a queue is gone was noted: it need not be shown any longer."""
+
     def stop(self) -> None:
         """End the threads. Idempotent."""
 
 
-class StorageSource:
-    """A storage's directory, which need not be there yet."""
+class _Stopped(Exception):
+    """Raised in the thread that watches, to end a look."""
 
-    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
+
+class StorageSource:
+    """A storage's directory, which need not be there yet. At most ``fps`` snapshots a second are made."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, clock: Clock | None = None, fps: float = 10.0
+    ) -> None:
         self.path = os.fspath(path)
         self.looked_at: datetime | None = None
         self._clock = clock or SystemClock()
+        self._apart = 1 / fps
         self._wanted = threading.Event()
         self._forced = False
+        self._noted: list[str] = []
         self._stopped = threading.Event()
-        self._questions: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._inspector: Inspector | None = None  # of the thread that watches
+        self._answers = _Answers(self.path, self._clock)
+        self._watching: threading.Thread | None = None
 
     def start(self, on_look: Callable[[Snapshot], None]) -> None:
-        watching = threading.Thread(target=self._watch, args=(on_look,), name="duraq-watch", daemon=True)
-        answering = threading.Thread(target=self._answer, name="duraq-answer", daemon=True)
-        self._threads = [watching, answering]
-        for thread in self._threads:
-            thread.start()
+        self._watching = threading.Thread(
+            target=self._watch, args=(on_look,), name="duraq-watch", daemon=True
+        )
+        self._watching.start()
 
     def look_now(self) -> None:
         self._forced = True
         self._wanted.set()
+
+    def acknowledge(self, queue: str) -> None:
+        self._noted.append(queue)
+        self.look_now()
 
     def ask(
         self,
         question: Callable[[Inspector, threading.Event], T],
         answer: Callable[[T | Exception], None],
     ) -> threading.Event:
-        given_up = threading.Event()
-
-        def run() -> None:
-            if given_up.is_set():
-                return
-            found: T | Exception
-            try:
-                with Inspector(self.path, clock=self._clock) as inspector:
-                    found = question(inspector, given_up)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-                found = error
-            if not given_up.is_set():
-                answer(found)
-
-        self._questions.put(run)
-        return given_up
+        return self._answers.ask(question, answer)
 
     def follow(self, on_more: Callable[[], None], chosen: EventFilter | None = None) -> Following:
         following = Following(self.path, on_more, chosen, clock=self._clock)
@@ -111,62 +121,203 @@ class StorageSource:
     def stop(self) -> None:
         self._stopped.set()
         self._wanted.set()
-        self._questions.put(None)
-        for thread in self._threads:
-            thread.join(timeout=5)
+        self._answers.stop()
+        if self._watching is not None:
+            self._watching.join(timeout=5)
 
     # -- the thread that watches -----------------------------------------------------------------------
 
     def _watch(self, on_look: Callable[[Snapshot], None]) -> None:
-        number, before = 0, None
+        looker = Looker(self.path, self._clock)
+        pace = _Pace(self._apart)
         while not self._stopped.is_set():
             self._wanted.clear()
             forced, self._forced = self._forced, False
-            found = self._look(number + 1)
-            self.looked_at = found.looked_at
-            if forced or before is None or _differ(found, before):
-                number, before = found.number, found
-                on_look(found)
-            self._wanted.wait(SWEEP)
-        self._close()
+            try:
+                if self._look(looker, pace, on_look, forced=forced):
+                    on_look(looker.snapshot())
+            except _Stopped:
+                break
+            except Exception:
+                log.exception("looking at %s failed; it goes on", self.path)
+                looker.close()
+            self._wanted.wait(pace.pause())
+        looker.close()
 
-    def _look(self, number: int) -> Snapshot:
-        now = to_datetime(self._clock.now())
-        try:
-            if self._inspector is None:
-                self._inspector = Inspector(self.path, clock=self._clock)
-            else:
+    def _look(
+        self, looker: Looker, pace: _Pace, on_look: Callable[[Snapshot], None], *, forced: bool
+    ) -> bool:
+        """Whether there is something new to be told, or to be told again."""
+        for queue in self._taken_notes():
+            looker.acknowledge(queue)
+        beats = looker.beat()
+        thorough = forced or pace.is_time_to_sweep()
+        differs = False
+        if beats or thorough or pace.is_time_to_look_again() or looker.is_due():
+            differs = looker.look(thorough=thorough, progress=self._telling(looker, pace, on_look))
+            pace.looked(beats=beats, thorough=thorough, differs=differs)
+        self.looked_at = to_datetime(self._clock.now())
+        return differs or forced
+
+    def _taken_notes(self) -> list[str]:
+        noted, self._noted = self._noted, []
+        return noted
+
+    def _telling(
+        self, looker: Looker, pace: _Pace, on_look: Callable[[Snapshot], None]
+    ) -> Callable[[], None]:
+        """What is called as a look goes on: one that takes long, as the first may, is shown in parts."""
+        pace.begins_to_look()
+
+        def tell() -> None:
+            if self._stopped.is_set():
+                raise _Stopped
+            if pace.is_time_for_a_part():
+                on_look(looker.part())
+
+        return tell
+
+
+class _Pace:
+    """When the thread that watches does what; in seconds of the monotonic clock."""
+
+    def __init__(self, apart: float) -> None:
+        self._apart = apart
+        self._sweep_at = self._quiet_at = self._next_at = self._part_at = time.monotonic()
+        self._again_at: float | None = None
+
+    def is_time_to_sweep(self) -> bool:
+        return time.monotonic() >= self._sweep_at
+
+    def is_time_to_look_again(self) -> bool:
+        return self._again_at is not None and time.monotonic() >= self._again_at
+
+    def is_time_for_a_part(self) -> bool:
+        now = time.monotonic()
+        if now < self._part_at:
+            return False
+        self._part_at = now + PART
+        return True
+
+    def begins_to_look(self) -> None:
+        self._part_at = time.monotonic() + PART
+
+    def looked(self, *, beats: bool, thorough: bool, differs: bool) -> None:
+        """It has just been looked."""
+        now = time.monotonic()
+        if thorough:
+            self._sweep_at = now + SWEEP
+        self._again_at = now + AGAIN if beats else None
+        if differs or beats:
+            self._quiet_at = now + QUIET
+            # No snapshot is made that would not be drawn.
+            self._next_at = now + self._apart
+
+    def pause(self) -> float:
+        """How long to rest now."""
+        now = time.monotonic()
+        times = [now + (CLOSELY if now < self._quiet_at else SELDOM), self._sweep_at]
+        if self._again_at is not None:
+            times.append(self._again_at)
+        return max(min(times), self._next_at) - now
+
+
+class _Kept:
+    """An inspector that is kept from one question to the next, and looks again before each."""
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._inspector: Inspector | None = None
+
+    def __call__(self) -> Inspector:
+        if self._inspector is None:
+            self._inspector = Inspector(self._path, clock=self._clock)
+        else:
+            try:
                 self._inspector.refresh()
-            queues = {name: self._queue(self._inspector, name, now) for name in self._inspector.queues()}
-        except StorageError as error:
-            self._close()
-            return Snapshot(self.path, number, now, now, trouble=trouble(error))
-        return Snapshot(self.path, number, now, now, live=False, queues=queues)
+            except BaseException:
+                self.close()
+                raise
+        return self._inspector
 
-    @staticmethod
-    def _queue(inspector: Inspector, name: str, now: datetime) -> QueueNow:
-        view = inspector.overview(name)
-        metrics = None if view.problem is not None else inspector.metrics(name)
-        return QueueNow(view, metrics, tuple(verdicts(view, now, metrics=metrics)))
-
-    def _close(self) -> None:
+    def close(self) -> None:
         if self._inspector is not None:
             self._inspector.close()
             self._inspector = None
 
-    # -- the thread that answers -----------------------------------------------------------------------
 
-    def _answer(self) -> None:
-        while (question := self._questions.get()) is not None:
-            question()
+Run = Callable[[_Kept], None]
 
 
-def trouble(error: StorageError) -> Trouble:
-    """What keeps a storage from being looked at, in a word and in words."""
-    words = {NotAStorage: "GONE", UnsupportedVersion: "NEWER", StorageDamaged: "CORRUPT"}
-    word = next((word for kind, word in words.items() if isinstance(error, kind)), "DENIED")
-    return Trouble(word, str(error), error.hint or "")
+class _Answers:
+    """Answers questions in turn. One that has waited for too long behind others is for a second thread."""
 
+    def __init__(self, path: str, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._questions: deque[tuple[float, Run]] = deque()  # each with when it was asked
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
 
-def _differ(found: Snapshot, before: Snapshot) -> bool:
-    return (found.trouble, found.queues, found.workers) != (before.trouble, before.queues, before.workers)
+    def ask(
+        self,
+        question: Callable[[Inspector, threading.Event], T],
+        answer: Callable[[T | Exception], None],
+    ) -> threading.Event:
+        given_up = threading.Event()
+
+        def run(inspector: _Kept) -> None:
+            if given_up.is_set():
+                return
+            found: T | Exception
+            try:
+                found = question(inspector(), given_up)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+                found = error
+            if not given_up.is_set():
+                answer(found)
+
+        with self._changed:
+            self._begin()
+            self._questions.append((time.monotonic(), run))
+            self._changed.notify_all()
+        return given_up
+
+    def stop(self) -> None:
+        """End the threads; a question that is being answered is waited for, but not for long."""
+        with self._changed:
+            self._stopped = True
+            self._questions.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=2)
+
+    def _begin(self) -> None:
+        if not self._threads:
+            for patience in (0.0, PATIENCE):
+                thread = threading.Thread(
+                    target=self._answer, args=(patience,), name="duraq-answer", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+
+    def _answer(self, patience: float) -> None:
+        inspector = _Kept(self._path, self._clock)
+        while (run := self._next(patience)) is not None:
+            try:
+                run(inspector)
+            except Exception:
+                log.exception("an answer about %s was not taken", self._path)
+        inspector.close()
+
+    def _next(self, patience: float) -> Run | None:
+        """The next question that has waited for so long; None at the end."""
+        with self._changed:
+            while not self._stopped:
+                rest = self._questions[0][0] + patience - time.monotonic() if self._questions else None
+                if rest is not None and rest <= 0:
+                    return self._questions.popleft()[1]
+                self._changed.wait(rest)
+            return None
