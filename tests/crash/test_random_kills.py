@@ -220,10 +220,11 @@ def act_out(root: Path, chance: Random) -> tuple[list[Actor], int]:
     return producers + consumers + gone, kills
 
 
-def test_nothing_is_lost_while_segments_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(2, 22 if DEEP else 3))
+def test_nothing_is_lost_while_segments_go(tmp_path: Path, seed: int) -> None:
     """The same holds while old segments are removed: what nobody reports to have done, a killed one had."""
     root = tmp_path / "storage"
-    actors, kills = act_out(root, Random(2))
+    actors, kills = act_out(root, Random(seed))
     verdict = Verdict()
     for actor in actors:
         verdict.hear(actor)
