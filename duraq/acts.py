@@ -127,7 +127,7 @@ class Acts:
     def get(self, act_id: str) -> Act:
         """The act of that id, also one that is too old to go on. Raises ActNotFound if there is none."""
         for stored in () if "/" in act_id else self._find(act_id):
-            return _act(stored)
+            return read(stored.payload)
         raise _not_found(act_id)
 
     def all(self, queue: str | None = None) -> list[Act]:
@@ -136,7 +136,7 @@ class Acts:
         for start in count(0, 100):
             page = self._storage.entries(ACTS, READY, 100, start)
             # They have a higher priority than what belongs to them.
-            found += [_act(stored) for stored in page if stored.priority]
+            found += [read(stored.payload) for stored in page if stored.priority]
             if len(page) < 100 or not page[-1].priority:
                 break
         return [act for act in found if queue in {None, act.queue} and self._age(act) < KEPT]
@@ -181,7 +181,7 @@ class Acts:
 
     def _same(self, act: Act) -> Act | None:
         """The act of the same id, if there is one."""
-        found = next(map(_act, self._find(act.id)), None)
+        found = next((read(stored.payload) for stored in self._find(act.id)), None)
         if found is not None and _kind(found) != _kind(act):
             raise InvalidOption(f"act {act.id!r} is another one: {found.verb} in queue {found.queue}")
         return found
@@ -414,8 +414,9 @@ def _joined(changes: Iterable[_Change]) -> _Change:
     return found
 
 
-def _act(stored: StoredEntry) -> Act:
-    fields = orjson.loads(stored.payload)
+def read(payload: bytes) -> Act:
+    """The act that was written down so."""
+    fields = orjson.loads(payload)
     return Act(**{**fields, "at": datetime.fromisoformat(fields["at"])})
 
 

@@ -210,13 +210,17 @@ class Run:
             if not self._may_go_on(act, since, back):
                 return
 
+    def stop(self, why: str) -> None:
+        """Begin no other batch; the one at hand is gone through to its end. From any thread."""
+        self.stopped = why
+
     def _may_go_on(self, act: Act, since: int, back: Sequence[str]) -> bool:
         """Whether there is to be another batch, and then when: returns once it is time."""
         rate, failing = self._pace
         if rate is not None:
             self._wait(max(0.0, self._began + self.done / rate - time.monotonic()))
-        if failing is None:
-            return True
+        if failing is None or self.stopped is not None:
+            return self.stopped is None
         self._watch.add(act.to or act.queue, since, back)
         self.failed, self.ended = self._watch.look()
         is_over = self.done + self.passed_over >= self.count

@@ -10,12 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from duraq import bulk
 from duraq.actions import Target
 from duraq.acts import Acts, new_id
+from duraq.cli.feed import INPUT_LIMIT
 from duraq.cli.input import parse_json
 from duraq.dead_letters import DeadLetterQueue
 from duraq.errors import DuraqError, InvalidOption, QueueError
@@ -79,17 +80,17 @@ class Doing:
         progress = Progress(self.order.count)
         told = time.monotonic()
         try:
-            with FileStorage(self.order.path) as storage:
+            with FileStorage(self.order.path, max_payload_bytes=INPUT_LIMIT) as storage:
                 for progress in self._steps(storage):
                     if time.monotonic() - told >= _OFTEN:
                         told = time.monotonic()
                         self._tell(progress)
         except DuraqError as error:
-            progress = _with(progress, error=str(error))
+            progress = replace(progress, error=str(error))
         except Exception as error:
             log.exception("%s failed", self.order.action.name)
-            progress = _with(progress, error=f"{type(error).__name__}: {error}")
-        self._tell(_with(progress, is_over=True))
+            progress = replace(progress, error=f"{type(error).__name__}: {error}")
+        self._tell(replace(progress, is_over=True))
 
     def _steps(self, storage: FileStorage) -> Iterator[Progress]:
         order = self.order
@@ -121,7 +122,12 @@ class Doing:
             where=order.where,
             **more,
         )
-        run = bulk.Run(storage, planned, order.pace, wait=self._stop.wait)
+
+        def wait(seconds: float) -> None:
+            if self._stop.wait(seconds):
+                run.stop("it was stopped")
+
+        run = bulk.Run(storage, planned, order.pace, wait=wait)
         trouble = ""
 
         def now(stopped: str = "") -> Progress:
@@ -130,13 +136,12 @@ class Doing:
             )
 
         for _, outcome in run:
+            if self._stop.is_set():
+                run.stop("it was stopped")
             if outcome.error is not None and not trouble:
                 trouble = str(outcome.error)
-            if self._stop.is_set():
-                yield now("it was stopped")
-                return
             yield now()
-        yield now(run.stopped or "")
+        yield now(run.stopped or "" if run.done + run.passed_over < run.count else "")
 
     def _undo(self, storage: FileStorage) -> Iterator[Progress]:
         acts = Acts(storage)
@@ -149,9 +154,6 @@ class Doing:
                 done += outcome.error is None
                 passed_over += outcome.error is not None
                 trouble = trouble or ("" if outcome.error is None else str(outcome.error))
-                if self._stop.is_set():
-                    yield Progress(count, done, passed_over, stopped="it was stopped", trouble=trouble)
-                    return
                 yield Progress(count, done, passed_over, trouble=trouble)
         note = "" if done else "nothing was left to bring back"
         yield Progress(count, done, passed_over, trouble=trouble, note=note)
@@ -189,9 +191,3 @@ class Doing:
             done = storage.compact(order.queue)
             note = f"{done.freed:,} bytes freed, {done.kept:,} entries rewritten"
         return Progress(1, 1, note=note)
-
-
-def _with(progress: Progress, **more: Any) -> Progress:
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(progress, **more)

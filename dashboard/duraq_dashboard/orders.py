@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from duraq.actions import Action, Target
+from duraq.actions import ACTIONS, Action, Target
 from duraq.bulk import Meant, Pace
 from duraq.inspector import Inspector
 from duraq.views import EntryView, LeaseView
@@ -29,7 +29,7 @@ class Selection:
 
     Of dead letters: ``freeze``, and ``where``, the filter that says the same, if one does. ``queue``: of what
     concerns one as a whole. ``entry``: of what concerns only one. ``leases``: of what concerns leases.
-    ``act``: the name of one that is to be undone.
+    ``act``: the name of one that is to be undone; ``number``: how many it was about.
     """
 
     freeze: Freeze | None = None
@@ -38,6 +38,7 @@ class Selection:
     entry: EntryView | None = None
     leases: tuple[LeaseView, ...] = ()
     act: str = ""
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,14 @@ class Order:
     to: str = ""
     payload: bytes | None = None
     act: str = ""  # the name of the act that is undone
+    number: int = 1
 
     @property
     def count(self) -> int:
         """To how many it is done."""
         if self.action.target is Target.DEAD_LETTERS:
             return self.meant.count
-        return len(self.leases) if self.action.target is Target.LEASE else 1
+        return len(self.leases) if self.action.target is Target.LEASE else self.number
 
     @property
     def command(self) -> str:
@@ -82,13 +84,12 @@ class Order:
             entry_id, queue = ("ID", "QUEUE") if self.entry is None else (self.entry.id, self.entry.queue)
             return self.action.as_typed(entry_id, "--queue", queue, *reason, *root)
         if name == "purge":
-            where = ("--where", self.where) if self.where else ()
+            is_all = self.where in {"", f"queue:{self.queue}"}
+            where = () if is_all else ("--where", self.where)
             return self.action.as_typed(self.queue, *where, "--expect", str(self.count), *reason, *root)
         return self._of_dead_letters(*reason, *root)
 
     def _of_dead_letters(self, *more: str) -> str:
-        from duraq.actions import ACTIONS  # noqa: PLC0415
-
         # What is moved is put back into another queue.
         action = ACTIONS["retry"] if self.action.name == "move" else self.action
         arguments = list(self._letters())

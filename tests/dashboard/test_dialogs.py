@@ -1,14 +1,18 @@
 """Changes: nothing happens before somebody agrees, then exactly what was shown, and it can be undone."""
 
 import pytest
-from buried import bury, counts, dead, tree, until
+from buried import SOON, bury, counts, dead, tree, until
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.dialogs.confirm import ConfirmDialog
 from duraq_dashboard.dialogs.progress import ProgressDialog
-from duraq_dashboard.orders import Selection
+from duraq_dashboard.dialogs.undo import UndoDialog
+from duraq_dashboard.doing import Doing
+from duraq_dashboard.orders import Order, Selection
 from duraq_dashboard.source import StorageSource
+from on_screen import NOW
 
 from duraq import EntryStatus, FileStorage, Queue
+from duraq.actions import ACTIONS
 from duraq.acts import Acts
 from duraq.bulk import Meant
 from duraq.inspector import Inspector
@@ -29,6 +33,11 @@ def all_dead(inspector, stop):
 def can_agree(dialog):
     """Whether there is something to agree to."""
     return any(not button.disabled for button in dialog.query("#go"))
+
+
+def number_of_rows(dialog):
+    """How many can be chosen from."""
+    return sum(len(each.rows) for each in dialog.query("#acts"))
 
 
 def says(dialog, name):
@@ -90,8 +99,19 @@ async def test_undo_restores(root):
         assert await done(pilot) == "3 removed"
         assert dead(root) == []
         await pilot.press("escape")
-        await begun(pilot, "undo", Selection())
+        pilot.app.begin("undo", Selection())
+        await until(pilot, lambda: isinstance(pilot.app.screen, UndoDialog))
+        await until(pilot, lambda: number_of_rows(pilot.app.screen) == 1)
+        await pilot.press("enter")
+        await until(pilot, lambda: can_agree(pilot.app.screen))
+        assert str(pilot.app.screen.query_one("#go").label) == "Bring back 3"
         assert await done(pilot) == "3 brought back"
+        await pilot.press("escape")
+        pilot.app.begin("undo", Selection())
+        await until(pilot, lambda: isinstance(pilot.app.screen, UndoDialog))
+        await until(pilot, lambda: number_of_rows(pilot.app.screen) == 2)
+        await pilot.press("G", "enter")
+        assert "it was undone already" in says(pilot.app.screen, "undo-says")
     assert dead(root) == before
 
 
@@ -187,6 +207,22 @@ async def test_what_was_stopped(root):
         assert result.stopped
         assert result.done + result.left == 40
     assert counts(root) == (result.done, 40 - result.done)
+
+
+async def test_stopped_within_a_batch(root):
+    """Without a rate, too, what is said to be done when it is stopped is what was done."""
+    bury(root, *map(str, range(600)))
+    told = []
+    with Inspector(root) as inspector:
+        meant = all_dead(inspector, None)
+    order = Order(ACTIONS["retry"], str(root), NOW, meant=meant)
+    doing = Doing(order, told.append)
+    doing.stop()
+    doing.start()
+    doing.join(SOON)
+    assert told[-1].is_over
+    assert 0 < told[-1].done < 600
+    assert counts(root) == (told[-1].done, 600 - told[-1].done)
 
 
 async def test_hidden_dialog(root):

@@ -17,9 +17,11 @@ from duraq.cli.input import parse_json
 from duraq.errors import DuraqError
 from duraq.inspector import Inspector
 from duraq.safe_text import safe_text
+from duraq_dashboard.acts_done import Done, acts_done
 from duraq_dashboard.dialogs import words
 from duraq_dashboard.dialogs.confirm import ConfirmDialog
 from duraq_dashboard.dialogs.progress import ProgressDialog
+from duraq_dashboard.dialogs.undo import UndoDialog
 from duraq_dashboard.doing import Doing, Progress
 from duraq_dashboard.orders import Order, Selection
 
@@ -43,6 +45,8 @@ class Actor:
         action = ACTIONS[name]
         if name == "edit":
             self._edit(action, selection)
+        elif name == "undo" and not selection.act:
+            self._choose_act(action)
         elif action.target is Target.DEAD_LETTERS:
             self._settle(action, selection)
         else:
@@ -66,6 +70,7 @@ class Actor:
             entry=selection.entry,
             leases=selection.leases,
             act=selection.act,
+            number=selection.number,
         )
 
     # -- asking ----------------------------------------------------------------------------------------
@@ -100,6 +105,22 @@ class Actor:
 
     def _ask(self, order: Order) -> None:
         self._app.push_screen(ConfirmDialog(order), self._agreed)
+
+    def _choose_act(self, action: Action) -> None:
+        """Let it be said what is to be brought back."""
+
+        def chosen(done: Done | None) -> None:
+            if done is not None:
+                self._ask(self._order(action, Selection(act=done.name, number=done.count)))
+
+        dialog = UndoDialog()
+        self._app.push_screen(dialog, chosen)
+
+        def answer(found: list[Done] | Exception) -> None:
+            # In the source's thread.
+            self._app.call_later(dialog.show, found)
+
+        self._app.source.ask(lambda inspector, _: acts_done(inspector), answer)
 
     def _edit(self, action: Action, selection: Selection) -> None:
         """The payload in an editor, then the question."""

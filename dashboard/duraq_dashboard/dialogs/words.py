@@ -34,40 +34,46 @@ WORDS = {
 }
 
 
+def _letters(number: int) -> str:
+    """Exactly so many."""
+    return "1 dead letter" if number == 1 else f"{number:,} dead letters"
+
+
 def title(order: Order) -> str:
     """The question."""
     do = WORDS[order.action.name].do
     if order.action.target is Target.DEAD_LETTERS:
-        return f"{do} {wording.plural(order.count, 'dead letter')}?"
+        return f"{do} {_letters(order.count)}?"
     if order.action.target is Target.QUEUE:
         return f"{do} queue {order.queue}?"
     if order.action.target is Target.LEASE:
         return f"{do} {wording.plural(order.count, 'lease')}?"
     if order.entry is not None:
         return f"{do} {order.entry.id}?"
-    return f"{do} what act {order.act} removed?" if order.act else f"{do} what was removed last?"
+    return f"{do} {_letters(order.count)}?"
 
 
 def button(order: Order) -> str:
     """What the button says: the act and the exact number."""
     do = WORDS[order.action.name].do
-    many = order.action.target in {Target.DEAD_LETTERS, Target.LEASE}
-    return f"{do} {wording.count(order.count)}" if many else do
+    if order.action.target in {Target.QUEUE, Target.ENTRY}:
+        return do
+    return f"{do} {order.count:,}"
 
 
 def exactly(order: Order) -> str:
     """The number, and what of it is settled."""
     return (
-        f"{wording.plural(order.count, 'dead letter')}, settled at {order.at.astimezone():%H:%M:%S};"
+        f"{_letters(order.count)}, settled at {order.at.astimezone():%H:%M:%S};"
         " what dies later is not touched"
     )
 
 
 def where_they_are(order: Order) -> str:
     """In which queues they are, and what they died of."""
-    queues = ", ".join(f"{name} {wording.count(number)}" for name, number in order.meant.queues.items())
+    queues = ", ".join(f"{name} {number:,}" for name, number in order.meant.queues.items())
     errors = order.meant.errors
-    causes = ", ".join(f"{kind} {wording.count(number)}" for kind, number in errors.most_common(TOP))
+    causes = ", ".join(f"{kind} {number:,}" for kind, number in errors.most_common(TOP))
     more = f" and {len(errors) - TOP} more" if len(errors) > TOP else ""
     return queues + (f"; died of {causes}{more}" if causes else "")
 
@@ -77,7 +83,7 @@ def going(order: Order, progress: Progress) -> str:
     doing = WORDS[order.action.name].doing
     if progress.count <= 1:
         return doing
-    return f"{doing} {wording.count(progress.done)} of {wording.count(progress.count)}"
+    return f"{doing} {progress.done:,} of {progress.count:,}"
 
 
 def numbers(order: Order, progress: Progress) -> str:

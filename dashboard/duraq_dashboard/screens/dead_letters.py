@@ -14,6 +14,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
+from duraq.actions import Action, Target
 from duraq.bulk import Meant
 from duraq.dead_index import Cause
 from duraq.errors import InvalidFilter
@@ -22,6 +23,7 @@ from duraq.safe_text import safe_text
 from duraq.views import EntryView
 from duraq.where import Where
 from duraq_dashboard import entry_text, wording
+from duraq_dashboard.choosing import dead_letters_of
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.dead_rows import (
     GROUP_COLUMNS,
@@ -36,7 +38,7 @@ from duraq_dashboard.history import number_of
 from duraq_dashboard.letters import SORTS, Choice, Group, Letters, Queues, fetch
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.questions import Questions
-from duraq_dashboard.screens.base import MainScreen
+from duraq_dashboard.screens.base import MainScreen, act
 from duraq_dashboard.screens.entry import EntryScreen
 from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.survey import Found, Survey
@@ -70,11 +72,11 @@ class DeadLettersScreen(MainScreen):
         Binding("left,h", "pane('groups')", "to the groups", show=False, id="dlq.to-groups"),
         Binding("right,l", "pane('letters')", "to the letters", show=False, id="dlq.to-letters"),
         Binding("tab", "next_pane", "next pane", show=False, id="dlq.next-pane"),
-        Binding("R", "act('retry')", "retry", id="act.retry"),
-        Binding("X", "act('remove')", "remove", id="act.remove"),
-        Binding("M", "act('move')", "move", id="act.move"),
-        Binding("E", "act('edit')", "edit", id="act.edit"),
-        Binding("U", "undo", "undo", id="act.undo"),
+        act("retry"),
+        act("remove"),
+        act("move"),
+        act("edit"),
+        act("undo"),
     ]
 
     def __init__(self) -> None:
@@ -128,10 +130,6 @@ class DeadLettersScreen(MainScreen):
     @property
     def _groups(self) -> RowList:
         return self.query_one("#groups", RowList)
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        """Nothing is offered that cannot be done."""
-        return not (self.dashboard.read_only and action in {"act", "undo"})
 
     # -- surveys ---------------------------------------------------------------------------------------
 
@@ -448,16 +446,18 @@ class DeadLettersScreen(MainScreen):
 
     # -- changes ---------------------------------------------------------------------------------------
 
-    def action_act(self, name: str) -> None:
-        """Ask whether it shall be done to the letters that are selected, to the group, or to the letter."""
+    def chosen_for(self, action: Action) -> Selection | None:
+        """The letters that are selected, else the group where the cursor is, else the letter."""
         view = self.query_one(Preview).view
-        if name == "edit":
-            if view is not None:
-                self.dashboard.begin(name, Selection(entry=view))
-            return
-        selection = self._selection()
-        if selection is not None:
-            self.dashboard.begin(name, selection)
+        if action.name in {"edit", "purge"} or action.target is Target.QUEUE:
+            if view is None:
+                return None
+            if action.name == "purge":
+                return dead_letters_of(view.queue)
+            return Selection(entry=view) if action.name == "edit" else Selection(queue=view.queue)
+        if action.target is Target.DEAD_LETTERS:
+            return self._selection()
+        return super().chosen_for(action)
 
     def _selection(self) -> Selection | None:
         found, choice = self._found, self._choice
@@ -487,10 +487,6 @@ class DeadLettersScreen(MainScreen):
         terms = [str(self._where)] if self._where is not None else []
         terms += [f"sig:{cause.signature}"] if cause is not None else []
         return " ".join(terms) or "state:dead"
-
-    def action_undo(self) -> None:
-        """Bring back what was removed last."""
-        self.dashboard.begin("undo", Selection())
 
     # -- what it offers --------------------------------------------------------------------------------
 

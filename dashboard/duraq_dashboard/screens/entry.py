@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
+from duraq.actions import Action, Target
 from duraq.acts import Letter
 from duraq.bulk import Meant
 from duraq.errors import EntryNotFound
@@ -18,10 +19,11 @@ from duraq.model import EntryStatus, last_failure
 from duraq.safe_text import safe_text
 from duraq.views import EntryView, RecordView
 from duraq_dashboard import entry_text, wording
+from duraq_dashboard.choosing import dead_letters_of
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.questions import Questions
-from duraq_dashboard.screens.base import BaseScreen
+from duraq_dashboard.screens.base import BaseScreen, act
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
 from duraq_dashboard.widgets.text_lines import TextLines
@@ -53,10 +55,10 @@ class EntryScreen(BaseScreen):
         Binding("h", "form('hex')", "payload as hex", show=False, id="entry.hex"),
         Binding("r", "form('stored')", "payload as stored", show=False, id="entry.stored"),
         Binding("w", "wrap", "wrap", show=False, id="entry.wrap"),
-        Binding("R", "act('retry')", "retry", id="act.retry"),
-        Binding("X", "act('remove')", "remove", id="act.remove"),
-        Binding("M", "act('move')", "move", id="act.move"),
-        Binding("E", "act('edit')", "edit", id="act.edit"),
+        act("retry"),
+        act("remove"),
+        act("move"),
+        act("edit"),
     ]
 
     def __init__(self, entry_id: str, queue: str | None = None, neighbours: Neighbours | None = None) -> None:
@@ -102,12 +104,17 @@ class EntryScreen(BaseScreen):
         assert self._questions is not None
         return self._questions
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Nothing is offered that cannot be done."""
-        if action == "act":
-            is_dead = self._view is not None and self._view.status is EntryStatus.DEAD
-            return is_dead and not self.dashboard.read_only
-        return action != "step" or self._neighbours is not None
+        if action == "act" and not self._is_dead:
+            return False
+        if action == "step":
+            return self._neighbours is not None
+        return super().check_action(action, parameters)
+
+    @property
+    def _is_dead(self) -> bool:
+        return self._view is not None and self._view.status is EntryStatus.DEAD
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -223,20 +230,24 @@ class EntryScreen(BaseScreen):
         for pane in self.query(TextLines):
             pane.wraps = not pane.wraps
 
-    def action_act(self, name: str) -> None:
-        """Ask whether it shall be done."""
+    def chosen_for(self, action: Action) -> Selection | None:
         view = self._view
-        if view is None:
-            return
-        if name == "edit":
-            self.dashboard.begin(name, Selection(entry=view))
-            return
+        if view is not None and action.target is Target.QUEUE:
+            return Selection(queue=view.queue)
+        if view is None or not self._is_dead:
+            return super().chosen_for(action)
+        if action.name == "edit":
+            return Selection(entry=view)
+        if action.name == "purge":
+            return dead_letters_of(view.queue)
+        if action.target is not Target.DEAD_LETTERS:
+            return super().chosen_for(action)
         letter: Letter = (view.id, view.token)
         meant = Meant({view.queue: [letter]})
         last = last_failure(view.history)
         if last is not None:
             meant.errors[last.error.type] += 1
-        self.dashboard.begin(name, Selection(lambda _inspector, _stop: meant))
+        return Selection(lambda _inspector, _stop: meant)
 
     # -- what it offers --------------------------------------------------------------------------------
 
