@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
-from duraq import options
-from duraq.cli.failing import Code, code_of
-from duraq.cli.options import DURATION, MOMENT, Settings, common, settings
+from duraq.cli.failing import Code, CommandError, code_of
+from duraq.cli.options import PAST, Settings, common, settings
 from duraq.cli.output import Row, show_rows, span
 from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
@@ -20,25 +19,7 @@ COLUMNS = ("count", "per_minute", "trend", "first", "last", "queues", "ok", "wai
 DEAD_COLUMNS = ("count", "first", "last", "queues", "error")
 MORE = ("key", "new", "before", "other", "type", "message", "frame", "signature", "samples")
 RAW_COLUMNS = ("count", "at", "queue", "id", "error")
-_BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
-
-
-class Since(click.ParamType[timedelta]):
-    """How long ago: 1h, -1h, or a time such as 2026-11-24T10:00, today or @UNIX."""
-
-    name = "since"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        try:
-            length = DURATION.convert(value.removeprefix("-"), param, ctx)
-        except click.BadParameter:
-            length = datetime.now(UTC) - MOMENT.convert(value, param, ctx)
-        if length <= timedelta(0):
-            self.fail(f"{value!r} is not in the past", param, ctx)
-        options.duration("--since", length)
-        return length
+_BARS, _ASCII = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.:-=+*#"
 
 
 def by_option(command: Any) -> Any:
@@ -60,11 +41,17 @@ def raw_option(command: Any) -> Any:
 
 @click.command()
 @click.argument("queues", nargs=-1)
-@click.option("--since", type=Since(), default=timedelta(hours=1), help="How far back (1h), or since when.")
+@click.option(
+    "--since",
+    type=PAST,
+    default="1h",
+    metavar="T",
+    help="From then on (1h): -1h, 90m, today, 2026-11-24 10:00.",
+)
 @by_option
 @raw_option
 @common
-def errors(queues: tuple[str, ...], since: timedelta, by: str, raw: bool) -> int:
+def errors(queues: tuple[str, ...], since: datetime, by: str, raw: bool) -> int:
     """Attempts that failed in QUEUES, or in all, put together by what made them fail.
 
     Two failures have one signature if they are of one type, were raised in one function, and their messages
@@ -75,14 +62,17 @@ def errors(queues: tuple[str, ...], since: timedelta, by: str, raw: bool) -> int
     nothing tells how it failed before. How many failed in all is always known, and said below.
     """
     said = settings()
+    window = datetime.now(UTC) - since
+    if window <= timedelta(0):
+        raise CommandError(Code.USAGE, f"--since {since.isoformat()} is not in the past")
     with inspecting(said) as inspector:
-        found = gather(inspector, since, queues or None, by=By(by))
+        found = gather(inspector, window, queues or None, by=By(by))
     if raw:
         _show_raw(said, found.groups)
     else:
         rows = (_row(said, group, found.until - found.since) for group in found.groups)
         show_rows(said, "duraq.errors/1", COLUMNS, rows, more=MORE, name="key")
-    for line in _summary(found, since):
+    for line in _summary(found, window):
         said.say(line)
     for problem in found.problems.values():
         report(said, problem)
@@ -106,7 +96,7 @@ def _row(said: Settings, group: FailureGroup, window: timedelta | None) -> Row:
     text = f"{group.error.type}: {group.message}" if group.message else group.error.type
     trend: Any = group.trend
     if said.style == "table":
-        trend, text = bars(group.trend), f"NEW {text}" if group.is_new else text
+        trend, text = bars(group.trend, ascii_only=said.ascii), f"NEW {text}" if group.is_new else text
     return {
         "key": group.key,
         "count": group.count,
@@ -149,19 +139,20 @@ def _show_raw(said: Settings, groups: Iterable[FailureGroup]) -> None:
     show_rows(said, "duraq.errors.raw/1", RAW_COLUMNS, rows, more=("key",))
 
 
-def _summary(found: Failures, since: timedelta) -> Iterator[str]:
+def _summary(found: Failures, window: timedelta) -> Iterator[str]:
     ok, waiting, dead = (
         sum(getattr(each, fate) for each in found.groups) for fate in ("ok", "waiting", "dead")
     )
     yield (
-        f"{found.count:,} failed attempts in the last {span(since)}: {ok:,} done since, {waiting:,} waiting,"
+        f"{found.count:,} failed attempts in the last {span(window)}: {ok:,} done since, {waiting:,} waiting,"
         f" {dead:,} dead"
     )
     if found.counted > found.count:
         yield f"{found.counted:,} were counted; of the others the records are no longer there"
 
 
-def bars(numbers: tuple[int, ...]) -> str:
-    """A bar for each number, from zero to the largest of them."""
+def bars(numbers: Sequence[int], *, ascii_only: bool = False) -> str:
+    """A bar for each number, from zero to the largest of them; only nothing at all is as low as can be."""
+    steps = _ASCII if ascii_only else _BARS
     top = max(numbers, default=0) or 1
-    return "".join(_BARS[0 if not number else max(1, number * 8 // top) - 1] for number in numbers)
+    return "".join(steps[-(-number * (len(steps) - 1) // top)] for number in numbers)

@@ -51,7 +51,7 @@ def test_since(duraq, failed, since):
     assert duraq("errors", f"--since={since}").exit_code == Code.DONE
 
 
-@pytest.mark.parametrize("since", ["0", "tomorrow", "soon", "2400000h"])
+@pytest.mark.parametrize("since", ["tomorrow", "soon", "99999999h"])
 def test_wrong_since(duraq, failed, since):
     """A time that is not in the past, or too long ago, is refused."""
     assert duraq("errors", "--since", since).exit_code == Code.USAGE
@@ -98,6 +98,7 @@ def test_dlq_errors(duraq, failed):
 
 def test_bars():
     """Bars begin at zero: half of the largest number is half as high, and a little is not nothing."""
-    assert bars((0, 4, 8, 1)) == "\u2581\u2584\u2588\u2581"
+    assert bars((0, 4, 8, 1)) == "\u2581\u2585\u2588\u2582"
     assert bars((0, 0)) == "\u2581\u2581"
-    assert bars((1, 1000)) == "\u2581\u2588"
+    assert bars((1, 1000)) == "\u2582\u2588"
+    assert bars((0, 1), ascii_only=True) == "_#"
