@@ -26,7 +26,6 @@ from duraq.journal.filesystem import FileSystem
 from duraq.journal.lease import WorkerPresence
 from duraq.journal.reading import ReaderFileSystem
 from duraq.journal.segment import Gap
-from duraq.journal.waiters import count_living
 from duraq.metrics import QueueMetrics, measure
 from duraq.model import OWN_QUEUES, Counts, EntryStatus, Pause
 from duraq.reader import Reader
@@ -236,7 +235,7 @@ class Inspector:
         state = folded.state
         now = self._clock.now()
         leases = tuple(self._leases_of(state))
-        waiting = self._waiting(queue)
+        waiting = self._reader.waiting(queue)
         try:
             found = measure(state, now, folded.live_bytes)
         except StorageDamaged as error:
@@ -299,10 +298,6 @@ class Inspector:
                     leased_at=to_datetime(entry.leased_at),
                     deadline_at=to_datetime(entry.deadline_at),
                 )
-
-    def _waiting(self, queue: str) -> int:
-        """Consumers that block on the queue."""
-        return count_living(self._reader.view.fs, self._reader.view.root, queue)
 
     # -- entries ---------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged, StorageError
@@ -14,6 +14,7 @@ from duraq.journal.lines import Lines
 from duraq.journal.reading import View
 from duraq.journal.segment import bytes_on_disk, file_name
 from duraq.journal.segments import Segments
+from duraq.journal.waiters import count_living
 from duraq.model import is_users
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
@@ -21,6 +22,7 @@ from duraq.state import QueueState
 # A queue that changes while it is read can look damaged; damage that is real stays.
 _ATTEMPTS = 3
 _PAUSE = 0.02  # seconds
+_MANY = 200  # records, of which most are about entries that are over
 
 
 class Folded:
@@ -62,6 +64,8 @@ class Reader:
         self._fresh: set[str] = set()
         # Of each queue, the length of what is beside its active segment, and when that was true.
         self._sealed: dict[str, tuple[tuple[Mark | None, int], int]] = {}
+        # Of each queue, who waited there for entries, and whether that was seen twice.
+        self._waiting: dict[str, tuple[Mark | None, int, bool]] = {}
 
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
@@ -103,6 +107,7 @@ class Reader:
             folded.close()
         self._folded.clear()
         self._sealed.clear()
+        self._waiting.clear()
         self._view = None
 
     @property
@@ -177,6 +182,20 @@ class Reader:
         written = fs.mark(root, f"{queue}/segments/{name}")
         return known[1] + (0 if written is None else written[2])
 
+    def waiting(self, queue: str) -> int:
+        """Consumers that block on the queue."""
+        fs, root = self.view.fs, self.view.root
+        mark = None
+        with suppress(PermissionError):
+            mark = fs.mark(root, f"{queue}/waiters") if self.view.settled else None
+        known = self._waiting.get(queue)
+        if mark is not None and known == (mark, 0, True):
+            return 0  # nobody can have come
+        found = count_living(fs, root, queue)
+        # Believed at the next look: what changes twice within one step of the clock looks unchanged.
+        self._waiting[queue] = (mark, found, known is not None and known[0] == mark)
+        return found
+
     def mislay(self, queue: str) -> None:
         """What lay on the queue's shelf is gone: read it anew, and not from the same checkpoint."""
         folded = self._folded.get(queue)
@@ -220,7 +239,10 @@ class Reader:
             if folded.read is not None:
                 segments = folded.read.segments
                 segments.known = self.view.ends.get(name, segments.known)
+                before = segments.next_seq
                 folded.read.catch_up(0)
+                if folded.read.segments.next_seq - before > _MANY:
+                    folded.state.trim()
         except StorageDamaged as error:
             folded.problem = error
         except OSError as error:

@@ -57,12 +57,12 @@ class Ready:
                 taken.append(entry)
         return taken
 
-    def prune(self, ready: int) -> None:
-        """Drop the stale ones if they outnumber the ``ready`` ones.
+    def prune(self, ready: int, spare: int = 64) -> None:
+        """Drop the stale ones if they outnumber the ``ready`` ones by so many.
 
         A process that only enqueues would otherwise keep every entry it ever saw.
         """
-        if len(self) <= 64 + 2 * ready:
+        if len(self) <= spare + 2 * ready:
             return
         for entry in (*self._line, *(item[2] for item in self._heap)):
             entry.queued = entry.status is READY

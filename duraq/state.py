@@ -90,6 +90,16 @@ class QueueState:
         for entry in leased:
             self.leased.setdefault(entry.worker, {})[entry.id] = entry
 
+    def trim(self) -> None:
+        """Forget what is stale: for who keeps the states of many queues and changes few of them."""
+        self.entries = dict(self.entries)
+        self._ready.prune(0, spare=0)
+        self._scheduled = [i for i in self._scheduled if i[2].status is SCHEDULED and i[2].ready_at == i[0]]
+        self._expiring = [i for i in self._expiring if i[2].status is not EntryStatus.COMPLETED]
+        heapify(self._scheduled)
+        heapify(self._expiring)
+        self._deadlines = self._fresh_deadlines()
+
     # -- asking ----------------------------------------------------------------------------------------
 
     def find(self, entry_id: str) -> Entry | None:

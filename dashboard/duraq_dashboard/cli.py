@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from duraq.cli.descriptors import allow_many
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import Settings, common, settings
 from duraq_dashboard.keymap import read_keymap
@@ -74,6 +75,7 @@ def dash(
         os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
     app = _app(said, options, read_only=read_only)
     to_file()
+    allow_many()
     app.run(mouse=not no_mouse)
     if app.return_code:
         raise click.exceptions.Exit(app.return_code)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from duraq.attention import Attention, judge
+from duraq.cli.descriptors import allow_many
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.frames import again_and_again, can_be_drawn
 from duraq.cli.options import DURATION, Settings, common, settings
@@ -28,6 +29,7 @@ _OFTEN = timedelta(seconds=2)
 
 def inspecting(said: Settings) -> Inspector:
     """An inspector of the storage that the settings name."""
+    allow_many()
     return Inspector(said.storage())
 
 
