@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-deep coverage fuzz evidence lint format bench bench-day bench-check bench-baseline power-cuts clean
+.PHONY: demo test test-deep coverage fuzz evidence lint format man bench bench-day bench-check bench-baseline power-cuts clean
 
 demo: .venv/core.stamp
 	$(BIN)/duraq demo
@@ -42,6 +42,10 @@ lint: .venv/dev.stamp
 format: .venv/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# docs/duraq.1, of what the commands say of themselves.
+man: .venv/dev.stamp
+	$(BIN)/python docs/make_man.py
 
 # BENCH=--quick for a smoke run, BENCH=--deep for depths up to ten million, BENCH=--help for the rest.
 bench: .venv/bench.stamp

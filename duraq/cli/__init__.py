@@ -8,54 +8,71 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from duraq.cli.options import common
 from duraq.cli.stage import run_safely
 
-# name: (module, what help says)
-COMMANDS = {
-    "put": ("feed", "Add an entry, or one for each line of JSON from stdin."),
-    "get": ("work", "Lease entries and print them with their tokens."),
-    "ack": ("work", "Complete what was got."),
-    "nack": ("work", "Say that what was got failed."),
-    "extend": ("work", "Hold what was got for longer."),
-    "run": ("run", "Work a queue with any program."),
-    "stats": ("overview", "One line for each queue, those that need attention first."),
-    "top": ("top", "The queues, live, in a few lines of the terminal."),
-    "ls": ("look", "The queues, or the entries of one."),
-    "show": ("look", "One entry: payload, attempts, life."),
-    "peek": ("look", "The entries that are next; leases nothing."),
-    "tail": ("look", "The newest records; -f goes on."),
-    "errors": ("failures", "What broke: failed attempts, put together by what made them fail."),
-    "leases": ("leases", "What is being worked: who holds it, and until when."),
-    "workers": ("leases", "Who works here."),
-    "check": ("check", "Whether all is well, for monitoring: 0 ok, 1 warning, 2 critical, 3 unknown."),
-    "metrics": ("metrics", "Everything in numbers, for Prometheus."),
-    "release": ("leases", "End a lease before its time."),
-    "pause": ("feed", "Deliver nothing from a queue until it is resumed."),
-    "resume": ("feed", "Deliver again."),
-    "init": ("making", "Make a storage."),
-    "create": ("making", "Make a queue, with nothing in it yet."),
-    "compact": ("upkeep", "Free the disk space of what is over, now."),
-    "verify": ("mend", "Read everything, and say what is not as it was written."),
-    "repair": ("mend", "Set aside what is damaged, and make the rest usable."),
-    "backup": ("backups", "Copy the storage, while it is worked."),
-    "restore": ("backups", "Bring a backup back."),
-    "dlq": ("dead_letters", "Dead letters: ls, show, errors, retry, rm, purge, acts."),
-    "move": ("dead_letters", "Put dead letters into another queue."),
-    "undo": ("dead_letters", "Bring back dead letters that were removed."),
-    "dash": ("duraq_dashboard.cli", "The screen over all this, live; needs the extra dashboard."),
-    "demo": ("demo", "A real job on real files, with a worker killed on the way."),
-}
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
-EXAMPLES = """\b
-Examples:
-  duraq put emails '{"to": "ann@example.com"}'
-  duraq run emails -j 4 -- ./send-email
-  duraq stats
-"""
+# name: (module, what help says)
+GROUPS = {
+    "Look": {
+        "stats": ("overview", "One line for each queue, those that need attention first."),
+        "top": ("top", "The queues, live, in a few lines of the terminal."),
+        "dash": ("duraq_dashboard.cli", "The screen over all this, live; needs the extra dashboard."),
+        "ls": ("look", "The queues, or the entries of one."),
+        "peek": ("look", "The entries that are next; leases nothing."),
+        "show": ("look", "One entry: payload, attempts, life."),
+        "tail": ("look", "The newest records; -f goes on."),
+        "errors": ("failures", "What broke: failed attempts, put together by what made them fail."),
+        "leases": ("leases", "What is being worked: who holds it, and until when."),
+        "workers": ("leases", "Who works here."),
+    },
+    "Feed and work": {
+        "put": ("feed", "Add an entry, or one for each line of JSON from stdin."),
+        "get": ("work", "Lease entries and print them with their tokens."),
+        "ack": ("work", "Complete what was got."),
+        "nack": ("work", "Say that what was got failed."),
+        "extend": ("work", "Hold what was got for longer."),
+        "run": ("run", "Work a queue with any program."),
+    },
+    "Dead letters": {
+        "dlq": ("dead_letters", "ls, show, errors, retry, rm, export, import, purge, acts."),
+        "move": ("dead_letters", "Put dead letters into another queue."),
+        "undo": ("dead_letters", "Bring back dead letters that were removed."),
+    },
+    "Control": {
+        "pause": ("feed", "Deliver nothing from a queue until it is resumed."),
+        "resume": ("feed", "Deliver again."),
+        "release": ("leases", "End a lease before its time."),
+    },
+    "Care": {
+        "init": ("making", "Make a storage."),
+        "create": ("making", "Make a queue, with nothing in it yet."),
+        "check": ("check", "Whether all is well, for monitoring: 0 ok, 1 warning, 2 critical, 3 unknown."),
+        "metrics": ("metrics", "Everything in numbers, for Prometheus."),
+        "verify": ("mend", "Read everything, and say what is not as it was written."),
+        "repair": ("mend", "Set aside what is damaged, and make the rest usable."),
+        "compact": ("upkeep", "Free the disk space of what is over, now."),
+        "backup": ("backups", "Copy the storage, while it is worked."),
+        "restore": ("backups", "Bring a backup back."),
+        "config": ("configuring", "Settings: get, set, path."),
+        "completion": ("helping", "What makes a shell complete all this: bash, zsh or fish."),
+        "help": ("helping", "A command, or a topic: filters, exit-codes, files, formats, systemd."),
+        "demo": ("demo", "A real job on real files, with a worker killed on the way."),
+    },
+}
+COMMANDS = {name: where for group in GROUPS.values() for name, where in group.items()}
+
+EXAMPLES = (
+    ('duraq put emails \'{"to": "ann@example.com"}\'', "add an entry"),
+    ("duraq run emails -j 4 -- ./send-email", "work a queue with any program"),
+    ("duraq stats", "how the queues are"),
+)
 
 
 class _LazyGroup(click.Group):
@@ -72,9 +89,34 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_usage(ctx, formatter)
+        with formatter.section("Examples"):
+            formatter.write_dl(EXAMPLES, col_max=60)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                # All groups in the same columns.
+                width = max(map(len, COMMANDS))
+                rows = [(name.ljust(width), summary) for name, (_, summary) in commands.items()]
+                formatter.write_dl(rows)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # What is to be done comes before how.
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - when somebody presses Tab
+
+        # Not click's own way, which imports every command that is offered.
+        found = [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -89,7 +131,7 @@ class _LazyGroup(click.Group):
 
 @click.group(
     cls=_LazyGroup,
-    epilog=EXAMPLES,
+    epilog="More: duraq COMMAND --help, duraq help TOPIC.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -98,8 +140,8 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """A durable work queue for daemons on one host: no server, only files.
 
-    The storage is the directory given by --root, by $DURAQ_ROOT, ./.duraq if it is there, or
-    ~/.local/state/duraq.
+    The storage is the directory given by --root, by $DURAQ_ROOT, ./.duraq if it is there, by `duraq config`,
+    or ~/.local/state/duraq.
     """
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import click
 
 from duraq.attention import DEFAULT
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import DURATION, FORMATS, F, Option, common, settings
 from duraq.cli.output import Row, show_one, show_rows
 from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
-from duraq.errors import DuraqError, StorageDamaged
+from duraq.errors import DuraqError, InvalidOption, StorageDamaged
 from duraq.health import (
     HealthCheckAggregator,
     HealthResult,
@@ -71,7 +72,7 @@ class _Plugin(click.Command):
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         try:
             return super().make_context(*args, **options)
-        except click.UsageError as error:
+        except (click.UsageError, InvalidOption) as error:
             raise click.exceptions.Exit(_unknown(error)) from error
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -97,20 +98,25 @@ def _threshold(name: str, default: Any, says: str, **more: Any) -> Callable[[F],
     return click.option(name, default=default, show_default=default is not None, help=says, **kind | more)
 
 
+def _limit(name: str, field: str, says: str, **more: Any) -> Callable[[F], F]:
+    """One that can be settled in the configuration."""
+    default = getattr(DEFAULT, field)
+    shown = False if default is None else str(default)
+    kind = {"type": DURATION} if isinstance(default, timedelta) else {}
+    settled = lambda: getattr(settings().config.thresholds, field)  # noqa: E731 - asked for when it is needed
+    return click.option(name, default=settled, show_default=shown, help=says, **kind | more)
+
+
 @click.command(cls=_Plugin)
-@click.argument("queues", nargs=-1)
-@_threshold(
-    "--max-error-rate", DEFAULT.max_error_rate, "Attempts that fail: 0 to 1.", type=click.FloatRange(0, 1)
-)
-@_threshold("--error-rate-window", DEFAULT.error_rate_window, "Within how long.")
-@_threshold("--min-attempts", DEFAULT.min_attempts, "If so many ended.", type=click.IntRange(0))
-@_threshold("--max-oldest", DEFAULT.max_oldest_ready, "How long an entry may be ready.")
-@_threshold("--no-consumer-after", DEFAULT.no_consumer_after, "The same, while nobody takes any.")
-@_threshold("--stuck-after", DEFAULT.stuck_after, "How long a lease that is over may stay.")
-@_threshold("--max-dead", DEFAULT.max_dead, "Dead letters, in all.", type=click.IntRange(0))
-@_threshold(
-    "--max-dead-lately", DEFAULT.max_dead_lately, "Entries that died within an hour.", type=click.IntRange(0)
-)
+@click.argument("queues", type=QUEUE, nargs=-1)
+@_limit("--max-error-rate", "max_error_rate", "Attempts that fail: 0 to 1.", type=click.FloatRange(0, 1))
+@_limit("--error-rate-window", "error_rate_window", "Within how long.")
+@_limit("--min-attempts", "min_attempts", "If so many ended.", type=click.IntRange(0))
+@_limit("--max-oldest", "max_oldest_ready", "How long an entry may be ready.")
+@_limit("--no-consumer-after", "no_consumer_after", "The same, while nobody takes any.")
+@_limit("--stuck-after", "stuck_after", "How long a lease that is over may stay.")
+@_limit("--max-dead", "max_dead", "Dead letters, in all.", type=click.IntRange(0))
+@_limit("--max-dead-lately", "max_dead_lately", "Entries that died within an hour.", type=click.IntRange(0))
 @_threshold("--min-free", "10%", "Space that must be left: 10%, 2G.", type=Size())
 @_threshold("--max-lock-wait", timedelta(seconds=2), "How long to wait for the storage's lock.")
 @_threshold("--max-sync", timedelta(seconds=1), "How long a write and its sync may take.")

@@ -14,6 +14,7 @@ import orjson
 from duraq import bulk, options
 from duraq.acts import MOVE, PURGE, REMOVE, RETRY, Acts
 from duraq.cli.bulk import Consent, Selected, asking, carry_out, check_selection
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.failures import by_option, raw_option, show_dead
 from duraq.cli.feed import INPUT_LIMIT, payload_text
@@ -46,10 +47,10 @@ dlq.add_command(import_)
 
 
 @dlq.command("ls", epilog=FILTER_HELP)
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @filtered
 @in_time
-@click.option("--sort", metavar="[-]FIELD", help="By that column; with a minus, the other way round.")
+@click.option("--sort", metavar="[-]FIELD", help="By that column; with a minus, downwards.")
 @click.option("-l", "--limit", type=click.IntRange(1), help="At most that many.")
 @click.option("--offset", type=click.IntRange(0), default=0, help="After that many.")
 @common
@@ -76,7 +77,7 @@ def dlq_ls(
 
 @dlq.command("show")
 @click.argument("ids", nargs=-1, required=True)
-@click.option("--queue", metavar="QUEUE", help="If several queues have an entry of this id.")
+@click.option("--queue", type=QUEUE, metavar="QUEUE", help="If several queues have an entry of this id.")
 @common
 def dlq_show(ids: tuple[str, ...], queue: str | None) -> int:
     """Dead letters in full, with every attempt's error."""
@@ -89,7 +90,7 @@ def dlq_show(ids: tuple[str, ...], queue: str | None) -> int:
 
 
 @dlq.command("errors")
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @by_option
 @raw_option
 @common
@@ -102,8 +103,8 @@ def dlq_errors(queues: tuple[str, ...], by: str, raw: bool) -> None:
 @click.argument("ids", nargs=-1)
 @filtered
 @click.option("--all", "everything", is_flag=True, help="Everything that is dead now; see --queue.")
-@click.option("--queue", metavar="QUEUE", help="Only of this queue.")
-@click.option("--to", metavar="QUEUE", help="Into that queue instead, as the last ones there.")
+@click.option("--queue", type=QUEUE, metavar="QUEUE", help="Only of this queue.")
+@click.option("--to", type=QUEUE, metavar="QUEUE", help="Into that queue instead, as the last ones there.")
 @click.option("--keep-attempts", is_flag=True, help="Count on from where they died.")
 @click.option("--data", metavar="JSON", help="Put one back with another payload: JSON, @FILE or - for stdin.")
 @click.option("--edit", is_flag=True, help="The same, with the payload to be edited in $EDITOR.")
@@ -176,7 +177,7 @@ def _edited(said: Settings, view: EntryView) -> Any:
 @dlq.command("rm", epilog=FILTER_HELP)
 @click.argument("ids", nargs=-1)
 @filtered
-@click.option("--queue", metavar="QUEUE", help="Only of this queue.")
+@click.option("--queue", type=QUEUE, metavar="QUEUE", help="Only of this queue.")
 @asking()
 @common
 def rm(ids: tuple[str, ...], where: Where | None, queue: str | None, consent: Consent) -> int:
@@ -188,7 +189,7 @@ def rm(ids: tuple[str, ...], where: Where | None, queue: str | None, consent: Co
 
 
 @dlq.command("purge", epilog=FILTER_HELP)
-@click.argument("queue")
+@click.argument("queue", type=QUEUE)
 @filtered
 @click.option("--older-than", type=DURATION, help="Only what died longer ago.")
 @asking()
@@ -214,10 +215,10 @@ def purge(queue: str, where: Where | None, older_than: timedelta | None, consent
 
 
 @click.command(epilog=FILTER_HELP)
-@click.argument("queue")
+@click.argument("queue", type=QUEUE)
 @filtered
 @click.option("--all", "everything", is_flag=True, help="All of its dead letters.")
-@click.option("--to", required=True, metavar="QUEUE", help="Where to.")
+@click.option("--to", type=QUEUE, required=True, metavar="QUEUE", help="Where to.")
 @asking(paced=True)
 @common
 def move(queue: str, where: Where | None, everything: bool, to: str, consent: Consent) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError, code_of
 from duraq.cli.options import PAST, Settings, common, settings
 from duraq.cli.output import Row, show_rows, span
@@ -40,7 +41,7 @@ def raw_option(command: Any) -> Any:
 
 
 @click.command()
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @click.option(
     "--since",
     type=PAST,

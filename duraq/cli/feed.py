@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import STDIN, from_stdin, json_lines, limited, parse_json
 from duraq.cli.options import DURATION, MOMENT, common, settings
@@ -24,7 +25,7 @@ INPUT_LIMIT = 16 << 20
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", type=QUEUE)
 @click.argument("payload", required=False)
 @click.option("--jsonl", "lines", is_flag=True, help="Each line of stdin is an entry; all or none.")
 @click.option("--text", is_flag=True, help="The payload is plain text, not JSON.")
@@ -109,7 +110,7 @@ def payload_text(payload: str | None) -> bytes:
 
 
 @click.command()
-@click.argument("queues", nargs=-1, required=True)
+@click.argument("queues", type=QUEUE, nargs=-1, required=True)
 @click.option("--reason", default="", help="Why; shown by stats.")
 @common
 def pause(queues: tuple[str, ...], reason: str) -> None:
@@ -122,7 +123,7 @@ def pause(queues: tuple[str, ...], reason: str) -> None:
 
 
 @click.command()
-@click.argument("queues", nargs=-1, required=True)
+@click.argument("queues", type=QUEUE, nargs=-1, required=True)
 @common
 def resume(queues: tuple[str, ...]) -> None:
     """Deliver from QUEUES again."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import words
 from duraq.cli.look import find_entries
@@ -28,7 +29,7 @@ _ALIVE = {True: "alive", False: "dead", None: "unknown"}
 
 
 @click.command()
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @click.option("--expired", is_flag=True, help="Only those past their deadline, or whose holder is dead.")
 @common
 def leases(queues: tuple[str, ...], expired: bool) -> None:
@@ -103,7 +104,7 @@ def _worker_row(worker: WorkerView) -> Row:
 
 @click.command()
 @click.argument("tokens", nargs=-1, required=True, metavar="TOKEN|ID...")
-@click.option("--queue", metavar="QUEUE", help="If several queues have an entry of this id.")
+@click.option("--queue", type=QUEUE, metavar="QUEUE", help="If several queues have an entry of this id.")
 @click.option("--reason", default="", help="Why; kept with the entry.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.feed import INPUT_LIMIT
 from duraq.cli.input import STDIN, parse_json
@@ -35,7 +36,7 @@ LONGEST_LINE = 8 * INPUT_LIMIT  # a payload at length, and all the errors of its
 
 
 @click.command("export", epilog=FILTER_HELP)
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @filtered
 @in_time
 @common
@@ -61,7 +62,9 @@ def export(
 
 @click.command("import")
 @click.argument("file")
-@click.option("--queue", metavar="QUEUE", help="Into that queue instead of those that they came from.")
+@click.option(
+    "--queue", type=QUEUE, metavar="QUEUE", help="Into that queue instead of those that they came from."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Only check the lines, and say how many there are.")
 @common
 def import_(file: str, queue: str | None, dry_run: bool) -> int:

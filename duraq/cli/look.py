@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from duraq.cli.completing import QUEUE, last_of_many
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import words
 from duraq.cli.options import FILTER_HELP, Settings, common, filtered, in_time, settings
@@ -28,6 +29,8 @@ from duraq.safe_text import ascii_json, safe_text
 from duraq.views import EntryView
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from duraq.where import Where
 
 T = TypeVar("T")
@@ -46,12 +49,27 @@ UNSORTED = {"payload", "headers", "errors", "role"}
 # -- queues and entries ------------------------------------------------------------------------------------
 
 
+def _sortable(
+    ctx: click.Context,  # noqa: ARG001 - click's signature
+    param: click.Parameter,  # noqa: ARG001
+    incomplete: str,
+) -> list[CompletionItem]:
+    minus = "-" if incomplete.startswith("-") else ""
+    names = dict.fromkeys((*ENTRY_COLUMNS, *ENTRY_MORE))
+    return last_of_many(incomplete, ",", [minus + name for name in names if name not in UNSORTED])
+
+
 @click.command(epilog=FILTER_HELP)
-@click.argument("queue", required=False)
+@click.argument("queue", type=QUEUE, required=False)
 @click.option("--state", type=click.Choice(STATES), help="Only entries in that state.")
 @filtered
 @in_time
-@click.option("--sort", metavar="[-]FIELD", help="By that column; with a minus, the other way round.")
+@click.option(
+    "--sort",
+    shell_complete=_sortable,
+    metavar="[-]FIELD",
+    help="By that column; with a minus, the other way round.",
+)
 @click.option("-l", "--limit", type=click.IntRange(1), help="At most that many.")
 @click.option("--offset", type=click.IntRange(0), default=0, help="After that many.")
 @common
@@ -73,7 +91,7 @@ def ls(
     with inspecting(said) as inspector, paged(said):
         if queue is None and where is None:
             now = datetime.now(UTC)
-            queues = (queue_row(inspector, name, now) for name in inspector.queues())
+            queues = (queue_row(said, inspector, name, now) for name in inspector.queues())
             rows = ordered(queues, sort, (*LS_COLUMNS, *QUEUE_COLUMNS), limit, offset)
             show_rows(said, "duraq.queues/1", LS_COLUMNS, rows, more=QUEUE_COLUMNS, name="queue")
             return
@@ -141,7 +159,7 @@ def page(found: Iterator[T], limit: int | None, offset: int) -> Iterator[T]:
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", type=QUEUE)
 @click.option("-n", "count", type=click.IntRange(1), default=1, help="How many.")
 @common
 def peek(queue: str, count: int) -> None:
@@ -157,7 +175,7 @@ def peek(queue: str, count: int) -> None:
 
 @click.command()
 @click.argument("ids", nargs=-1, required=True)
-@click.option("--queue", help="If several queues have an entry of this id.")
+@click.option("--queue", type=QUEUE, help="If several queues have an entry of this id.")
 @click.option("--raw", is_flag=True, help="Only the payload's bytes; at a terminal as ASCII.")
 @click.option("--where-is", is_flag=True, help="Only file:line:byte of each of its records.")
 @common
@@ -251,9 +269,14 @@ class _Events(click.ParamType[tuple[str, ...]]):
                 self.fail(f"there is no event {name!r}; {hint}", param, ctx)
         return names
 
+    def shell_complete(
+        self, _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return last_of_many(incomplete, ",", EVENTS)
+
 
 @click.command(epilog=FILTER_HELP)
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @click.option("-n", "count", type=click.IntRange(0), help="So many of the newest (10; with --since, all).")
 @click.option("-f", "--follow", is_flag=True, help="Go on as records are written.")
 @filtered

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from duraq import options
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code
 from duraq.cli.options import common, settings
 from duraq.cli.output import Row, conclude, show_one
@@ -40,7 +41,7 @@ def init(directory: str | None) -> int:
 
 
 @click.command()
-@click.argument("queues", nargs=-1, required=True)
+@click.argument("queues", type=QUEUE, nargs=-1, required=True)
 @common
 def create(queues: tuple[str, ...]) -> int:
     """Have QUEUES there, with nothing in them yet; one that is there already is left as it is.

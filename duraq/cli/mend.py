@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import click
 
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import Settings, common, settings
 from duraq.cli.output import Row, show_rows
@@ -19,7 +20,7 @@ MORE = ("path", "line", "byte", "length", "damage")
 
 
 @click.command()
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @common
 def verify(queues: tuple[str, ...]) -> int:
     """Read every record of QUEUES, or of all, and the journal, and check it.
@@ -35,7 +36,7 @@ def verify(queues: tuple[str, ...]) -> int:
 
 
 @click.command()
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common

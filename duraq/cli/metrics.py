@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import common, settings
 from duraq.cli.overview import inspecting
@@ -17,7 +18,7 @@ from duraq.exposition import FORMATS, StorageCollector, render
 
 
 @click.command()
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @click.option(
     "--textfile", type=click.Path(path_type=Path), help="Replace FILE, for node_exporter.", metavar="FILE"
 )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,9 @@ import click
 from duraq.errors import NotAStorage
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from duraq.config import Config
     from duraq.storage.file import FileStorage
     from duraq.where import Where
 
@@ -31,7 +35,7 @@ class Settings:
     root: str | None = None
     output: str | None = None
     fields: str | None = None
-    color: str = "auto"
+    color: str | None = None
     time: str | None = None
     header: bool = True
     quiet: bool = False
@@ -40,6 +44,13 @@ class Settings:
     ascii: bool = False
     pager: bool = True
     paging: bool = False  # what is printed goes to a pager just now
+
+    @cached_property
+    def config(self) -> Config:
+        """What is settled in the user's file."""
+        from duraq.config import load  # noqa: PLC0415 - only who goes by it
+
+        return load()
 
     @property
     def at_terminal(self) -> bool:
@@ -59,9 +70,12 @@ class Settings:
     @property
     def colored(self) -> bool:
         """Whether stdout may have colours."""
-        if self.color != "auto":
+        if self.color not in {None, "auto"}:
             return self.color == "always"
-        return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and self.at_terminal
+        if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            return False
+        settled = "auto" if self.color else self.config.color
+        return self.at_terminal if settled == "auto" else settled == "always"
 
     @property
     def can_ask(self) -> bool:
@@ -69,7 +83,7 @@ class Settings:
         return not self.no_input and sys.stdin.isatty() and sys.stderr.isatty()
 
     def storage(self) -> Path:
-        """The storage's directory: flag, $DURAQ_ROOT, ./.duraq if it is there, ~/.local/state/duraq."""
+        """The directory: flag, $DURAQ_ROOT, ./.duraq if it is there, config, ~/.local/state/duraq."""
         return self.found_root()[0]
 
     def found_root(self) -> tuple[Path, str]:
@@ -81,6 +95,8 @@ class Settings:
         here = Path(".duraq")
         if here.is_dir():
             return here, "./.duraq"
+        if self.config.root is not None:
+            return Path(self.config.root), str(self.config.path)
         state = os.environ.get("XDG_STATE_HOME")
         return (Path(state) if state else Path.home() / ".local" / "state") / "duraq", "the default place"
 
@@ -135,6 +151,16 @@ def _only_ascii(context: click.Context, _parameter: click.Parameter, value: Any)
         context.ensure_object(Settings).ascii = True
 
 
+def _some_fields(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from duraq.cli.completing import last_of_many  # noqa: PLC0415 - when somebody presses Tab
+    from duraq.cli.overview import QUEUE_COLUMNS  # noqa: PLC0415
+    from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE  # noqa: PLC0415
+
+    of_entries = dict.fromkeys((*ENTRY_COLUMNS, *ENTRY_MORE))
+    names = QUEUE_COLUMNS if ctx.info_name in {"stats", "top"} else tuple(of_entries)
+    return last_of_many(incomplete, ",", names)
+
+
 class Option:
     """A decorator that knows the names of its option."""
 
@@ -157,7 +183,9 @@ def common(command: F, *, without: str = "") -> F:
             Option("-o", "--output", type=click.Choice(FORMATS), help="Default: table, or tsv in a pipe."),
             Option("--json", is_flag=True, default=None, help="Short for -o json."),
             Option("--jsonl", is_flag=True, default=None, help="Short for -o jsonl."),
-            Option("--fields", metavar="A,B", help="Which columns, in which order."),
+            Option(
+                "--fields", metavar="A,B", shell_complete=_some_fields, help="Which columns, in which order."
+            ),
             Option("--color", type=click.Choice(["auto", "always", "never"]), help="When to use colour."),
             Option("--ascii", is_flag=True, callback=_only_ascii, help="No character beyond ASCII."),
             Option("--time", type=click.Choice(["relative", "local", "utc", "unix"]), help="How times look."),
@@ -269,6 +297,14 @@ class Filter(click.ParamType["Where"]):
         from duraq.where import Where  # noqa: PLC0415 - only who gives a filter pays for it
 
         return value if isinstance(value, Where) else Where.parse(value)
+
+    def shell_complete(
+        self, _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from duraq.cli.completing import last_of_many  # noqa: PLC0415 - when somebody presses Tab
+        from duraq.fields import FIELDS  # noqa: PLC0415
+
+        return last_of_many(incomplete, " ", FIELDS)
 
 
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}

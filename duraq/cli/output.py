@@ -196,7 +196,7 @@ def _cell(said: Settings, value: Any, *, full: bool, most: int = CELL) -> str:
 
 def when(said: Settings, moment: datetime, *, full: bool = False) -> str:
     """A time as --time wants it; by itself relative for people, UTC in a pipe."""
-    style = said.time or ("utc" if full else "relative")
+    style = said.time or ("utc" if full else said.config.time or "relative")
     if style == "unix":
         return f"{moment.timestamp():.3f}"
     if style == "local":

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from duraq.attention import Attention, judge
+from duraq.cli.completing import QUEUE
 from duraq.cli.descriptors import allow_many
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.frames import again_and_again, can_be_drawn
@@ -34,7 +35,7 @@ def inspecting(said: Settings) -> Inspector:
 
 
 @click.command()
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @click.option(
     "--watch",
     type=DURATION,
@@ -62,7 +63,7 @@ def stats(queues: tuple[str, ...], watch: timedelta | None, by: str | None) -> i
             return Code.DONE
         if watch is not None and can_be_drawn(said):
             return again_and_again(said, lambda: _looked_again(said, inspector, queues), watch)
-        rows = queue_rows(inspector, queues)
+        rows = queue_rows(said, inspector, queues)
         if not rows and said.style == "table":
             said.say('No queues here yet. Make one:  duraq put emails \'{"to": "ann@example.org"}\'')
             return Code.DONE
@@ -73,21 +74,21 @@ def stats(queues: tuple[str, ...], watch: timedelta | None, by: str | None) -> i
     return Code.NOT_PERMITTED if Attention.DENIED in words_met else Code.DONE
 
 
-def queue_rows(inspector: Inspector, queues: Sequence[str]) -> list[dict[str, Any]]:
+def queue_rows(said: Settings, inspector: Inspector, queues: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each of these queues, or of all; the worst first, then whose entries have waited longest."""
     now = datetime.now(UTC)
     names = queues or [*inspector.queues(), *inspector.troubled()]
-    rows = [queue_row(inspector, name, now) for name in names]
+    rows = [queue_row(said, inspector, name, now) for name in names]
     words = list(Attention)
     rows.sort(key=lambda row: (words.index(row["status"]), row["oldest_ready"] or now, row["queue"]))
     return rows
 
 
-def queue_row(inspector: Inspector, name: str, now: datetime) -> dict[str, Any]:
+def queue_row(said: Settings, inspector: Inspector, name: str, now: datetime) -> dict[str, Any]:
     """A queue in one row."""
     view = inspector.overview(name)
     metrics = None if view.problem else inspector.metrics(name)
-    verdict = judge(view, now, metrics=metrics)
+    verdict = judge(view, now, said.config.thresholds, metrics=metrics)
     workers = {lease.worker for lease in view.leases if lease.alive}
     pause = view.pause
     return {
@@ -107,7 +108,7 @@ def queue_row(inspector: Inspector, name: str, now: datetime) -> dict[str, Any]:
 
 def _looked_again(said: Settings, inspector: Inspector, queues: Sequence[str]) -> list[str]:
     inspector.refresh()
-    return table(said, list(QUEUE_COLUMNS), list(queue_rows(inspector, queues)), "why")
+    return table(said, list(QUEUE_COLUMNS), list(queue_rows(said, inspector, queues)), "why")
 
 
 def _grouped(inspector: Inspector, queues: Iterable[str], by: str) -> list[Row]:

@@ -19,6 +19,7 @@ from typing import Any
 import click
 import orjson
 
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.guard import Guard
 from duraq.cli.options import DURATION, Settings, common, settings
@@ -67,7 +68,7 @@ class _ProgramQueue(Queue[Any]):
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", type=QUEUE)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, help="Programs at once.")
 @click.option("--lease", type=DURATION, default=timedelta(minutes=5), help="Renewed while the program runs.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from duraq.cli.completing import QUEUE
 from duraq.cli.frames import again_and_again, can_be_drawn
 from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import fit, show_rows, span, table
@@ -24,7 +25,7 @@ _AROUND = 3  # lines that are no queue: the sums, the titles, and the one that t
 
 
 @click.command()
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @click.option(
     "--interval", type=DURATION, default=timedelta(seconds=1), metavar="TIME", help="How often to look (1s)."
 )
@@ -39,7 +40,7 @@ def top(queues: tuple[str, ...], interval: timedelta, most: int | None, once: bo
     said = settings()
     with inspecting(said) as inspector:
         if once or not can_be_drawn(said):
-            rows = [_with_numbers(inspector, row) for row in queue_rows(inspector, queues)][:most]
+            rows = [_with_numbers(inspector, row) for row in queue_rows(said, inspector, queues)][:most]
             show_rows(said, "duraq.top/1", COLUMNS, rows, more=MORE, name="queue")
             return 0
         return again_and_again(said, _Screen(said, inspector, queues, most).lines, interval)
@@ -60,7 +61,10 @@ class _Screen:
         """A line of sums, and a table. As long as nothing else differs, its time does not either."""
         self._inspector.refresh()
         columns, lines = shutil.get_terminal_size()
-        rows = [_with_numbers(self._inspector, row) for row in queue_rows(self._inspector, self._queues)]
+        rows = [
+            _with_numbers(self._inspector, row)
+            for row in queue_rows(self._said, self._inspector, self._queues)
+        ]
         shown = rows[: min(self._most or len(rows), max(1, lines - _AROUND))]
         found = _sums(rows), table(self._said, list(COLUMNS), list(shown))
         if found != self._before:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from duraq.cli.completing import QUEUE
 from duraq.cli.feed import existing
 from duraq.cli.options import common, settings
 from duraq.cli.output import show_rows
@@ -21,7 +22,7 @@ COLUMNS = ("queue", "freed", "kept")
 
 
 @click.command()
-@click.argument("queues", nargs=-1)
+@click.argument("queues", type=QUEUE, nargs=-1)
 @common
 def compact(queues: tuple[str, ...]) -> None:
     """Free the disk space of what is over in QUEUES, or in all, now.

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from duraq import options
+from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import words
 from duraq.cli.options import DURATION, Settings, common, settings
@@ -30,7 +31,7 @@ LEASE = timedelta(minutes=5)
 
 
 @click.command()
-@click.argument("queue")
+@click.argument("queue", type=QUEUE)
 @click.option("-n", "count", type=click.IntRange(1), default=1, help="Up to that many.")
 @click.option("--wait", type=DURATION, default=timedelta(0), help="How long to wait for one.")
 @click.option("--lease", type=DURATION, default=LEASE, help="How long they are yours (5m).")

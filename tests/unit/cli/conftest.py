@@ -24,7 +24,7 @@ ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
     if name not in {"DURAQ_ROOT", "NO_COLOR", "JOURNAL_STREAM", "LESS"}
-} | {"TERM": "xterm", "COLUMNS": "100", "PAGER": "cat"}
+} | {"TERM": "xterm", "COLUMNS": "100", "PAGER": "cat", "XDG_CONFIG_HOME": "/nonexistent"}
 
 
 class _Safely:
@@ -101,6 +101,11 @@ class Duraq:
                     answer = b""
         os.close(master)
         return process.wait(), screen.decode()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ CALLS = (
     ),
     *("errors", "leases", "workers", "release nosuch", "top", "move jobs --all --to broken -n"),
     *("init", "init nosuch/nosuch", "create jobs", "create made", "dlq export", "dlq import nosuch"),
+    *("config get", "help files", "help nosuch", "completion zsh"),
     *("stats --by key", "ls jobs --sort -error", "tail -w payload:x --event fail,dead --since 1h"),
 )
 
