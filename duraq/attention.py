@@ -13,6 +13,7 @@ from typing import NamedTuple
 from duraq import options
 from duraq.errors import InvalidOption, StorageDamaged
 from duraq.metrics import QueueMetrics
+from duraq.times import span
 from duraq.views import LeaseView, QueueView
 
 
@@ -146,7 +147,7 @@ def _waiting(queue: QueueView, now: datetime, limits: Thresholds) -> Verdict | N
         return None
     age = now - queue.oldest_ready
     working = [lease for lease in queue.leases if lease.alive is not False and not lease.late]
-    ready = f"{queue.counts.ready} ready, the oldest for {_whole(age)}"
+    ready = f"{queue.counts.ready} ready, the oldest for {span(timedelta(seconds=int(age.total_seconds())))}"
     if age > limits.no_consumer_after and not working and not queue.waiting:
         return Verdict(Attention.NO_CONSUMER, f"{ready}; no lease, nobody waits")
     if age > limits.max_oldest_ready:
@@ -181,7 +182,7 @@ def _failing(metrics: QueueMetrics, limits: Thresholds) -> Verdict | None:
     if ended < limits.min_attempts or share <= limits.max_error_rate:
         return None
     return Verdict(
-        Attention.ERRORS, f"{share:.0%} of {ended} attempts failed within {_whole(limits.error_rate_window)}"
+        Attention.ERRORS, f"{share:.0%} of {ended} attempts failed within {span(limits.error_rate_window)}"
     )
 
 
@@ -190,7 +191,7 @@ def _dying(queue: QueueView, metrics: QueueMetrics | None, limits: Thresholds) -
     lately = 0 if metrics is None else round(_lately(metrics, limits.dead_window, "dead"))
     lately = min(lately, queue.counts.dead)
     if lately > limits.max_dead_lately:
-        return Verdict(Attention.DLQ, f"{lately} entries died within {_whole(limits.dead_window)}")
+        return Verdict(Attention.DLQ, f"{lately} entries died within {span(limits.dead_window)}")
     if limits.max_dead is not None and queue.counts.dead > limits.max_dead:
         return Verdict(Attention.DLQ, f"{queue.counts.dead} dead letters, the limit is {limits.max_dead}")
     return None
@@ -207,7 +208,3 @@ def _has_dead(queue: QueueView) -> Verdict | None:
     if not queue.counts.dead:
         return None
     return Verdict(Attention.DEAD, f"{queue.counts.dead} to be decided on, see duraq dlq ls {queue.name}")
-
-
-def _whole(duration: timedelta) -> str:
-    return str(timedelta(seconds=int(duration.total_seconds())))

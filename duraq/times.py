@@ -1,8 +1,8 @@
-"""Times as the records have them: RFC 3339, UTC, with six digits."""
+"""Times as the records have them, RFC 3339 in UTC with six digits; lengths of time as people read them."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _PREFIXES = 64  # seconds whose text is kept
 _LENGTH = len("2026-11-24T13:26:00.123456Z")
@@ -32,3 +32,16 @@ def microseconds(text: str) -> int:
     if second < 0:
         raise ValueError(f"before 1970: {text!r}")
     return second * 1_000_000 + moment.microsecond
+
+
+def span(length: timedelta) -> str:
+    """A duration for people: 0.4s, 12s, 2m04s, 5m, 3h05m, 5d07h."""
+    seconds = length.total_seconds()
+    if seconds < 10 and seconds != int(seconds):
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size}{unit}" + (f"{rest:02d}{smaller}" if rest else "")
+    return f"{whole}s"

@@ -11,10 +11,11 @@ import click
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError, code_of
 from duraq.cli.options import PAST, Settings, common, settings
-from duraq.cli.output import Row, show_rows, span
+from duraq.cli.output import Row, show_rows
 from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
 from duraq.failures import By, FailureGroup, Failures, dead_by, gather
+from duraq.times import span
 
 COLUMNS = ("count", "per_minute", "trend", "first", "last", "queues", "ok", "waiting", "dead", "error")
 DEAD_COLUMNS = ("count", "first", "last", "queues", "error")

@@ -22,6 +22,7 @@ from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import Settings
 from duraq.cli.reports import report
 from duraq.safe_text import ascii_json, safe_text
+from duraq.times import span
 
 Row = Mapping[str, Any]
 CELL = 60  # characters of a cell in a table
@@ -205,18 +206,6 @@ def when(said: Settings, moment: datetime, *, full: bool = False) -> str:
         return str(_value(moment))
     ago = datetime.now(UTC) - moment
     return f"{span(ago)} ago" if ago >= timedelta(0) else f"in {span(-ago)}"
-
-
-def span(length: timedelta) -> str:
-    """A duration for people: 0.4s, 12s, 2m04s, 3h05m, 5d07h."""
-    seconds = length.total_seconds()
-    if seconds < 10 and seconds != int(seconds):
-        return f"{seconds:.1f}s"
-    whole = int(seconds)
-    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // part:02d}{smaller}"
-    return f"{whole}s"
 
 
 # -- tables ------------------------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ import click
 from duraq.cli.completing import QUEUE
 from duraq.cli.frames import again_and_again, can_be_drawn
 from duraq.cli.options import DURATION, Settings, common, settings
-from duraq.cli.output import fit, show_rows, span, table
+from duraq.cli.output import fit, show_rows, table
 from duraq.cli.overview import inspecting, queue_rows
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics
 from duraq.safe_text import safe_text
+from duraq.times import span
 
 COLUMNS = ("status", "queue", "ready", "leased", "dead", "oldest_ready", "in_per_s", "out_per_s")
 MORE = ("scheduled", "workers", "why", "paused", "wait_p95", "run_p95")

@@ -18,7 +18,7 @@ async def test_trouble_comes_first(dashboard, source):
         lines = text_of(pilot.app)
         listed = [line for line in lines if line.startswith(("> ", "  OK", "  NO"))]
         assert [line.split()[1:4] for line in listed] == [["NO", "CONSUMER", "mail"], ["default", "3", "0"]]
-        assert any("1902 ready, the oldest for 0:06:00" in line for line in lines)
+        assert any("1902 ready, the oldest for 6m" in line for line in lines)
 
 
 async def test_the_cursor_stays_on_its_queue(dashboard, source):

@@ -109,7 +109,7 @@ def test_a_row_of_a_queue_that_cannot_be_read():
 def test_why_and_what_to_do():
     """The evidence is that of the rules; each word has commands to go on with, ready for a shell."""
     queue = queue_now(queue_view("mail", 3, oldest=timedelta(minutes=6)))
-    assert why(queue) == ["NO CONSUMER: 3 ready, the oldest for 0:06:00; no lease, nobody waits"]
+    assert why(queue) == ["NO CONSUMER: 3 ready, the oldest for 6m; no lease, nobody waits"]
     assert advice(queue, "/srv/my queues")[0] == "duraq -C '/srv/my queues' run mail -- PROGRAM"
 
 

@@ -33,7 +33,7 @@ def test_errors(duraq, failed):
     assert not row["new"]
     result = duraq("errors", "-o", "table")
     assert "\u2588" in result.stdout
-    assert result.stderr == "4 failed attempts in the last 1h00m: 1 done since, 1 waiting, 2 dead\n"
+    assert result.stderr == "4 failed attempts in the last 1h: 1 done since, 1 waiting, 2 dead\n"
 
 
 def test_raw_messages(duraq, failed):
