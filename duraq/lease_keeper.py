@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from duraq.errors import LeaseLost, StorageError
 from duraq.model import EntryStatus, QueueEntry
@@ -157,10 +157,22 @@ class Held(Generic[T]):
         log.warning("%s %s: %s: %s", entry.queue, entry.id, text, error, extra=fields)
 
 
-class LeaseKeeper:
-    """Renews what is held in time, from one thread, until it is stopped."""
+class Pulse(NamedTuple):
+    """What is called every so many seconds, as long as a worker gets on."""
 
-    def __init__(self) -> None:
+    beat: Callable[[], object]
+    seconds: float
+
+
+class LeaseKeeper:
+    """Renews what is held in time, from one thread, until it is stopped.
+
+    ``pulse`` is felt from that thread, whenever all that is due has been renewed: one that hangs has none.
+    """
+
+    def __init__(self, pulse: Pulse | None = None) -> None:
+        self._pulse = pulse
+        self._beats_at = 0.0  # monotonic seconds
         self._changed = threading.Condition()
         self._held: set[Held[Any]] = set()
         self._wakes_at = float("inf")  # monotonic seconds
@@ -206,9 +218,20 @@ class LeaseKeeper:
     def _run(self) -> None:
         while not self._stopping:
             self.renew_due()
+            waits = self._beat()
             with self._changed:
                 if self._stopping:
                     return
-                waits = [held.seconds_to_renewal() for held in self._held]
+                waits += [held.seconds_to_renewal() for held in self._held]
                 self._wakes_at = time.monotonic() + min(waits, default=float("inf"))
                 self._changed.wait(max(0.0, min(waits)) if waits else None)
+
+    def _beat(self) -> list[float]:
+        """Have the pulse felt if it is time; how long it is to the next one, if there is one."""
+        if self._pulse is None:
+            return []
+        now = time.monotonic()
+        if now >= self._beats_at:
+            self._beats_at = now + self._pulse.seconds
+            self._pulse.beat()
+        return [self._beats_at - now]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from enum import Enum
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Generic, TypeVar
 
 from duraq import tracing
 from duraq.errors import LeaseLost, StorageDamaged, StorageError
-from duraq.lease_keeper import Held, LeaseKeeper, Uncommitted
+from duraq.lease_keeper import Held, LeaseKeeper, Pulse, Uncommitted
 from duraq.model import QueueEntry
 from duraq.queue import Queue
 from duraq.retry import RetryPolicy
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 # How long the one thread that waits for an entry takes, at most, to see that it is to stop.
 _TURN = timedelta(milliseconds=500)
+_UNWATCHED = nullcontext()
 
 
 class Notice(Enum):
@@ -52,6 +54,7 @@ class Shift(Generic[T]):
         transactional: bool,
         drain: bool,
         limit: int | None,
+        pulse: Pulse | None = None,
     ) -> None:
         self.inbox = inbox
         self.error: BaseException | None = None  # the first that a thread ended with
@@ -59,7 +62,9 @@ class Shift(Generic[T]):
         self._handler: Callable[[QueueEntry[T]], object] = partial(tracing.call, handler)
         self._transactional = transactional
         self._drain = drain
-        self._keeper = LeaseKeeper()
+        self._pulse = pulse
+        self._keeper = LeaseKeeper(None if pulse is None else Pulse(self._beat, pulse.seconds))
+        self._asked: dict[int, float] = {}  # by thread, since when it waits for the storage (monotonic)
         self._chair = threading.Lock()
         # Guards everything below, and tells of each change.
         self._changed = threading.Condition()
@@ -99,6 +104,27 @@ class Shift(Generic[T]):
         with self._changed:
             return self._tally.stats()
 
+    def _beat(self) -> None:
+        """Have the pulse felt, unless the storage takes far longer to answer than it ever does."""
+        assert self._pulse is not None
+        longest = _TURN.total_seconds() + 2 * self._pulse.seconds
+        since = min(list(self._asked.values()), default=None)
+        if since is None or time.monotonic() - since < longest:
+            self._pulse.beat()
+
+    def _asking(self) -> AbstractContextManager[None]:
+        """What a thread does while it waits for the storage."""
+        return _UNWATCHED if self._pulse is None else self._watched()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        self._asked[thread] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._asked[thread]
+
     # -- taking ----------------------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -117,7 +143,8 @@ class Shift(Generic[T]):
             while self._may_look():
                 ended = self._ended
                 try:
-                    held = self._look()
+                    with self._asking():
+                        held = self._look()
                 except FATAL:
                     raise
                 except (StorageError, OSError) as error:
@@ -215,7 +242,8 @@ class Shift(Generic[T]):
         failures = 0
         while not held.lost.is_set():
             try:
-                return held.conclude(error)
+                with self._asking():
+                    return held.conclude(error)
             except LeaseLost:
                 break
             except FATAL:

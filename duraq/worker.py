@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 
 from duraq import options
 from duraq.errors import InvalidOption
+from duraq.lease_keeper import Pulse
 from duraq.model import QueueEntry
 from duraq.queue import Queue
 from duraq.retry import ExponentialBackoff, RetryPolicy
@@ -63,6 +64,9 @@ class Worker(Generic[T]):
     ``backoff``: only its ``get_retry_delay`` is asked: how long to take no entry after the n-th failure in a
     row beyond the first, of handlers (a success ends the row), or after the n-th in a row of the storage. So
     a broken dependency does not use up everybody's attempts; a FixedDelay of 0 leaves no pause.
+
+    ``pulse``: what is called every so often, by the thread that renews the leases, as long as that and the
+    looking for entries get on. It is for a watchdog: it stops when the worker hangs.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Worker(Generic[T]):
         grace: timedelta = GRACE,
         backoff: RetryPolicy = BACKOFF,
         transactional: bool = False,
+        pulse: tuple[Callable[[], object], timedelta] | None = None,
     ) -> None:
         self.queues = (queues,) if isinstance(queues, Queue) else tuple(queues)
         if not self.queues:
@@ -83,6 +88,9 @@ class Worker(Generic[T]):
         self.grace = options.duration("grace", grace, zero=True) / 1e6
         self.backoff = backoff
         self.transactional = transactional
+        self._pulse = None
+        if pulse is not None:
+            self._pulse = Pulse(pulse[0], options.duration("pulse", pulse[1]) / 1e6)
         self._running = threading.Lock()
         # Its put() may be called anywhere, in a signal handler too, where Event.set() could deadlock.
         self._inbox: SimpleQueue[Notice] = SimpleQueue()
@@ -109,6 +117,7 @@ class Worker(Generic[T]):
                 transactional=self.transactional,
                 drain=drain,
                 limit=limit,
+                pulse=self._pulse,
             )
             with signals_to(lambda _number: inbox.put(Notice.SIGNAL), signal.SIGTERM, signal.SIGINT):
                 self._supervise(shift)

@@ -12,7 +12,8 @@ import os
 import shutil
 import signal
 import threading
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -22,9 +23,11 @@ import orjson
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.guard import Guard
+from duraq.cli.notify import OURS, Systemd
 from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import show_rows
 from duraq.cli.programs import BadData, CannotStart, ProgramFailed, Programs, TemporaryFailure
+from duraq.errors import DuraqError
 from duraq.model import AttemptError, EntryStatus, QueueEntry
 from duraq.queue import Queue
 from duraq.retry import ExponentialBackoff
@@ -32,6 +35,8 @@ from duraq.worker import Worker, WorkerStats, signals_to
 
 EX_DATAERR, EX_TEMPFAIL = 65, 75
 _TURN = 0.5  # seconds
+_STATUS = 5.0  # between two of what is said of how it goes, if that changes
+_TO_END = timedelta(seconds=15)  # after the grace: programs that do not end are killed, and files closed
 STOPPING = b"stopping when what runs is done; once more to stop it now\n"
 
 
@@ -83,6 +88,7 @@ class _ProgramQueue(Queue[Any]):
 @click.option(
     "--drain", is_flag=True, help="End when nothing is ready; what is to be tried again later stays."
 )
+@click.option("--notify", is_flag=True, help="Tell systemd how it goes (Type=notify, WatchdogSec=).")
 @common
 def run(
     queue: str,
@@ -96,12 +102,13 @@ def run(
     grace: timedelta,
     once: bool,
     drain: bool,
+    notify: bool,
 ) -> int:
     """Work QUEUE with COMMAND: the payload, as JSON, on its stdin; its exit status decides.
 
     0 is done, 65 is dead at once, all else (75 too, which says so in its error) a failed attempt that is
     tried again until --max-attempts. Put -- before a COMMAND that has options. It finds $DURAQ_ID,
-    $DURAQ_QUEUE, $DURAQ_ATTEMPT and $DURAQ_ROOT in its environment.
+    $DURAQ_QUEUE, $DURAQ_ATTEMPT and $DURAQ_ROOT in its environment. `duraq help systemd` has a unit for it.
     """
     said = settings()
     if shutil.which(command[0]) is None:
@@ -110,10 +117,12 @@ def run(
     policy = ExponentialBackoff(max_attempts=max_attempts, base_delay=backoff)
     with closing(Guard()) as guard, said.open() as storage:
         programs = Programs(command, guard, to_stderr=said.is_json)
+        systemd = Systemd(os.environ if notify else {})
+        inherited = {name: text for name, text in os.environ.items() if name not in OURS}
 
         def handle(entry: QueueEntry[Any]) -> None:
             environment = {
-                **os.environ,
+                **inherited,
                 "DURAQ_ROOT": storage.path,
                 "DURAQ_ID": entry.id,
                 "DURAQ_QUEUE": entry.queue,
@@ -131,9 +140,11 @@ def run(
         working = _ProgramQueue(queue, storage, retry_policy=policy, lock_duration=lease)
         # Leases are judged as far as they are known; this process has seen none yet.
         working.counts()
-        worker = Worker(working, handle, threads=jobs, grace=grace)
+        pulse = None if systemd.watchdog is None else (lambda: systemd.tell(WATCHDOG=1), systemd.watchdog / 2)
+        worker = Worker(working, handle, threads=jobs, grace=grace, pulse=pulse)
+        told = _Told(said, systemd, working, grace)
         try:
-            stats, signals = _work(said, worker, drain=drain or once, limit=1 if once else None)
+            stats, signals = _work(told, worker, drain=drain or once, limit=1 if once else None)
         except CannotStart as error:
             raise CommandError(Code.UNEXPECTED, str(error), "its entry was given back") from None
         finally:
@@ -148,8 +159,43 @@ def run(
     return Code.NOTHING if once and not any(counts.values()) else Code.DONE
 
 
+class _Told:
+    """Who is told how it goes: somebody at a terminal, and systemd."""
+
+    def __init__(self, said: Settings, systemd: Systemd, queue: Queue[Any], grace: timedelta) -> None:
+        self._said = said
+        self._systemd = systemd
+        self._queue = queue
+        self._grace = grace
+        self._status_at = 0.0
+
+    def begun(self) -> None:
+        """The storage is open, and entries are taken."""
+        self._systemd.tell(READY=1)
+
+    def stopping(self) -> None:
+        """No more entries are taken; what runs may go on for the grace. Called by a signal handler."""
+        patience = (self._grace + _TO_END) // timedelta(microseconds=1)
+        self._systemd.tell(STOPPING=1, EXTEND_TIMEOUT_USEC=patience, STATUS="stopping when what runs is done")
+        if not self._said.quiet and not self._said.is_json:
+            # Not through sys.stderr: the signal may have come in the middle of a write to it.
+            os.write(2, STOPPING)
+
+    def goes_on(self) -> None:
+        """Another moment has passed."""
+        now = time.monotonic()
+        if not self._systemd.is_there or now < self._status_at:
+            return
+        self._status_at = now + _STATUS
+        with suppress(DuraqError):
+            counts = self._queue.counts()
+            self._systemd.status(
+                f"{self._queue.name}: {counts.ready} ready, {counts.leased} being worked, {counts.dead} dead"
+            )
+
+
 def _work(
-    said: Settings, worker: Worker[Any], *, drain: bool, limit: int | None
+    told: _Told, worker: Worker[Any], *, drain: bool, limit: int | None
 ) -> tuple[WorkerStats, list[int]]:
     """Run the worker in a thread of its own, so that this one learns which signals stopped it."""
     signals: list[int] = []
@@ -158,9 +204,8 @@ def _work(
     def stop(number: int) -> None:
         signals.append(number)
         worker.stop(now=len(signals) > 1)
-        if len(signals) == 1 and not said.quiet and not said.is_json:
-            # Not through sys.stderr: the signal may have come in the middle of a write to it.
-            os.write(2, STOPPING)
+        if len(signals) == 1:
+            told.stopping()
 
     def work() -> None:
         try:
@@ -171,7 +216,10 @@ def _work(
     thread = threading.Thread(target=work, name="duraq-run")
     with signals_to(stop, signal.SIGTERM, signal.SIGINT):
         thread.start()
+        told.begun()
         while thread.is_alive():
+            if not signals:
+                told.goes_on()
             # A signal that comes just before the wait does not end it; its handler runs at the next turn.
             thread.join(_TURN)
     (result,) = outcome
