@@ -11,8 +11,9 @@ from duraq import config as settled
 from duraq.cli.completing import offered
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import common, settings
-from duraq.cli.output import show_rows, span
+from duraq.cli.output import show_rows
 from duraq.safe_text import safe_text
+from duraq.times import span
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
