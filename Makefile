@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-deep coverage fuzz evidence lint format man bench bench-day bench-check bench-baseline power-cuts clean
+.PHONY: demo test test-deep coverage fuzz evidence lint format man bench bench-day bench-screen bench-check bench-baseline power-cuts clean
 
 demo: .venv/core.stamp
 	$(BIN)/duraq demo
@@ -62,6 +62,12 @@ bench-day: .venv/core.stamp
 CUTS ?= 20
 power-cuts: .venv/power.stamp
 	$(BIN)/python -m benchmarks.power --cuts $(CUTS) --write docs/GUARANTEES.md
+
+# The dashboard in a terminal, against what it is to cost: SCREEN='--queues 50 --records 60000 --dead 10000' for
+# a smaller storage than the 6 GB one that is made in /dev/shm, and removed.
+SCREEN ?= --in /dev/shm
+bench-screen: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.screen $(SCREEN)
 
 # Against the ratios of benchmarks/baseline.json, which bench-baseline makes anew.
 bench-check: .venv/core.stamp

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import wraps
@@ -84,8 +84,13 @@ class Inspector:
         *,
         clock: Clock | None = None,
         file_system: FileSystem | None = None,
+        bookmarks: MutableMapping[str, bytes] | None = None,
     ) -> None:
-        self._reader = Reader(os.fspath(path), file_system or ReaderFileSystem())
+        """``bookmarks``: what an inspector of the same storage has put there earlier, by queue.
+
+        With these there is less to be read. It is kept up to date, and several inspectors may share it.
+        """
+        self._reader = Reader(os.fspath(path), file_system or ReaderFileSystem(), bookmarks)
         self.path = self._reader.path
         with self._told():
             self._clock = clock or SystemClock()

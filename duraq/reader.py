@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import MutableMapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -55,7 +56,12 @@ class Folded:
 class Reader:
     """Keeps what was read, reads what was added since ``refresh``, and begins anew where it must."""
 
-    def __init__(self, path: str, file_system: FileSystem) -> None:
+    def __init__(
+        self, path: str, file_system: FileSystem, bookmarks: MutableMapping[str, bytes] | None = None
+    ) -> None:
+        """``bookmarks``, by queue, are gone on from, and kept up to date."""
+        self._bookmarks: MutableMapping[str, bytes] = {} if bookmarks is None else bookmarks
+        self._keeps_bookmarks = bookmarks is not None
         self.path = str(Path(path).absolute())
         self.fs = file_system
         self.root = -1
@@ -198,6 +204,7 @@ class Reader:
 
     def mislay(self, queue: str) -> None:
         """What lay on the queue's shelf is gone: read it anew, and not from the same checkpoint."""
+        self._bookmarks.pop(queue, None)
         folded = self._folded.get(queue)
         if folded is not None:
             self._begun_anew(queue, _distrusted(folded))
@@ -227,6 +234,7 @@ class Reader:
             try:
                 self._catch_up(folded)
             except Mislaid:
+                self._bookmarks.pop(folded.state.name, None)
                 folded = self._begun_anew(folded.state.name, _distrusted(folded))
             else:
                 return folded
@@ -243,6 +251,10 @@ class Reader:
                 folded.read.catch_up(0)
                 if folded.read.segments.next_seq - before > _MANY:
                     folded.state.trim()
+                if self._keeps_bookmarks and self.view.settled:
+                    made = folded.read.bookmark()
+                    if made is not None:
+                        self._bookmarks[name] = made
         except StorageDamaged as error:
             folded.problem = error
         except OSError as error:
@@ -267,7 +279,8 @@ class Reader:
         finally:
             lines.close()
         segments = Segments(self.view.fs, self.view.root, queue, writable=False, limit=0)
-        return FoldedByReader(self.view.fs, segments, distrusted)
+        mark = self._bookmarks.get(queue) if self.view.settled and not distrusted else None
+        return FoldedByReader(self.view.fs, segments, distrusted, mark)
 
 
 def _distrusted(folded: Folded) -> int:

@@ -416,6 +416,10 @@ class QueueState:
     def _note_repair(self, _operation: Repair, _seq: int, _at: int, _where: Any, _position: int) -> None:
         """What was lost changes nothing any more."""
 
+    def admit(self, entry: Entry) -> None:
+        """Take an entry in as it was kept, with its place and position."""
+        self._admit(entry, entry.where, entry.position)
+
     # -- pieces of the fold ----------------------------------------------------------------------------
 
     def _admit(self, entry: Entry, where: Any, position: int) -> None:

@@ -9,7 +9,7 @@ minutes, it is known when to look again. For one thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -34,8 +34,9 @@ _WORDS = {NotAStorage: "GONE", UnsupportedVersion: "NEWER", StorageDamaged: "COR
 class Looker:
     """Looks at one storage, which need not be there."""
 
-    def __init__(self, path: str, clock: Clock) -> None:
+    def __init__(self, path: str, clock: Clock, bookmarks: MutableMapping[str, bytes] | None = None) -> None:
         self._path = path
+        self._bookmarks = bookmarks
         self._clock = clock
         self._inspector: Inspector | None = None
         self._pulse = b""
@@ -94,7 +95,7 @@ class Looker:
         now = self._clock.now()
         if differs:
             # When exactly it happened nobody knows; not before it was last seen that nothing had.
-            self._changed_at, self._lag = now, max(0, now - self._quiet_at)
+            self._changed_at, self._lag = now, max(0, now - self._quiet_at) if self._number else 0
             self._number += 1
         self._quiet_at = now
         return differs
@@ -102,7 +103,7 @@ class Looker:
     def _look(self, *, thorough: bool, progress: Callable[[], None]) -> None:
         inspector = self._inspector
         if inspector is None:
-            inspector = self._inspector = Inspector(self._path, clock=self._clock)
+            inspector = self._inspector = Inspector(self._path, clock=self._clock, bookmarks=self._bookmarks)
             thorough = True
         # Before the files: what is committed meanwhile is then found by the next beat.
         pulse, now = inspector.pulse(), self._clock.now()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from duraq.bookmarks import Bookmarks
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.inspector import Inspector
 from duraq_dashboard.happenings import EventFilter, Following
@@ -89,7 +90,8 @@ class StorageSource:
         self._forced = False
         self._noted: list[str] = []
         self._stopped = threading.Event()
-        self._answers = _Answers(self.path, self._clock)
+        self._bookmarks = Bookmarks(self.path)
+        self._answers = _Answers(self.path, self._clock, self._bookmarks)
         self._watching: threading.Thread | None = None
 
     def start(self, on_look: Callable[[Snapshot], None]) -> None:
@@ -124,11 +126,12 @@ class StorageSource:
         self._answers.stop()
         if self._watching is not None:
             self._watching.join(timeout=5)
+        self._bookmarks.save()
 
     # -- the thread that watches -----------------------------------------------------------------------
 
     def _watch(self, on_look: Callable[[Snapshot], None]) -> None:
-        looker = Looker(self.path, self._clock)
+        looker = Looker(self.path, self._clock, self._bookmarks)
         pace = _Pace(self._apart)
         while not self._stopped.is_set():
             self._wanted.clear()
@@ -136,6 +139,8 @@ class StorageSource:
             try:
                 if self._look(looker, pace, on_look, forced=forced):
                     on_look(looker.snapshot())
+                if forced or not pace.is_lively():
+                    self._bookmarks.save()
             except _Stopped:
                 break
             except Exception:
@@ -186,6 +191,10 @@ class _Pace:
         self._sweep_at = self._quiet_at = self._next_at = self._part_at = time.monotonic()
         self._again_at: float | None = None
 
+    def is_lively(self) -> bool:
+        """Whether anything has changed lately."""
+        return time.monotonic() < self._quiet_at
+
     def is_time_to_sweep(self) -> bool:
         return time.monotonic() >= self._sweep_at
 
@@ -225,14 +234,15 @@ class _Pace:
 class _Kept:
     """An inspector that is kept from one question to the next, and looks again before each."""
 
-    def __init__(self, path: str, clock: Clock) -> None:
+    def __init__(self, path: str, clock: Clock, bookmarks: Bookmarks) -> None:
         self._path = path
         self._clock = clock
+        self._bookmarks = bookmarks
         self._inspector: Inspector | None = None
 
     def __call__(self) -> Inspector:
         if self._inspector is None:
-            self._inspector = Inspector(self._path, clock=self._clock)
+            self._inspector = Inspector(self._path, clock=self._clock, bookmarks=self._bookmarks)
         else:
             try:
                 self._inspector.refresh()
@@ -253,9 +263,10 @@ Run = Callable[[_Kept], None]
 class _Answers:
     """Answers questions in turn. One that has waited for too long behind others is for a second thread."""
 
-    def __init__(self, path: str, clock: Clock) -> None:
+    def __init__(self, path: str, clock: Clock, bookmarks: Bookmarks) -> None:
         self._path = path
         self._clock = clock
+        self._bookmarks = bookmarks
         self._questions: deque[tuple[float, Run]] = deque()  # each with when it was asked
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -304,7 +315,7 @@ class _Answers:
                 thread.start()
 
     def _answer(self, patience: float) -> None:
-        inspector = _Kept(self._path, self._clock)
+        inspector = _Kept(self._path, self._clock, self._bookmarks)
         while (run := self._next(patience)) is not None:
             try:
                 run(inspector)

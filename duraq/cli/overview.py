@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 from duraq.attention import Attention, judge
+from duraq.bookmarks import Bookmarks
 from duraq.cli.completing import QUEUE
 from duraq.cli.descriptors import allow_many
 from duraq.cli.failing import Code, CommandError
@@ -28,10 +30,14 @@ GROUPS = {"state": "status", "sig": "sig", "key": "key"}
 _OFTEN = timedelta(seconds=2)
 
 
-def inspecting(said: Settings) -> Inspector:
-    """An inspector of the storage that the settings name."""
+@contextmanager
+def inspecting(said: Settings) -> Iterator[Inspector]:
+    """An inspector of the storage that the settings name; how far it has read is kept for the next one."""
     allow_many()
-    return Inspector(said.storage())
+    bookmarks = Bookmarks(said.storage())
+    with Inspector(said.storage(), bookmarks=bookmarks) as inspector:
+        yield inspector
+        bookmarks.save()
 
 
 @click.command()

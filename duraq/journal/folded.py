@@ -14,7 +14,7 @@ from typing import Any
 
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
 from duraq.errors import StorageDamaged
-from duraq.journal import checkpoint
+from duraq.journal import bookmark, checkpoint
 from duraq.journal.checkpoint import Checkpoint, Lost
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import BadIndex, Filter, Index
@@ -47,6 +47,8 @@ from duraq.state import QueueState
 
 log = logging.getLogger("duraq")
 
+# So many records take longer to read than a bookmark does.
+WORTH_IT = 300
 _ENDS = frozenset({Complete, Expire, Remove})
 # What an entry in memory must be for a record of it, if that is not plain.
 _WAITING, _HELD, _BURIED = frozenset({READY, SCHEDULED}), frozenset({LEASED}), frozenset({DEAD})
@@ -366,11 +368,49 @@ class FoldedByReader(Folded):
     memory until a later seal has one.
     """
 
-    def __init__(self, file_system: FileSystem, segments: Segments, distrusted: int = 0) -> None:
+    def __init__(
+        self,
+        file_system: FileSystem,
+        segments: Segments,
+        distrusted: int = 0,
+        mark: bytes | None = None,
+    ) -> None:
+        """``mark``: a bookmark to go on from, if it is one."""
         super().__init__(file_system, segments, distrusted, give=lambda _error, _need: False)
+        self._mark = mark
+        self._marked = 0  # the record that the last bookmark stands before
+
+    def bookmark(self) -> bytes | None:
+        """Where it was read up to, and what it had come to; None if that was made a moment ago."""
+        if self.segments.next_seq - self._marked < WORTH_IT:
+            return None
+        self._marked = self.segments.next_seq
+        return bookmark.image(self._fs, self.segments, self.state, self._runs.imaged())
+
+    def _go_on(self) -> bool:
+        """Whether there was a bookmark to go on from."""
+        if self._mark is None:
+            return False
+        with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            place, self._mark = bookmark.Place(self._mark), None
+            if place.is_there(self._fs, self.segments):
+                self._adopted = True
+                segments = self.segments
+                segments.start_at(place.segment, place.offset, place.next_seq)
+                segments.first, segments.sealed_bytes = place.first, place.sealed_bytes
+                segments.known_from = place.known_from
+                place.restore(self.state)
+                self._runs = self._shelf(place.runs, 0)
+                self.state.shelve(self._runs)
+                place.admit(self.state)
+                self._marked = place.next_seq
+                return True
+        return False
 
     def catch_up(self, position: int) -> None:
         begun = self._begun
+        if not begun and self._go_on():
+            begun = self._begun = True
         super().catch_up(position)
         if not begun and self._adopted and self._is_left_behind(position):
             raise Mislaid(

@@ -150,6 +150,14 @@ class Segments:
             if self._length(number):
                 raise self._damaged(f"the segment ends without a seal, though segment {number} follows")
 
+    def open(self, segment: int | None = None) -> int:
+        """A descriptor of that segment, or of the one that is read. Raises FileNotFoundError."""
+        return self._files.get(self.segment if segment is None else segment)
+
+    def start_at(self, segment: int, size: int, next_seq: int) -> None:
+        """Read from there on; what comes before is known."""
+        self.segment, self.size, self.next_seq = segment, size, next_seq
+
     def _file(self) -> int:
         try:
             return self._files.get(self.segment)
