@@ -139,6 +139,22 @@ async def test_the_window_moves_on(dashboard, source, clock, monkeypatch):
         assert pilot.app.snapshot is shown
 
 
+async def test_frozen(dashboard, source, clock, monkeypatch):
+    """While the screens are frozen nothing is gathered anew, however much time passes."""
+    monkeypatch.setattr(errors, "OFTEN", 0.0)
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3", "p")
+        clock.advance(timedelta(hours=1))
+        pilot.app._tick()
+        await pilot.pause(0.1)
+        assert source.asked == 1
+        await pilot.press("p")
+        clock.advance(timedelta(minutes=1))
+        pilot.app._tick()
+        await pilot.pause(0.1)
+        assert source.asked == 2
+
+
 async def test_what_cannot_be_gathered(dashboard, source):
     """What keeps the failures from being gathered is said where they would be."""
     source.inspector.close()

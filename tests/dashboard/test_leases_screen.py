@@ -135,6 +135,24 @@ async def test_release(dashboard, source, tmp_path, anyio_backend):
         assert attempt.error.message.endswith(": it hangs; not counted")
 
 
+async def test_a_units_status(dashboard, source, tmp_path, monkeypatch):
+    """With u it is asked what systemd says of the worker's unit, whose name is no option."""
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text('#!/bin/sh\necho "asked: $*"\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    shown = []
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        monkeypatch.setattr(pilot.app, "show_text", shown.append)
+        await pilot.press("4", "u")
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+        assert shown == ["asked: status --no-pager --full -- mail.service\n"]
+        await pilot.press("j", "u")
+        await pilot.app.workers.wait_for_complete()
+        assert len(shown) == 1
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 async def test_sizes(dashboard, source, size):
     """At every size there is each lease with its end and its holder, and each worker."""

@@ -108,6 +108,8 @@ class ErrorsScreen(MainScreen):
         """Have gathered what has changed; not more often than OFTEN, and only one after the other."""
         if self._asked is not None or self._is_due or self._is_stopped:
             return
+        if self.dashboard.frozen and self._failures is not None:
+            return
         changed = [name for name, queue in snapshot.queues.items() if self._read.get(name) is not queue]
         gone = self._read.keys() - snapshot.queues.keys()
         if self._failures is not None and not changed and not gone and not self._is_old(self._failures):

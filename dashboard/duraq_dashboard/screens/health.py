@@ -69,6 +69,7 @@ class HealthScreen(MainScreen):
         self._alerts: dict[object, Alert] = {}
         self._checks: dict[object, Check] = {}
         self._costed_at: datetime | None = None
+        self._cost: Cost | None = None  # as it was then
 
     def compose_content(self) -> ComposeResult:
         yield Heading(id="alerts-heading")
@@ -124,10 +125,11 @@ class HealthScreen(MainScreen):
         now = self.dashboard.moment
         if self._costed_at is not None and now - self._costed_at < _COSTED:
             return
+        app, cost = self.dashboard, Cost.now()
+        before, self._cost = self._cost or app.began_cost, cost
         self._costed_at = now
-        app = self.dashboard
         text = health_view.this_dashboard(
-            app.began_cost, Cost.now(), read_only=app.read_only, began_at=app.began_at, times=app.times
+            before, cost, read_only=app.read_only, began_at=app.began_at, times=app.times
         )
         self.query_one("#self", Lines).show(f" {text}")
 
@@ -159,7 +161,8 @@ class HealthScreen(MainScreen):
 
     def _try_out(self) -> None:
         now = self.dashboard.moment
-        if self._asked is not None or (self._tried_at is not None and now - self._tried_at < OFTEN):
+        lately = self._tried_at is not None and (self.dashboard.frozen or now - self._tried_at < OFTEN)
+        if self._asked is not None or lately:
             return
         self._tried_at = now
         path = self.dashboard.source.path
