@@ -27,6 +27,7 @@ from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
 from duraq_dashboard.widgets.row_list import RowList
 
+NEVER = to_datetime(0)
 OFTEN = 2.0  # seconds between two gatherings
 _STRETCHES = 64  # of a window; when one is over, what was gathered is no longer of that window
 _NONE = "\nNothing has failed in the last {window}, as far as records are kept."
@@ -73,6 +74,7 @@ class ErrorsScreen(MainScreen):
         self._gatherer: Gatherer | None = None
         self._asked: threading.Event | None = None  # what ends the gathering that goes on
         self._asked_at = 0.0
+        self._as_of = NEVER
         self._is_due = False  # another gathering is about to begin
         self._is_stopped = False
         self._read: dict[str, QueueNow] = {}  # the queues as they were gathered from
@@ -124,7 +126,7 @@ class ErrorsScreen(MainScreen):
     def _is_old(self, failures: Failures) -> bool:
         """Whether the window has moved on; nothing is there to move if nothing has failed in it."""
         window = WINDOWS[self._window][1]
-        return bool(failures.groups) and self.dashboard.moment - failures.until >= window / _STRETCHES
+        return bool(failures.groups) and self.dashboard.moment - self._as_of >= window / _STRETCHES
 
     def _is_due_now(self) -> None:
         self._is_due = False
@@ -135,6 +137,7 @@ class ErrorsScreen(MainScreen):
         if gatherer is None:
             gatherer = self._gatherer = Gatherer(WINDOWS[self._window][1], self.dashboard.moment)
         self._read = dict(snapshot.queues)
+        self._as_of = self.dashboard.moment
         self._asked_at = self.dashboard.clock_of_screen()
 
         def question(inspector: Inspector, stop: threading.Event) -> Failures:
