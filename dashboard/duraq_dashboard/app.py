@@ -187,6 +187,8 @@ class Dashboard(App[None]):
         return timedelta(0) if looked_at is None else self.moment - looked_at
 
     def on_looked(self, message: Looked) -> None:
+        if not self.screen_stack:
+            return  # it is being closed, and the thread that looks has not heard of it yet
         self._newest = message.snapshot
         self.alerts.look(message.snapshot, self._now())
         self._show_newest()
@@ -255,6 +257,8 @@ class Dashboard(App[None]):
 
     def _tick(self) -> None:
         """Draw what time alone has changed: by seconds as long as they are shown, else by minutes."""
+        if not self.screen_stack:
+            return  # it is being closed
         now = self._now()
         lively = self._shows_seconds(now)
         same_minute = now.replace(second=0, microsecond=0) == self.moment.replace(second=0, microsecond=0)
