@@ -26,6 +26,7 @@ class FakeSource:
         self.asked = 0
         self.looks = 0
         self.records = []
+        self.noted = []
         self.looked_at = NOW
         self._on_look = None
         self._newest = None
@@ -59,6 +60,9 @@ class FakeSource:
             following._add(record)
         return following
 
+    def acknowledge(self, queue):
+        self.noted.append(queue)
+
     def stop(self):
         self._on_look = None
 
@@ -85,6 +89,7 @@ def queue_metrics(view, *, minutes=(), wait=(), run=(), **more):
         wait=_histogram(wait),
         run=_histogram(run),
         oldest_ready=view.oldest_ready,
+        last_completed=NOW - MINUTE if any(counters.completed for counters in every) else None,
         paused=view.pause,
         history=history,
         **more,

@@ -5,8 +5,10 @@ from datetime import timedelta
 
 from on_screen import NOW, queue_now, queue_view, snapshot
 
+from duraq import FileStorage, NoRetry, Queue
 from duraq.errors import StorageDamaged, StorageReadOnly
 from duraq.model import Pause
+from duraq.testing import FakeClock
 from duraq.views import LeaseView
 
 
@@ -99,3 +101,24 @@ def shop():
         queue_now(queue_view("webhooks", waiting=1)),
         queue_now(queue_view("finance", problem=StorageReadOnly("permission denied", path="finance"))),
     )
+
+
+def life(path):
+    """A storage with the queue ``billing``: entries of all states, of the same ids and times in every run."""
+    clock = FakeClock(now=NOW - timedelta(minutes=30))
+    with FileStorage(path, clock=clock, durability="process") as storage:
+        queue = Queue("billing", storage, retry_policy=NoRetry())
+        for number in range(12):
+            clock.advance(timedelta(seconds=7))
+            payload = {"charge": f"ch_{number:04d}", "amount": 1999 + number, "note": "[/red] \x1b[2J"}
+            queue.enqueue(payload, id=f"charge-{number:04d}", key=f"order:{number}", priority=number % 3)
+        for number in range(5):
+            clock.advance(timedelta(minutes=1))
+            entry = queue.dequeue()
+            if number % 2:
+                queue.mark_completed(entry)
+            else:
+                queue.mark_failed(entry, f"HTTPError: 503 from psp.example, try {number}")
+        queue.enqueue("later", id="later", delay=timedelta(hours=1))
+        queue.pause(who="ann", reason="the bank is closed")
+    return path

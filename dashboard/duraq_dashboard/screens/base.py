@@ -46,6 +46,8 @@ class BaseScreen(Screen[None]):
         Binding("shift+tab", "app.focus_previous", "pane before", show=False, id="pane.previous"),
         Binding("ctrl+c", "copy_or_quit", "copy what is marked, or quit", show=False, id="copy-or-quit"),
     ]
+    # Not a field that is not to be seen, which would take every key for text.
+    AUTO_FOCUS = "RowList"
     shows_seconds = False
 
     def compose(self) -> ComposeResult:
@@ -78,11 +80,26 @@ class BaseScreen(Screen[None]):
     def on_screen_resume(self) -> None:
         self._redraw()
 
+    def on_resize(self) -> None:
+        self._redraw()
+        # While there was no room for it, nothing had the focus.
+        if self.focused is None:
+            self.call_after_refresh(self._focus_again)
+
+    def _focus_again(self) -> None:
+        if self.focused is None and self.AUTO_FOCUS:
+            for widget in self.query(self.AUTO_FOCUS):
+                if widget.focusable and widget.region:
+                    widget.focus()
+                    break
+
     def _redraw(self) -> None:
         snapshot = self.dashboard.snapshot
         if snapshot is None or not self.is_current:
             return
-        self.set_class(snapshot.trouble is not None, "-trouble")
+        if (snapshot.trouble is not None) is not self.has_class("-trouble"):
+            self.set_class(snapshot.trouble is not None, "-trouble")
+            self.refresh_bindings()
         if snapshot.trouble is None:
             self.draw(snapshot)
 
@@ -137,7 +154,10 @@ class BaseScreen(Screen[None]):
         )
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        """Whoever may only read is offered nothing else."""
+        """Whoever may only read is offered nothing else; where nothing can be seen, only a way out."""
+        snapshot = self.dashboard.snapshot
+        if snapshot is not None and snapshot.trouble is not None:
+            return action in {"back", "leave", "copy_or_quit"}
         return not (action == "act" and self.dashboard.read_only)
 
     # -- going back ------------------------------------------------------------------------------------

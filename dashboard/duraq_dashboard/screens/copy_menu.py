@@ -20,7 +20,7 @@ from duraq_dashboard.copying import Copyable
 if TYPE_CHECKING:
     from duraq_dashboard.app import Dashboard
 
-LONGEST = 200  # characters that are shown of a text
+_WIDEST = 54  # characters that are shown of a text
 
 
 class CopyMenu(ModalScreen[None]):
@@ -37,7 +37,14 @@ class CopyMenu(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Static("Copy", classes="title", markup=False)
-            yield OptionList(*(Option(_prompt(each), each.key) for each in self._offered))
+            yield OptionList()
+
+    def on_resize(self) -> None:
+        room = min(_WIDEST, self.app.size.width - 26)
+        options = self.query_one(OptionList)
+        options.clear_options()
+        options.add_options(Option(_prompt(each, room), each.key) for each in self._offered)
+        options.highlighted = 0
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self._copy(event.option.id or "")
@@ -57,5 +64,5 @@ class CopyMenu(ModalScreen[None]):
         cast("Dashboard", self.app).copied(text)
 
 
-def _prompt(each: Copyable) -> Content:
-    return Content.assemble((f"{each.key}  ", "bold"), f"{each.label:<14}", safe_text(each.text, LONGEST))
+def _prompt(each: Copyable, room: int) -> Content:
+    return Content.assemble((f"{each.key}  ", "bold"), f"{each.label:<14}", safe_text(each.text, room))

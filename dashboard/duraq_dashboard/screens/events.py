@@ -182,7 +182,7 @@ class EventsScreen(MainScreen):
         if event is None:
             self.query_one("#event", Lines).show("")
             return
-        self.query_one("#event", Lines).show([(f" {event.place}  {event.id}", "note")])
+        self.query_one("#event", Lines).show([(f"{event.place}  {event.id}", "note")])
 
     # -- what keys do ----------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from duraq_dashboard.commands import Command, matching
 from duraq_dashboard.wording import fit
 
 MOST = 100  # that are listed at once
-_WIDTH, _KEY = 66, 8
+_WIDEST, _KEY = 66, 8
 
 
 class PaletteScreen(ModalScreen[Command | None]):
@@ -46,6 +46,9 @@ class PaletteScreen(ModalScreen[Command | None]):
     def on_mount(self) -> None:
         self.query_one(Input).focus()
         self._show("")
+
+    def on_resize(self) -> None:
+        self._show(self.query_one(Input).value)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
@@ -76,10 +79,11 @@ class PaletteScreen(ModalScreen[Command | None]):
         self._listed = matching(self._commands, text)[:MOST]
         options = self.query_one(OptionList)
         options.clear_options()
-        options.add_options(Option(_prompt(command)) for command in self._listed)
+        width = min(_WIDEST, self.app.size.width - _KEY - 10)
+        options.add_options(Option(_prompt(command, width)) for command in self._listed)
         options.highlighted = 0 if self._listed else None
 
 
-def _prompt(command: Command) -> Content:
-    title = fit(safe_text(command.title, _WIDTH), _WIDTH)
-    return Content.assemble(f"{title:<{_WIDTH}}", (f"{command.key:>{_KEY}}", "bold"))
+def _prompt(command: Command, width: int) -> Content:
+    title = fit(safe_text(command.title, _WIDEST), width)
+    return Content.assemble(f"{title:<{width}}", (f"{command.key:>{_KEY}}", "bold"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
+from textwrap import wrap
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -27,6 +28,7 @@ from duraq_dashboard.view_model import advice, facts, flow, outlook, why
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
 from duraq_dashboard.widgets.row_list import RowList
 
+_WIDE = 110  # columns in which what lasted stands beside what happened
 # The name of a window, its length, and how many bars it has: each is then a whole number of what is counted.
 WINDOWS = (
     ("15m", timedelta(minutes=15), 15),
@@ -115,14 +117,8 @@ class QueueScreen(BaseScreen):
         )
         done = "" if queue.metrics is None else f"  done {wording.count(queue.metrics.counters.completed)}"
         self.shows_seconds = oldest is not None and self.dashboard.moment - oldest < timedelta(minutes=1)
-        self.query_one("#state", Lines).show(
-            [
-                " ",
-                (queue.word, queue.role),
-                f"  {age}{numbers}{done}",
-            ]
-        )
-        tabs: list[Piece] = [" "]
+        self.query_one("#state", Lines).show([(queue.word, queue.role), f"  {age}{numbers}{done}"])
+        tabs: list[Piece] = []
         for name, state in STATES.items():
             text = f"{name} {wording.count(getattr(counts, state.value))}"
             tabs.append((f"[{text}]", "bold") if name == self._state else f" {text} ")
@@ -132,38 +128,43 @@ class QueueScreen(BaseScreen):
         name, window, bars = WINDOWS[self._window]
         others = " ".join(each for each, _, _ in WINDOWS)
         self.query_one("#rates-heading", Heading).show(f"Rates {name}", f"w cycles {others}")
+        rates = self.query_one("#rates", Lines)
+        rates.display = queue.metrics is not None
         if queue.metrics is None:
-            self.query_one("#rates", Lines).show()
             return
         now = self.dashboard.moment
         took = self._durations.took(queue.metrics)
         since = "ever" if took.since is None else wording.moment(took.since, now, self.dashboard.times)
-        room = min(bars, max(15, self.app.size.width - 65))
+        width = self.app.size.width
         lines: list[Sequence[Piece]] = []
+        lasted = []
         for title, what, name, lengths in (
             ("in ", ENTERED, "wait", took.wait),
             ("out", LEFT, "run ", took.run),
         ):
             shown = flow(queue.metrics, what, window, bars, now, ascii_only=self.dashboard.ascii_only)
-            lasted = f"p50 {wording.seconds(lengths.p50):>6}  p95 {wording.seconds(lengths.p95):>6}"
-            bar = f"{shown.bars[-room:]:<{room}}"
-            peak = f" {title} 0..{shown.peak + '/s':<9}"
-            lines.append([peak, (bar, "flow"), f" now {shown.now + '/s':<9} {name} {lasted}"])
-        self.query_one("#rates", Lines).show(
-            *lines, f" {outlook(queue.metrics, now)}   wait and run: {since}"
-        )
+            room = min(bars, width - len(f"{title} 0..123.4/s   now 123.4/s   "))
+            peak, current = f"{title} 0..{shown.peak + '/s':<8} ", f" now {shown.now + '/s':<8}"
+            lines.append([peak, (f"{shown.bars[-room:]:<{room}}", "flow"), current])
+            lasted.append(
+                f"{name} p50 {wording.seconds(lengths.p50):>6} p95 {wording.seconds(lengths.p95):>6}"
+            )
+        if width >= _WIDE:
+            lines = [[*line, f"   {text}"] for line, text in zip(lines, lasted, strict=True)]
+            last = f"{outlook(queue.metrics, now)}   durations: {since}"
+        else:
+            last = f"{'  '.join(lasted)}  {since}"
+        rates.show(*lines, last)
 
     def _show_reasons(self, queue: QueueNow) -> None:
         self.query_one("#why-heading", Heading).show(f"Why {queue.word}")
         reasons: list[Sequence[Piece]] = [
-            [(f" {line}", queue.role if number == 0 else "")] for number, line in enumerate(why(queue))
+            [(line, queue.role if number == 0 else "")] for number, line in enumerate(why(queue))
         ]
         tries: list[Sequence[Piece]] = [
-            [(" try  ", "note"), line] for line in advice(queue, self.dashboard.source.path)
+            [("try  ", "note"), line] for line in advice(queue, self.dashboard.source.path)
         ]
-        self.query_one("#reasons", Lines).show(
-            *reasons, *tries, *(f" {line}" for line in facts(queue, self.dashboard.moment))
-        )
+        self.query_one("#reasons", Lines).show(*reasons, *tries, *facts(queue, self.dashboard.moment))
 
     def _show_entries(self) -> None:
         count = self._pages[0].count if self._pages else 0
@@ -173,10 +174,17 @@ class QueueScreen(BaseScreen):
     def _nothing(self) -> str:
         queue = self._queue
         if queue is not None and queue.view.problem is not None:
-            return f"\n{safe_text(queue.view.problem, 2000)}"
+            return self._problem(queue)
         if self._reading is not None:
             return "\nreading ..."
         return f"\nNothing is {STATES[self._state].value} here."
+
+    def _problem(self, queue: QueueNow) -> str:
+        """Why nothing can be read, and the commands that may mend it."""
+        room = max(20, self.app.size.width - 6)
+        text = safe_text(queue.view.problem, 2000)
+        commands = [f"  $ {line}" for line in advice(queue, self.dashboard.source.path)]
+        return "\n".join(["", "Its entries cannot be read.", "", *wrap(text, room), "", *commands])
 
     # -- entries ---------------------------------------------------------------------------------------
 

@@ -123,6 +123,7 @@ class QueuesScreen(MainScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "filter", id="filter"),
         Binding("s", "sort", "sort", id="sort"),
+        Binding("a", "note_gone", "forget it", id="note-gone"),
         Binding("exclamation_mark", "faults", "faults only", id="faults"),
         act("pause"),
         act("retry", "retry dead"),
@@ -186,9 +187,9 @@ class QueuesScreen(MainScreen):
     def _show_totals(self) -> None:
         width = self.app.size.width
         line = next(line for line in self._overview.lines() if len(line) < width or line == "")
-        self.query_one("#totals", Lines).show(f" {line}")
+        self.query_one("#totals", Lines).show(line)
         alerts = self._overview.alerts
-        text = f" ! {wording.plural(len(alerts), 'alert')}: " if alerts else " no alerts"
+        text = f"! {wording.plural(len(alerts), 'alert')}: " if alerts else "no alerts"
         room = width - len(text) - len("  (5 opens)")
         text += wording.fit(" | ".join(alerts[:20]), room)
         self.query_one("#alerts", Lines).show([(text, "warn" if alerts else "note")])
@@ -197,6 +198,7 @@ class QueuesScreen(MainScreen):
 
     def on_row_list_moved(self) -> None:
         self._show_panel()
+        self.refresh_bindings()
 
     def _under_cursor(self) -> QueueNow | None:
         snapshot, key = self.dashboard.snapshot, self.query_one(RowList).cursor_key
@@ -261,6 +263,19 @@ class QueuesScreen(MainScreen):
 
     def on_filter_bar_left(self) -> None:
         self.query_one(RowList).focus()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What is gone can be forgotten, nothing else."""
+        if action == "note_gone":
+            queue = self._under_cursor()
+            return queue is not None and queue.gone
+        return super().check_action(action, parameters)
+
+    def action_note_gone(self) -> None:
+        """A queue that has vanished need not be listed any longer."""
+        queue = self._under_cursor()
+        if queue is not None:
+            self.dashboard.source.acknowledge(queue.name)
 
     def action_sort(self) -> None:
         """Sort by the next thing."""

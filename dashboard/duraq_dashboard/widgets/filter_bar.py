@@ -46,7 +46,7 @@ class FilterBar(Horizontal):
     def compose(self) -> ComposeResult:
         yield Static("/ ", classes="sign", markup=False)
         field = Input(compact=True, id="filter")
-        field.cursor_blink = False
+        field.cursor_blink = field.can_focus = False
         yield field
         yield Static(classes="says", markup=False)
 
@@ -57,13 +57,18 @@ class FilterBar(Horizontal):
 
     def open(self) -> None:
         """Let a filter be typed."""
-        self.add_class("-open")
+        self._open_or_close(is_open=True)
         self.query_one(Input).focus()
 
     def put(self, text: str) -> None:
         """Have this as the filter."""
         self.query_one(Input).value = text
-        self.set_class(bool(text), "-open")
+        self._open_or_close(is_open=bool(text))
+
+    def _open_or_close(self, *, is_open: bool) -> None:
+        self.set_class(is_open, "-open")
+        # What is not to be seen must not be typed into.
+        self.query_one(Input).can_focus = is_open
 
     def complain(self, reason: str) -> None:
         """Say what is wrong with what is typed; nothing, if that is empty."""
@@ -82,11 +87,11 @@ class FilterBar(Horizontal):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.set_class(bool(self.text), "-open")
+        self._open_or_close(is_open=bool(self.text))
         self.post_message(self.Left())
 
     def on_descendant_blur(self, _event: events.DescendantBlur) -> None:
-        self.set_class(bool(self.text), "-open")
+        self._open_or_close(is_open=bool(self.text))
 
     def action_clear(self) -> None:
         """Have no filter, and go back to the list."""
