@@ -34,7 +34,8 @@ def count(number: int) -> str:
     """1,902; from a million on 1.90M: seven characters at most."""
     for unit, size in (("T", 10**12), ("G", 10**9), ("M", 10**6)):
         if number >= size:
-            return f"{number / size:.2f}{unit}"
+            # Cut, not rounded: 1,000.00M would be too long.
+            return f"{number * 100 // size / 100:.2f}{unit}"
     return f"{number:,}"
 
 
