@@ -12,6 +12,7 @@ from pathlib import Path
 
 from duraq.errors import StorageDamaged
 from duraq.health import HealthResult, HealthStatus
+from duraq.journal.mounts import file_system_type, is_network
 from duraq.safe_text import safe_text
 from duraq_dashboard import wording
 from duraq_dashboard.alerts import Alert
@@ -46,6 +47,11 @@ class Check:
     what: str
     fix: str = ""
     queue: str = ""
+
+    @property
+    def is_damage(self) -> bool:
+        """Whether it is a matter of repairing something."""
+        return " repair " in self.fix
 
     @property
     def key(self) -> Key:
@@ -94,6 +100,14 @@ def checks(snapshot: Snapshot, tried: Sequence[HealthResult], verified: Verified
     if verified is not None:
         found += _verified(snapshot.path, verified)
     return found
+
+
+def root(path: str) -> HealthResult:
+    """Where the storage is, and on what kind of file system; it takes a look into the system's files."""
+    kind = file_system_type(path) or "a file system that is not known"
+    where = "on a network, where nothing is promised" if is_network(kind) else "local"
+    status = HealthStatus.DEGRADED if is_network(kind) else HealthStatus.HEALTHY
+    return HealthResult("root", status, f"{path}, {kind}, {where}")
 
 
 def _queues(snapshot: Snapshot) -> list[Check]:

@@ -102,6 +102,31 @@ async def test_the_fix(dashboard, source):
         assert fix in pilot.app.screen.pager_text()
 
 
+async def test_the_plan(dashboard, source, sound):
+    """Enter on a damaged queue says what a repair would do, and does nothing; else it says what was found."""
+    segment = min((sound / "b" / "segments").glob("*.jsonl"))
+    segment.write_bytes(segment.read_bytes().replace(b'"data":0', b'"data":1'))
+    before = {file: file.read_bytes() for file in sound.rglob("*") if file.is_file()}
+    problem = StorageDamaged("the checksum is wrong", path=f"b/segments/{segment.name}", line=1, byte=0)
+    source.path = str(sound)
+    source.show(snapshot(queue_now(queue_view("b", problem=problem))))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("5", "tab")
+        checks = pilot.app.screen.query_one("#checks", RowList)
+        checks.go_to(("queue", "b"))
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        lines = text_of(pilot.app)
+        assert any("would do: b/segments/" in line for line in lines)
+        assert any("repair b --dry-run" in line for line in lines)
+        await pilot.press("escape")
+        checks.go_to(("root", ""))
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        assert any(f"{sound}, " in line for line in text_of(pilot.app))
+    assert before == {file: file.read_bytes() for file in sound.rglob("*") if file.is_file()}
+
+
 async def test_reading_everything(dashboard, source, sound):
     """With r everything is read, in another thread, and what is damaged is said, with its place."""
     segment = min((sound / "b" / "segments").glob("*.jsonl"))

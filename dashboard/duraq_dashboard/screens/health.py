@@ -15,10 +15,12 @@ from textual.message import Message
 from duraq.actions import Action, Target
 from duraq.health import HealthResult, HealthStatus, StorageHealthCheck
 from duraq.inspector import Inspector
+from duraq.mending import repair
 from duraq.safe_text import safe_lines, safe_text
 from duraq_dashboard import health_view, wording
 from duraq_dashboard.alerts import Alert
 from duraq_dashboard.copying import Copyable
+from duraq_dashboard.dialogs.reading import ReadingDialog
 from duraq_dashboard.health_view import Check, Cost
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.rows import Listed
@@ -169,7 +171,7 @@ class HealthScreen(MainScreen):
 
         def question(_inspector: Inspector, _stop: threading.Event) -> list[HealthResult]:
             # Nothing is written for it: this is looked at all day.
-            return StorageHealthCheck(path, write=False).check_each()
+            return [health_view.root(path), *StorageHealthCheck(path, write=False).check_each()]
 
         def answer(found: list[HealthResult] | Exception) -> None:
             # In another thread; a message is what may cross.
@@ -246,9 +248,31 @@ class HealthScreen(MainScreen):
 
     @on(RowList.Chosen, "#checks")
     def _open_check(self) -> None:
+        """All of what was found; of a damaged queue also what a repair would do."""
         check = self._check()
-        if check is not None and check.queue:
-            self.dashboard.open_queue(check.queue)
+        if check is None:
+            return
+        what = safe_lines(check.what).split("\n")
+        if not check.is_damage:
+            self.app.push_screen(ReadingDialog(check.name, what, check.fix))
+            return
+        dialog = ReadingDialog(f"{check.name}: what a repair would do", [*what, "", "reading ..."], check.fix)
+        self.app.push_screen(dialog)
+        path, names = self.dashboard.source.path, [check.queue] if check.queue else None
+
+        def question(_inspector: Inspector, _stop: threading.Event) -> list[str]:
+            return repair(path, names, dry_run=True).steps
+
+        def answer(found: list[str] | Exception) -> None:
+            steps = [str(found)] if isinstance(found, Exception) else [f"would do: {step}" for step in found]
+            self.app.call_later(self._planned, dialog, [*what, "", *(steps or ["nothing is to be done"])])
+
+        self.dashboard.source.ask(question, answer)
+
+    @staticmethod
+    def _planned(dialog: ReadingDialog, lines: list[str]) -> None:
+        if dialog.is_attached:
+            dialog.show(lines)
 
     # -- what it offers --------------------------------------------------------------------------------
 
