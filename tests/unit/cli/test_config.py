@@ -94,7 +94,7 @@ def test_the_command(duraq, file):
     assert duraq.ok("config", "get", "color").strip() == "auto"
     duraq.ok("config", "set", "color", "never")
     duraq.ok("config", "set", "attention.max_oldest_ready", "1h")
-    assert duraq.ok("config", "get", "attention.max_oldest_ready").strip() == "1h00m"
+    assert duraq.ok("config", "get", "attention.max_oldest_ready").strip() == "1h"
     rows = {row["name"]: row for row in duraq.json("config", "get")["rows"]}
     assert (rows["color"]["value"], rows["color"]["from"], rows["time"]["from"]) == (
         "never",
