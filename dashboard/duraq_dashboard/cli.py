@@ -101,12 +101,8 @@ def _app(said: Settings, options: Options, *, read_only: bool) -> Dashboard:
             raise
         hint = "pip install 'duraq[dashboard]'"
         raise CommandError(Code.USAGE, "textual is not installed", hint) from error
-    return Dashboard(
-        StorageSource(said.storage(), fps=options.fps),
-        read_only=read_only,
-        options=options,
-        opener=partial(StorageSource, fps=options.fps),
-    )
+    source = partial(StorageSource, fps=options.fps, limits=said.config.thresholds)
+    return Dashboard(source(said.storage()), read_only=read_only, options=options, opener=source)
 
 
 def _without_color(said: Settings) -> bool:

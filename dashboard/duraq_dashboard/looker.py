@@ -13,7 +13,7 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from duraq.attention import DEFAULT, verdicts
+from duraq.attention import DEFAULT, Thresholds, verdicts
 from duraq.clock import Clock, from_datetime, to_datetime
 from duraq.errors import NotAStorage, QueueNotFound, StorageDamaged, StorageError, UnsupportedVersion
 from duraq.inspector import Inspector
@@ -34,8 +34,15 @@ _WORDS = {NotAStorage: "GONE", UnsupportedVersion: "NEWER", StorageDamaged: "COR
 class Looker:
     """Looks at one storage, which need not be there."""
 
-    def __init__(self, path: str, clock: Clock, bookmarks: MutableMapping[str, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        clock: Clock,
+        bookmarks: MutableMapping[str, bytes] | None = None,
+        limits: Thresholds = DEFAULT,
+    ) -> None:
         self._path = path
+        self._limits = limits
         self._bookmarks = bookmarks
         self._clock = clock
         self._inspector: Inspector | None = None
@@ -136,7 +143,7 @@ class Looker:
     def _look_at(self, inspector: Inspector, name: str) -> None:
         before = self._queues.get(name)
         try:
-            found = _now(inspector, name, to_datetime(self._clock.now()))
+            found = self._found(inspector, name, to_datetime(self._clock.now()))
         except QueueNotFound:
             self._due.pop(name, None)
             if before is not None:
@@ -148,6 +155,16 @@ class Looker:
             self._due.pop(name, None)
         else:
             self._due[name] = due
+
+    def _found(self, inspector: Inspector, name: str, now: datetime) -> QueueNow:
+        try:
+            view, metrics = inspector.look(name)
+        except QueueNotFound:
+            raise
+        except StorageError as error:
+            # Whatever it is, the others can be read.
+            view, metrics = QueueView(name, Counts(), problem=error), None
+        return QueueNow(view, metrics, tuple(verdicts(view, now, self._limits, metrics=metrics)))
 
     def _next_look(self, inspector: Inspector, found: QueueNow) -> int | None:
         """When to look at it again if nothing happens until then."""
@@ -162,7 +179,7 @@ class Looker:
                 times.append(now + LATELY)
         oldest = found.view.oldest_ready
         if oldest is not None:
-            waited = [DEFAULT.no_consumer_after, DEFAULT.max_oldest_ready]
+            waited = [self._limits.no_consumer_after, self._limits.max_oldest_ready]
             times += [_after(oldest + each) for each in waited if _after(oldest + each) > now]
         if any(verdict.word.role == "warn" for verdict in found.verdicts):
             times.append(now + LATELY)
@@ -204,17 +221,6 @@ class Looker:
 
 def _after(moment: datetime) -> int:
     return from_datetime(moment) + 1
-
-
-def _now(inspector: Inspector, name: str, now: datetime) -> QueueNow:
-    try:
-        view, metrics = inspector.look(name)
-    except QueueNotFound:
-        raise
-    except StorageError as error:
-        # Whatever it is, the others can be read.
-        view, metrics = QueueView(name, Counts(), problem=error), None
-    return QueueNow(view, metrics, tuple(verdicts(view, now, metrics=metrics)))
 
 
 def is_same(one: QueueNow, other: QueueNow) -> bool:

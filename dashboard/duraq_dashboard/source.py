@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from duraq.attention import DEFAULT, Thresholds
 from duraq.bookmarks import Bookmarks
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.inspector import Inspector
@@ -80,9 +81,15 @@ class StorageSource:
     """A storage's directory, which need not be there yet. At most ``fps`` snapshots a second are made."""
 
     def __init__(
-        self, path: str | os.PathLike[str], *, clock: Clock | None = None, fps: float = 10.0
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Clock | None = None,
+        fps: float = 10.0,
+        limits: Thresholds = DEFAULT,
     ) -> None:
         self.path = os.fspath(path)
+        self._limits = limits
         self.looked_at: datetime | None = None
         self._clock = clock or SystemClock()
         self._apart = 1 / fps
@@ -131,7 +138,7 @@ class StorageSource:
     # -- the thread that watches -----------------------------------------------------------------------
 
     def _watch(self, on_look: Callable[[Snapshot], None]) -> None:
-        looker = Looker(self.path, self._clock, self._bookmarks)
+        looker = Looker(self.path, self._clock, self._bookmarks, self._limits)
         pace = _Pace(self._apart)
         while not self._stopped.is_set():
             self._wanted.clear()
