@@ -60,9 +60,9 @@ class Rig:
 
     @contextmanager
     def dashboard(self, storage: Path, *, ssh: bool = False) -> Iterator[Terminal]:
-        state = self.work / "state"
+        state, cache = self.work / "state", self.work / "cache"
         shutil.rmtree(state, ignore_errors=True)
-        env = {"XDG_STATE_HOME": str(state), "XDG_CONFIG_HOME": str(state), "XDG_CACHE_HOME": str(state)}
+        env = {"XDG_STATE_HOME": str(state), "XDG_CONFIG_HOME": str(state), "XDG_CACHE_HOME": str(cache)}
         for name in ("SSH_CONNECTION", "SSH_TTY", "NO_COLOR"):
             os.environ.pop(name, None)
         if ssh:
@@ -132,22 +132,30 @@ def _shows(lines: list[str], queue: str, ready: int) -> bool:
 
 def first_paint(rig: Rig) -> None:
     """6: to a frame with chrome, and to all queues."""
-    chrome, rows = [], []
+    chrome, rows, spent = [], [], []
     total = sum(1 for each in rig.storage.iterdir() if (each / "segments").is_dir() and each.name[0] != "_")
     wanted = f"{total} of {total}"
     for _ in range(3):
         with rig.dashboard(rig.storage) as terminal:
             chrome.append(terminal.until(_is_up) - terminal.started_at)
+            spent.append(terminal.cost().cpu)
             rows.append(
                 terminal.until(lambda lines: any(wanted in line for line in lines)) - terminal.started_at
             )
     rig.found("6", "start to chrome, warm, median of 3", statistics.median(chrome) * 1000, 400, "ms")
-    rig.found("6", f"start to all {total} queues, warm", statistics.median(rows), 1.5, "s")
+    rig.found("6", "its own time until then", statistics.median(spent) * 1000, 400, "ms")
+    rig.found("6", f"start to all {total} queues, the first time", rows[0], 1.5, "s")
+    rig.found("6", f"start to all {total} queues, again", min(rows[1:]), 1.5, "s")
     for command, target in ((["--help"], 80), (["-C", str(rig.storage), "stats", "--json"], 150)):
         took = []
         for _ in range(5):
             begin = time.monotonic()
-            subprocess.run([sys.executable, "-m", "duraq", *command], check=False, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, "-m", "duraq", *command],
+                check=False,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "XDG_CACHE_HOME": str(rig.work / "cache")},
+            )
             took.append(time.monotonic() - begin)
         rig.found(
             "6", f"duraq {command[-2] if len(command) > 1 else command[0]}", min(took) * 1000, target, "ms"

@@ -23,6 +23,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 # What a terminal is asked, and answers; with synchronized output it is told where frames begin and end.
 ANSWERS = {b"\x1b[?2026$p": b"\x1b[?2026;2$y", b"\x1b[c": b"\x1b[?62;c"}
+QUIT, GRACE = b"\x11", 5.0  # ctrl+q, and how long it may take over it, in seconds
 FRAME, CLEAR = b"\x1b[?2026h", b"\x1b[2J"
 
 
@@ -59,10 +60,16 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        os.close(self._fd)
+        try:
+            # As a person would end it.
+            with suppress(EOFError):
+                self.send(QUIT)
+                self.rest(GRACE)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            os.close(self._fd)
 
     # -- what it shows ---------------------------------------------------------------------------------
 
