@@ -48,8 +48,8 @@ class FailureRecords:
         """Read what was written since the last time; stopped, it goes on from there the next time."""
         with closing(reader.lines(self._queue)) as lines:
             numbers = lines.segments()
-            if self._segment < 0 or (numbers and numbers[-1] < self._segment):
-                # The second: it was removed, and made again.
+            if self._segment < 0 or (numbers and not numbers[0] <= self._segment <= numbers[-1]):
+                # What it had read last was compacted away, and perhaps more; or the queue was made again.
                 self.fates = Fates(self._queue, *self._stretches)
                 self._begin(lines, numbers, state)
             for number in numbers:
@@ -73,8 +73,8 @@ class FailureRecords:
             for attempt in entry.history:
                 ended_at = from_datetime(attempt.ended_at)
                 if attempt.cause is not Cause.RELEASED and ended_at < self.reach:
-                    is_last = attempt is entry.history[-1] and entry.status is DEAD
-                    self.fates.fail(entry.id, ended_at, attempt.error, dead=is_last)
+                    # As the entry is now, unless a record that is read next says otherwise.
+                    self.fates.fail(entry.id, ended_at, attempt.error, dead=entry.status is DEAD)
 
     def _read(self, lines: Lines, number: int, stop: threading.Event | None) -> None:
         if number != self._segment:

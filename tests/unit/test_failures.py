@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import threading
 from datetime import timedelta
@@ -252,6 +253,43 @@ def test_dead_letters(queue, inspector, clock):
     assert (group.message, group.count, group.dead) == ("never <n>", 7, 7)
     assert [each.id for each in group.samples] == ["e6", "e5", "e4", "e3", "e2"]
     assert group.last - group.first == 12 * SECOND
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_beside_compaction(queue, storage, inspector, clock, seed):
+    """However a queue is worked and compacted between two readings, each known attempt is in one place."""
+    chance = random.Random(seed)
+    gatherer, read_at = Gatherer(HOUR, to_datetime(clock.now())), 0
+    for step in range(60):
+        queue.enqueue("x" * chance.randrange(200), priority=chance.randrange(2))
+        for entry in queue.dequeue(limit=2):
+            clock.advance(SECOND)
+            if chance.random() < 0.5:
+                queue.mark_failed(entry, f"no {step}", dead=chance.random() < 0.1)
+            else:
+                queue.mark_completed(entry)
+        if chance.random() < 0.1:
+            storage.compact("jobs")
+        if chance.random() < 0.1:
+            inspector.refresh()
+            gatherer.read(inspector)
+            read_at = step
+    inspector.refresh()
+    gatherer.read(inspector)
+    assert read_at
+    kept, new = gatherer.report(to_datetime(clock.now())), looked(inspector)
+    counts = inspector.counts("jobs")
+    for found in (kept, new):
+        assert found.count <= found.counted
+        for group in found.groups:
+            assert sum(fates(group)) == group.count == sum(group.trend)
+        # Each dead letter has died of one attempt at least, all of which are known from its history.
+        assert sum(group.dead for group in found.groups) >= counts.dead
+    failed = {view.id for view in inspector.entries("jobs") if view.history and view.status != "dead"}
+    assert sum(group.waiting for group in new.groups) == sum(
+        len(inspector.get(entry_id).history) for entry_id in failed
+    )
+    assert kept.count >= new.count
 
 
 # -- the fold ----------------------------------------------------------------------------------------------
