@@ -20,12 +20,15 @@ class Frames:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._size = shutil.get_terminal_size()
 
     def show(self, lines: Sequence[str]) -> None:
         """Have these lines there; none may be longer than the screen is wide."""
-        # What does not fit the screen could not be drawn over.
-        fitting = list(lines[: max(1, shutil.get_terminal_size().lines - 1)])
-        before = self._lines
+        size = shutil.get_terminal_size()
+        # What does not fit the screen could not be drawn over; nor is it known where things are on another.
+        fitting = list(lines[: max(1, size.lines - 1)])
+        before = self._lines if size == self._size else []
+        self._size = size
         if fitting == before:
             return
         out = f"\x1b[{len(before)}A" if before else ""

@@ -17,7 +17,7 @@ from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import words
 from duraq.cli.options import FILTER_HELP, Settings, common, filtered, in_time, settings
 from duraq.cli.output import Row, Stream, show_one, show_rows
-from duraq.cli.overview import QUEUE_COLUMNS, inspecting, queue_row
+from duraq.cli.overview import NUMBERS, QUEUE_COLUMNS, QUEUE_MORE, inspecting, queue_row
 from duraq.cli.pager import paged
 from duraq.cli.reports import report
 from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, describe, entry_row, record_row
@@ -92,8 +92,10 @@ def ls(
         if queue is None and where is None:
             now = datetime.now(UTC)
             queues = (queue_row(said, inspector, name, now) for name in inspector.queues())
-            rows = ordered(queues, sort, (*LS_COLUMNS, *QUEUE_COLUMNS), limit, offset)
-            show_rows(said, "duraq.queues/1", LS_COLUMNS, rows, more=QUEUE_COLUMNS, name="queue")
+            rows = ordered(queues, sort, (*LS_COLUMNS, *QUEUE_COLUMNS, *NUMBERS), limit, offset)
+            show_rows(
+                said, "duraq.queues/1", LS_COLUMNS, rows, more=(*QUEUE_COLUMNS, *QUEUE_MORE), name="queue"
+            )
             return
         status = None if state is None else EntryStatus(state)
         if queue is None:

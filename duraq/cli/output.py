@@ -38,6 +38,7 @@ PROSE = {
     "message",
 }  # columns that are of use even when they are cut
 GAP = "  "
+TITLES = {"in_per_s": "IN/S", "out_per_s": "OUT/S"}
 COLORS: dict[str, dict[str, Any]] = {
     "warn": {"fg": (0xE6, 0x9F, 0x00), "bold": True},
     "crit": {"fg": (0xD5, 0x5E, 0x00), "bold": True, "reverse": True},
@@ -290,7 +291,7 @@ def _head(text: str, width: int) -> str:
 
 
 def _title(name: str) -> str:
-    return name.upper().replace("_", " ")
+    return TITLES.get(name) or name.upper().replace("_", " ")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

@@ -20,9 +20,13 @@ from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import Row, show_rows, table
 from duraq.cli.rows import entry_row
 from duraq.inspector import Inspector
+from duraq.metrics import QueueMetrics
 from duraq.model import EntryStatus
 
 QUEUE_COLUMNS = ("status", "queue", "ready", "scheduled", "leased", "dead", "oldest_ready", "workers", "why")
+NUMBERS = ("in_per_s", "out_per_s", "wait_p95", "run_p95")
+QUEUE_MORE = ("paused", *NUMBERS)
+LATELY = timedelta(minutes=1)  # rates are over that long
 STATES = [
     each.value for each in (EntryStatus.READY, EntryStatus.SCHEDULED, EntryStatus.LEASED, EntryStatus.DEAD)
 ]
@@ -73,7 +77,7 @@ def stats(queues: tuple[str, ...], watch: timedelta | None, by: str | None) -> i
         if not rows and said.style == "table":
             said.say('No queues here yet. Make one:  duraq put emails \'{"to": "ann@example.org"}\'')
             return Code.DONE
-        show_rows(said, "duraq.stats/1", QUEUE_COLUMNS, rows, more=("paused",), name="queue", whole="why")
+        show_rows(said, "duraq.stats/1", QUEUE_COLUMNS, rows, more=QUEUE_MORE, name="queue", whole="why")
     words_met = {row["status"] for row in rows}
     if Attention.CORRUPT in words_met:
         return Code.DAMAGED
@@ -92,8 +96,7 @@ def queue_rows(said: Settings, inspector: Inspector, queues: Sequence[str]) -> l
 
 def queue_row(said: Settings, inspector: Inspector, name: str, now: datetime) -> dict[str, Any]:
     """A queue in one row."""
-    view = inspector.overview(name)
-    metrics = None if view.problem else inspector.metrics(name)
+    view, metrics = inspector.look(name)
     verdict = judge(view, now, said.config.thresholds, metrics=metrics)
     workers = {lease.worker for lease in view.leases if lease.alive}
     pause = view.pause
@@ -109,7 +112,20 @@ def queue_row(said: Settings, inspector: Inspector, name: str, now: datetime) ->
         "oldest_ready": view.oldest_ready,
         "workers": len(workers) + view.waiting,
         "paused": None if pause is None else {"at": pause.at, "who": pause.who, "reason": pause.reason},
+        **_numbers(metrics),
     }
+
+
+def _numbers(metrics: QueueMetrics | None) -> dict[str, float | None]:
+    """How fast entries come and go, and how long that takes; nothing of a queue that cannot be read."""
+    if metrics is None:
+        return dict.fromkeys(NUMBERS)
+
+    def rate(*counters: str) -> float:
+        return round(sum(metrics.rate(each, LATELY) for each in counters), 1)
+
+    found = (rate("enqueued", "requeued"), rate("completed"), metrics.wait.p95, metrics.run.p95)
+    return dict(zip(NUMBERS, found, strict=True))
 
 
 def _looked_again(said: Settings, inspector: Inspector, queues: Sequence[str]) -> list[str]:

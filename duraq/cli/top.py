@@ -13,15 +13,12 @@ from duraq.cli.completing import QUEUE
 from duraq.cli.frames import again_and_again, can_be_drawn
 from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import fit, show_rows, table
-from duraq.cli.overview import inspecting, queue_rows
+from duraq.cli.overview import QUEUE_COLUMNS, QUEUE_MORE, inspecting, queue_rows
 from duraq.inspector import Inspector
-from duraq.metrics import QueueMetrics
 from duraq.safe_text import safe_text
 from duraq.times import span
 
 COLUMNS = ("status", "queue", "ready", "leased", "dead", "oldest_ready", "in_per_s", "out_per_s")
-MORE = ("scheduled", "workers", "why", "paused", "wait_p95", "run_p95")
-_LATELY = timedelta(minutes=1)  # rates are over that long
 _AROUND = 3  # lines that are no queue: the sums, the titles, and the one that the cursor is in
 
 
@@ -41,8 +38,8 @@ def top(queues: tuple[str, ...], interval: timedelta, most: int | None, once: bo
     said = settings()
     with inspecting(said) as inspector:
         if once or not can_be_drawn(said):
-            rows = [_with_numbers(inspector, row) for row in queue_rows(said, inspector, queues)][:most]
-            show_rows(said, "duraq.top/1", COLUMNS, rows, more=MORE, name="queue")
+            rows = queue_rows(said, inspector, queues)[:most]
+            show_rows(said, "duraq.top/1", COLUMNS, rows, more=(*QUEUE_COLUMNS, *QUEUE_MORE), name="queue")
             return 0
         return again_and_again(said, _Screen(said, inspector, queues, most).lines, interval)
 
@@ -62,40 +59,21 @@ class _Screen:
         """A line of sums, and a table. As long as nothing else differs, its time does not either."""
         self._inspector.refresh()
         columns, lines = shutil.get_terminal_size()
-        rows = [
-            _with_numbers(self._inspector, row)
-            for row in queue_rows(self._said, self._inspector, self._queues)
-        ]
+        rows = queue_rows(self._said, self._inspector, self._queues)
         shown = rows[: min(self._most or len(rows), max(1, lines - _AROUND))]
         found = _sums(rows), table(self._said, list(COLUMNS), list(shown))
         if found != self._before:
             self._before, self._time = found, f"{datetime.now().astimezone():%H:%M:%S}"
-        sums = f"{safe_text(self._inspector.path)}  {self._time}  {found[0]}"
-        return [fit(sums, columns), *found[1]]
-
-
-def _with_numbers(inspector: Inspector, row: dict[str, Any]) -> dict[str, Any]:
-    """The row of a queue, with what its metrics say; nothing of that, if it cannot be read."""
-    found: dict[str, float | None] = dict.fromkeys(("in_per_s", "out_per_s", "wait_p95", "run_p95"))
-    if row["status"] not in {"CORRUPT", "DENIED"}:
-        metrics = inspector.metrics(row["queue"])
-        found = {
-            "in_per_s": _rate(metrics, "enqueued", "requeued"),
-            "out_per_s": _rate(metrics, "completed"),
-            "wait_p95": metrics.wait.p95,
-            "run_p95": metrics.run.p95,
-        }
-    return row | found
-
-
-def _rate(metrics: QueueMetrics, *counters: str) -> float:
-    return round(sum(metrics.rate(each, _LATELY) for each in counters), 1)
+        sums, path = f"{self._time}  {found[0]}", safe_text(self._inspector.path)
+        # Where it is one knows, if there is no room for both.
+        room = len(path) + len(sums) + 2 <= columns
+        return [fit(f"{path}  {sums}" if room else sums, columns), *found[1]]
 
 
 def _sums(rows: Sequence[dict[str, Any]]) -> str:
     """All queues together."""
     counts = [
-        f"{name} {sum(row[name] for row in rows):,}" for name in ("ready", "scheduled", "leased", "dead")
+        f"{name} {sum(row[name] for row in rows):,}" for name in ("ready", "leased", "scheduled", "dead")
     ]
     rates = [
         f"{word} {sum(row[name] or 0 for row in rows):,.1f}/s"

@@ -88,7 +88,7 @@ def test_top_in_a_pipe(duraq, queue, storage):
 def test_top_at_a_terminal(duraq, queue):
     """What changes is drawn over what was there, nothing else is written, and the last frame stays."""
     queue.enqueue(1)
-    screen = Screen(duraq, "top", "--interval", "100ms", NO_COLOR="1")
+    screen = Screen(duraq, "top", "--interval", "100ms", columns=250, NO_COLOR="1")
     screen.until("jobs")
     assert f"{duraq.root}" in screen.lines[0]
     assert "ready 1 " in screen.lines[0]

@@ -60,7 +60,7 @@ def test_put_is_quick(root):
         {"textual", "rich", "watchfiles", "msgspec", "durationpy", "anyio", "multiprocessing"}
     )
     assert modules.isdisjoint(
-        {"duraq.inspector", "duraq.worker", "duraq.storage.memory", "duraq.dead_letters"}
+        {"duraq.inspector", "duraq.worker", "duraq.storage.memory", "duraq.dead_letters", "duraq.config"}
     )
 
 
