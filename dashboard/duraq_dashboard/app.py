@@ -83,11 +83,11 @@ class Dashboard(App[None]):
         Binding("ctrl+q", "quit", "quit", show=False, id="quit"),
     ]
 
-    snapshot: reactive[Snapshot | None] = reactive(None, layout=False, always_update=True)
+    snapshot: reactive[Snapshot | None] = reactive(None, repaint=False, always_update=True)
     # The time that all screens show ages as of.
-    moment: reactive[datetime] = reactive(NEVER, layout=False)
-    times: reactive[Times] = reactive(Times.LOCAL, layout=False)
-    frozen = reactive(False)
+    moment: reactive[datetime] = reactive(NEVER, repaint=False)
+    times: reactive[Times] = reactive(Times.LOCAL, repaint=False)
+    frozen = reactive(False, repaint=False)
 
     def __init__(
         self,

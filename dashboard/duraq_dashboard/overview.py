@@ -1,11 +1,11 @@
-"""All queues of a storage together, kept from look to look: only what has changed is counted anew.
+"""All queues of a storage together, kept from look to look: only what has changed is worked out anew.
 
 Knows no Textual.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,7 +13,11 @@ from duraq.metrics import Histogram
 from duraq_dashboard import wording
 from duraq_dashboard.history import ENTERED, LEFT, Durations, number_of, rate
 from duraq_dashboard.snapshot import QueueNow, Snapshot
-from duraq_dashboard.view_model import AN_HOUR, NOW, in_order
+from duraq_dashboard.view_model import AN_HOUR, NOW, SORTS, QueueRow, in_order, is_young, queue_row
+
+# What is summed over the queues, before the buckets of how long entries waited.
+_SUMS = ("ready", "leased", "scheduled", "dead", "died", "entered", "left")
+_NOTHING = (0.0,) * (len(_SUMS) + len(Histogram().buckets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +26,7 @@ class _Part:
 
     queue: QueueNow
     minute: datetime
-    entered: float = 0.0
-    left: float = 0.0
-    died: int = 0
-    wait: Histogram | None = None
+    numbers: Sequence[float]
 
 
 class Overview:
@@ -35,11 +36,14 @@ class Overview:
         self.durations = Durations()
         self.alerts: Sequence[str] = ()
         self._parts: dict[str, _Part] = {}
+        self._sums = list(_NOTHING)
+        self._rows: dict[str, tuple[QueueNow, datetime, QueueRow]] = {}
+        self._keys: dict[str, tuple[QueueNow, str, tuple[object, ...]]] = {}
 
     def look(self, snapshot: Snapshot, now: datetime) -> None:
         """See how it is now."""
         minute = now.replace(second=0, microsecond=0)
-        parts, before = {}, self._parts
+        before, parts = self._parts, {}
         changed = [
             queue
             for name, queue in snapshot.queues.items()
@@ -49,46 +53,68 @@ class Overview:
         for name, queue in snapshot.queues.items():
             known = before.get(name)
             if known is None or known.queue is not queue or known.minute != minute:
-                known = self._part(queue, minute, now)
+                part = _Part(queue, minute, self._numbers(queue, now))
+                self._add(part.numbers, _NOTHING if known is None else known.numbers)
+                known = part
             parts[name] = known
+        gone = before.keys() - parts.keys()
+        for name in gone:
+            self._add(_NOTHING, before[name].numbers)
+            self._rows.pop(name, None)
+            self._keys.pop(name, None)
         self._parts = parts
-        if changed or len(parts) != len(before):
+        if changed or gone:
             loud = [queue for queue in snapshot.queues.values() if queue.role in {"crit", "warn"}]
             self.alerts = [f"{queue.name} {queue.word}" for queue in in_order(loud)]
 
-    def _part(self, queue: QueueNow, minute: datetime, now: datetime) -> _Part:
-        metrics = queue.metrics
+    def row(self, queue: QueueNow, now: datetime, *, ascii_only: bool) -> QueueRow:
+        """The queue as a line; the same one for as long as nothing in it can have changed."""
+        # Ages of less than a minute change by the second, all others by the minute.
+        since = now if is_young(queue, now) else now.replace(second=0, microsecond=0)
+        known = self._rows.get(queue.name)
+        if known is None or known[0] is not queue or known[1] != since:
+            row = queue_row(queue, self.durations, now, ascii_only=ascii_only)
+            known = self._rows[queue.name] = (queue, since, row)
+        return known[2]
+
+    def in_order(self, queues: Iterable[QueueNow], sort: str) -> list[QueueNow]:
+        """The queues in that order."""
+        return sorted(queues, key=lambda queue: self._key(queue, sort))
+
+    def _key(self, queue: QueueNow, sort: str) -> tuple[object, ...]:
+        known = self._keys.get(queue.name)
+        if known is None or known[0] is not queue or known[1] != sort:
+            known = self._keys[queue.name] = (queue, sort, (*SORTS[sort](queue), queue.name))
+        return known[2]
+
+    def _numbers(self, queue: QueueNow, now: datetime) -> Sequence[float]:
+        counts, metrics = queue.view.counts, queue.metrics
+        held = (counts.ready, counts.leased, counts.scheduled, counts.dead)
         if metrics is None:
-            return _Part(queue, minute)
-        return _Part(
-            queue,
-            minute,
-            rate(metrics, ENTERED, NOW, now),
-            rate(metrics, LEFT, NOW, now),
-            number_of(metrics, ("dead",), AN_HOUR, now),
-            self.durations.took(metrics).wait,
-        )
+            return (*held, *_NOTHING[len(held) :])
+        died = number_of(metrics, ("dead",), AN_HOUR, now)
+        entered, left = rate(metrics, ENTERED, NOW, now), rate(metrics, LEFT, NOW, now)
+        return (*held, died, entered, left, *self.durations.took(metrics).wait.buckets)
+
+    def _add(self, numbers: Sequence[float], instead_of: Sequence[float]) -> None:
+        self._sums = [
+            total + new - old for total, new, old in zip(self._sums, numbers, instead_of, strict=True)
+        ]
 
     def lines(self) -> Sequence[str]:
         """All of it in a line: the longest first, an empty one last."""
-        parts = list(self._parts.values())
-        counts = [part.queue.view.counts for part in parts]
-        ready, leased = sum(each.ready for each in counts), sum(each.leased for each in counts)
-        scheduled, dead = sum(each.scheduled for each in counts), sum(each.dead for each in counts)
-        died = sum(part.died for part in parts)
-        flows = (
-            f"in {wording.rate(sum(part.entered for part in parts))}/s "
-            f"out {wording.rate(sum(part.left for part in parts))}/s"
-        )
-        letters = f"DLQ {wording.count(dead)}" + (f" (+{wording.count(died)}/1h)" if died else "")
-        p95 = f"p95 wait {wording.seconds(_together([part.wait for part in parts if part.wait]).p95)}"
-        now = f"ready {wording.count(ready)}  in-flight {wording.count(leased)}"
-        later = f"delayed {wording.count(scheduled)}"
+        # Sums of fractions that come and go leave a little behind.
+        sums = {name: round(total, 6) for name, total in zip(_SUMS, self._sums, strict=False)}
+        count = {name: wording.count(int(total)) for name, total in sums.items()}
+        flows = f"in {wording.rate(sums['entered'])}/s out {wording.rate(sums['left'])}/s"
+        letters = f"DLQ {count['dead']}" + (f" (+{count['died']}/1h)" if sums["died"] else "")
+        waited = Histogram(tuple(int(each) for each in self._sums[len(_SUMS) :]))
+        now = f"ready {count['ready']}  in-flight {count['leased']}  delayed {count['scheduled']}"
         return (
-            f"{now}  {later}  {letters}  {flows}  {p95}  workers {self._workers()}",
-            f"{now}  {later}  {letters}  {flows}",
-            f"ready {wording.count(ready)}  {letters}  {flows}",
-            f"ready {wording.count(ready)}  {letters}",
+            f"{now}  {letters}  {flows}  p95 wait {wording.seconds(waited.p95)}  workers {self._workers()}",
+            f"{now}  {letters}  {flows}",
+            f"ready {count['ready']}  {letters}  {flows}",
+            f"ready {count['ready']}  {letters}",
             "",
         )
 
@@ -97,11 +123,3 @@ class Overview:
         leases = [lease for part in self._parts.values() for lease in part.queue.view.leases if lease.worker]
         alive = {lease.worker for lease in leases if lease.alive}
         return f"{len(alive)}/{len({lease.worker for lease in leases})}"
-
-
-def _together(every: Sequence[Histogram]) -> Histogram:
-    """Several histograms as one."""
-    if not every:
-        return Histogram()
-    buckets = tuple(map(sum, zip(*(each.buckets for each in every), strict=True)))
-    return Histogram(buckets, sum(each.sum for each in every))

@@ -63,11 +63,6 @@ def in_order(queues: Iterable[QueueNow], sort: str = "attention") -> list[QueueN
     return sorted(queues, key=lambda queue: (key(queue), queue.name))
 
 
-def by_attention(queues: Iterable[QueueNow]) -> list[QueueNow]:
-    """The queues that need somebody first."""
-    return in_order(queues)
-
-
 class QueueFilter:
     """Which queues are shown: a part of their names, or a filter of which entries they must have.
 
@@ -95,6 +90,12 @@ class QueueFilter:
             return True
         counts = queue.view.counts
         return any(getattr(counts, status.value, 0) for status in self._where.states())
+
+
+def is_young(queue: QueueNow, now: datetime) -> bool:
+    """Whether its oldest ready entry is: such ages change each second."""
+    oldest = queue.view.oldest_ready
+    return oldest is not None and 0 <= (now - oldest).total_seconds() < wording.MINUTE
 
 
 # -- one queue ---------------------------------------------------------------------------------------------

@@ -60,18 +60,32 @@ async def test_a_filter_of_entries_is_refused(dashboard, source):
 
 
 async def test_nothing_is_drawn_when_nothing_happens(dashboard, source, clock):
-    """While neither the storage nor the minute changes, nothing is drawn at all."""
-    source.show(snapshot(WAITING, changed_at=NOW - timedelta(minutes=1)))
+    """While neither the storage nor the minute changes, nothing is drawn at all; else only what differs."""
+    source.show(snapshot(WAITING, QUIET, changed_at=NOW - timedelta(minutes=1)))
     async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("up")
+        app = pilot.app
         await pilot.pause(0.2)
         drawn = []
-        screen = pilot.app.screen
-        for widget in screen.query("*"):
-            widget.refresh = lambda *regions, widget=widget, **_: drawn.append(widget)
-        pilot.app._tick()
+        app._display = lambda screen, update: drawn.append(update)
+        app._tick()
         clock.advance(timedelta(seconds=1))
-        pilot.app._tick()
+        source.show(snapshot(WAITING, QUIET, number=2, changed_at=NOW - timedelta(minutes=1)))
+        await pilot.pause(0.3)
+        # The age of the younger one has gone from 5s to 6s.
+        assert [type(update).__name__ for update in drawn] == ["ChopsUpdate"]
+        drawn.clear()
+        old = queue_now(queue_view("default", 3, oldest=timedelta(minutes=5), waiting=1))
+        source.show(snapshot(WAITING, old, number=3, changed_at=NOW - timedelta(minutes=1)))
+        await pilot.pause(0.3)
+        drawn.clear()
+        for number in range(4, 8):
+            source.show(snapshot(WAITING, old, number=number, changed_at=NOW - timedelta(minutes=1)))
+            clock.advance(timedelta(seconds=1))
+            app._tick()
+            await pilot.pause(0.15)
         assert drawn == []
         clock.advance(timedelta(minutes=1))
-        pilot.app._tick()
-        assert drawn != []
+        app._tick()
+        await pilot.pause(0.1)
+        assert [type(update).__name__ for update in drawn] == ["ChopsUpdate"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -30,8 +30,7 @@ from duraq_dashboard.view_model import (
     advice,
     facts,
     flow,
-    in_order,
-    queue_row,
+    is_young,
     why,
 )
 from duraq_dashboard.widgets.filter_bar import FilterBar
@@ -92,8 +91,7 @@ class QueueRows:
         return keys & self._numbers.keys()
 
     def cells(self, number: int) -> Cells:
-        durations = self._overview.durations
-        return _cells(queue_row(self._queues[number], durations, self._now, ascii_only=self._ascii_only))
+        return _cells(self._overview.row(self._queues[number], self._now, ascii_only=self._ascii_only))
 
 
 def _cells(row: QueueRow) -> Sequence[Cell]:
@@ -137,6 +135,7 @@ class QueuesScreen(MainScreen):
         self._sort = "attention"
         self._faults_only = False
         self._filter: QueueFilter | None = None
+        self._in_panel: object = None  # all that what the panel says follows from
         self._text = ""  # of the filter, as it was typed
 
     def compose_content(self) -> ComposeResult:
@@ -167,7 +166,7 @@ class QueuesScreen(MainScreen):
         self.query_one("#heading", Heading).show(
             "Queues", f"sort: {self._sort}{narrowed}   {len(shown)} of {len(snapshot.queues)}"
         )
-        self.shows_seconds = any(_is_young(queue, now) for queue in shown)
+        self.shows_seconds = any(is_young(queue, now) for queue in shown)
         self._show_panel()
 
     def _chosen(self, snapshot: Snapshot) -> list[QueueNow]:
@@ -176,7 +175,7 @@ class QueuesScreen(MainScreen):
             queues = [queue for queue in queues if self._filter.admits(queue)]
         if self._faults_only:
             queues = [queue for queue in queues if queue.role in {"crit", "warn"}]
-        return in_order(queues, self._sort)
+        return self._overview.in_order(queues, self._sort)
 
     def _nothing(self, snapshot: Snapshot) -> str:
         if snapshot.queues:
@@ -208,12 +207,19 @@ class QueuesScreen(MainScreen):
         queue = self._under_cursor()
         bars, reasons = self.query_one("#bars", Lines), self.query_one("#why", Lines)
         if queue is None:
+            self._in_panel = None
             self.query_one("#panel-heading", Heading).show("")
             bars.show()
             reasons.show()
             return
         self.query_one("#panel-heading", Heading).show(queue.name, "Enter opens")
         now = self.dashboard.moment
+        last = None if queue.metrics is None else queue.metrics.last_completed
+        is_young = last is not None and now - last < timedelta(minutes=1)
+        shown = (queue, now if is_young else now.replace(second=0, microsecond=0), self.dashboard.times)
+        if shown == self._in_panel:
+            return
+        self._in_panel = shown
         bars.show(*self._bars(queue, now))
         path = self.dashboard.source.path
         tries: list[Sequence[Piece]] = [[("try  ", "note"), each] for each in advice(queue, path)]
@@ -227,7 +233,11 @@ class QueuesScreen(MainScreen):
         for name, what in (("OUT/s", LEFT), ("IN/s ", ENTERED)):
             shown = flow(queue.metrics, what, AN_HOUR, MINUTES, now, ascii_only=self.dashboard.ascii_only)
             lines += [[f"{name} 60m, 0..{shown.peak}, now {shown.now}"], [(shown.bars, "flow")]]
-        begin = wording.moment(now - AN_HOUR, now, self.dashboard.times)
+        # Without the seconds, which would change all the time.
+        begin, end = (
+            wording.moment(at, now, self.dashboard.times).removesuffix(f":{at:%S}")
+            for at in (now - AN_HOUR, now)
+        )
         took = self._overview.durations.took(queue.metrics)
         since = (
             "ever" if took.since is None else f"since {wording.moment(took.since, now, self.dashboard.times)}"
@@ -238,7 +248,7 @@ class QueuesScreen(MainScreen):
         ]
         return [
             *lines,
-            [(f"{begin:<30}{wording.moment(now, now, self.dashboard.times):>30}", "note")],
+            [(f"{begin:<30}{end:>30}", "note")],
             f"{'   '.join(lasted)}   {since}",
         ]
 
@@ -322,8 +332,3 @@ class QueuesScreen(MainScreen):
             self._sort = kept["sort"]
         self._faults_only = bool(kept.get("faults"))
         self.query_one(FilterBar).put(kept.get("filter", ""))
-
-
-def _is_young(queue: QueueNow, now: datetime) -> bool:
-    oldest = queue.view.oldest_ready
-    return oldest is not None and 0 <= (now - oldest).total_seconds() < wording.MINUTE

@@ -141,4 +141,4 @@ class KeyBar(Static):
             at += len(hint.text) + len(GAP)
         if shown != self._shown:
             self._shown = shown
-            self.update(Content.assemble(*pieces))
+            self.update(Content.assemble(*pieces), layout=False)

@@ -48,7 +48,8 @@ class Lines(Static):
         new: list[list[Piece]] = [[line] if isinstance(line, str) else list(line) for line in lines]
         if new != self._shown:
             self._shown = new
-            self.update(Content("\n").join(map(content, new)))
+            # Where its height does not follow from the text, nothing else need be laid out, and drawn, anew.
+            self.update(Content("\n").join(map(content, new)), layout=self.styles.is_auto_height)
 
 
 class Heading(Static):
@@ -82,4 +83,4 @@ class Heading(Static):
         text = left + rule * (width - len(left) - len(right)) + right
         if text != self._drawn:
             self._drawn = text
-            self.update(Content(text))
+            self.update(Content(text), layout=False)

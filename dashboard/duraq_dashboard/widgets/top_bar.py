@@ -83,7 +83,7 @@ class TopBar(Static):
             return
         self._lines = lines
         # Content, not a string: a string would be read as markup.
-        self.update(Content("\n").join(Content.assemble(*line.pieces) for line in lines))
+        self.update(Content("\n").join(Content.assemble(*line.pieces) for line in lines), layout=False)
 
     def _laid_out(self) -> list[_Line]:
         width = self.app.size.width
