@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from duraq.clock import from_datetime, to_datetime
+from duraq.clock import to_datetime
 from duraq.entry import DEAD, Entry
 from duraq.journal.run import Run
 from duraq.journal.runs import Runs
@@ -134,11 +134,15 @@ class DeadIndex:
         for entry in sorted(letters, key=lambda entry: -entry.updated_at):
             last = last_failure(entry.history)
             error = None if last is None else last.error
-            cause = Cause("", "")
+            cause = ("", "")
             if error is not None:
                 function = error.frame.rpartition(" in ")[2]
-                cause = Cause(error.signature or signature(error.type, error.message, function), error.type)
-            self._add(entry.seq, entry.updated_at, entry.attempts, cause, len(self._ids))
+                cause = (error.signature or signature(error.type, error.message, function), error.type)
+            self.orders.append(entry.seq)
+            self.died.append(entry.updated_at)
+            self.attempts.append(min(entry.attempts, _MOST_ATTEMPTS))
+            self.cause.append(self._number(cause))
+            self._rows.append(len(self._ids))
             self._ids.append(entry.id)
         self._length = len(self.orders)
 
@@ -150,11 +154,15 @@ class DeadIndex:
             assert before is not None
             self._copy(before, *known)
         else:
-            rows = sorted(runs.dead_rows(run), key=lambda row: row.died, reverse=True)
-            for row in rows:
-                if not run.is_taken(row.row):
-                    died = from_datetime(row.died)
-                    self._add(row.order, died, row.attempts, Cause(row.signature, row.type), row.row)
+            found = runs.dead_rows(run)
+            # As a rule they died in the order in which they were enqueued, or nearly so.
+            order = sorted(range(len(found.rows)), key=found.died.__getitem__, reverse=True)
+            chosen = [place for place in order if not run.is_taken(found.rows[place])]
+            self._rows.extend([found.rows[place] for place in chosen])
+            self.orders.extend([found.orders[place] for place in chosen])
+            self.died.extend([found.died[place] for place in chosen])
+            self.attempts.extend([min(found.attempts[place], _MOST_ATTEMPTS) for place in chosen])
+            self.cause.extend([self._number(found.causes[place]) for place in chosen])
         self._pieces.append(_Piece(run.segment, run.crc, start, run.dead))
         self._length = len(self.orders)
 
@@ -173,12 +181,11 @@ class DeadIndex:
         self.cause += other.cause[start:end]
         self._rows += other._rows[start:end]
 
-    def _add(self, order: int, died: int, attempts: int, cause: Cause, row: int) -> None:
-        self.orders.append(order)
-        self.died.append(died)
-        self.attempts.append(min(attempts, _MOST_ATTEMPTS))
-        self.cause.append(self._causes.setdefault(cause, len(self._causes)))
-        self._rows.append(row)
+    def _number(self, cause: tuple[str, str]) -> int:
+        found: int | None = self._causes.get(cause)  # type: ignore[call-overload] # equal as tuples
+        if found is None:
+            found = self._causes[Cause(*cause)] = len(self._causes)
+        return found
 
     # -- fetching --------------------------------------------------------------------------------------
 

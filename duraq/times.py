@@ -7,7 +7,10 @@ from datetime import UTC, datetime, timedelta
 _PREFIXES = 64  # seconds whose text is kept
 _LENGTH = len("2026-11-24T13:26:00.123456Z")
 
+_DOT = len("2026-11-24T13:26:00.")
+
 _prefixes: dict[int, str] = {}
+_seconds: dict[str, int] = {}
 
 
 def rfc3339(at: int) -> str:
@@ -25,6 +28,21 @@ def rfc3339(at: int) -> str:
 
 def microseconds(text: str) -> int:
     """The inverse of rfc3339. Raises TypeError or ValueError for what that does not give."""
+    second = _seconds.get(text[:_DOT])
+    if second is not None and len(text) == _LENGTH and text[-1] == "Z":
+        digits = text[_DOT:-1]
+        if digits.isdecimal() and digits.isascii():
+            return second + int(digits)
+    at = _parsed(text)
+    # Those of one second have the same beginning. What is written in another way is parsed each time.
+    if rfc3339(at) == text:
+        if len(_seconds) > _PREFIXES:
+            _seconds.clear()
+        _seconds[text[:_DOT]] = at - at % 1_000_000
+    return at
+
+
+def _parsed(text: str) -> int:
     if len(text) != _LENGTH or text[-1] != "Z":
         raise ValueError(f"not a time in UTC with six digits: {text!r:.80}")
     moment = datetime.fromisoformat(text)

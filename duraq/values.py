@@ -6,6 +6,7 @@ tables of numbers and file names that are written again, so nothing else may get
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from duraq.model import PROVISIONAL, WORKER
@@ -60,6 +61,7 @@ def entry_id(value: Any) -> str:
     return found
 
 
+@lru_cache(256)
 def worker(value: Any) -> str:
     """The id of a worker; empty for none. Raises TypeError or ValueError."""
     if value != "" and WORKER.fullmatch(value) is None:

@@ -7,13 +7,13 @@ these few fields are decoded, the rest of each letter's history is passed over.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
 from duraq.journal.index import BadIndex, Index, is_changed
 from duraq.signature import signature
+from duraq.times import microseconds
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -27,7 +27,7 @@ class _Attempt(msgspec.Struct, gc=False):
 
 
 class _Lived(msgspec.Struct, gc=False):
-    updated_at: datetime
+    updated_at: str
     attempts: int
     history: list[_Attempt] = []
 
@@ -59,41 +59,45 @@ _states = msgspec.json.Decoder(_State)
 _full_state = msgspec.json.Decoder(_FullState)
 
 
-class DeadRow(NamedTuple):
-    """A dead letter: its row in the index, its number in its queue, when it died, and of what.
+class DeadRows(NamedTuple):
+    """The dead letters of an index, whether they were taken out since or not, in enqueue order.
 
-    ``signature`` and ``type`` are those of the last attempt that was not given back; both may be empty.
+    Side by side: their rows, their numbers in their queue, when they died (microseconds since 1970), how
+    often they were tried, and the signatures and types of the last attempts that were not given back; both
+    may be empty.
     """
 
-    row: int
-    order: int
-    died: datetime
-    attempts: int
-    signature: str
-    type: str
+    rows: list[int]
+    orders: list[int]
+    died: list[int]
+    attempts: list[int]
+    causes: list[tuple[str, str]]
 
 
-def dead_rows(index: Index) -> list[DeadRow]:
-    """All dead letters of the index, whether they were taken out since or not, in enqueue order."""
+def dead_rows(index: Index) -> DeadRows:
+    """All that the index has."""
     # One that never lived could be no dead letter; whoever forged it is not shown it.
-    rows = [(row, order, state) for row, order, state in index.dead() if is_changed(state)]
-    if not rows:
-        return []
-    lines = index.states(rows[0][2])
+    found = [each for each in index.dead() if is_changed(each[2])]
+    if not found:
+        return DeadRows([], [], [], [], [])
+    lines = index.states(found[0][2])
     try:
-        states = _states.decode_lines(lines)
-        if len(states) != len(rows):
+        states = [each.entry for each in _states.decode_lines(lines)]
+        if len(states) != len(found):
             raise BadIndex("it has another number of states than of rows")
-        return [
-            DeadRow(row, order, state.entry.updated_at, state.entry.attempts, *_cause(state, lines, number))
-            for number, ((row, order, _), state) in enumerate(zip(rows, states, strict=True))
-        ]
-    except (msgspec.DecodeError, ValueError) as error:
+        return DeadRows(
+            [row for row, _, _ in found],
+            [order for _, order, _ in found],
+            [microseconds(state.updated_at) for state in states],
+            [state.attempts for state in states],
+            [_cause(state.history, lines, number) for number, state in enumerate(states)],
+        )
+    except (msgspec.DecodeError, ValueError, TypeError) as error:
         raise BadIndex(str(error)) from error
 
 
-def _cause(state: _State, lines: bytes, number: int) -> tuple[str, str]:
-    for attempt in reversed(state.entry.history):
+def _cause(history: list[_Attempt], lines: bytes, number: int) -> tuple[str, str]:
+    for attempt in reversed(history):
         if attempt.cause != "released":
             error = attempt.error
             return error.signature or _computed(lines, number), error.type

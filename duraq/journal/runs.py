@@ -22,7 +22,7 @@ from duraq.model import Counts, EntryStatus
 from duraq.shelf import Mislaid
 
 if TYPE_CHECKING:
-    from duraq.journal.dead_rows import DeadRow
+    from duraq.journal.dead_rows import DeadRows
 
 OPEN_INDEXES = 8  # that are kept, unless they are longer than
 OPEN_BYTES = 1 << 19  # so many bytes: of dead letters, all that they have been through stands in them
@@ -406,8 +406,8 @@ class Runs:
         """The runs that have dead letters, the newest first."""
         return sorted((run for run in self._runs.values() if run.dead), key=lambda run: -run.segment)
 
-    def dead_rows(self, run: Run) -> list[DeadRow]:
-        """All dead letters that the run ever had, in enqueue order."""
+    def dead_rows(self, run: Run) -> DeadRows:
+        """All dead letters that the run ever had."""
         from duraq.journal.dead_rows import dead_rows  # noqa: PLC0415 - its decoder is for who asks for all
 
         try:
