@@ -27,6 +27,7 @@ _MATTERS = re.compile(
     rb'\n\{"op":"(fail|dead|complete|expire|remove|requeue)","seq":\d+,"at":"([^"]+)","id":"([^"]+)"'
 )
 _AT = re.compile(rb'\{"op":"[a-z]+","seq":\d+,"at":"([^"]+)"')
+_FIRST = 1  # the number of a queue's first segment
 _FAILURES = frozenset({b"fail", b"dead"})
 
 
@@ -67,8 +68,8 @@ class FailureRecords:
                 break
         first = next((at for number in numbers if (at := _begins(lines, number)) is not None), 0)
         self.reach = first
-        if first <= self._since:
-            return
+        if first <= self._since or numbers[0] == _FIRST:
+            return  # all that matters is on record
         for entry in state.lived():
             for attempt in entry.history:
                 ended_at = from_datetime(attempt.ended_at)
