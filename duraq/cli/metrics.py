@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
-from duraq.cli.options import common, settings
+from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
 from duraq.exposition import FORMATS, StorageCollector, render
+
+SHORTEST = timedelta(seconds=1)
 
 
 @click.command()
@@ -29,14 +33,25 @@ from duraq.exposition import FORMATS, StorageCollector, render
     default="prometheus",
     help="Default: prometheus, which is what node_exporter reads.",
 )
+@click.option("--loop", type=DURATION, metavar="TIME", help="With --textfile: again and again, every TIME.")
 @common
-def metrics(queues: tuple[str, ...], textfile: Path | None, form: str) -> int:
+def metrics(queues: tuple[str, ...], textfile: Path | None, form: str, loop: timedelta | None) -> int:
     """The metrics of QUEUES, or of all, in Prometheus' text format.
 
     A queue that cannot be read is told of by duraq_queue_problem, and by the exit code. With --textfile
     nothing is printed: the text is put into FILE, at once and as a whole, and anybody may read it.
     """
     said = settings()
+    if loop is not None:
+        if textfile is None or loop < SHORTEST:
+            raise CommandError(Code.USAGE, "--loop goes with --textfile, and takes 1s or more")
+        while True:
+            _once(said, queues, textfile, form)
+            time.sleep(loop.total_seconds())
+    return _once(said, queues, textfile, form)
+
+
+def _once(said: Settings, queues: tuple[str, ...], textfile: Path | None, form: str) -> int:
     with inspecting(said) as inspector:
         for name in queues:
             inspector.check_queue(name)

@@ -210,3 +210,20 @@ def test_what_was_moved_survives(tmp_path, storage, queue, other, open_storage):
     again = Queue("other", open_storage())
     assert [(entry.id, entry.data, entry.redriven) for entry in again.entries()] == seen
     assert [entry.id for entry in again.dequeue(limit=100)] == ids
+
+
+@pytest.mark.needs("shared")
+def test_whoever_has_it_open_sees_it(storage, queue, other, open_storage):
+    """A process that has both queues open finds what another one has moved, in the same place."""
+    theirs = open_storage()
+    here, there = Queue("jobs", theirs), Queue("other", theirs)
+    ids = bury(queue, "a", "b")
+    assert (here.counts(), there.counts()) == (Counts(dead=2), Counts(ready=1))
+    begin(storage)()
+    other.enqueue("later")
+    assert here.counts() == Counts()
+    assert [entry.data for entry in there.entries()] == ["there already", "a", "b", "later"]
+    tokens = [entry.token for entry in there.dequeue(limit=3)]
+    assert tokens == sorted(set(tokens))
+    assert [entry.data for entry in other.dequeue(limit=3)] == ["later"]
+    assert {entry.redriven for entry in other.entries() if entry.id in ids} == {1}

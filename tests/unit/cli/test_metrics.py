@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -295,3 +296,21 @@ def test_what_was_planted_is_not_written_to(duraq, busy, tmp_path, planted):
     assert elsewhere.read_text() == "precious"
     assert "duraq_entries" in (tmp_path / "duraq.prom").read_text()
     assert not temporary.exists()
+
+
+def test_again_and_again(duraq, queue, tmp_path):
+    """With --loop the file is replaced again and again, until it is told to stop."""
+    queue.enqueue(1)
+    file = tmp_path / "duraq.prom"
+    assert duraq("metrics", "--loop", "1s").exit_code == Code.USAGE
+    assert duraq("metrics", "--loop", "10ms", "--textfile", str(file)).exit_code == Code.USAGE
+    process = duraq.start("metrics", "--loop", "1s", "--textfile", str(file))
+    while not file.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    first = file.stat().st_ino
+    while file.stat().st_ino == first:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait() == Code.TERMINATED
