@@ -77,6 +77,7 @@ class DeadIndex:
         self._rows = array("I")
         self._causes = causes  # each with its number, shared by the indexes that follow each other
         self._pieces: list[_Piece] = []
+        self._by_run: dict[tuple[int, int, int], int] = {}  # which piece has those of a run
         self._ids: list[str] = []  # of those in memory, in place of rows
         self._length = 0
 
@@ -163,16 +164,17 @@ class DeadIndex:
             self.died.extend([found.died[place] for place in chosen])
             self.attempts.extend([min(found.attempts[place], _MOST_ATTEMPTS) for place in chosen])
             self.cause.extend([self._number(found.causes[place]) for place in chosen])
+        self._by_run[run.segment, run.crc, run.dead] = len(self._pieces)
         self._pieces.append(_Piece(run.segment, run.crc, start, run.dead))
         self._length = len(self.orders)
 
     def _piece(self, run: Run) -> tuple[int, int] | None:
         """From where to where those of that run are, if it has lost none since."""
-        for number, piece in enumerate(self._pieces):
-            if (piece.segment, piece.crc, piece.left) == (run.segment, run.crc, run.dead):
-                following = self._pieces[number + 1 :]
-                return piece.start, following[0].start if following else len(self)
-        return None
+        number = self._by_run.get((run.segment, run.crc, run.dead))
+        if number is None:
+            return None
+        is_last = number + 1 == len(self._pieces)
+        return self._pieces[number].start, len(self) if is_last else self._pieces[number + 1].start
 
     def _copy(self, other: DeadIndex, start: int, end: int) -> None:
         self.orders += other.orders[start:end]

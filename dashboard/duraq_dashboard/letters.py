@@ -12,15 +12,14 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import accumulate
+from itertools import compress
 from typing import Any
 
-from duraq.clock import from_datetime, to_datetime
+from duraq.clock import from_datetime, from_timedelta, to_datetime
 from duraq.dead_index import Cause, DeadIndex
-from duraq.errors import QueueError, StorageError
 from duraq.inspector import Inspector
 from duraq.views import EntryView
 from duraq.where import Term, Where
@@ -57,29 +56,43 @@ class Queues:
 
 
 class Letters:
-    """All dead letters at one moment. Each has a number, from 0, which is only good here."""
+    """All dead letters at one moment. Each has a number, from 0, which is only good here.
+
+    By number: ``causes``, where in ``names`` what it died of is; ``died``, in microseconds since 1970;
+    ``which`` of the indexes it is in.
+    """
 
     def __init__(self, indexes: Iterable[DeadIndex], queues: Queues, problems: Mapping[str, str]) -> None:
         self.indexes = tuple(index for index in indexes if len(index))
         self.queues = queues
         self.problems = problems  # of queues that cannot be read
-        self._numbers = [queues.number(index.queue) << _ORDER_BITS for index in self.indexes]
-        self._ends = list(accumulate(map(len, self.indexes)))
+        self.names: dict[Cause, int] = {}
+        self.causes = array("I")
+        self.which = array("H")
+        self._starts = [0]
+        for which, index in enumerate(self.indexes):
+            numbers = [self.names.setdefault(cause, len(self.names)) for cause in index.causes]
+            self.causes.extend(map(numbers.__getitem__, index.cause))
+            self.which.extend(array("H", [which]) * len(index))
+            self._starts.append(len(self.which))
+        self._bases = [queues.number(index.queue) << _ORDER_BITS for index in self.indexes]
+        self._died: array[int] | None = None
         self._by_key: array[int] | None = None
+        self._orders: dict[str, array[int]] = {}
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self._starts[-1]
 
     def place(self, number: int) -> tuple[DeadIndex, int]:
         """Where that letter is."""
-        which = bisect_right(self._ends, number)
-        return self.indexes[which], number - (self._ends[which - 1] if which else 0)
+        which = self.which[number]
+        return self.indexes[which], number - self._starts[which]
 
     def key(self, number: int) -> int:
         """What tells that letter from all others, at any moment."""
-        which = bisect_right(self._ends, number)
-        place = number - (self._ends[which - 1] if which else 0)
-        return self._numbers[which] | self.indexes[which].orders[place]
+        which = self.which[number]
+        order: int = self.indexes[which].orders[number - self._starts[which]]
+        return self._bases[which] | order
 
     def number(self, key: int) -> int | None:
         """The number of the letter of that key; None if it is dead no more."""
@@ -88,50 +101,60 @@ class Letters:
         return by_key[at] if at < len(by_key) and self.key(by_key[at]) == key else None
 
     @property
+    def died(self) -> array[int]:
+        """When each died."""
+        if self._died is None:
+            self._died = self.indexes[0].died if len(self.indexes) == 1 else array("q")
+            if len(self.indexes) != 1:
+                for index in self.indexes:
+                    self._died += index.died
+        return self._died
+
+    @property
     def by_key(self) -> array[int]:
         """All numbers, by key."""
         if self._by_key is None:
-            self._by_key = array("I", sorted(range(len(self)), key=list(self._each(self._keys)).__getitem__))
+            keys = array("Q")
+            for base, index in zip(self._bases, self.indexes, strict=True):
+                keys.extend(map(base.__or__, index.orders))
+            self._by_key = array("I", sorted(range(len(self)), key=keys.__getitem__))
         return self._by_key
-
-    def each_index(self) -> Iterator[tuple[DeadIndex, range]]:
-        """Each index with the numbers of its letters."""
-        start = 0
-        for index, end in zip(self.indexes, self._ends, strict=True):
-            yield index, range(start, end)
-            start = end
 
     def in_order(self, sort: str) -> array[int]:
         """All numbers in that order; those that are equal in it as they died, the last first."""
-        numbers: Sequence[int] = sorted(range(len(self)), key=self._values("died"), reverse=True)
-        if sort == "oldest":
-            numbers = numbers[::-1]
-        elif sort != "died":
-            numbers = sorted(numbers, key=self._values(sort))
-        return array("I", numbers)
+        known = self._orders.get(sort)
+        if known is None:
+            numbers: Sequence[int]
+            if sort == "died":
+                numbers = self.newest_first(range(len(self)))
+            elif sort == "oldest":
+                numbers = self.in_order("died")[::-1]
+            else:
+                numbers = sorted(self.in_order("died"), key=self._values(sort))
+            known = self._orders[sort] = array("I", numbers)
+            # Whoever has gone on to another order seldom comes back to this one.
+            self._orders = {name: order for name, order in self._orders.items() if name in {"died", sort}}
+        return known
+
+    def newest_first(self, numbers: Iterable[int]) -> list[int]:
+        """These, the one that died last first."""
+        return sorted(numbers, key=self.died.__getitem__, reverse=True)
 
     def _values(self, sort: str) -> Callable[[int], Any]:
         """The value of each letter that it is sorted by."""
-        of: dict[str, Callable[[DeadIndex], Iterable[Any]]] = {
-            "died": lambda index: index.died,
-            "queue": lambda index: (index.queue,) * len(index),
-            "attempts": lambda index: (-each for each in index.attempts),
-            "error": self._errors,
-        }
-        return list(self._each(of[sort])).__getitem__
-
-    def _each(self, of: Callable[[DeadIndex], Iterable[Any]]) -> Iterator[Any]:
+        if sort == "queue":
+            names = [index.queue for index in self.indexes]
+            return lambda number: names[self.which[number]]
+        if sort == "error":
+            ranks = {
+                cause: rank for rank, cause in enumerate(sorted(self.names, key=lambda each: each[::-1]))
+            }
+            by_name = [ranks[cause] for cause in self.names]
+            return lambda number: by_name[self.causes[number]]
+        attempts = array("H")
         for index in self.indexes:
-            yield from of(index)
-
-    def _keys(self, index: DeadIndex) -> Iterable[Any]:
-        number = self.queues.number(index.queue) << _ORDER_BITS
-        return (number | order for order in index.orders)
-
-    @staticmethod
-    def _errors(index: DeadIndex) -> Iterable[Any]:
-        causes = index.causes
-        return (causes[each][::-1] for each in index.cause)
+            attempts += index.attempts
+        return lambda number: -attempts[number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,90 +210,48 @@ class Choice:
 
     def of_cause(self, cause: Cause) -> Choice:
         """Those of them that died of that."""
-        wanted = {
-            id(index): {number for number, each in enumerate(index.causes) if each == cause}
-            for index in self.letters.indexes
-        }
-        found = array("I")
-        for number in self.numbers:
-            index, place = self.letters.place(number)
-            if index.cause[place] in wanted[id(index)]:
-                found.append(number)
-        return Choice(self.letters, found)
+        number = self.letters.names.get(cause)
+        if number is None:
+            return Choice(self.letters, array("I"))
+        of_it = map(number.__eq__, map(self.letters.causes.__getitem__, self.numbers))
+        return Choice(self.letters, array("I", compress(self.numbers, of_it)))
 
     def groups(self, now: datetime) -> list[Group]:
         """What they died of, what most died of first."""
-        counts: Counter[Cause] = Counter()
-        first: dict[Cause, int] = {}
-        last: dict[Cause, int] = {}
-        hours: dict[Cause, list[int]] = {}
-        end = from_datetime(now)
-        causes = {id(index): index.causes for index in self.letters.indexes}
-        for number in self.numbers:
-            index, place = self.letters.place(number)
-            cause, died = causes[id(index)][index.cause[place]], index.died[place]
-            counts[cause] += 1
-            if cause not in last or died > self._died(last[cause]):
-                last[cause] = number
-            if cause not in first or died < self._died(first[cause]):
-                first[cause] = number
-            hour = (end - died) // 3_600_000_000
-            if hour < HOURS:
-                hours.setdefault(cause, [0] * HOURS)[HOURS - 1 - max(0, hour)] += 1
+        letters = self.letters
+        cause, died = letters.causes.__getitem__, letters.died
+        numbers = letters.newest_first(self.numbers)
+        # Of several numbers for one cause the last stays: this way the oldest, the other way the newest.
+        oldest = dict(zip(map(cause, numbers), numbers, strict=True))
+        numbers.reverse()
+        newest = dict(zip(map(cause, numbers), numbers, strict=True))
+        hours: dict[int, list[int]] = {}
+        hour = from_timedelta(timedelta(hours=1))
+        begin = from_datetime(now) - HOURS * hour
+        for number in range(HOURS):
+            start = bisect_right(numbers, begin + number * hour, key=died.__getitem__)
+            is_last = number + 1 == HOURS
+            # What died in the future, by some clock, did so just now.
+            end = (
+                None if is_last else bisect_right(numbers, begin + (number + 1) * hour, key=died.__getitem__)
+            )
+            for each, count in Counter(map(cause, numbers[start:end])).items():
+                hours.setdefault(each, [0] * HOURS)[number] = count
+        names = list(letters.names)
         return [
             Group(
-                cause,
-                letters,
-                to_datetime(self._died(first[cause])),
-                to_datetime(self._died(last[cause])),
-                last[cause],
-                tuple(hours.get(cause, ())),
+                names[each],
+                count,
+                to_datetime(died[oldest[each]]),
+                to_datetime(died[newest[each]]),
+                newest[each],
+                tuple(hours.get(each, ())),
             )
-            for cause, letters in counts.most_common()
+            for each, count in Counter(map(cause, numbers)).most_common()
         ]
 
-    def _died(self, number: int) -> int:
-        index, place = self.letters.place(number)
-        return index.died[place]
 
-
-# -- gathering ---------------------------------------------------------------------------------------------
-
-
-def gather(
-    inspector: Inspector,
-    queues: Queues,
-    before: Letters | None,
-    stop: threading.Event,
-    tell: Callable[[int], None],
-) -> Letters | None:
-    """All dead letters there are; None if it was stopped. ``tell``: how many have been counted so far.
-
-    A queue that cannot be read keeps only itself out, and is among the problems.
-    """
-    known = {} if before is None else {index.queue: index for index in before.indexes}
-    found: list[DeadIndex] = []
-    problems: dict[str, str] = {}
-    counted = 0
-    for name in inspector.queues():
-        try:
-            index = inspector.dead_index(
-                name,
-                stop=stop,
-                before=known.get(name),
-                progress=lambda so_far, _: tell(counted + len(so_far)),  # noqa: B023 - called within the loop
-            )
-        except (StorageError, QueueError) as error:
-            problems[name] = str(error)
-            continue
-        if index is None:
-            return None
-        counted += len(index)
-        found.append(index)
-    letters = Letters(found, queues, problems)
-    # Here, and not where a frame is drawn.
-    assert len(letters.by_key) == len(letters)
-    return letters
+# -- reading ----------------------------------------------------------------------------------------------
 
 
 def fetch(inspector: Inspector, letters: Letters, keys: Iterable[int]) -> dict[int, EntryView]:
@@ -325,8 +306,8 @@ class Search:
     def step(self, inspector: Inspector, stop: threading.Event, slice_: float = SLICE) -> None:
         """Look at some more."""
         assert self.where is not None
-        until = time.monotonic() + slice_
-        while not self.is_over and not stop.is_set() and time.monotonic() < until:
+        until = time.thread_time() + slice_
+        while not self.is_over and not stop.is_set() and time.thread_time() < until:
             batch = self.candidates[self.looked_at : self.looked_at + _AT_ONCE]
             keys = {self.letters.key(number): number for number in batch}
             views = fetch(inspector, self.letters, keys)
@@ -339,44 +320,39 @@ class Search:
 
     def _admitted(self, terms: Sequence[Term]) -> array[int]:
         """Those of which the terms hold, by what the index says of them."""
-        found = array("I")
-        admits = {id(index): _Admits(index, terms) for index in self.letters.indexes}
-        for number in self.order:
-            index, place = self.letters.place(number)
-            if admits[id(index)](place):
-                found.append(number)
-        return found
+        letters, numbers = self.letters, self.order
+        fields = {term.field.name for term in terms}
+        # What many have in common is asked once.
+        if fields & {"queue", "state"}:
+            held = [_hold(terms, {"queue": [index.queue], "state": ["dead"]}) for index in letters.indexes]
+            numbers = array(
+                "I", compress(numbers, map(held.__getitem__, map(letters.which.__getitem__, numbers)))
+            )
+        if fields & {"type", "sig"}:
+            held = [
+                _hold(terms, {"type": _known(cause.type), "sig": _known(cause.signature)})
+                for cause in letters.names
+            ]
+            numbers = array(
+                "I", compress(numbers, map(held.__getitem__, map(letters.causes.__getitem__, numbers)))
+            )
+        if fields & {"attempts", "since", "until"}:
+            numbers = array("I", (number for number in numbers if self._holds(terms, number)))
+        return numbers
+
+    def _holds(self, terms: Sequence[Term], number: int) -> bool:
+        index, place = self.letters.place(number)
+        died = [index.died[place]]
+        return _hold(terms, {"attempts": [index.attempts[place]], "since": died, "until": died})
 
 
 _IN_INDEX = frozenset({"queue", "state", "type", "sig", "attempts", "since", "until"})
 
 
-class _Admits:
-    """Of one index: whether terms hold of a letter. What many have in common is asked once."""
-
-    def __init__(self, index: DeadIndex, terms: Sequence[Term]) -> None:
-        self._index = index
-        of_queue = {"queue": [index.queue], "state": ["dead"]}
-        self._is_queue = all(
-            term.holds(of_queue[term.field.name]) for term in terms if term.field.name in of_queue
-        )
-        of_cause = [term for term in terms if term.field.name in {"type", "sig"}]
-        self._causes = [
-            all(term.holds(_known(cause, term.field.name)) for term in of_cause) for cause in index.causes
-        ]
-        self._attempts = [term for term in terms if term.field.name == "attempts"]
-        self._times = [term for term in terms if term.field.name in {"since", "until"}]
-
-    def __call__(self, place: int) -> bool:
-        index = self._index
-        return (
-            self._is_queue
-            and self._causes[index.cause[place]]
-            and all(term.holds([index.attempts[place]]) for term in self._attempts)
-            and all(term.holds([index.died[place]]) for term in self._times)
-        )
+def _hold(terms: Sequence[Term], values: Mapping[str, Sequence[object]]) -> bool:
+    """Whether those of the terms hold that ask for these fields."""
+    return all(term.holds(values[term.field.name]) for term in terms if term.field.name in values)
 
 
-def _known(cause: Cause, name: str) -> list[str]:
-    value = cause.type if name == "type" else cause.signature
+def _known(value: str) -> list[str]:
     return [value] if value else []

@@ -7,34 +7,61 @@ on the screen, the letter under the cursor) is answered in between. Knows no Tex
 from __future__ import annotations
 
 import threading
+import time
 from array import array
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from duraq.dead_index import DeadIndex
+from duraq.errors import QueueError, StorageError
 from duraq.inspector import Inspector
 from duraq.where import Where
-from duraq_dashboard.letters import Choice, Group, Letters, Queues, Search, gather
+from duraq_dashboard.letters import Choice, Group, Letters, Queues, Search
 
-# Groups are counted anew when so many times as many letters were found as when they were counted last.
-_GROWTH = 1.5
+# What is known is put in order and grouped anew when it has grown so many times: together, that costs but a
+# few times as much as doing it once.
+_GROWTH = 2
+# So long letters are counted until others may ask; to begin again where it ended costs some 20 ms.
+_COUNTING = 0.2  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known so far. ``looked_at`` of ``candidates``: how far the filter has got."""
+    """What is known so far. ``counted``: how many letters, while they are being counted; None after that.
+
+    ``looked_at`` of ``candidates``: how far the filter has got.
+    """
 
     letters: Letters
     choice: Choice
     groups: tuple[Group, ...]
     looked_at: int
     candidates: int
-    is_over: bool
+    counted: int | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all is known."""
+        return self.counted is None and self.looked_at >= self.candidates
+
+
+class _Slice(threading.Event):
+    """Set as soon as another event is, or the time is up that one may take."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
+        self._stop = stop
+        self._until = time.thread_time() + _COUNTING
+
+    def is_set(self) -> bool:
+        return self._stop.is_set() or time.thread_time() > self._until
 
 
 class Survey:
-    """Begun with ``begin``, then ``go_on`` until what it gives is over.
+    """Gone on with until what it gives is over.
 
+    ``names``: of the queues that have any (default: all; but to look into one that has none takes time, too).
     ``letters``: those that are known; without them all are counted first, reading only what is not in
     ``before``.
     """
@@ -46,6 +73,7 @@ class Survey:
         sort: str,
         now: datetime,
         *,
+        names: Sequence[str] | None = None,
         letters: Letters | None = None,
         before: Letters | None = None,
     ) -> None:
@@ -54,36 +82,98 @@ class Survey:
         self._sort = sort
         self._now = now
         self._letters = letters
-        self._before = before
+        self._known = {} if before is None else {index.queue: index for index in before.indexes}
+        # Of the queues that are not counted yet, in reverse.
+        self._names = None if names is None else list(names)[::-1]
+        self._indexes: list[DeadIndex] = []
+        self._problems: dict[str, str] = {}
+        self._half: DeadIndex | None = None  # of the last of them, as far as it is known
+        self._shown = 0
+        self._found: Found | None = None
         self._search: Search | None = None
         self._groups: tuple[Group, ...] = ()
         self._grouped = 0
 
-    def begin(self, inspector: Inspector, stop: threading.Event, tell: Callable[[int], None]) -> Found | None:
-        """Count what there is, and answer of it what needs no reading; None if it was stopped."""
-        letters = self._letters
-        if letters is None:
-            letters = gather(inspector, self._queues, self._before, stop, tell)
-        if letters is None or stop.is_set():
+    def go_on(self, inspector: Inspector, stop: threading.Event, tell: Callable[[int], None]) -> Found | None:
+        """Find out some more; None if it was stopped. ``tell``: how many have been counted so far."""
+        if self._letters is None:
+            self._count(inspector, stop, tell)
+        elif self._search is None:
+            self._search = Search(self._letters, self._where, self._letters.in_order(self._sort))
+        else:
+            self._search.step(inspector, stop)
+        if stop.is_set():
             return None
-        self._letters = letters
-        self._search = Search(letters, self._where, letters.in_order(self._sort))
-        return self._found()
+        self._found = self._partly() if self._search is None else self._filtered(self._search)
+        return self._found
 
-    def go_on(self, inspector: Inspector, stop: threading.Event) -> Found | None:
-        """Look at some more; None if it was stopped."""
-        assert self._search is not None
-        self._search.step(inspector, stop)
-        return None if stop.is_set() else self._found()
+    # -- counting --------------------------------------------------------------------------------------
 
-    def _found(self) -> Found:
-        search, letters = self._search, self._letters
-        assert search is not None
-        assert letters is not None
-        numbers = search.found
-        choice = Choice(letters, numbers if search.is_over else array("I", numbers))
-        if search.is_over or len(choice) > self._grouped * _GROWTH:
+    def _count(self, inspector: Inspector, stop: threading.Event, tell: Callable[[int], None]) -> None:
+        """Count some of the queues. One that cannot be read keeps only itself out, and is a problem."""
+        if self._names is None:
+            self._names = inspector.queues()[::-1]
+        slice_ = _Slice(stop)
+        while self._names and not slice_.is_set():
+            name = self._names[-1]
+            try:
+                index = inspector.dead_index(
+                    name, stop=slice_, before=self._half or self._known.get(name), progress=self._keep
+                )
+            except (StorageError, QueueError) as error:
+                self._problems[name] = str(error)
+            else:
+                if index is None:
+                    break
+                self._indexes.append(index)
+            self._names.pop()
+            self._half = None
+        tell(self._counted)
+        if not self._names:
+            self._letters = self._so_far()
+            self._search = Search(self._letters, self._where, self._letters.in_order(self._sort))
+
+    def _keep(self, so_far: DeadIndex, _: int) -> None:
+        # It is given up when the slice is over, and built on in the next.
+        self._half = so_far
+
+    @property
+    def _counted(self) -> int:
+        return sum(map(len, self._indexes)) + (0 if self._half is None else len(self._half))
+
+    def _so_far(self) -> Letters:
+        half = [] if self._half is None else [self._half]
+        letters = Letters([*self._indexes, *half], self._queues, dict(self._problems))
+        # Here, and not where a frame is drawn.
+        assert len(letters.by_key) == len(letters)
+        return letters
+
+    def _partly(self) -> Found:
+        """Those that are counted already, as far as nothing has to be read to filter them."""
+        if self._found is None or self._counted > self._shown * _GROWTH:
+            self._shown = self._counted
+            letters = self._so_far()
+            search = Search(letters, self._where, letters.in_order(self._sort))
+            return self._filtered(search, counted=self._counted)
+        return replace(self._found, counted=self._counted)
+
+    # -- what is shown ---------------------------------------------------------------------------------
+
+    def _filtered(self, search: Search, counted: int | None = None) -> Found:
+        is_over = search.is_over
+        before = None if self._found is None else self._found.choice
+        if (
+            self._found is not None
+            and before is not None
+            and before.letters is search.letters
+            and not is_over
+            and 1000 < len(before) * _GROWTH >= len(search.found)
+        ):
+            # It is not worth it yet to show more of them.
+            return replace(self._found, looked_at=search.looked_at)
+        choice = Choice(search.letters, search.found if is_over else array("I", search.found))
+        if is_over or len(choice) > self._grouped * _GROWTH:
             self._groups, self._grouped = tuple(choice.groups(self._now)), len(choice)
         # Here, and not where a frame is drawn.
-        assert len(choice.places) == len(letters)
-        return Found(letters, choice, self._groups, search.looked_at, len(search.candidates), search.is_over)
+        assert len(choice.places) == len(search.letters)
+        return Found(search.letters, choice, self._groups, search.looked_at, len(search.candidates), counted)

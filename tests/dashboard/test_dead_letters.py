@@ -56,10 +56,10 @@ def survey(inspector, queues, **more):
         queues, more.pop("where", None), more.pop("sort", "died"), NOON + timedelta(hours=2), **more
     )
     stop = threading.Event()
-    found = surveyed.begin(inspector, stop, lambda _: None)
-    while not found.is_over:
-        found = surveyed.go_on(inspector, stop)
-    return found
+    while True:
+        found = surveyed.go_on(inspector, stop, lambda _: None)
+        if found.is_over:
+            return found
 
 
 def listed(inspector, choice):

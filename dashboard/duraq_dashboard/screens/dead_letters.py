@@ -86,6 +86,7 @@ class DeadLettersScreen(MainScreen):
         self._where: Where | None = None
         self._sort = SORTS[0]
         self._found: Found | None = None
+        self._letters_known: Letters | None = None  # all of them, when they were counted last
         self._cause: Cause | None = None  # only letters that died of this are listed
         self._choice: Choice | None = None  # what is listed
         self._lines: OrderedDict[int, LetterLine] = OrderedDict()
@@ -155,14 +156,16 @@ class DeadLettersScreen(MainScreen):
 
     def _survey(self, *, counted: bool = False) -> None:
         """Find out what is dead; unless it is ``counted`` anew, only order and filter are other ones."""
-        known = None if self._found is None else self._found.letters
+        known = self._letters_known
+        so_far = known if known is not None or self._found is None else self._found.letters
         survey = Survey(
             self._queues,
             self._where,
             self._sort,
             self.dashboard.moment,
+            names=self._with_letters(),
             letters=None if counted else known,
-            before=known,
+            before=so_far,
         )
         began = monotonic()
         told = [began]
@@ -173,31 +176,45 @@ class DeadLettersScreen(MainScreen):
                 told[0] = monotonic()
                 self.app.call_later(self._count, number)
 
-        # What is shown stays until the same is known anew; what was asked for by a key comes as it is found.
-        then = partial(self._surveyed, survey, began, counted and self._found is not None)
+        # What is shown stays until the same is known anew; what a key has asked for comes as it is found.
+        waits = counted and self._found is not None
         self._is_stopped = False
-        self._asked.ask(
-            "survey", lambda inspector, stop: survey.begin(inspector, stop, tell), then, self._failed
-        )
+        self._go_on(partial(survey.go_on, tell=tell), began, waits=waits)
+
+    def _with_letters(self) -> list[str]:
+        """The queues that have any, or cannot be read and say why; those with fewest first."""
+        snapshot = self.dashboard.snapshot
+        queues = [] if snapshot is None else list(snapshot.queues.values())
+        found = [queue for queue in queues if queue.view.counts.dead or queue.metrics is None]
+        return [queue.name for queue in sorted(found, key=lambda queue: queue.view.counts.dead)]
+
+    def _go_on(
+        self,
+        question: Callable[[Inspector, threading.Event], Found | None],
+        began: float,
+        *,
+        waits: bool,
+    ) -> None:
+        def then(found: Found | None) -> None:
+            if found is None:
+                return
+            if found.is_over or not waits:
+                self._found = found
+                self._list()
+            if found.is_over:
+                self._surveyed_at, self._took = monotonic(), monotonic() - began
+                self._problem, self._counted = "", -1
+                self._letters_known = found.letters
+            else:
+                self._go_on(question, began, waits=waits)
+            self._show_all()
+
+        self._asked.ask("survey", question, then, self._failed)
 
     def _count(self, number: int) -> None:
         if self._asked.is_open("survey"):
             self._counted = number
             self._show_totals()
-
-    def _surveyed(self, survey: Survey, began: float, waits: bool, found: Found | None) -> None:
-        self._counted = -1
-        if found is None:
-            return
-        self._surveyed_at, self._took = monotonic(), monotonic() - began
-        self._problem = ""
-        if found.is_over or not waits:
-            self._found = found
-            self._list()
-        if not found.is_over:
-            then = partial(self._surveyed, survey, began, waits)
-            self._asked.ask("survey", survey.go_on, then, self._failed)
-        self._show_all()
 
     def _failed(self, error: Exception) -> None:
         self._counted = -1
@@ -241,8 +258,8 @@ class DeadLettersScreen(MainScreen):
             pieces.append((f"  {self._problem}", "warn"))
         elif self._is_stopped:
             pieces.append(("  stopped; / or s begins again", "warn"))
-        elif self._counted >= 0:
-            pieces.append((f"  counting: {wording.count(self._counted)} (Esc stops)", "note"))
+        elif self._counted >= 0 or (found is not None and found.counted is not None):
+            pieces.append((f"  counting: {wording.count(max(0, self._counted))} (Esc stops)", "note"))
         elif found is None:
             pieces.append(("  reading ...", "note"))
         elif not found.is_over:
