@@ -140,7 +140,7 @@ def first_paint(rig: Rig) -> None:
             chrome.append(terminal.until(_is_up) - terminal.started_at)
             spent.append(terminal.cost().cpu)
             rows.append(
-                terminal.until(lambda lines: any(wanted in line for line in lines)) - terminal.started_at
+                terminal.until(lambda lines: any(wanted in line for line in lines), 300) - terminal.started_at
             )
     rig.found("6", "start to chrome, warm, median of 3", statistics.median(chrome) * 1000, 400, "ms")
     rig.found("6", "its own time until then", statistics.median(spent) * 1000, 400, "ms")
@@ -168,24 +168,16 @@ def idle(rig: Rig) -> None:
         total = sum(
             1 for each in rig.storage.iterdir() if (each / "segments").is_dir() and each.name[0] != "_"
         )
-        terminal.until(lambda lines: any(f"{total} of {total}" in line for line in lines))
+        terminal.until(lambda lines: any(f"{total} of {total}" in line for line in lines), 300)
         # Until ages are shown in minutes, and what was drawn is over.
         terminal.rest(15)
         before = terminal.cost()
         terminal.rest(rig.seconds)
-        after = terminal.cost()
+        after, memory = terminal.cost(), terminal.rss()
     rig.found("3", "idle, of one core", 100 * _per_second(before, after, lambda c: c.cpu), 1.0, "%")
     rig.found("3", "idle, wakeups", _per_second(before, after, lambda c: c.wakeups), 15, "/s")
     rig.found("3", "idle, to the terminal", _per_second(before, after, lambda c: c.written), 100, "B/s")
-    rig.found("7", "memory, open", terminal_rss(rig), 150, "MB")
-
-
-def terminal_rss(rig: Rig) -> float:
-    """Its memory once it has read everything."""
-    with rig.dashboard(rig.storage) as terminal:
-        terminal.until(_is_up)
-        terminal.rest(25)
-        return terminal.rss()
+    rig.found("7", "memory, open", memory, 150, "MB")
 
 
 LOAD = """

@@ -123,6 +123,7 @@ def test_commands_say_so_too(path, command):
     """No command runs out of memory over a line that goes on for ever, nor leaves it unsaid if it matters."""
     with FileStorage(path) as storage:
         entry = Queue("jobs", storage).entries()[-1].id
+    forget(path)
     never_end(segments(path)[0])
     said = read(path, *command.replace("ID", entry).split())
     assert (entry if command == "show ID" else "longer than any record") in said

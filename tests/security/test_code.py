@@ -22,6 +22,7 @@ MAY_IMPORT = {"worker_pool.py": {"socket"}}
 TABLES = {"__init__.py": "_HOMES", "cli/__init__.py": "COMMANDS", "exposition.py": "FORMATS"}
 # Who opens files by their paths: /proc; @FILE, which the caller names; what the demo makes for itself.
 BY_PATH = {
+    "bookmarks.py",  # of who looks, in the user's cache
     *("clock.py", "journal/mounts.py", "journal/probe.py", "journal/lease.py"),
     *("cli/feed.py", "cli/demo.py", "cli/demo_job.py"),
 }
