@@ -9,7 +9,7 @@ from duraq import FileStorage, NoRetry, Queue
 from duraq.errors import StorageDamaged, StorageReadOnly
 from duraq.model import Pause
 from duraq.testing import FakeClock
-from duraq.views import LeaseView
+from duraq.views import LeaseView, WorkerView
 
 
 def _minutes(entered, left, **more):
@@ -122,3 +122,24 @@ def life(path):
         queue.enqueue("later", id="later", delay=timedelta(hours=1))
         queue.pause(who="ann", reason="the bank is closed")
     return path
+
+
+def _lease(entry_id, left, worker="22013-9f3c02ab", *, alive=True, late=False):
+    return LeaseView("mail", entry_id, 7, 1, worker, alive, late, NOW - timedelta(minutes=1), NOW + left)
+
+
+def work():
+    """A queue with every kind of lease, and who holds them."""
+    leases = (
+        _lease("01a20e32-58a9-7455-bac3-0000000000aa", timedelta(minutes=4, seconds=58)),
+        _lease("01a20e32-58a9-7455-bac3-0000000000bb", -timedelta(seconds=20), late=True),
+        _lease("01a20e32-58a9-7455-bac3-0000000000cc", timedelta(seconds=14), "22841-0123abcd", alive=False),
+        _lease("01a20e32-58a9-7455-bac3-0000000000dd", timedelta(hours=2), "", alive=None),
+    )
+    began = NOW - timedelta(hours=4, minutes=14)
+    argv = ("python", "-m", "app.mail", "--note", "[/red]\x1b]52;c;aGk=\x07\u202e")
+    workers = (
+        WorkerView("22013-9f3c02ab", True, began, "app1", argv, "app-mail.service", holds={"mail": 2}),
+        WorkerView("22841-0123abcd", False, holds={"mail": 1}),
+    )
+    return snapshot(queue_now(queue_view("mail", 3, leased=4, leases=leases)), workers=workers)

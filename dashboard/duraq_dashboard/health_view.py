@@ -30,6 +30,7 @@ ALERT_COLUMNS = (
     Column("WHY"),
 )
 CHECK_COLUMNS = (Column("", 4), Column("CHECK", 11), Column("WHAT"))
+_LOUDNESS = ("crit", "warn", "note", "")
 _WORDS = {"crit": "CRIT", "warn": "WARN", "": "ok", "note": "note"}
 _ROLES = {HealthStatus.HEALTHY: "", HealthStatus.DEGRADED: "warn", HealthStatus.UNHEALTHY: "crit"}
 # Less than a segment that is over stays where it is anyway.
@@ -92,14 +93,19 @@ def check_rows(checks: Iterable[Check]) -> list[tuple[Key, Cells]]:
 
 
 def checks(snapshot: Snapshot, tried: Sequence[HealthResult], verified: Verified | None) -> list[Check]:
-    """All of them: what was tried out, what the snapshot tells, what reading everything has found."""
+    """What was tried out, what the snapshot tells, what reading everything has found; trouble first."""
     found = [Check(each.component, _ROLES[each.status], each.message) for each in tried]
     found += _queues(snapshot)
     found.append(_clock(snapshot))
     found.append(_compaction(snapshot))
     if verified is not None:
         found += _verified(snapshot.path, verified)
-    return found
+    return sorted(found, key=lambda check: _LOUDNESS.index(check.role))
+
+
+def of_queue(name: str, why: str) -> str:
+    """The evidence, with the queue's name before it unless it begins with that."""
+    return why if why.startswith(name) else f"{name}: {why}"
 
 
 def root(path: str) -> HealthResult:
@@ -115,7 +121,7 @@ def _queues(snapshot: Snapshot) -> list[Check]:
     if not unread:
         return [Check("queues", "", f"{wording.plural(len(snapshot.queues), 'queue')} can be read")]
     return [
-        Check("queue", "crit", f"{queue.name}: {queue.why}", _remedy(queue, snapshot.path), queue.name)
+        Check("queue", "crit", of_queue(queue.name, queue.why), _remedy(queue, snapshot.path), queue.name)
         for queue in unread
     ]
 
@@ -239,8 +245,8 @@ def this_dashboard(before: Cost, after: Cost, *, read_only: bool, began_at: date
     mode = "read-only" if read_only else "read-write"
     since = wording.moment(began_at, began_at, times)
     return (
-        f"cpu {wording.share(cpu)}%   rss {wording.size(memory())}   writes {wording.size(written)}/s"
-        f"   {mode}   {_whose()}   since {since}"
+        f"cpu {wording.share(cpu)}%  rss {wording.size(memory())}  writes {wording.size(written)}/s"
+        f"  {mode}  {_whose()}  since {since}"
     )
 
 

@@ -79,9 +79,10 @@ async def test_acknowledged(dashboard, source, clock):
         assert [row[2] for row in rows] == ["mail", "audit"]
         assert rows[1][4].startswith("seen, until 11:42:17: ")
         assert any("Alerts 1, 1 seen" in line for line in text_of(pilot.app))
-        await pilot.press("a")
+        assert pilot.app.screen.query_one("#alerts-list", RowList).cursor_number == 0
+        await pilot.press("j", "a")
         assert [row[2] for row in listed(pilot.app, "#alerts-list")] == ["audit", "mail"]
-        await pilot.press("a")
+        await pilot.press("g", "a")
         clock.advance(timedelta(hours=1))
         pilot.app._tick()
         assert [row[2] for row in listed(pilot.app, "#alerts-list")] == ["audit", "mail"]
@@ -249,7 +250,7 @@ def test_what_it_costs():
     text = health_view.this_dashboard(
         Cost(1.0, 1000, 10.0), Cost(1.5, 3000, 20.0), read_only=True, began_at=NOW, times=Times.UTC
     )
-    assert text.startswith("cpu 5.0%   rss ")
-    assert "writes 200 B/s   read-only" in text
+    assert text.startswith("cpu 5.0%  rss ")
+    assert "writes 200 B/s  read-only" in text
     assert text.endswith("since 10:42:17")
     assert Cost.now().written > 0

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from duraq_dashboard.app import Dashboard
+from duraq_dashboard.screens import health
 from duraq_dashboard.snapshot import Trouble
 from on_screen import NOW, SIZES, FakeSource, snapshot
 from rich.cells import cell_len
-from scenes import life, shop
+from scenes import life, shop, work
 
+from duraq.health import HealthResult, HealthStatus
 from duraq.inspector import Inspector
 from duraq.testing import FakeClock
 
@@ -29,6 +31,8 @@ SHOWN = {
     "queue": "down,down,down,down,enter",
     "queue-dead": "down,down,down,down,enter,h",
     "queue-corrupt": "down,enter",
+    "errors": "3",
+    "errors-raw": "3,b,b,m",
     "events": "6",
     "help": "question_mark",
     "palette": "colon,r,e,t",
@@ -74,6 +78,26 @@ async def test_screens(name, lived):
         source.records = inspector.records(last=30)
         source.show(shop())
         await pictures(Dashboard(source, clock=FakeClock(now=NOW)), name, *SHOWN[name].split(","))
+
+
+async def test_leases():
+    """Who holds what looks as it did, whatever a worker says of itself."""
+    source = FakeSource()
+    source.show(work())
+    await pictures(Dashboard(source, clock=FakeClock(now=NOW)), "leases", "4")
+
+
+async def test_health(monkeypatch):
+    """What needs attention looks as it did; what differs from machine to machine is left out."""
+    tried = [HealthResult("root", HealthStatus.HEALTHY, "/srv/queues, ext4, local")]
+    tried.append(HealthResult("space", HealthStatus.DEGRADED, "the disk is filling up: 900 MiB free (4%)"))
+    cost = "cpu 0.4%  rss 71.0 MB  writes 300 B/s  read-write  ops@pts/3 (ssh)  since 08:01:00"
+    monkeypatch.setattr(health.StorageHealthCheck, "check_each", lambda _: tried[1:])
+    monkeypatch.setattr(health.health_view, "root", lambda _: tried[0])
+    monkeypatch.setattr(health.health_view, "this_dashboard", lambda *_, **__: cost)
+    source = FakeSource()
+    source.show(shop())
+    await pictures(Dashboard(source, clock=FakeClock(now=NOW)), "health", "5", "a")
 
 
 async def test_nothing_there():

@@ -150,7 +150,7 @@ class HealthScreen(MainScreen):
             said, fix = ("", "") if check is None else (check.what, check.fix)
         else:
             alert = self._alert()
-            said, fix = ("" if alert is None else f"{alert.queue}: {alert.why}"), ""
+            said, fix = ("" if alert is None else health_view.of_queue(alert.queue, alert.why)), ""
         shown: list[Sequence[Piece]] = [[f" {safe_text(said, 600)}"]]
         if fix:
             shown.append([(" try  ", "note"), fix])
@@ -224,8 +224,12 @@ class HealthScreen(MainScreen):
         """Somebody has seen this alert; for an hour it stands behind the others. Again: it does not."""
         alert = self._alert()
         if alert is not None:
+            alerts = self.query_one("#alerts-list", RowList)
+            number = alerts.cursor_number
             self.dashboard.alerts.acknowledge(alert.key, self.dashboard.moment)
             self._redraw()
+            # The next one takes its place.
+            alerts.action_go(number)
 
     def chosen_for(self, action: Action) -> Selection | None:
         """The queue under the cursor; if there is none, the one of which most can be freed."""
