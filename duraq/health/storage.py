@@ -18,6 +18,7 @@ from duraq.journal.probe import Probe
 # enqueueing is about to be refused.
 _LEAST = 16 << 20
 _STATES = {"T": "stopped", "t": "stopped by a debugger", "D": "waiting for a disk", "Z": "dead"}
+_STOPPED = ("T", "t")
 # What was found: how bad it is, and what it is.
 _Findings = list[tuple[HealthStatus, str]]
 
@@ -31,6 +32,7 @@ class StorageHealthCheck:
     ``max_sync``: for a write, a sync and a read together; every durable enqueue waits for one, and a disk
     that takes a second is failing or overrun.
     ``write``: whether to write at all, 64 KiB into a file of its own, which is removed again.
+    ``lock``: whether to have the lock, for a moment; if not, it is only seen whether its holder is stopped.
 
     It does not open the storage, so that it does not hang where that would. Of a storage in memory it only
     tells whether it is open.
@@ -46,6 +48,7 @@ class StorageHealthCheck:
         max_lock_wait: timedelta = timedelta(seconds=2),
         max_sync: timedelta = timedelta(seconds=1),
         write: bool = True,
+        lock: bool = True,
         file_system: FileSystem | None = None,
     ) -> None:
         if min_free < 0 or (min_free > 1 and not isinstance(min_free, int)):
@@ -55,7 +58,7 @@ class StorageHealthCheck:
         options.duration("max_lock_wait", max_lock_wait, zero=True)
         options.duration("max_sync", max_sync, zero=True)
         self._max_lock_wait, self._max_sync = max_lock_wait, max_sync
-        self._write = write
+        self._write, self._lock = write, lock
         self._file_system = file_system
         self._clock = getattr(storage, "clock", None) or SystemClock()
 
@@ -84,7 +87,8 @@ class StorageHealthCheck:
         return path_of(self._source)
 
     def _each(self, path: str) -> list[HealthResult]:
-        parts = {"marks": self._check_marks, "space": self._check_space, "lock": self._check_lock}
+        parts = {"marks": self._check_marks, "space": self._check_space}
+        parts["lock"] = self._check_lock if self._lock else self._check_holder
         if self._write:
             parts["disk"] = self._check_write
         results = []
@@ -148,6 +152,14 @@ class StorageHealthCheck:
             says += f": process {pid} has it" + (f", which is {_STATES[state]}" if state in _STATES else "")
         found.append((HealthStatus.UNHEALTHY, f"{says}; whoever adds or takes entries waits for it"))
 
+    def _check_holder(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
+        pid, state = probe.holder() or (0, "")
+        # Waiting for a disk it may be for a moment, and nobody waited to see.
+        if state in _STOPPED and probe.holder() == (pid, state):
+            details["lock_holder"] = pid
+            says = f"process {pid} has the lock, which is {_STATES[state]}"
+            found.append((HealthStatus.UNHEALTHY, f"{says}; whoever adds or takes entries waits for it"))
+
     def _check_write(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
         begin = self._clock.uptime()
         try:
@@ -163,6 +175,10 @@ class StorageHealthCheck:
             found.append((HealthStatus.DEGRADED, says))
 
 
+def _waited(seconds: float | None) -> str:
+    return "nobody who is stopped has it" if seconds is None else f"to be had after {seconds * 1000:.1f} ms"
+
+
 def _free(details: dict[str, Any]) -> str:
     total = details["total_bytes"]
     share = f" ({details['free_bytes'] / total:.0%})" if total else ""
@@ -172,7 +188,7 @@ def _free(details: dict[str, Any]) -> str:
 _SAYS: dict[str, Callable[[dict[str, Any]], str]] = {
     "marks": lambda _: "no sync has failed, no queue is refused",
     "space": _free,
-    "lock": lambda details: f"to be had after {details['lock_wait_seconds'] * 1000:.1f} ms",
+    "lock": lambda details: _waited(details.get("lock_wait_seconds")),
     "disk": lambda details: f"written and synced in {details['sync_seconds'] * 1000:.1f} ms",
 }
 

@@ -303,6 +303,19 @@ def test_a_stopped_holder(path, storage):
     assert check(path).status is HEALTHY
 
 
+def test_the_lock_left_alone(path, storage):
+    """Whoever does not want the lock is told all the same if its holder is stopped, and waits for nobody."""
+    alone = StorageHealthCheck(path, min_free=0, write=False, lock=False)
+    assert alone.check().status is HEALTHY
+    with holder(path, stopped=False):
+        assert alone.check().status is HEALTHY
+    with holder(path, stopped=True) as process:
+        (lock,) = [each for each in alone.check_each() if each.component == "lock"]
+    assert lock.status is UNHEALTHY
+    assert f"process {process.pid} has the lock, which is stopped" in lock.message
+    assert "lock_wait_seconds" not in lock.details
+
+
 def test_no_check_hangs(path, storage):
     """Queues and metrics are looked at, with the open storage too, while the lock's holder is stopped."""
     Queue("jobs", storage).enqueue("x")

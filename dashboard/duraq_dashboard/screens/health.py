@@ -170,8 +170,9 @@ class HealthScreen(MainScreen):
         path = self.dashboard.source.path
 
         def question(_inspector: Inspector, _stop: threading.Event) -> list[HealthResult]:
-            # Nothing is written for it: this is looked at all day.
-            return [health_view.root(path), *StorageHealthCheck(path, write=False).check_each()]
+            # Nothing is written for it, and the lock is left alone: this is looked at all day.
+            check = StorageHealthCheck(path, write=False, lock=False)
+            return [health_view.root(path), *check.check_each()]
 
         def answer(found: list[HealthResult] | Exception) -> None:
             # In another thread; a message is what may cross.
