@@ -63,8 +63,6 @@ class Rig:
         state, cache = self.work / "state", self.work / "cache"
         shutil.rmtree(state, ignore_errors=True)
         env = {"XDG_STATE_HOME": str(state), "XDG_CONFIG_HOME": str(state), "XDG_CACHE_HOME": str(cache)}
-        for name in ("SSH_CONNECTION", "SSH_TTY", "NO_COLOR"):
-            os.environ.pop(name, None)
         if ssh:
             env["SSH_CONNECTION"] = "192.0.2.1 50000 192.0.2.2 22"
         with Terminal([*PROGRAM, str(storage)], env) as terminal:
@@ -310,12 +308,16 @@ def main() -> None:
     parser.add_argument("--appends", type=int, default=500)
     said = parser.parse_args()
     random.seed(1)
+    for name in ("SSH_CONNECTION", "SSH_TTY", "NO_COLOR", "PYTHONDONTWRITEBYTECODE"):
+        os.environ.pop(name, None)
     with tempfile.TemporaryDirectory(dir=said.where) as work:
         storage = said.storage
         if storage is None:
             storage = Path(work) / "storage"
             gen.make(storage, said.queues, said.records, said.dead, said.bytes)
         rig = Rig(storage, Path(work), said.seconds, said.appends)
+        # Where it is installed, modules are compiled once and for all.
+        os.environ["PYTHONPYCACHEPREFIX"] = str(Path(work) / "compiled")
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         for name, criterion in CRITERIA.items():
             if not said.only or name in said.only:

@@ -382,7 +382,8 @@ class FoldedByReader(Folded):
 
     def bookmark(self) -> bytes | None:
         """Where it was read up to, and what it had come to; None if that was made a moment ago."""
-        if self.segments.next_seq - self._marked < WORTH_IT:
+        # The more it holds, the longer it takes to make one.
+        if self.segments.next_seq - self._marked < WORTH_IT * (1 + len(self.state.entries) // 500):
             return None
         self._marked = self.segments.next_seq
         return bookmark.image(self._fs, self.segments, self.state, self._runs.imaged())
