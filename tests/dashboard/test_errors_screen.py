@@ -139,6 +139,21 @@ async def test_the_window_moves_on(dashboard, source, clock, monkeypatch):
         assert pilot.app.snapshot is shown
 
 
+async def test_still_means_still(dashboard, source, clock):
+    """While neither the storage nor the minute changes nothing is gathered and nothing is drawn."""
+    source.show(queues(changed_at=NOW - timedelta(minutes=1)))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        await pilot.pause(0.2)
+        asked, drawn = source.asked, []
+        for widget in pilot.app.screen.query("*"):
+            widget.refresh = lambda *regions, widget=widget, **_: drawn.append(widget)
+        for _ in range(20):
+            clock.advance(timedelta(seconds=1))
+            pilot.app._tick()
+        assert (source.asked, drawn) == (asked, [])
+
+
 async def test_frozen(dashboard, source, clock, monkeypatch):
     """While the screens are frozen nothing is gathered anew, however much time passes."""
     monkeypatch.setattr(errors, "OFTEN", 0.0)

@@ -6,6 +6,7 @@ out to take over a terminal, to hide, or to pass for a line of ours.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -73,7 +74,8 @@ CALLS = (
         "stats broken",
         "tail broken",
     ),
-    *("errors", "leases", "workers", "release nosuch", "top", "move jobs --all --to broken -n"),
+    *("errors", "errors --raw-messages", "dlq errors", "dlq errors --raw-messages --by type"),
+    *("leases", "workers", "release nosuch", "top", "move jobs --all --to broken -n"),
     *("init", "init nosuch/nosuch", "create jobs", "create made", "dlq export", "dlq import nosuch"),
     *("config get", "help files", "help nosuch", "completion zsh"),
     *("stats --by key", "ls jobs --sort -error", "tail -w payload:x --event fail,dead --since 1h"),
@@ -96,6 +98,8 @@ def hostile(queue, storage, root):
     (root / NAME / "segments").mkdir(parents=True)
     (root / "jobs" / "segments" / NAME).write_text(HOSTILE)
     (root / "leases" / NAME).write_text(HOSTILE)
+    said = {"argv": [HOSTILE], "host": HOSTILE, "unit": HOSTILE, "boot_id": HOSTILE}
+    (root / "leases" / "4711-0123abcd.json").write_text(json.dumps(said))
     Queue("broken", storage).enqueue(HOSTILE)
     segment = next((root / "broken" / "segments").glob("*.jsonl"))
     segment.write_bytes(f'{{"op":"{HOSTILE}"}}\n'.encode() + segment.read_bytes())
