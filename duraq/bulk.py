@@ -27,8 +27,9 @@ from duraq.views import EntryView
 
 LONGEST_NAME = 64
 TOP = 3  # error types that are named
-# Of fewer that have ended again, the share that failed says nothing yet.
-ENOUGH = 10
+# Of fewer that have ended again the share that failed says nothing yet; but if so many have failed it does:
+# workers pause after failures in a row, so that where nothing succeeds few have ended for a long time.
+ENOUGH, ENOUGH_FAILED = 10, 5
 # So many of those put back last are watched; those before them have shown how they do.
 _WATCHED = 1000
 _BATCHES = 4  # a second, if there is a rate: small ones, so that whatever stops it stops it soon
@@ -224,7 +225,8 @@ class Run:
         self._watch.add(act.to or act.queue, since, back)
         self.failed, self.ended = self._watch.look()
         is_over = self.done + self.passed_over >= self.count
-        if not is_over and self.ended >= ENOUGH and self.failed > failing * self.ended:
+        is_enough = self.ended >= ENOUGH or self.failed >= ENOUGH_FAILED
+        if not is_over and is_enough and self.failed > failing * self.ended:
             self.stopped = (
                 f"{self.failed} of {self.ended} that were put back, and have ended since, failed again"
             )

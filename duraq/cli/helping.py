@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
+from collections.abc import Iterator
 from importlib.resources import files
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +15,7 @@ import click
 from duraq.cli.completing import offered
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import common, settings
+from duraq.cli.output import wrapped
 from duraq.cli.pager import paged
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ TOPICS = {
     "formats": "Tables, JSON and the rest; how times are given.",
     "systemd": "A worker as a service, metrics from a timer.",
 }
+_WIDEST = 100  # of a line that is easily read
 _LINK = re.compile(r"\[([^\]]*)\]\([^)\s]+\)")
 
 
@@ -51,6 +56,8 @@ def help_(words: tuple[str, ...]) -> int:
     said = settings()
     if len(words) == 1 and words[0] in TOPICS:
         text = _LINK.sub(r"\1", topic_text(words[0])).rstrip()
+        if said.at_terminal:
+            text = "\n".join(_fitting(text.split("\n"), min(_WIDEST, shutil.get_terminal_size().columns)))
     else:
         text = _command_help(cli, words)
         if not words:
@@ -60,6 +67,67 @@ def help_(words: tuple[str, ...]) -> int:
     with paged(said):
         click.echo(text)
     return Code.DONE
+
+
+def _fitting(lines: list[str], width: int) -> Iterator[str]:
+    """The lines of a topic on a screen of that width: tables in columns, prose broken at spaces."""
+    for is_table, group in groupby(_joined(lines), _is_row):
+        if is_table:
+            yield from _columns([_cells(line) for line in group], width)
+            continue
+        for line in group:
+            indent = "  " if line.startswith("- ") else ""
+            if line.startswith("    "):
+                yield line  # as it is
+                continue
+            first, *more = wrapped(line, width, width - len(indent))
+            yield first
+            yield from (indent + each for each in more)
+
+
+def _joined(lines: list[str]) -> Iterator[str]:
+    """Paragraphs and items as one line each, and code indented."""
+    paragraph: list[str] = []
+    is_code = False
+    for line in [*lines, ""]:
+        is_fence = line.startswith("```")
+        if is_fence or is_code or not line or _is_row(line) or line.startswith(("- ", "#")):
+            if paragraph:
+                yield " ".join(paragraph)
+            paragraph = []
+        if is_fence:
+            is_code = not is_code
+        elif is_code:
+            yield f"    {line}"
+        elif not line or _is_row(line):
+            yield line
+        else:
+            paragraph.append(line.strip())
+
+
+def _is_row(line: str) -> bool:
+    return line.startswith("|")
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def _columns(rows: list[list[str]], width: int) -> Iterator[str]:
+    """A table; its last column goes on below."""
+    rows = [row for row in rows if not all(set(cell) <= set("-: ") and cell for cell in row) and any(row)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)]
+    # What is too wide has a line of its own.
+    widths = [min(each, max(8, width // 3)) for each in widths]
+    indent = sum(widths) + 2 * len(widths)
+    for row in rows:
+        head = "  ".join(cell.ljust(each) for cell, each in zip(row, widths, strict=False))
+        pieces = wrapped(row[-1], max(10, width - indent), max(10, width - indent))
+        if len(head) + 2 > indent:
+            yield from wrapped(head.rstrip(), width, width)
+        else:
+            yield f"{head}  {pieces.pop(0)}".rstrip()
+        yield from (" " * indent + piece for piece in pieces if piece)
 
 
 def _command_help(command: click.Command, words: tuple[str, ...]) -> str:

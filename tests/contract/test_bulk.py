@@ -6,7 +6,18 @@ import pytest
 
 from duraq import Counts, InvalidOption, Queue
 from duraq.acts import Acts
-from duraq.bulk import ENOUGH, Meant, Pace, Run, Watch, begun, in_words, last_removal, name_of, plan
+from duraq.bulk import (
+    ENOUGH_FAILED,
+    Meant,
+    Pace,
+    Run,
+    Watch,
+    begun,
+    in_words,
+    last_removal,
+    name_of,
+    plan,
+)
 from duraq.model import EntryStatus
 
 
@@ -118,10 +129,23 @@ def test_it_stops_if_it_does_not_help(storage, queue, clock, monkeypatch):
     wait = Clockwork(monkeypatch, worked(queue, clock, 2))
     run = Run(storage, planned, Pace(rate=20, failing=0.4), wait=wait)
     done = sum(1 for _ in run)
-    assert ENOUGH <= done < 30
+    assert ENOUGH_FAILED <= done < 30
     assert (run.done, run.failed / run.ended) == (done, pytest.approx(0.6))
     assert f"{run.failed} of {run.ended}" in run.stopped
     assert queue.counts().dead >= 200 - done
+
+
+def test_it_stops_soon_if_nothing_helps(storage, queue, clock, monkeypatch):
+    """Where a worker that pauses after failures ends only few, and all of these fail, few are enough."""
+    planned = plan(Acts(storage), "retry", "x", Meant.of(bury(queue, 200)))
+
+    def work():
+        clock.advance(timedelta(seconds=1))
+        queue.mark_failed(queue.dequeue(), "again", dead=True)
+
+    run = Run(storage, planned, Pace(rate=20, failing=0.5), wait=Clockwork(monkeypatch, work))
+    assert sum(1 for _ in run) == 5 * ENOUGH_FAILED
+    assert (run.failed, run.ended) == (ENOUGH_FAILED, ENOUGH_FAILED)
 
 
 def test_it_goes_on_if_it_helps(storage, queue, clock, monkeypatch):

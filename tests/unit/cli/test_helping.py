@@ -13,7 +13,7 @@ import pytest
 
 from duraq.cli import COMMANDS
 from duraq.cli.failing import Code
-from duraq.cli.helping import TOPICS, topic_text
+from duraq.cli.helping import TOPICS, _fitting, topic_text
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -24,6 +24,25 @@ def test_topics(duraq, topic):
     text = duraq.ok("help", topic)
     assert text.startswith("# ")
     assert "](" not in text
+
+
+@pytest.mark.parametrize("width", [60, 100])
+@pytest.mark.parametrize("topic", TOPICS)
+def test_topics_on_a_screen(topic, width):
+    """On a screen nothing is lost of a topic, and only code is wider than the screen."""
+    text = topic_text(topic)
+    lines = list(_fitting(text.split("\n"), width))
+    code = {
+        f"    {line}"
+        for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+        for line in block.split("\n")
+    }
+    assert [line for line in lines if len(line) > width and line not in code] == []
+    marks = "|`-: \n"
+    shown = "".join(lines).translate(str.maketrans("", "", marks))
+    rules = re.sub(r"^\|[-:| ]+\|$", "", text, flags=re.MULTILINE)
+    whole = re.sub(r"^```\w*$", "", rules, flags=re.MULTILINE).translate(str.maketrans("", "", marks))
+    assert sorted(shown) == sorted(whole)
 
 
 def test_filters_are_told_of_in_one_way():
