@@ -264,6 +264,6 @@ class Watch:
         except (EntryNotFound, QueueNotFound):
             return False  # it is over, and no dead letter
         last = last_failure(stored.history)
-        if stored.status is EntryStatus.DEAD or (last is not None and from_datetime(last.ended_at) >= since):
+        if stored.status is EntryStatus.DEAD or (last is not None and from_datetime(last.ended_at) > since):
             return True
         return None

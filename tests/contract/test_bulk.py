@@ -166,7 +166,7 @@ def test_who_has_failed_again(storage, queue, clock):
     assert all(outcome.error is None for _, outcome in Run(storage, planned))
     clock.advance(timedelta(seconds=1))
     watch = Watch(storage)
-    watch.add("jobs", since + 1, dead)
+    watch.add("jobs", since, dead)
     assert watch.look() == (0, 0)
     first, second, third, fourth = queue.dequeue(limit=4)
     queue.release(fourth)
