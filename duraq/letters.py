@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, NamedTuple, Self
 
 import orjson
@@ -113,19 +112,23 @@ class Brought(NamedTuple):
 
 def bring_in(storage: Storage, letters: Iterable[Imported]) -> Iterator[Brought]:
     """Bring them in, group by group; one whose id is in use is passed over. Their queues must be there."""
-    waiting = iter(letters)
-    while group := list(_group(waiting)):
-        # Of each queue; an id may be in several.
-        changes = {f"{each.queue}/{each.id}": each.change for each in group}
+    for group in _groups(letters):
+        changes = {name: each.change for name, each in group.items()}
         for outcome in commit_each(storage, changes).values():
             queue, _, name = outcome.id.partition("/")
             yield Brought(queue, Outcome(name, outcome.error))
 
 
-def _group(letters: Iterator[Imported]) -> Iterator[Imported]:
+def _groups(letters: Iterable[Imported]) -> Iterator[dict[str, Imported]]:
+    """Such as are committed together, by queue and id; one that comes again is of the next group."""
+    group: dict[str, Imported] = {}
     size = 0
-    for each in islice(letters, BATCH):
-        yield each
+    for each in letters:
+        name = f"{each.queue}/{each.id}"
+        if name in group or len(group) == BATCH or size > _BYTES:
+            yield group
+            group, size = {}, 0
+        group[name] = each
         size += len(each.payload)
-        if size > _BYTES:
-            return
+    if group:
+        yield group

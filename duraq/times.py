@@ -46,7 +46,8 @@ def _parsed(text: str) -> int:
     if len(text) != _LENGTH or text[-1] != "Z":
         raise ValueError(f"not a time in UTC with six digits: {text!r:.80}")
     moment = datetime.fromisoformat(text)
-    second = int(moment.timestamp())
+    # Of a time far ahead a float has not all the digits, and its last microsecond would be the next second's.
+    second = round(moment.timestamp() - moment.microsecond / 1_000_000)
     if second < 0:
         raise ValueError(f"before 1970: {text!r}")
     return second * 1_000_000 + moment.microsecond

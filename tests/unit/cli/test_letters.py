@@ -123,6 +123,17 @@ def test_twice(duraq, lived):
     assert duraq("dlq", "import", "-", "--queue", "third", stdin=lines).exit_code == Code.CONFLICT
 
 
+def test_one_id_in_two_queues(duraq, lived, storage):
+    """Of two that have one id, the first comes in, and it is said that the other did not."""
+    for name in ("mail", "sms"):
+        queue = Queue(name, storage)
+        queue.enqueue(name, id="order-17")
+        queue.mark_failed(queue.dequeue(), "no", dead=True)
+    result = duraq("dlq", "import", "-", "--queue", "all", stdin=duraq.ok("dlq", "export", "mail", "sms"))
+    assert (result.exit_code, "order-17" in result.stderr) == (Code.PARTLY, True)
+    assert [entry.data for entry in Queue("all", storage).entries()] == ["mail"]
+
+
 def test_only_checked(duraq, storage, lived, tmp_path):
     """A dry run says how many would come where, and changes nothing."""
     path = tmp_path / "letters.jsonl"
@@ -174,6 +185,15 @@ def test_values_that_are_none_of_ours(duraq, storage, lived, change):
     line["entry"] |= change
     assert duraq("dlq", "import", "-", "--queue", "third", stdin=json.dumps(line)).exit_code == Code.USAGE
     assert storage.queues() == ["jobs", "other"]
+
+
+def test_the_last_of_all_times(duraq, lived):
+    """The last moment that a year has a number for is a time like any other."""
+    line = json.loads(duraq.ok("dlq", "export", "other"))
+    line["entry"]["created_at"] = line["entry"]["history"][0]["ended_at"] = "9999-12-31T23:59:59.999999Z"
+    assert duraq("dlq", "import", "-", "--queue", "third", stdin=json.dumps(line)).exit_code == 0
+    again = json.loads(duraq.ok("dlq", "export", "third"))
+    assert again["entry"]["created_at"] == line["entry"]["created_at"]
 
 
 def test_from_where(duraq, storage):
