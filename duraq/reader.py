@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged, StorageError
-from duraq.journal import opening, reading, wording
+from duraq.journal import opening, reading, refusal, wording
 from duraq.journal.filesystem import FileSystem, Mark
 from duraq.journal.folded import FoldedByReader
 from duraq.journal.lines import Lines
@@ -218,13 +218,15 @@ class Reader:
         return found
 
     def _was_replaced(self, folded: Folded) -> bool:
-        """Whether the queue's directory was removed and made again."""
-        if folded.segments is None:
+        """Whether the queue's directory was removed and made again, or the queue was repaired."""
+        if folded.read is None:
             return False
         fs, root = self.view.fs, self.view.root
         home = fs.open_dir(root, folded.state.name)
         try:
-            return fs.identity(home) != fs.identity(folded.segments.home)
+            if fs.identity(home) != fs.identity(folded.read.segments.home):
+                return True
+            return refusal.repairs(fs, home) != folded.read.repairs
         finally:
             fs.close(home)
 

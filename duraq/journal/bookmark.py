@@ -3,8 +3,8 @@
 A checkpoint stands at the end of a sealed segment; what lies behind it are thousands of records, in hundreds
 of queues millions. A bookmark stands anywhere. It is the looker's own, kept wherever he likes, and never
 beside the records: one line of JSON with a record's checksum, which also has the checksum of the last line
-before the place. If that line is still there, all before it is what it was; else the bookmark is of no use,
-and nothing is lost but time.
+before the place. If that line is still there, all before it is what it was, unless the queue was repaired
+since, which it notes as well; else the bookmark is of no use, and nothing is lost but time.
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ FORMAT = 1
 MOST_ENTRIES = 2000
 
 
-def image(fs: FileSystem, segments: Segments, state: QueueState, runs: list[Run]) -> bytes | None:
-    """The bookmark at the place that was read up to; None if there is none to be made."""
+def image(
+    fs: FileSystem, segments: Segments, state: QueueState, runs: list[Run], repairs: int
+) -> bytes | None:
+    """The bookmark at the place that was read up to; None if there is none to be made.
+
+    ``repairs``: those that the queue had been through before it was read.
+    """
     if segments.seal is not None or not segments.size or len(state.entries) > MOST_ENTRIES:
         return None
     last = pieces.last_line(fs, segments.open(), 0, segments.size)
@@ -49,6 +54,7 @@ def image(fs: FileSystem, segments: Segments, state: QueueState, runs: list[Run]
         "first": segments.first,
         "bytes": segments.sealed_bytes,
         "known_from": segments.known_from,
+        "repairs": repairs,
         "tokens": state.tokens,
         "pause": None if pause is None else [from_datetime(pause.at), pause.who, pause.reason],
         "ledger": state.ledger.image(),
@@ -76,6 +82,7 @@ class Place:
         self.first, self.sealed_bytes = number(fields["first"]), number(fields["bytes"])
         known_from = fields["known_from"]
         self.known_from = None if known_from is None else _where(known_from)
+        self.repairs = number(fields["repairs"])
         self.tokens = number(fields["tokens"])
         self.pause: Pause | None = None
         if fields["pause"] is not None:
@@ -85,8 +92,10 @@ class Place:
         self.entries = [_entry(entry_id, said, where) for entry_id, said, where in fields["entries"]]
         self.runs = [Run(each) for each in fields["runs"]]
 
-    def is_there(self, fs: FileSystem, segments: Segments) -> bool:
-        """Whether the line before it is still what it was."""
+    def is_there(self, fs: FileSystem, segments: Segments, repairs: int) -> bool:
+        """Whether the line before it is still what it was, and nobody has written others anew."""
+        if self.repairs != repairs:
+            return False
         with suppress(FileNotFoundError):
             fd = segments.open(self.segment)
             return crc32(fs.pread(fd, self._length, self.offset - self._length)) == self._crc

@@ -14,7 +14,7 @@ from typing import Any
 
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
 from duraq.errors import StorageDamaged
-from duraq.journal import bookmark, checkpoint
+from duraq.journal import bookmark, checkpoint, refusal
 from duraq.journal.checkpoint import Checkpoint, Lost
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import BadIndex, Filter, Index
@@ -377,6 +377,7 @@ class FoldedByReader(Folded):
     ) -> None:
         """``mark``: a bookmark to go on from, if it is one."""
         super().__init__(file_system, segments, distrusted, give=lambda _error, _need: False)
+        self.repairs = refusal.repairs(file_system, segments.home)  # before anything is read
         self._mark = mark
         self._marked = 0  # the record that the last bookmark stands before
 
@@ -386,7 +387,7 @@ class FoldedByReader(Folded):
         if self.segments.next_seq - self._marked < WORTH_IT * (1 + len(self.state.entries) // 500):
             return None
         self._marked = self.segments.next_seq
-        return bookmark.image(self._fs, self.segments, self.state, self._runs.imaged())
+        return bookmark.image(self._fs, self.segments, self.state, self._runs.imaged(), self.repairs)
 
     def _go_on(self) -> bool:
         """Whether there was a bookmark to go on from."""
@@ -394,7 +395,7 @@ class FoldedByReader(Folded):
             return False
         with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
             place, self._mark = bookmark.Place(self._mark), None
-            if place.is_there(self._fs, self.segments):
+            if place.is_there(self._fs, self.segments, self.repairs):
                 self._adopted = True
                 segments = self.segments
                 segments.start_at(place.segment, place.offset, place.next_seq)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from zlib import crc32
 
 import orjson
 
@@ -25,6 +26,9 @@ from duraq.journal.segment import REFUSED, file_name, path_of
 MARK = "damaged.json"
 QUARANTINE = "quarantine"
 MOST_MISSING = 1 << 30  # bytes that are put back as zeros, in memory
+# What is kept of a repair, see ``duraq.journal.repair``.
+NOTE = "repair.{}.json"
+_NOTE = re.compile(r"repair\..+\.json\Z")
 _LINES = re.compile(r"(\d{20})\.jsonl\.(\d+)\.lines\Z")
 
 
@@ -114,6 +118,14 @@ def _kept(fs: FileSystem, home: int) -> list[tuple[int, int, bytes]]:
             for name in fs.names(quarantine)
             if (found := _LINES.match(name))
         )
+
+
+def repairs(fs: FileSystem, home: int) -> int:
+    """What is different once the queue was repaired: what was read before may lie elsewhere, or be lost."""
+    with suppress(FileNotFoundError, PermissionError), opened(fs, home, QUARANTINE) as quarantine:
+        notes = sorted(filter(_NOTE.match, fs.names(quarantine)))
+        return crc32("".join(notes).encode()) if notes else 0
+    return 0
 
 
 def is_refused(fs: FileSystem, home: int) -> bool:

@@ -56,7 +56,7 @@ class Plan:
         self._survey, self._salvage, self._at = survey, salvage, rfc3339(now)
         self.known = known
         self.stamp = stamp(now)
-        self.note_name = f"repair.{self.stamp}.json"
+        self.note_name = refusal.NOTE.format(self.stamp)
         self._useless = {found.where for found, _ in salvage.aside}
         self.queue = survey.lines.queue
 

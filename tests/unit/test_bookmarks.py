@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from duraq import DeadLetterQueue, FileStorage, Queue
+from duraq import DeadLetterQueue, FileStorage, Queue, repair
 from duraq.bookmarks import FEW, Bookmarks
 from duraq.inspector import Inspector
 from duraq.journal import folded
@@ -136,6 +136,27 @@ def test_after_compaction(storage, path, clock):
             queue.mark_completed(entry)
     storage.compact("jobs")
     assert told(path, clock, bookmarks) == told(path, clock)
+
+
+@pytest.mark.parametrize("size", [20_000, 1 << 20])
+def test_after_a_repair(path, clock, size):
+    """What was read before a repair, in memory or from a bookmark, is read anew, wherever it is."""
+    with FileStorage(path, clock=clock, sizes=Sizes(journal=1 << 13, segment=size)) as storage:
+        for number in range(150):
+            Queue("jobs", storage).enqueue("x" * 300, id=f"entry-{number}")
+    bookmarks = {}
+    told(path, clock, bookmarks)
+    with Inspector(path, clock=clock) as inspector:
+        assert len(inspector.entries("jobs")) == inspector.counts("jobs").ready == 150
+        segment = path / "jobs" / "segments" / "00000000000000000001.jsonl"
+        segment.write_bytes(segment.read_bytes().replace(b'"id":"entry-5"', b'"id":"antry-5"'))
+        assert len(repair(path, clock=clock).before.findings) == 1
+        with FileStorage(path, clock=clock) as storage:
+            Queue("jobs", storage).enqueue("new", id="new")
+        inspector.refresh()
+        found = inspector.look("jobs"), inspector.entries("jobs"), inspector.leases()
+    assert found == told(path, clock, bookmarks) == told(path, clock)
+    assert (found[0][0].counts.ready, len(found[1])) == (150, 150)
 
 
 def test_in_the_cache(path, cache):
