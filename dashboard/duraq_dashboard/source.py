@@ -28,9 +28,9 @@ T = TypeVar("T")
 log = logging.getLogger("duraq.dashboard")
 
 # In seconds. While things change it listens closely; quiet, seldom enough to let the machine sleep.
-CLOSELY, SELDOM = 0.05, 0.2
+CLOSELY, SELDOM = 0.05, 0.3
 # So long after the last change it is quiet.
-QUIET = 2.0
+QUIET = 5.0
 # Every so often a look goes everywhere, whatever the beat says.
 SWEEP = 2.0
 # What is committed is in the segments a moment later: after a beat, look again.
@@ -232,10 +232,10 @@ class _Pace:
     def pause(self) -> float:
         """How long to rest now."""
         now = time.monotonic()
-        times = [now + (CLOSELY if now < self._quiet_at else SELDOM), self._sweep_at]
+        wake_at = now + (CLOSELY if now < self._quiet_at else SELDOM)
         if self._again_at is not None:
-            times.append(self._again_at)
-        return max(min(times), self._next_at) - now
+            wake_at = min(wake_at, self._again_at)
+        return max(wake_at, self._next_at) - now
 
 
 class _Kept:
