@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 import orjson
+from textual.app import SuspendNotSupported
 
 from duraq.actions import ACTIONS, Action, Target
 from duraq.bulk import Meant
@@ -136,7 +137,10 @@ class Actor:
                 return
             payload = after.encode("utf-8", "surrogateescape")
             parse_json(payload)
-        except (DuraqError, ValueError, click.ClickException) as error:
+        except SuspendNotSupported:
+            self._app.say("an editor cannot be opened from here")
+            return
+        except (DuraqError, ValueError, OSError, click.ClickException) as error:
             self._app.say(safe_text(error, 300), severity="error")
             return
         self._ask(replace(self._order(action, selection), payload=payload))
