@@ -31,6 +31,8 @@ SHOWN = {
     "queue": "down,down,down,down,enter",
     "queue-dead": "down,down,down,down,enter,h",
     "queue-corrupt": "down,enter",
+    "dlq": "2",
+    "entry": "2,enter",
     "errors": "3",
     "errors-raw": "3,b,b,m",
     "events": "6",
@@ -46,11 +48,21 @@ def lived(tmp_path_factory):
     return life(tmp_path_factory.mktemp("pictures") / "queues")
 
 
+# Whose process it was that made the storage, and on which machine, is another one in each run.
+MASKS = {r"pid [0-9]+(@[^ ]+)? *": "pid N", r"by [0-9]+-[0-9a-f]{8} *": "by N"}
+
+
+def masked(line):
+    """The line without what differs from run to run, as wide as before wherever that can be."""
+    for pattern, mask in MASKS.items():
+        line = re.sub(pattern, lambda found, mask=mask: mask.ljust(len(found[0])), line)
+    return line.rstrip()
+
+
 def compare(name, lines):
     """The picture is as it was; no line is wider than the screen, nor has it anything of double width."""
     file = PICTURES / f"{name}.txt"
-    # Whose process it was that made the storage is another one in each run.
-    lines = [re.sub(r"pid [0-9]+ *", lambda found: "pid N".ljust(len(found[0])), line) for line in lines]
+    lines = [masked(line) for line in lines]
     text = "\n".join(lines) + "\n"
     if WRITES:
         PICTURES.mkdir(exist_ok=True)
