@@ -8,6 +8,7 @@ one of its workers, and looks at what came of it.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import multiprocessing
 import os
 import shlex
@@ -37,6 +38,7 @@ from duraq.safe_text import ascii_json, safe_text
 from duraq.views import RecordView
 
 BATCH = 500
+TIME_TO_READ = 3.0  # seconds before the dashboard covers what was printed
 LOOK_EVERY = 0.05  # seconds between two looks at how far the workers are
 # What the demo keeps in the storage for itself. By its name it is no queue, so DuraQ leaves it alone.
 HOME = ".demo"
@@ -62,8 +64,9 @@ class Killed(NamedTuple):
 @click.argument("directory", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--storage", type=click.Path(path_type=Path), help="Default: duraq-demo. It is kept.")
 @click.option("--workers", type=click.IntRange(1), default=max(3, os.cpu_count() or 1), help="Processes.")
+@click.option("--dash", is_flag=True, help="Then open the dashboard over it.")
 @common
-def demo(directory: Path | None, storage: Path | None, workers: int) -> int:
+def demo(directory: Path | None, storage: Path | None, workers: int, *, dash: bool) -> int:
     """Measure every file below DIRECTORY (default: Python's standard library) through a queue.
 
     Worker processes count lines and take the SHA-256. One of them is killed midway. Then a straight loop does
@@ -86,7 +89,28 @@ def demo(directory: Path | None, storage: Path | None, workers: int) -> int:
         click.echo(ascii_json(report.as_json()))
     else:
         click.echo("\n".join(as_text(report)))
+        if dash:
+            _open_dashboard(said, storage)
     return Code.DONE if report.comparison.holds else Code.UNEXPECTED
+
+
+def _open_dashboard(said: Settings, storage: Path) -> None:
+    """The dashboard over what the demo has left; in a pipe, its picture."""
+    said.root = str(storage)
+    again = f"{_program()} -C {shlex.quote(str(storage))} dash"
+    try:
+        command = importlib.import_module("duraq_dashboard.cli").dash
+        if sys.stdout.isatty():
+            click.echo(
+                f"\nThe dashboard opens over {safe_text(storage)}; q leaves it. Later: {safe_text(again)}"
+            )
+            time.sleep(TIME_TO_READ)
+        else:
+            click.echo(f"\nThe dashboard over it, {safe_text(again)}, begins with:\n")
+        click.get_current_context().invoke(command)
+    except CommandError as error:
+        # The demo itself needs no screen.
+        said.say(f"no dashboard: {error}" + (f" ({error.hint})" if error.hint else ""))
 
 
 # -- before --------------------------------------------------------------------------------------------
