@@ -2,11 +2,13 @@
 
 import math
 from datetime import timedelta
+from unittest.mock import patch
 
 from on_screen import NOW, queue_now, queue_view, snapshot
 
 from duraq import FileStorage, NoRetry, Queue
 from duraq.errors import StorageDamaged, StorageReadOnly
+from duraq.journal import lease
 from duraq.model import Pause
 from duraq.testing import FakeClock
 from duraq.views import LeaseView, WorkerView
@@ -106,7 +108,13 @@ def shop():
 def life(path):
     """A storage with the queue ``billing``: entries of all states, of the same ids and times in every run."""
     clock = FakeClock(now=NOW - timedelta(minutes=30))
-    with FileStorage(path, clock=clock, durability="process") as storage:
+    appear = lease.WorkerPresence._try_to_appear
+    # Whose process it is, and on which machine, is another one in each run.
+    with (
+        patch.object(lease.WorkerPresence, "_try_to_appear", lambda self, _: appear(self, "4711-9f3c02ab")),
+        patch("duraq.failure._host", return_value="shop"),
+        FileStorage(path, clock=clock, durability="process") as storage,
+    ):
         queue = Queue("billing", storage, retry_policy=NoRetry())
         for number in range(12):
             clock.advance(timedelta(seconds=7))

@@ -4,7 +4,6 @@
 """
 
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -48,21 +47,9 @@ def lived(tmp_path_factory):
     return life(tmp_path_factory.mktemp("pictures") / "queues")
 
 
-# Whose process it was that made the storage, and on which machine, is another one in each run.
-MASKS = {r"pid [0-9]+(@[^ ]+)? *": "pid N", r"by [0-9]+-[0-9a-f]{8} *": "by N"}
-
-
-def masked(line):
-    """The line without what differs from run to run, as wide as before wherever that can be."""
-    for pattern, mask in MASKS.items():
-        line = re.sub(pattern, lambda found, mask=mask: mask.ljust(len(found[0])), line)
-    return line.rstrip()
-
-
 def compare(name, lines):
     """The picture is as it was; no line is wider than the screen, nor has it anything of double width."""
     file = PICTURES / f"{name}.txt"
-    lines = [masked(line) for line in lines]
     text = "\n".join(lines) + "\n"
     if WRITES:
         PICTURES.mkdir(exist_ok=True)
