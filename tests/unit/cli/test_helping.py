@@ -111,13 +111,11 @@ def test_in_bash(duraq, bash, storage, root):
     (root / "no-queue").mkdir()
     assert bash("sta") == ["stats"]
     assert bash("stats", "") == ["jobs", "mail", "mail-archive"]
-    assert bash("put", "mail") == ["mail", "mail-archive"]
     assert bash("move", "jobs", "--to", "j") == ["jobs"]
+    assert bash("ls", "mail-archive", "--fields", "id,pri") == ["id,priority"]
     assert bash("ls", "jobs", "--state", "r") == ["ready"]
-    assert bash("ls", "jobs", "--fields", "id,pri") == ["id,priority"]
     assert bash("ls", "jobs", "-w", "pay") == ["payload"]
     assert bash("tail", "--event", "lease,de") == ["lease,dead"]
-    assert bash("help", "exit") == ["exit-codes"]
     assert bash("config", "get", "attention.max_d") == ["attention.max_dead_lately", "attention.max_dead"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -131,6 +132,14 @@ def test_how_often(environment, seconds):
     """It is heard as often as systemd wants, if it is this process that it watches."""
     watchdog = Systemd(environment).watchdog
     assert (None if watchdog is None else watchdog.total_seconds()) == seconds
+
+
+def test_an_abstract_address():
+    """A socket that has no file is named with an @."""
+    name = f"duraq-{os.getpid()}-{time.monotonic_ns()}"
+    with contextlib.closing(Manager(f"\0{name}", f"@{name}")) as manager:
+        Systemd({"NOTIFY_SOCKET": f"@{name}"}).tell(READY=1, STATUS="x=y")
+        assert manager.hear() == {"READY": "1", "STATUS": "x=y"}
 
 
 def test_ready_means_usable(duraq, root, manager):
