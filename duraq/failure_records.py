@@ -44,12 +44,13 @@ class FailureRecords:
         self.fates = Fates(queue, origin, width, horizon)
         self.reach = 0
         self._segment, self._offset = -1, 0  # up to where it was read
+        self._last = b""  # what stood there, a checksum in it
 
     def catch_up(self, reader: Reader, state: QueueState, stop: threading.Event | None = None) -> None:
         """Read what was written since the last time; stopped, it goes on from there the next time."""
         with closing(reader.lines(self._queue)) as lines:
             numbers = lines.segments()
-            if self._segment < 0 or (numbers and not numbers[0] <= self._segment <= numbers[-1]):
+            if self._segment < 0 or (numbers and not self._goes_on(lines, numbers)):
                 # What it had read last was compacted away, and perhaps more; or the queue was made again.
                 self.fates = Fates(self._queue, *self._stretches)
                 self._begin(lines, numbers, state)
@@ -58,9 +59,17 @@ class FailureRecords:
                     with suppress(FileNotFoundError):  # dropped since it was listed
                         self._read(lines, number, stop)
 
+    def _goes_on(self, lines: Lines, numbers: list[int]) -> bool:
+        """Whether what it had read last is still there, where it was."""
+        if not numbers[0] <= self._segment <= numbers[-1]:
+            return False
+        with suppress(FileNotFoundError):  # dropped since it was listed
+            return lines.before(self._segment, self._offset, len(self._last)) == self._last
+        return True
+
     def _begin(self, lines: Lines, numbers: list[int], state: QueueState) -> None:
         """Find the first segment that matters, and see what was before all of them."""
-        self._segment, self._offset = (numbers[0] if numbers else 0), 0
+        self._segment, self._offset, self._last = (numbers[0] if numbers else 0), 0, b""
         for number in reversed(numbers):
             begins = _begins(lines, number)
             if begins is not None and begins <= self._since:
@@ -79,10 +88,11 @@ class FailureRecords:
 
     def _read(self, lines: Lines, number: int, stop: threading.Event | None) -> None:
         if number != self._segment:
-            self._segment, self._offset = number, 0
+            self._segment, self._offset, self._last = number, 0, b""
         for block in lines.blocks(number, self._offset):
             self._fold(b"\n" + block)
             self._offset += len(block)
+            self._last = block[-record.SUFFIX_LENGTH :]
             if stop is not None and stop.is_set():
                 return
 

@@ -54,6 +54,15 @@ class Lines:
         finally:
             self._fs.close(fd)
 
+    def before(self, number: int, offset: int, length: int) -> bytes:
+        """Up to so many bytes of the segment that end there. Raises FileNotFoundError."""
+        start = max(0, offset - length)
+        fd = self._fs.open_file(self._directory, segment.file_name(number), writable=False)
+        try:
+            return self._fs.pread(fd, offset - start, start)
+        finally:
+            self._fs.close(fd)
+
     def read(self, number: int, offset: int = 0, first: int = 1) -> Iterator[Line]:
         """The same line by line, the first of them being that one."""
         for block in self.blocks(number, offset):

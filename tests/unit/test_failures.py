@@ -194,9 +194,10 @@ def test_after_compaction(queue, storage, inspector, clock):
     assert stays.samples[0].id == "stays"
 
 
-def test_a_queue_made_again(queue, storage, inspector, clock):
+@pytest.mark.parametrize("count", [1, 60])
+def test_a_queue_made_again(queue, storage, inspector, clock, count):
     """Of a queue whose directory was removed and made again, only what is there now counts."""
-    queue.enqueue_many(["x" * 100] * 60)
+    queue.enqueue_many(["x" * 100] * count)
     gatherer = Gatherer(HOUR, to_datetime(clock.now()))
     fail(queue, clock, ValueError("before"))
     inspector.refresh()
