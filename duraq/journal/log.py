@@ -557,6 +557,11 @@ class Log:
             self.control.write(standing._replace(synced=max(standing.synced, standing.base)))
         return self.journal.standing.base
 
+    @property
+    def failed(self) -> bool:
+        """Whether a sync of ours has failed and could not be made good."""
+        return self._failed
+
     def fail(self) -> None:
         """Nothing is accepted any more, from anyone, until the storage is reopened."""
         self._failed = True

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 
-from duraq.errors import StorageError
+from duraq.errors import StorageError, StorageFailed
 from duraq.journal.log import Log
 
 log = logging.getLogger("duraq")
+
+_PAUSE = 1.0  # seconds until what could not be synced is tried again
 
 
 class Flusher:
@@ -37,10 +39,13 @@ class Flusher:
             except MemoryError:
                 # Nothing is the matter with the disk: once more, after another window.
                 self._due.set()
-            except StorageError:
-                # The control block says so to everyone: the next call raises StorageFailed.
+            except StorageError as error:
                 log.exception("the journal could not be synced")
-                return
+                if self._log.failed or isinstance(error.__cause__, StorageFailed):
+                    return  # the control block says so to everyone: the next call raises StorageFailed
+                # No sync has failed, it could not be begun: nobody else is told, so it is for us to go on.
+                self._due.set()
+                self._stop.wait(_PAUSE)
 
     def stop(self) -> None:
         """Sync what is left and end."""

@@ -1,13 +1,18 @@
 """One sync for many threads: who syncs, who need not, and what an interrupt or a close leaves behind."""
 
+import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from queue import SimpleQueue
 
 import pytest
 
 from duraq import FileStorage, OutcomeUnknown, Queue
 from duraq.journal.group_commit import GroupCommit
+from duraq.operations import Enqueue
+from duraq.storage import flusher
+from duraq.testing import MemoryFileSystem
 
 SOON = 30  # seconds; only so that a failing test ends
 
@@ -156,3 +161,31 @@ def test_no_memory_to_sync_with(tmp_path, monkeypatch):
         monkeypatch.setattr(storage._log, "settle", without_memory)
         Queue("jobs", storage).enqueue(1)
         assert synced.wait(SOON)
+
+
+def test_a_sync_that_could_not_be_begun(monkeypatch):
+    """The thread that syncs for durability="batched" tries again if what it is to sync could not be read."""
+    monkeypatch.setattr(flusher, "_PAUSE", 0.001)
+    disk = MemoryFileSystem()
+    FileStorage("/queues", file_system=disk, allow_network=True).close()
+    fs = disk.process()
+    window = timedelta(milliseconds=1)
+    with FileStorage(
+        "/queues", file_system=fs, allow_network=True, durability="batched", batch_window=window
+    ) as storage:
+        settle, ended, faults = storage._log.settle, SimpleQueue(), []
+
+        def noted(position):
+            if not faults:
+                faults.append(fs.fail("pread", errno.EIO, name="0.journal"))
+            try:
+                settle(position)
+            except OutcomeUnknown as error:
+                ended.put(error)
+                raise
+            ended.put(None)
+
+        monkeypatch.setattr(storage._log, "settle", noted)
+        storage.commit({"jobs": [Enqueue("one", b"1")]})
+        assert isinstance(ended.get(timeout=SOON), OutcomeUnknown)
+        assert ended.get(timeout=SOON) is None
