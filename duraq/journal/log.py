@@ -25,12 +25,12 @@ from duraq.errors import (
     StorageBusy,
     StorageClosed,
     StorageDamaged,
-    StorageError,
     StorageFailed,
     StorageForked,
 )
-from duraq.journal import ends, forks, opening, poison, refusal
+from duraq.journal import ends, forks, opening, refusal
 from duraq.journal.control import NOTHING, Control, Standing
+from duraq.journal.failed_syncs import FailedSyncs
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.frame import Part
 from duraq.journal.group_commit import GroupCommit
@@ -77,9 +77,6 @@ class Log:
         # Re-entrant, so that a thread that was interrupted in the middle of a turn can still close all this.
         self._threads = threading.RLock()
         self._inside = False  # a turn is going on
-        self._failed = False  # a sync failed and could not be made good
-        # From where on the journal may be nowhere but in the cache; None: our own syncs would have said so.
-        self._doubted: int | None = None
         self.shared = False  # whether others wrote between the last two turns of this process
         self.queues: dict[str, Segments] = {}
         self._opened = ExitStack()
@@ -96,6 +93,7 @@ class Log:
             files = (self._journal_file("0.journal"), self._journal_file("1.journal"))
             self.journal = Journal(file_system, files, self.control)
             self.reserve = Reserve(file_system, self.directory, self.journal)
+            self.failed_syncs = FailedSyncs(self)
             self.commits = GroupCommit(self._sync)
             self._arrive()
         except BaseException:
@@ -129,8 +127,7 @@ class Log:
         self.fs.lock(self.control.fd)
         try:
             standing = self.control.read()
-            if self._doubted is None:
-                self._doubted = standing.synced
+            self.failed_syncs.doubt_from(standing.synced)
             if not standing.epoch:
                 self._check_not_removed()
             # Its first opener may have died while it was recovering, and the last to write before its lines
@@ -159,7 +156,7 @@ class Log:
     def _recover(self) -> None:
         self.fs.lock(self.control.fd)
         try:
-            self._doubted = self.control.read().synced
+            self.failed_syncs.doubt_from(self.control.read().synced)
             self._recover_under_lock()
         finally:
             self.fs.unlock(self.control.fd)
@@ -180,11 +177,11 @@ class Log:
             self.journal.clear(found.newest)
         standing = found.standing._replace(short=int(self.reserve.is_short()))
         self.journal.adopt(standing)
-        if failed or self._is_poisoned(found.standing.epoch):
+        if failed or self.failed_syncs.is_poisoned(found.standing.epoch):
             # A sync failed in another life. What the page cache shows may be nowhere else, and no sync would
             # write it: so all of it is written again, and nothing is promised from that file any more.
             Replay(self.fs, self.root).rewrite(found.frames)
-            self._leave_file(standing, afresh=True)
+            self.failed_syncs.leave_file(standing, afresh=True)
         else:
             self.control.write(standing)
 
@@ -214,11 +211,11 @@ class Log:
         with self.recycling.alone():
             self.lock()
             try:
-                self._go_over(self.journal.standing, afresh=True)
+                self.failed_syncs.go_over(self.journal.standing, afresh=True)
             except OSError:
                 # If it was a sync, what the page cache shows may be nowhere else: whoever opens the storage
                 # next is to write all of it again.
-                self._fail_twice()
+                self.failed_syncs.fail_at_all_costs()
                 raise
             finally:
                 self.unlock()
@@ -450,7 +447,7 @@ class Log:
 
     def _cannot_undo(self, error: OSError) -> OutcomeUnknown:
         with suppress(OSError):
-            self.fail()
+            self.failed_syncs.fail()
         return OutcomeUnknown(
             f"a half-written change could not be undone ({error})", path=self.path, hint=REOPEN
         )
@@ -474,19 +471,16 @@ class Log:
         self.commits.wait_for(position)
 
     def _sync(self) -> int:
-        if self._failed:
-            raise OutcomeUnknown("an earlier sync failed and could not be made good", path=self.path)
-        if self._doubted is not None:
-            self._write_again(self._doubted)
+        self.failed_syncs.before_sync()
         standing = self.journal.standing
         try:
             self.journal.datasync(standing, self.commits.synced)
         except OSError as error:
-            return self._after_failed_sync(standing, error)
+            return self.failed_syncs.make_good(standing, error)
         try:
             # Whoever opens the storage now knows nothing of this lock, and writes where we write.
             if not self.fs.has_name(self.control.fd):
-                self.fail()
+                self.failed_syncs.fail()
                 raise OutcomeUnknown("journal/lock was removed", path=self.path, hint=REOPEN)
         except OSError as error:
             raise OutcomeUnknown(
@@ -497,108 +491,12 @@ class Log:
             self.control.publish_synced(standing.end)
         return standing.end
 
-    def _write_again(self, since: int) -> None:
-        """Before our first sync: have it write whatever no sync is known to have written.
-
-        One may have failed before we opened the files, and its process have died before it could note that.
-        The kernel has told nobody else, and would pass over what it dropped.
-        """
-        try:
-            self.lock()
-            try:
-                self.journal.write_again(since)
-            finally:
-                self.unlock()
-        except (OSError, StorageError) as error:
-            raise OutcomeUnknown(f"what is to be synced cannot be read ({error})", path=self.path) from error
-        self._doubted = None
-
-    def _after_failed_sync(self, failed: Standing, error: OSError) -> int:
-        """The kernel reports a failed sync once and drops the data; never sync that file again for this.
-
-        The lines are in the segments as well. Those are synced instead, and everything goes on in the
-        other journal file. If that fails too, nobody can say what survives: OutcomeUnknown, for all.
-        """
-        log.error("syncing the journal failed (%s); leaving the file for the other one", error)
-        # Until it is made good, whatever comes between: the next sync of that file would lie.
-        self._failed = True
-        try:
-            with self.recycling.alone():
-                self.lock()
-                try:
-                    reached = self._make_good(failed)
-                except (OSError, StorageError):
-                    self.fail()
-                    raise
-                finally:
-                    self.unlock()
-        except (OSError, StorageError) as worse:
-            self.fail_at_least()
-            raise OutcomeUnknown(
-                f"the journal could not be synced ({error}), nor its lines elsewhere ({worse})",
-                path=self.path,
-                hint="the change is there wholly or not at all; close and reopen the storage to see",
-            ) from error
-        self._failed = False
-        return reached
-
-    def _make_good(self, failed: Standing) -> int:
-        """Make durable, through the segments, what the file holds whose sync has failed; under the lock.
-
-        Returns up to which position.
-        """
-        standing = self.journal.standing
-        if standing.epoch == failed.epoch:
-            self._leave_file(standing)
-        elif not self._is_poisoned(failed.epoch):
-            # Others have filled the file meanwhile, and know nothing.
-            self.recycling.make_durable(self.recycling.touched(failed.epoch), standing.base)
-            standing = self.journal.standing
-            self.control.write(standing._replace(synced=max(standing.synced, standing.base)))
-        return self.journal.standing.base
-
-    @property
-    def failed(self) -> bool:
-        """Whether a sync of ours has failed and could not be made good."""
-        return self._failed
-
-    def fail(self) -> None:
-        """Nothing is accepted any more, from anyone, until the storage is reopened."""
-        self._failed = True
-        self.control.write(self.journal.standing._replace(failed=1))
-
     def fail_at_least(self) -> None:
-        """The same, whatever comes between: whoever opens the storage later has no other sign of it."""
+        """Nothing is accepted any more until the storage is reopened, whatever comes between."""
         with self._threads, suppress(OSError):
             if not self._inside:
                 self.fs.lock(self.control.fd)
                 try:
-                    self._fail_twice()
+                    self.failed_syncs.fail_at_all_costs()
                 finally:
                     self.fs.unlock(self.control.fd)
-
-    def _fail_twice(self) -> None:
-        try:
-            self.fail()
-        except OSError:
-            # It is the disk that is in trouble already, and perhaps only for a moment.
-            self.fail()
-
-    def _is_poisoned(self, epoch: int) -> bool:
-        return poison.poisoned(self.fs, self.directory, self.journal.standing.epoch) == epoch
-
-    def _leave_file(self, standing: Standing, *, afresh: bool = False) -> None:
-        """Make all frames durable through the segments and go over to the other file.
-
-        The one place that syncs under the lock: nothing may be added to a file that is being left, and
-        nobody may be told anything before this is done.
-        """
-        retrying(lambda: poison.mark(self.fs, self.directory, standing.epoch), self.reserve.give)
-        self._go_over(standing, afresh=afresh)
-
-    def _go_over(self, standing: Standing, *, afresh: bool) -> None:
-        touched = self.recycling.touched(standing.epoch - 1) | self.recycling.touched(standing.epoch)
-        self.recycling.make_durable(touched, standing.base + self.journal.capacity)
-        if afresh or self.journal.try_header(standing.epoch + 1) is None:
-            self.journal.prepare(standing, self.sizes.journal)
-        self.journal.go_over_now()  # and with it, that all before is durable

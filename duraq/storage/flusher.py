@@ -41,7 +41,7 @@ class Flusher:
                 self._due.set()
             except StorageError as error:
                 log.exception("the journal could not be synced")
-                if self._log.failed or isinstance(error.__cause__, StorageFailed):
+                if self._log.failed_syncs.failed or isinstance(error.__cause__, StorageFailed):
                     return  # the control block says so to everyone: the next call raises StorageFailed
                 # No sync has failed, it could not be begun: nobody else is told, so it is for us to go on.
                 self._due.set()

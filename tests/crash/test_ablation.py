@@ -129,8 +129,8 @@ STEPS = [
     ),
     Ablation(
         "the mark of a file whose sync failed",
-        "journal/log.py",
-        "        retrying(lambda: poison.mark(self.fs, self.directory, standing.epoch), self.reserve.give)\n",
+        "journal/failed_syncs.py",
+        "        retrying(lambda: poison.mark(self._fs, directory, standing.epoch), give)\n",
         "",
         (CUTS,),
     ),
@@ -144,13 +144,13 @@ STEPS = [
     Ablation(
         "the note that coming to rest has failed",
         "journal/log.py",
-        "                self._fail_twice()\n                raise\n",
+        "                self.failed_syncs.fail_at_all_costs()\n                raise\n",
         "                raise\n",
         ("tests/crash/test_unlucky_moments.py",),
     ),
     Ablation(
         "writing again what may have been dropped before we came",
-        "journal/log.py",
+        "journal/failed_syncs.py",
         "            self._write_again(self._doubted)\n",
         "            pass\n",
         ("tests/crash/test_unlucky_moments.py",),

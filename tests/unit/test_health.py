@@ -392,7 +392,7 @@ def test_poison_of_a_storage_that_nobody_has_open(path):
 
 def test_a_sync_that_could_not_be_made_good(path, storage):
     """A storage that accepts nothing any more is unhealthy, and the way out is said."""
-    storage._log.fail()
+    storage._log.failed_syncs.fail()
     result = check(path)
     assert result.status is UNHEALTHY
     assert "open it again" in result.message

@@ -338,7 +338,7 @@ def test_a_failure_is_noted_in_the_control_block(stored):
     """After a failed sync the next to open the storage goes over to the other journal file, all kept."""
     with stored.opened() as storage:
         storage.commit({"jobs": [Enqueue("jobs-0", b"1")]})
-        storage._log.fail()
+        storage._log.failed_syncs.fail()
         with pytest.raises(StorageFailed):
             storage.counts("jobs")
     with stored.opened() as storage:
@@ -350,7 +350,7 @@ def test_a_failure_holds_for_who_opens_it_meanwhile(stored):
     """Until the storage is closed everywhere, nobody who opens it after a failed sync may write."""
     with stored.opened() as storage:
         storage.commit({"jobs": [Enqueue("jobs-0", b"1")]})
-        storage._log.fail()
+        storage._log.failed_syncs.fail()
         with pytest.raises(StorageFailed), stored.opened():
             pass
 
