@@ -188,6 +188,27 @@ def dropped() -> Image:
     return Image(fs, [worked().model])
 
 
+def underived() -> Image:
+    """The same, but that all that can be made again from the records was deleted."""
+    fs = MemoryFileSystem(disk=dropped().disk())
+    for queue in QUEUES:
+        with _segments(fs, queue) as directory:
+            for name in fs.names(directory):
+                if not name.endswith(".jsonl"):
+                    fs.unlink(directory, name)
+    return Image(fs, [worked().model])
+
+
+def described() -> Image:
+    """A worker has said of itself who it is."""
+    fs = MemoryFileSystem(disk=killed().disk())
+    with _opened(fs, "leases") as directory:
+        fd = fs.open_file(directory, "4711-0123abcd.json", create=True)
+        fs.pwrite(fd, b'{"pid":4711,"host":"here","argv":["work"]}', 0)
+        fs.close(fd)
+    return Image(fs, [worked().model])
+
+
 def full() -> Image:
     """The disk is full, and nearly all that was kept for that was given back."""
     fs = MemoryFileSystem(disk=killed().disk())

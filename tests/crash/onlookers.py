@@ -24,7 +24,7 @@ from duraq.errors import (
 from duraq.health import HealthCheckAggregator, HealthStatus, StorageHealthCheck
 from duraq.inspector import Inspector
 from duraq.storage.file import FileStorage
-from duraq.testing import FakeClock
+from duraq.testing import FakeClock, MemoryFileSystem
 from duraq.views import QueueView
 
 
@@ -172,6 +172,35 @@ class Look(Onlooker):
         except StorageError as error:
             self.refused(error)
             return None
+
+
+class LookAgain(Look):
+    """The same of somebody who has looked before, and who watches what changes, and who works."""
+
+    def __init__(self, image: Image, failure: Failure) -> None:
+        super().__init__(image, failure)
+        self.bookmarks: dict[str, bytes] = {}
+        before = MemoryFileSystem(disk=self.fs._disk)
+        with Inspector(
+            "/storage", clock=FakeClock(), file_system=before, bookmarks=self.bookmarks
+        ) as inspector:
+            for queue in QUEUES:
+                inspector.counts(queue)
+        assert set(self.bookmarks) == set(QUEUES)
+
+    def open(self) -> Inspector:
+        # What cannot be gone on from is thrown away.
+        return Inspector("/storage", clock=FakeClock(), file_system=self.fs, bookmarks=dict(self.bookmarks))
+
+    def look(self, inspector: Inspector) -> Iterator[object]:
+        yield self.answer(inspector.pulse)
+        yield self.answer(inspector.changed)
+        yield from super().look(inspector)
+        # Where a look has failed, the next one finds more.
+        self.answer(inspector.changed)
+        self.answer(lambda: inspector.changed(thorough=False))
+        # What they say of themselves is for people; where it cannot be read, it is left out.
+        yield self.answer(lambda: [worker.id for worker in inspector.workers()])
 
 
 def _overview(inspector: Inspector, queue: str) -> QueueView:

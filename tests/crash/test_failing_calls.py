@@ -14,12 +14,12 @@ import pytest
 from crash import images
 from crash.failing import NONE, Failure, call_sites, failures
 from crash.menders import Back, Bring, Mend, Verify
-from crash.onlookers import About, Ask, Check, CheckInVain, Compact, CompactFull, Look, Open
+from crash.onlookers import About, Ask, Check, CheckInVain, Compact, CompactFull, Look, LookAgain, Open
 from crash.stories import Derive, Feed, FillUp, GiveBack, GoOn, Keep, Leave, Undo, UndoFrame, Work
 from evidence import count
 
 from duraq import examining, reader
-from duraq.journal import reading
+from duraq.journal import folded, reading
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 SHARES = 4 if DEEP else 1  # of a story's failures, so that they can be tried at once
@@ -56,6 +56,8 @@ STORIES = {
     "look": About(Look, images.killed),
     "look torn": About(Look, images.torn),
     "look dropped": About(Look, images.dropped),
+    "look underived": About(Look, images.underived),
+    "look again": About(LookAgain, images.described),
     "compact": About(Compact, images.killed),
     "verify": About(Verify, images.killed),
     "verify torn": About(Verify, images.torn),
@@ -91,6 +93,8 @@ def _quiet(monkeypatch):
     monkeypatch.setattr(reading, "_PAUSE", 0)
     monkeypatch.setattr(reader, "_PAUSE", 0)
     monkeypatch.setattr(examining, "_PAUSE", 0)
+    # There are few records in these.
+    monkeypatch.setattr(folded, "WORTH_IT", 1)
 
 
 @cache
