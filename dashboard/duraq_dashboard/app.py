@@ -5,40 +5,42 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import ClassVar
 
+from rich.text import Text
 from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.reactive import reactive
 
-from duraq.actions import ACTIONS
 from duraq.clock import Clock, SystemClock, to_datetime
-from duraq.safe_text import safe_lines
+from duraq.safe_text import safe_lines, safe_text
 from duraq_dashboard import roots
 from duraq_dashboard.alerts import Alerts
 from duraq_dashboard.commands import Command
 from duraq_dashboard.copying import show_in_pager
 from duraq_dashboard.dialogs.actor import Actor
 from duraq_dashboard.health_view import Cost
+from duraq_dashboard.logs import log_file
 from duraq_dashboard.messages import Looked
 from duraq_dashboard.options import THEMES as NAMES
 from duraq_dashboard.options import Options
 from duraq_dashboard.orders import Selection
+from duraq_dashboard.overview import Overview
 from duraq_dashboard.screens import MAIN_SCREENS
 from duraq_dashboard.screens.base import BaseScreen
 from duraq_dashboard.screens.copy_menu import CopyMenu
 from duraq_dashboard.screens.dead_letters import DeadLettersScreen
 from duraq_dashboard.screens.entry import EntryScreen, Neighbours
-from duraq_dashboard.screens.help import MOVE, HelpScreen, group_of
-from duraq_dashboard.screens.palette import PaletteScreen
+from duraq_dashboard.screens.help import HelpScreen
+from duraq_dashboard.screens.palette import PaletteScreen, commands_of
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import Snapshot, Trouble
 from duraq_dashboard.source import Source
 from duraq_dashboard.theme import THEMES, VARIABLES
 from duraq_dashboard.widgets.ascii_only import AsciiOnly
-from duraq_dashboard.widgets.key_bar import Hint, hints, key_name
+from duraq_dashboard.widgets.key_bar import hints
+from duraq_dashboard.widgets.key_owners import key_owners
 from duraq_dashboard.wording import Times, plural
 
 log = logging.getLogger("duraq.dashboard")
@@ -115,6 +117,7 @@ class Dashboard(App[None]):
         self._drawn_at = 0.0
         self._waiting_to_draw = False
         self._was_lively = True
+        self.overview = Overview()
         self._last_mode: str | None = None
         self._opener = opener
         self.nearby: list[tuple[str, int]] | None = (
@@ -142,7 +145,7 @@ class Dashboard(App[None]):
 
     def on_mount(self) -> None:
         self.set_class(self.ascii_only, "-ascii")
-        self.set_keymap(dict(self.options.keys))
+        self._take_keys(self.options.keys)
         kept = self._kept.get("app", {})
         self.switch_mode(kept["screen"] if kept.get("screen") in self.MODES else MAIN_SCREENS[0].MODE)
         if kept.get("times") in {times.value for times in Times}:
@@ -161,6 +164,28 @@ class Dashboard(App[None]):
         self._actor.close()
         self.source.stop()
         self._remember()
+
+    def _take_keys(self, keys: Mapping[str, str]) -> None:
+        """Have these keys instead of those that the bindings of these names have."""
+        self.set_keymap(dict(keys))
+        known = {name for owner in key_owners() for names in owner.values() for name in names}
+        unknown = sorted(set(keys) - known)
+        if unknown:
+            self.say(f"keys.toml: there is no {', '.join(unknown)}; ? lists all names", severity="warning")
+        shared = [names for owner in key_owners(keys) for names in owner.values() if len(names) > 1]
+        taken = sorted({" and ".join(sorted(names)) for names in shared if names & keys.keys()})
+        if taken:
+            self.say(f"keys.toml: the same key for {'; '.join(taken)}", severity="warning")
+
+    def _fatal_error(self) -> None:
+        """What kills it goes to the log, whole. The terminal gets a line: nobody can read more there.
+
+        Textual would print all local variables as well, and with them what strangers wrote.
+        """
+        error = self._exception
+        log.critical("the dashboard has failed", exc_info=error)
+        shown = safe_text(f"{type(error).__name__}: {error}", 500)
+        self.panic(Text(f"duraq: the dashboard has failed: {shown}\nThe whole story is in {log_file()}"))
 
     def kept_of(self, mode: str) -> dict[str, str]:
         """What was remembered of a screen."""
@@ -204,6 +229,8 @@ class Dashboard(App[None]):
             return
         self._drawn_at = self.clock_of_screen()
         newest, self._newest = self._newest, None
+        # Whichever screen is shown: durations are told from what was seen.
+        self.overview.look(newest, self._now())
         with self.batch_update():
             self.set_reactive(Dashboard.moment, self._now())
             self.snapshot = newest
@@ -340,34 +367,7 @@ class Dashboard(App[None]):
             if command is not None:
                 command.run()
 
-        self.push_screen(PaletteScreen(self._commands()), run)
-
-    def _commands(self) -> list[Command]:
-        """What can be done, what is looked at, where one can go, and then how one gets about."""
-        screen = self.screen
-        offered = [hint for hint in hints(screen) if not hint.id.startswith(("show.", "palette", "act."))]
-        found = [Command(hint.title, key_name(hint.keys[0]), partial(self._run, hint)) for hint in offered]
-        movements = {hint.title for hint in offered if group_of(hint) == MOVE}
-        screens = [
-            Command(f"Go to {title}", str(number), partial(self.action_show, mode))
-            for number, (mode, title) in enumerate(self.main_screens(), 1)
-        ]
-        queues = [
-            Command(f"Go to queue {name}", "", partial(self.open_queue, name))
-            for name in (self.snapshot.queues if self.snapshot is not None else ())
-        ]
-        actions = []
-        if isinstance(screen, BaseScreen) and not self.read_only:
-            actions = [
-                Command(f"{name}: {action.summary}", action.key or "", partial(screen.action_act, name))
-                for name, action in ACTIONS.items()
-            ]
-        looks = [command for command in found if command.title not in movements]
-        return actions + looks + screens + queues + [each for each in found if each.title in movements]
-
-    def _run(self, hint: Hint) -> None:
-        # As if it had been pressed: whatever the focus is on has a say.
-        self.simulate_key(hint.keys[0])
+        self.push_screen(PaletteScreen(commands_of(self)), run)
 
     def open_queue(self, name: str) -> None:
         """Show one queue in full."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 from duraq.safe_text import safe_lines
 from duraq_dashboard.remembered import state_directory
@@ -18,10 +19,15 @@ class _Safe(logging.Formatter):
         return safe_lines(super().format(record))
 
 
+def log_file() -> Path:
+    """Where it is."""
+    return state_directory() / "dash.log"
+
+
 def to_file() -> None:
     """Log to $XDG_STATE_HOME/duraq/dash.log, and never to stderr."""
     log = logging.getLogger("duraq")
-    file = state_directory() / "dash.log"
+    file = log_file()
     handler: logging.Handler
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

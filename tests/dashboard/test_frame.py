@@ -1,5 +1,6 @@
 """What is around every screen: the bar at the top, the keys at the bottom, and how one gets about."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -236,3 +237,63 @@ async def test_a_frame_for_several_snapshots(source):
         await pilot.pause(0.3)
         assert drawn[-1] == 20
         assert len(drawn) < 10
+
+
+async def test_keys_that_are_unknown_or_taken(source, clock):
+    """What keys.toml gets wrong is said, and everything else goes on."""
+    source.show(snapshot(MAIL))
+    app = Dashboard(source, clock=clock, options=Options(keys={"nosuch": "F", "sort": "slash"}))
+    said = []
+    app.say = lambda text, **_: said.append(text)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("1", "slash")
+        assert said == [
+            "keys.toml: there is no nosuch; ? lists all names",
+            "keys.toml: the same key for filter and sort",
+        ]
+
+
+async def test_when_it_fails(dashboard, source, caplog, capsys, monkeypatch):
+    """What kills it is logged whole; the terminal gets two lines, in which nothing is obeyed."""
+    source.show(snapshot(MAIL))
+    app = dashboard()
+    with pytest.raises(RuntimeError):  # noqa: PT012 - the app ends, and raises then
+        async with app.run_test(size=(120, 36)) as pilot:
+            monkeypatch.setattr(
+                app.screen, "draw", lambda _: (_ for _ in ()).throw(RuntimeError("[/red] \x1b[2J"))
+            )
+            source.show(snapshot(MAIL, number=2))
+            await pilot.pause(0.2)
+    text = capsys.readouterr().err
+    assert text.startswith(
+        "duraq: the dashboard has failed: RuntimeError: [/red] \\x1b[2J\nThe whole story is in "
+    )
+    assert caplog.records[-1].exc_info[1].args == ("[/red] \x1b[2J",)
+
+
+async def test_a_storage_that_comes_and_goes(dashboard, source):
+    """When the storage can be read again, the screen is there again, and so is the cursor."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        source.show(snapshot(trouble=Trouble("GONE", "there is no such directory"), number=2))
+        await pilot.pause(0.2)
+        assert "> OK" not in "\n".join(text_of(pilot.app))
+        source.show(snapshot(MAIL, queue_now(queue_view("other")), number=3))
+        await pilot.pause(0.2)
+        await pilot.press("down")
+        assert any(line.startswith("> OK           other") for line in text_of(pilot.app))
+
+
+async def test_a_pager(dashboard, source, monkeypatch):
+    """What is shown is handed to the pager as plain text; without a terminal it says that it cannot."""
+    source.show(snapshot(MAIL))
+    app = dashboard()
+    said, shown = [], []
+    app.say = lambda text, **_: said.append(text)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("o")
+        assert said == ["a pager cannot be opened from here"]
+        monkeypatch.setattr(app, "suspend", nullcontext)
+        monkeypatch.setattr("duraq_dashboard.app.show_in_pager", shown.append)
+        await pilot.press("o")
+        assert shown[0].startswith("mail\nnothing is the matter\n")

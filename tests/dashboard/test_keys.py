@@ -6,9 +6,10 @@ import pytest
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.options import Options
 from duraq_dashboard.screens.help import HelpScreen
-from duraq_dashboard.screens.palette import PaletteScreen
+from duraq_dashboard.screens.palette import PaletteScreen, commands_of
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.widgets.key_bar import hints, key_name
+from duraq_dashboard.widgets.key_owners import key_owners
 from on_screen import queue_now, queue_view, snapshot, text_of
 
 from duraq.actions import ACTIONS
@@ -60,7 +61,7 @@ async def test_every_action_can_be_begun(dashboard, source):
     begun = []
     async with dashboard().run_test(size=(120, 36)) as pilot:
         app = pilot.app
-        titles = [command.title for command in app._commands()]
+        titles = [command.title for command in commands_of(app)]
         assert [title for title in titles if ":" in title] == [
             f"{name}: {action.summary}" for name, action in ACTIONS.items()
         ]
@@ -71,6 +72,16 @@ async def test_every_action_can_be_begun(dashboard, source):
         assert begun[1:] == [("pause", "mail")]
 
 
+def test_every_key_of_an_action_is_bound():
+    """Each action that has a key has it on some screen, under the action's own name."""
+    bound = {(name, key) for screen in key_owners() for key, names in screen.items() for name in names}
+    # What is paused is resumed by the same key.
+    expected = {(f"act.{action.name}", action.key) for action in ACTIONS.values() if action.key} - {
+        ("act.resume", "P")
+    }
+    assert expected <= bound
+
+
 async def test_read_only_offers_nothing(source, clock):
     """Whoever may only read is offered no action: no key, nothing in the palette, nothing in help."""
     source.show(snapshot(MAIL))
@@ -78,7 +89,7 @@ async def test_read_only_offers_nothing(source, clock):
         for keys in SCREENS:
             await pilot.press(*keys.split(","))
             assert not [hint for hint in hints(pilot.app.screen) if hint.id.startswith("act.")]
-            assert not [each for each in pilot.app._commands() if each.title.partition(":")[0] in ACTIONS]
+            assert not [each for each in commands_of(pilot.app) if each.title.partition(":")[0] in ACTIONS]
 
 
 async def test_going_somewhere_by_the_palette(dashboard, source):

@@ -131,7 +131,7 @@ async def test_a_question_that_fails(lived, source, dashboard):
         await pilot.pause()
         source.inspector = None
         await pilot.press("enter")
-        await pilot.pause()
+        await pilot.pause(0.2)
         assert "'NoneType' object has no attribute 'counts'" in "\n".join(text_of(pilot.app))
         await pilot.press("w")
         assert "Rates 24h" in "\n".join(text_of(pilot.app))

@@ -87,9 +87,9 @@ class BaseScreen(Screen[None]):
             self.call_after_refresh(self._focus_again)
 
     def _focus_again(self) -> None:
-        if self.focused is None and self.AUTO_FOCUS:
+        if self.focused is None and self.AUTO_FOCUS and not self.has_class("-trouble"):
             for widget in self.query(self.AUTO_FOCUS):
-                if widget.focusable and widget.region:
+                if widget.focusable:
                     widget.focus()
                     break
 
@@ -100,6 +100,9 @@ class BaseScreen(Screen[None]):
         if (snapshot.trouble is not None) is not self.has_class("-trouble"):
             self.set_class(snapshot.trouble is not None, "-trouble")
             self.refresh_bindings()
+            if snapshot.trouble is None:
+                # What was hidden has lost the focus.
+                self.call_after_refresh(self._focus_again)
         if snapshot.trouble is None:
             self.draw(snapshot)
 

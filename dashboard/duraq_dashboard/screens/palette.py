@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -13,12 +14,47 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from duraq.actions import ACTIONS
 from duraq.safe_text import safe_text
 from duraq_dashboard.commands import Command, matching
+from duraq_dashboard.screens.base import BaseScreen
+from duraq_dashboard.screens.help import MOVE, group_of
+from duraq_dashboard.widgets.key_bar import hints, key_name
 from duraq_dashboard.wording import fit
+
+if TYPE_CHECKING:
+    from duraq_dashboard.app import Dashboard
 
 MOST = 100  # that are listed at once
 _WIDEST, _KEY = 66, 8
+
+
+def commands_of(app: Dashboard) -> list[Command]:
+    """What can be done, what is looked at, where one can go, and then how one gets about."""
+    screen = app.screen
+    offered = [hint for hint in hints(screen) if not hint.id.startswith(("show.", "palette", "act."))]
+    # As if the key had been pressed: whatever the focus is on has a say.
+    found = [
+        (group_of(hint), Command(hint.title, key_name(hint.keys[0]), partial(app.simulate_key, hint.keys[0])))
+        for hint in offered
+    ]
+    screens = [
+        Command(f"Go to {title}", str(number), partial(app.action_show, mode))
+        for number, (mode, title) in enumerate(app.main_screens(), 1)
+    ]
+    queues = [
+        Command(f"Go to queue {name}", "", partial(app.open_queue, name))
+        for name in (app.snapshot.queues if app.snapshot is not None else ())
+    ]
+    actions = []
+    if isinstance(screen, BaseScreen) and not app.read_only:
+        actions = [
+            Command(f"{name}: {action.summary}", action.key or "", partial(screen.action_act, name))
+            for name, action in ACTIONS.items()
+        ]
+    looks = [command for group, command in found if group != MOVE]
+    moves = [command for group, command in found if group == MOVE]
+    return actions + looks + screens + queues + moves
 
 
 class PaletteScreen(ModalScreen[Command | None]):

@@ -20,7 +20,7 @@ from duraq_dashboard import wording
 from duraq_dashboard.choosing import chosen_of
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.entry_pages import PAGE, STATES, EntryRows, Page, columns, read_pages
-from duraq_dashboard.history import ENTERED, LEFT, Durations
+from duraq_dashboard.history import ENTERED, LEFT
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.screens.base import BaseScreen, act
 from duraq_dashboard.snapshot import QueueNow, Snapshot
@@ -58,15 +58,15 @@ class QueueScreen(BaseScreen):
             super().__init__()
             self.state, self.pages = state, pages
 
-    def __init__(self, name: str, durations: Durations | None = None, state: str = "Ready") -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         self.queue_name = name
-        self._durations = durations or Durations()
-        self._state = state
+        self._state = "Ready"
         self._window = 1
         self._queue: QueueNow | None = None
         self._pages: list[Page] = []
         self._reading: threading.Event | None = None
+        self._failure = ""  # why the pages could not be read
         self._is_behind = False  # the queue has changed since what is being read was asked for
 
     @property
@@ -133,7 +133,7 @@ class QueueScreen(BaseScreen):
         if queue.metrics is None:
             return
         now = self.dashboard.moment
-        took = self._durations.took(queue.metrics)
+        took = self.dashboard.overview.durations.took(queue.metrics)
         since = "ever" if took.since is None else wording.moment(took.since, now, self.dashboard.times)
         width = self.app.size.width
         lines: list[Sequence[Piece]] = []
@@ -177,6 +177,8 @@ class QueueScreen(BaseScreen):
             return self._problem(queue)
         if self._reading is not None:
             return "\nreading ..."
+        if self._failure:
+            return f"\n{self._failure}"
         return f"\nNothing is {STATES[self._state].value} here."
 
     def _problem(self, queue: QueueNow) -> str:
@@ -212,15 +214,10 @@ class QueueScreen(BaseScreen):
         if message.state is not STATES[self._state]:
             return
         self._reading = None
-        if isinstance(message.pages, Exception):
-            self._pages = []
-            self.query_one(RowList).show(
-                EntryRows(0, [], self.dashboard.moment, self.dashboard.times),
-                empty=f"\n{safe_text(message.pages, 2000)}",
-            )
-        else:
-            self._pages = list(message.pages)
-            self._show_entries()
+        failed = isinstance(message.pages, Exception)
+        self._pages = [] if isinstance(message.pages, Exception) else list(message.pages)
+        self._failure = safe_text(message.pages, 2000) if failed else ""
+        self._show_entries()
         if self._is_behind:
             self._is_behind = False
             self._read()

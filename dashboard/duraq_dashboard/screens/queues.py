@@ -131,7 +131,6 @@ class QueuesScreen(MainScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._overview = Overview()
         self._sort = "attention"
         self._faults_only = False
         self._filter: QueueFilter | None = None
@@ -152,6 +151,10 @@ class QueuesScreen(MainScreen):
     def on_mount(self) -> None:
         self.recall(self.dashboard.kept_of(self.MODE))
         self.query_one(RowList).focus()
+
+    @property
+    def _overview(self) -> Overview:
+        return self.dashboard.overview
 
     # -- what is shown ---------------------------------------------------------------------------------
 

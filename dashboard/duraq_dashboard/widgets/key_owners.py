@@ -1,0 +1,27 @@
+"""Which keys there are on whatever screen, and what they do there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from textual.binding import Binding
+from textual.dom import DOMNode
+
+
+def key_owners(keys: Mapping[str, str] = MappingProxyType({})) -> Iterator[Mapping[str, set[str]]]:
+    """Of each kind of screen and widget, the names of what each key does there; one, if all is well.
+
+    ``keys``: by name, those that somebody wants instead.
+    """
+    kinds: list[type[DOMNode]] = [DOMNode]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        found: dict[str, set[str]] = {}
+        if kind.__module__.startswith("duraq_dashboard"):
+            for binding in Binding.make_bindings(kind.__dict__.get("BINDINGS", ())):
+                if binding.id:
+                    for key in keys.get(binding.id, binding.key).split(","):
+                        found.setdefault(key.strip(), set()).add(binding.id)
+        yield found
