@@ -329,18 +329,22 @@ class Inspector:
                     yield view
 
     def _each(self, queue: str, status: EntryStatus | None) -> Iterator[Entry]:
-        """Entries in that state; if what they lie in is gone by then, on from there as it is now."""
+        """Entries in that state; if more of the queue was read by then, on from there as it is now."""
         order: Callable[[Entry], object] = delivery_order if status is READY else enqueue_order
         behind: object = None
         losses = 0
         while True:
             try:
-                for entry in self._reader.state(queue).listing(status, self._clock.now()):
+                state, place_read = self._reader.state(queue), self._reader.place(queue)
+                for entry in state.listing(status, self._clock.now()):
                     place = order(entry)
                     if behind is None or place > behind:  # type: ignore[operator] # both of one order
                         yield entry
                         behind, losses = place, 0
-                return
+                        if self._reader.place(queue) != place_read:
+                            break  # what is listed has changed on the way
+                else:
+                    return
             except (Mislaid, Gap) as lost:
                 losses += 1
                 self._mislay(queue, lost, losses)

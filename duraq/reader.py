@@ -170,6 +170,11 @@ class Reader:
         self._fresh.add(queue)
         return folded
 
+    def place(self, queue: str) -> tuple[object, int]:
+        """What is another once more of the queue was read, or all of it anew."""
+        folded = self._folded.get(queue)
+        return folded, 0 if folded is None or folded.segments is None else folded.segments.next_seq
+
     def active(self, queue: str) -> int | None:
         """The segment that the queue was read to the end of; None if nothing was read of it."""
         folded = self._folded.get(queue)

@@ -563,7 +563,8 @@ def test_derived_files_that_are_lost(queue, path, inspector, lost):
     assert [view.payload for view in inspector.entries("jobs")] == [b"%d" % n for n in range(100)]
 
 
-def test_listing_while_it_is_compacted(queue, storage, path, inspector):
+@pytest.mark.parametrize("told", [False, True])
+def test_listing_while_it_is_compacted(queue, storage, path, inspector, told):
     """Whoever lists entries while what they lie in is removed misses none and sees none twice."""
     fill(queue, 100)
     inspector.refresh()
@@ -573,6 +574,9 @@ def test_listing_while_it_is_compacted(queue, storage, path, inspector):
         queue.mark_completed(entry)
     storage.compact("jobs")
     assert segments(path)[0].name > f"{1:020d}.jsonl"
+    if told:
+        inspector.refresh()
+        assert inspector.counts("jobs").ready == 20
     numbers = [int(payload) for payload in seen + [view.payload for view in listed]]
     assert numbers == sorted(set(numbers))
     assert numbers[-20:] == list(range(80, 100))
