@@ -54,12 +54,11 @@ class Group(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """The letters of one index: from which place on, and how many of its rows were still dead."""
+    """The letters of one index: from which place on."""
 
     segment: int
     crc: int
     start: int
-    left: int
 
 
 class DeadIndex:
@@ -77,6 +76,8 @@ class DeadIndex:
         self._rows = array("I")
         self._causes = causes  # each with its number, shared by the indexes that follow each other
         self._pieces: list[_Piece] = []
+        # From where to where those of an index are that has so many left.
+        self._spans: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._by_run: dict[tuple[int, int, int], int] = {}  # which piece has those of a run
         self._ids: list[str] = []  # of those in memory, in place of rows
         self._length = 0
@@ -131,7 +132,7 @@ class DeadIndex:
 
     def add_memory(self, letters: list[Entry]) -> None:
         """Those that lie in no index yet."""
-        self._pieces.append(_Piece(_IN_MEMORY, 0, len(self), 0))
+        self._pieces.append(_Piece(_IN_MEMORY, 0, len(self)))
         for entry in sorted(letters, key=lambda entry: -entry.updated_at):
             last = last_failure(entry.history)
             error = None if last is None else last.error
@@ -149,7 +150,7 @@ class DeadIndex:
 
     def add_run(self, runs: Runs, run: Run, before: DeadIndex | None) -> None:
         """Those that one index has."""
-        known = None if before is None else before._piece(run)  # noqa: SLF001 - one of us
+        known = None if before is None else before._span(run)  # noqa: SLF001 - one of us
         start = len(self)
         if known is not None:
             assert before is not None
@@ -165,16 +166,13 @@ class DeadIndex:
             self.attempts.extend([min(found.attempts[place], _MOST_ATTEMPTS) for place in chosen])
             self.cause.extend([self._number(found.causes[place]) for place in chosen])
         self._by_run[run.segment, run.crc, run.dead] = len(self._pieces)
-        self._pieces.append(_Piece(run.segment, run.crc, start, run.dead))
+        self._pieces.append(_Piece(run.segment, run.crc, start))
+        self._spans[run.segment, run.crc, run.dead] = (start, len(self.orders))
         self._length = len(self.orders)
 
-    def _piece(self, run: Run) -> tuple[int, int] | None:
+    def _span(self, run: Run) -> tuple[int, int] | None:
         """From where to where those of that run are, if it has lost none since."""
-        number = self._by_run.get((run.segment, run.crc, run.dead))
-        if number is None:
-            return None
-        is_last = number + 1 == len(self._pieces)
-        return self._pieces[number].start, len(self) if is_last else self._pieces[number + 1].start
+        return self._spans.get((run.segment, run.crc, run.dead))
 
     def _copy(self, other: DeadIndex, start: int, end: int) -> None:
         self.orders += other.orders[start:end]

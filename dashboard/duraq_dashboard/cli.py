@@ -15,6 +15,7 @@ from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import Settings, common, settings
 from duraq_dashboard.keymap import read_keymap
 from duraq_dashboard.logs import to_file
+from duraq_dashboard.memory import give_back
 from duraq_dashboard.options import THEMES, Options
 from duraq_dashboard.remembered import Remembered
 
@@ -76,6 +77,7 @@ def dash(
     app = _app(said, options, read_only=read_only)
     to_file()
     allow_many()
+    give_back()
     app.run(mouse=not no_mouse)
     if app.return_code:
         raise click.exceptions.Exit(app.return_code)
