@@ -115,3 +115,16 @@ async def test_opened_at_a_queue(source, clock):
     async with Dashboard(source, clock=clock, options=Options(dead_letters=True)).run_test() as pilot:
         await pilot.pause()
         assert pilot.app.current_mode == "dlq"
+
+
+@pytest.mark.parametrize("key", ["y", "question_mark", "colon"])
+async def test_two_quick_keys(dashboard, source, key):
+    """What is closed twice, by keys that came before it was gone, takes nothing with it."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("enter", key)
+        front = pilot.app.screen
+        front.dismiss(None)
+        front.dismiss(None)
+        await pilot.pause()
+        assert type(pilot.app.screen) is QueueScreen

@@ -10,12 +10,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from duraq.safe_text import safe_text
 from duraq_dashboard.copying import Copyable
+from duraq_dashboard.widgets.modal import Modal
 
 if TYPE_CHECKING:
     from duraq_dashboard.app import Dashboard
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _WIDEST = 54  # characters that are shown of a text
 
 
-class CopyMenu(ModalScreen[None]):
+class CopyMenu(Modal[None]):
     """Press the letter, or choose and press Enter."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

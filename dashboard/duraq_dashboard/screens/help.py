@@ -9,12 +9,12 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from duraq.actions import ACTIONS
 from duraq_dashboard.widgets.key_bar import Hint, key_name
 from duraq_dashboard.widgets.lines import Lines, Piece
+from duraq_dashboard.widgets.modal import Modal
 
 _TWO_COLUMNS = 110
 _KEYS, _LABEL, _ID = 14, 24, 18
@@ -50,7 +50,7 @@ def found(hints: Sequence[Hint], text: str) -> list[Hint]:
     ]
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Modal[None]):
     """Type to search; Esc closes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

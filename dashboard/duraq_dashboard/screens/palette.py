@@ -10,7 +10,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -20,6 +19,7 @@ from duraq_dashboard.commands import Command, matching
 from duraq_dashboard.screens.base import BaseScreen
 from duraq_dashboard.screens.help import MOVE, group_of
 from duraq_dashboard.widgets.key_bar import hints, key_name
+from duraq_dashboard.widgets.modal import Modal
 from duraq_dashboard.wording import fit
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def commands_of(app: Dashboard) -> list[Command]:
     return actions + looks + screens + queues + moves
 
 
-class PaletteScreen(ModalScreen[Command | None]):
+class PaletteScreen(Modal[Command | None]):
     """Ends with what is to be done, or with None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
