@@ -422,7 +422,7 @@ class Dashboard(App[None]):
         if action == "open_nearby":
             snapshot = self.snapshot
             return bool(self.nearby) and snapshot is not None and snapshot.trouble is not None
-        return True
+        return not (action == "pager" and self.options.served)
 
     def say(self, text: str, *, severity: str = "information") -> None:
         """Tell the person something, for a moment."""

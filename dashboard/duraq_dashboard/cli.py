@@ -36,6 +36,14 @@ FULL = (120, 36)  # columns and lines of a picture for a pipe
     "--fps", type=click.FloatRange(0.1, 60), help="Draw at most so often a second.  [default: 10; over ssh 2]"
 )
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, to mark and copy text.")
+@click.option(
+    "--serve",
+    metavar="[HOST:PORT]",
+    is_flag=False,
+    flag_value="127.0.0.1:8000",
+    help="To a browser on this host, and read-only; needs the extra web.  [default: 127.0.0.1:8000]",
+)
+@click.option("--served", is_flag=True, hidden=True)  # what --serve begins
 @common
 def dash(
     start: str | None,
@@ -45,6 +53,8 @@ def dash(
     theme: str | None,
     fps: float | None,
     no_mouse: bool,
+    serve: str | None,
+    served: bool,
 ) -> None:
     """Look at a storage, live: its queues, who works them, and what broke.
 
@@ -63,9 +73,16 @@ def dash(
         dead_letters=dlq,
         rule=rule,
         keys=read_keymap(),
-        remembered=Remembered(str(root)),
+        # What is set in a browser is for that session.
+        remembered=None if served else Remembered(str(root)),
         without_color=is_bare,
+        served=served,
     )
+    if serve is not None:
+        raise click.exceptions.Exit(_serve(serve, said, options, theme=theme, no_mouse=no_mouse))
+    if served:
+        _run(_app(said, options, read_only=True), mouse=not no_mouse)
+        return
     if not sys.stdout.isatty():
         print_picture(said, options)
         return
@@ -74,13 +91,41 @@ def dash(
     if is_remote:
         # Textual's own scrolling in parts of a line, before it is imported.
         os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
-    app = _app(said, options, read_only=read_only)
+    _run(_app(said, options, read_only=read_only), mouse=not no_mouse)
+
+
+def _run(app: Dashboard, *, mouse: bool) -> None:
     to_file()
     allow_many()
     give_back()
-    app.run(mouse=not no_mouse)
+    app.run(mouse=mouse)
     if app.return_code:
         raise click.exceptions.Exit(app.return_code)
+
+
+def _serve(address: str, said: Settings, options: Options, *, theme: str | None, no_mouse: bool) -> Code:
+    """Serve it to browsers until that is ended; the exit code."""
+    try:
+        from duraq_dashboard.serving import Address, serve  # noqa: PLC0415 - only who serves has it
+    except ImportError as error:
+        if error.name is None or not error.name.startswith(("aiohttp", "textual_serve")):
+            raise
+        raise CommandError(
+            Code.USAGE, "textual-serve is not installed", "pip install 'duraq[web]'"
+        ) from error
+    arguments = [f"--root={said.storage().absolute()}", f"--fps={options.fps}"]
+    arguments += [f"--theme={theme}"] if theme else []
+    arguments += ["--color=never"] if options.without_color else []
+    flags = {"--ascii": said.ascii, "--dlq": options.dead_letters, "--no-mouse": no_mouse}
+    arguments += [flag for flag, is_set in flags.items() if is_set]
+    arguments += ["--", options.start] if options.start is not None else []
+
+    def announce(url: str) -> None:
+        # It is what whoever serves it needs, be they ever so quiet.
+        click.echo(f"{url}\nread-only, for this host and who knows the address; Ctrl-C ends it", err=True)
+
+    to_file()
+    return serve(Address.parse(address), arguments, announce)
 
 
 def print_picture(said: Settings, options: Options) -> None:
@@ -104,7 +149,9 @@ def _app(said: Settings, options: Options, *, read_only: bool) -> Dashboard:
         hint = "pip install 'duraq[dashboard]'"
         raise CommandError(Code.USAGE, "textual is not installed", hint) from error
     source = partial(StorageSource, fps=options.fps, limits=said.config.thresholds)
-    return Dashboard(source(said.storage()), read_only=read_only, options=options, opener=source)
+    # A browser sees the storage that is served, and no other.
+    opener = None if options.served else source
+    return Dashboard(source(said.storage()), read_only=read_only, options=options, opener=opener)
 
 
 def _without_color(said: Settings) -> bool:

@@ -17,7 +17,8 @@ class Options:
 
     ``fps``: how often a second what is new is drawn, at most; keys are answered at once.
     ``start``: the screen, queue or entry to open at, as it was typed. ``rule``: what named the storage.
-    ``remembered``: None: nothing is remembered.
+    ``remembered``: None: nothing is remembered. ``served``: whoever looks is at the other end of a
+    socket, so no program is started for him here.
     """
 
     theme: str | None = None
@@ -29,3 +30,4 @@ class Options:
     keys: Mapping[str, str] = field(default_factory=dict)
     remembered: Remembered | None = None
     without_color: bool = False
+    served: bool = False

@@ -149,6 +149,11 @@ class LeasesScreen(MainScreen):
         lease = self._under_cursor()
         return None if lease is None else self._workers.get(lease.worker)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "unit" and self.dashboard.options.served:
+            return False
+        return super().check_action(action, parameters)
+
     def action_unit(self) -> None:
         """What systemd says of the worker's unit, in a pager."""
         worker = self._worker()
