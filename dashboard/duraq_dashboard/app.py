@@ -425,7 +425,11 @@ class Dashboard(App[None]):
         return not (action == "pager" and self.options.served)
 
     def say(self, text: str, *, severity: str = "information") -> None:
-        """Tell the person something, for a moment."""
+        """Tell the person something, for a moment, instead of what was told before.
+
+        A pile of notices would hide the screen, and Textual does not always take all of it away again.
+        """
+        self.clear_notifications()
         level = severity if severity in {"information", "warning", "error"} else "information"
         self.notify(text, severity=level, markup=False, timeout=3)  # type: ignore[arg-type]
 

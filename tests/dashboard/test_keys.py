@@ -128,3 +128,13 @@ async def test_two_quick_keys(dashboard, source, key):
         front.dismiss(None)
         await pilot.pause()
         assert type(pilot.app.screen) is QueueScreen
+
+
+async def test_one_notice_at_a_time(dashboard, source):
+    """What is said takes the place of what was said before, so that notices never pile up over the screen."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36), notifications=True) as pilot:
+        for text in ("one thing", "another", "the last"):
+            pilot.app.say(text)
+            await pilot.pause()
+        assert [each.message for each in pilot.app._notifications] == ["the last"]
