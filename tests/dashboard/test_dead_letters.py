@@ -1,8 +1,10 @@
 """The dead letters on the screen: counted, grouped, filtered, chosen exactly, looked at one by one."""
 
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
 from buried import bury, counts, until
 from duraq_dashboard.app import Dashboard
@@ -15,10 +17,13 @@ from duraq_dashboard.survey import Survey
 from duraq_dashboard.widgets.preview import Preview
 from duraq_dashboard.widgets.row_list import RowList
 from on_screen import text_of
+from textual.widgets import Input
 
 from duraq import DeadLetterQueue, EntryStatus, FileStorage, Queue
 from duraq.inspector import Inspector
+from duraq.letters import exported
 from duraq.model import last_failure
+from duraq.safe_text import ascii_json
 from duraq.testing import FakeClock
 from duraq.where import Where
 
@@ -280,3 +285,50 @@ async def test_an_entry_in_any_state(root):
         assert not entry.check_action("act", ("retry",))
         pilot.app.open_entry("no-such-entry")
         await until(pilot, lambda: any("it is gone" in line for line in text_of(pilot.app)))
+
+
+async def test_export(root, tmp_path):
+    """What is selected goes into a new file, as `duraq dlq export` has it; no file is written over."""
+    taken, there = tmp_path / "taken", tmp_path / "out.jsonl"
+    taken.write_text("mine")
+    async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:
+        screen = await opened(pilot)
+        await pilot.press("space", "space", "x")
+        await until(pilot, lambda: pilot.app.screen.query("#file"))
+        dialog = pilot.app.screen
+        for path, said in (
+            (root / "x", "not below the storage"),
+            (taken, "not exported"),
+            (there, "2 exported to"),
+        ):
+            dialog.query_one("#file").value = str(path)
+            dialog.query_one("#file").post_message(Input.Submitted(dialog.query_one("#file"), str(path)))
+            await until(pilot, lambda said=said: said in str(dialog.query_one("#export-says").content))
+        assert screen is not pilot.app.screen
+    with Inspector(root) as inspector:
+        lines = [orjson.loads(line) for line in there.read_text().splitlines()]
+        views = {view.id: view for name in inspector.queues() for view in inspector.entries(name)}
+        assert lines == [orjson.loads(ascii_json(exported(views[line["id"]]))) for line in lines]
+    assert len(lines) == 2
+    assert taken.read_text() == "mine"
+
+
+async def test_edit_and_retry(root, monkeypatch):
+    """A payload is changed in the editor, asked about, and put back changed; a bad one is refused first."""
+    async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:
+        screen = await opened(pilot)
+        view = screen.query_one(Preview).view
+        monkeypatch.setattr(pilot.app, "suspend", nullcontext)
+        monkeypatch.setattr("click.edit", lambda text, extension: '{"n": NaN}')
+        await pilot.press("E")
+        assert pilot.app.screen is screen
+        monkeypatch.setattr("click.edit", lambda text, extension: text.replace('"n": 5', '"n": 1.50'))
+        await pilot.press("E")
+        order = await settled(pilot)
+        assert order.command.startswith(f"duraq dlq retry --edit {view.id} --queue {view.queue}")
+        pilot.app.screen.query_one("#go").press()
+        await until(pilot, lambda: counts(root, view.queue)[0] == 1)
+    with Inspector(root) as inspector:
+        found = inspector.get(view.id, view.queue)
+    assert orjson.loads(found.payload)["n"] == 1.5
+    assert found.redriven == 1

@@ -1,5 +1,10 @@
 """Changes: nothing happens before somebody agrees, then exactly what was shown, and it can be undone."""
 
+import os
+import subprocess
+import sys
+
+import orjson
 import pytest
 from buried import SOON, bury, counts, dead, tree, until
 from duraq_dashboard.app import Dashboard
@@ -50,7 +55,8 @@ async def begun(pilot, name, selection):
     pilot.app.begin(name, selection)
     await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmDialog))
     dialog = pilot.app.screen
-    await until(pilot, lambda: can_agree(dialog))
+    await until(pilot, lambda: can_agree(dialog) and dialog.focused is not None)
+    assert dialog.focused.id == "cancel"
     return dialog
 
 
@@ -223,6 +229,46 @@ async def test_stopped_within_a_batch(root):
     assert told[-1].is_over
     assert 0 < told[-1].done < 600
     assert counts(root) == (told[-1].done, 600 - told[-1].done)
+
+
+KILLED = """
+import sys
+from datetime import UTC, datetime
+from duraq import EntryStatus
+from duraq.actions import ACTIONS
+from duraq.bulk import Meant, Pace
+from duraq.inspector import Inspector
+from duraq_dashboard.doing import Doing
+from duraq_dashboard.orders import Order
+
+with Inspector(sys.argv[1]) as inspector:
+    meant = Meant.of(inspector.each_entry("mail", EntryStatus.DEAD))
+order = Order(ACTIONS["retry"], sys.argv[1], datetime.now(UTC), meant=meant, pace=Pace(400))
+doing = Doing(order, lambda progress: print(progress.done, flush=True))
+doing.start()
+doing.join()
+"""
+
+
+async def test_killed_midway(root):
+    """If the program is killed while it retries many, and begun again, each is put back exactly once."""
+    bury(root, *map(str, range(400)))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", KILLED, str(root)]
+    with subprocess.Popen(  # noqa: ASYNC220 - nothing else goes on here
+        command, env=environment, stdout=subprocess.PIPE
+    ) as program:
+        assert program.stdout.readline()
+        program.kill()
+    back, left = counts(root)
+    assert 0 < back < 400
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        await begun(pilot, "retry", Selection(all_dead))
+        assert await done(pilot) == f"{left} put back"
+    with Inspector(root) as inspector:
+        found = inspector.entries("mail", EntryStatus.READY)
+    assert sorted(int(orjson.loads(view.payload)) for view in found) == list(range(400))
+    assert {view.redriven for view in found} == {1}
 
 
 async def test_hidden_dialog(root):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from time import monotonic
@@ -34,10 +34,12 @@ from duraq_dashboard.dead_rows import (
     group_lines,
     name_of,
 )
+from duraq_dashboard.dialogs.export import ExportDialog
 from duraq_dashboard.history import number_of
 from duraq_dashboard.letters import SORTS, Choice, Group, Letters, Queues, fetch
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.questions import Questions
+from duraq_dashboard.rows import Key
 from duraq_dashboard.screens.base import MainScreen, act
 from duraq_dashboard.screens.entry import EntryScreen
 from duraq_dashboard.snapshot import Snapshot
@@ -51,6 +53,7 @@ from duraq_dashboard.widgets.row_list import RowList
 _KEPT = 2000  # letters whose lines are kept; without their payloads
 _SOONEST = 2.0  # seconds between two surveys
 _SHARE = 0.1  # of the time, at most, that surveys take
+_AT_ONCE = 200  # letters that are read together
 _TOLD = 0.1  # seconds between two tellings of how far the counting is
 _CHANGES = ("dead", "requeued", "removed", "restored")
 _EMPTY = """
@@ -72,6 +75,7 @@ class DeadLettersScreen(MainScreen):
         Binding("left,h", "pane('groups')", "to the groups", show=False, id="dlq.to-groups"),
         Binding("right,l", "pane('letters')", "to the letters", show=False, id="dlq.to-letters"),
         Binding("tab", "next_pane", "next pane", show=False, id="dlq.next-pane"),
+        Binding("x", "export", "export", show=False, id="export"),
         act("retry"),
         act("remove"),
         act("move"),
@@ -219,6 +223,7 @@ class DeadLettersScreen(MainScreen):
     def _failed(self, error: Exception) -> None:
         self._counted = -1
         self._problem = safe_text(error, 400)
+        self._seen = None  # it is tried again
         self._surveyed_at = monotonic()
         self._show_all()
 
@@ -477,25 +482,39 @@ class DeadLettersScreen(MainScreen):
         return super().chosen_for(action)
 
     def _selection(self) -> Selection | None:
-        found, choice = self._found, self._choice
-        if found is None or choice is None:
+        found = self._found
+        if found is None:
             return None
-        picked = [key for key in self._letters.picked if isinstance(key, int)]
+        keys, where = self._chosen(found)
+        return Selection(partial(_settle, found.letters, keys), where=where) if keys else None
+
+    def _chosen(self, found: Found) -> tuple[list[int], str]:
+        """The keys of what is chosen, and the filter that means the same, if one does."""
+        picked = self._letters.picked
         group = self._group if self._groups.has_focus else None
         where = ""
+        keys: Iterable[Key | None]
         if picked:
-            keys = picked
-            if len(picked) == len(choice) and found.is_over:
+            # In the order in which they are listed.
+            rows = self._letters.rows
+            keys = filter(picked.__contains__, map(rows.key, range(len(rows))))
+            if len(picked) == len(rows) and found.is_over:
                 where = self._filter_of(self._cause)
         elif group is not None and found.is_over:
             chosen = found.choice.of_cause(group.cause)
-            keys = [key for key in map(chosen.key, range(len(chosen))) if isinstance(key, int)]
+            keys = map(chosen.key, range(len(chosen)))
             where = self._filter_of(group.cause)
-        elif isinstance(self._letters.cursor_key, int):
-            keys = [self._letters.cursor_key]
         else:
-            return None
-        return Selection(partial(_settle, found.letters, keys), where=where)
+            keys = [self._letters.cursor_key]
+        return [key for key in keys if isinstance(key, int)], where
+
+    def action_export(self) -> None:
+        """Write what is selected into a file: the letters, or the group, or the letter under the cursor."""
+        if self._found is not None:
+            letters = self._found.letters
+            keys, _ = self._chosen(self._found)
+            if keys:
+                self.app.push_screen(ExportDialog(len(keys), partial(_each, letters, keys)))
 
     def _filter_of(self, cause: Cause | None) -> str:
         """The filter that means the same; empty if none does."""
@@ -541,12 +560,14 @@ class DeadLettersScreen(MainScreen):
 
 def _settle(letters: Letters, keys: Sequence[int], inspector: Inspector, stop: threading.Event) -> Meant:
     """Which of them are dead as of now, and under which token."""
-    found = Meant()
-    for at in range(0, len(keys), 200):
+    return Meant.of(_each(letters, keys, inspector, stop))
+
+
+def _each(
+    letters: Letters, keys: Sequence[int], inspector: Inspector, stop: threading.Event
+) -> Iterator[EntryView]:
+    """Those of them that are dead as of now, in full."""
+    for at in range(0, len(keys), _AT_ONCE):
         if stop.is_set():
-            break
-        some = Meant.of(fetch(inspector, letters, keys[at : at + 200]).values())
-        for queue, chosen in some.letters.items():
-            found.letters.setdefault(queue, []).extend(chosen)
-        found.errors.update(some.errors)
-    return found
+            return
+        yield from fetch(inspector, letters, keys[at : at + _AT_ONCE]).values()
