@@ -30,6 +30,8 @@ _WITH_REASON = {"retry", "move", "remove", "purge", "undo", "edit", "pause", "re
 class ConfirmDialog(Dialog[Order]):
     """Answers with the order as it was agreed to, or None. Opens at once, also while it is being counted."""
 
+    # Never a field, and never the other button.
+    AUTO_FOCUS = "#cancel"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "copy_command", "copy the command", id="dialog.copy"),
         Binding("left", "app.focus_previous", show=False, id="dialog.left"),
