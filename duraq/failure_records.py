@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import re
 import threading
+from bisect import bisect_right
+from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import lru_cache
 
 from duraq.clock import from_datetime
 from duraq.entry import DEAD
-from duraq.fates import Fate, Fates
+from duraq.fates import Fate, Fates, signature_of
 from duraq.journal import record
 from duraq.journal.lines import Lines
 from duraq.journal.record import BadRecord
-from duraq.model import Cause
-from duraq.operations import Bury, Complete, Expire, Fail, Remove, Requeue
+from duraq.model import AttemptError, Cause
+from duraq.operations import Bury, Fail
 from duraq.reader import Reader
 from duraq.state import QueueState
 from duraq.times import microseconds, rfc3339
 
 # The beginning of a line that matters here; no payload has a line's end in it.
 _MATTERS = re.compile(
-    rb'\n\{"op":"(fail|dead|complete|expire|remove|requeue)","seq":\d+,"at":"([^"]+)","id":"([^"]+)"'
+    rb'\n\{"op":"(fail|dead|complete|expire|remove|requeue)","seq":\d+,"at":"([^"]{27})","id":"([^"]+)"'
 )
 _AT = re.compile(rb'\{"op":"[a-z]+","seq":\d+,"at":"([^"]+)"')
-_FIRST = 1  # the number of a queue's first segment
+_SECONDS = len("2026-11-24T13:26:00.")
+_SIGNED = re.compile(rb',"signature":"([0-9a-f]{8})"')
 _FAILURES = frozenset({b"fail", b"dead"})
 
 
@@ -46,18 +50,30 @@ class FailureRecords:
         self._segment, self._offset = -1, 0  # up to where it was read
         self._last = b""  # what stood there, a checksum in it
 
-    def catch_up(self, reader: Reader, state: QueueState, stop: threading.Event | None = None) -> None:
-        """Read what was written since the last time; stopped, it goes on from there the next time."""
+    def catch_up(
+        self,
+        reader: Reader,
+        state: QueueState,
+        stop: threading.Event | None = None,
+        progress: Callable[[], None] | None = None,
+    ) -> None:
+        """Read what was written since the last time; stopped, it goes on from there the next time.
+
+        ``progress`` is called now and then; once it has called ``show``, all that is known may be looked at.
+        """
         with closing(reader.lines(self._queue)) as lines:
             numbers = lines.segments()
             if self._segment < 0 or (numbers and not self._goes_on(lines, numbers)):
                 # What it had read last was compacted away, and perhaps more; or the queue was made again.
                 self.fates = Fates(self._queue, *self._stretches)
-                self._begin(lines, numbers, state)
+                if not self._begin(lines, numbers, state, stop):
+                    self._segment = -1
+                    return
             for number in numbers:
                 if number >= self._segment and not (stop is not None and stop.is_set()):
                     with suppress(FileNotFoundError):  # dropped since it was listed
-                        self._read(lines, number, stop)
+                        self._read(lines, number, stop, progress)
+        self.show()
 
     def _goes_on(self, lines: Lines, numbers: list[int]) -> bool:
         """Whether what it had read last is still there, where it was."""
@@ -67,26 +83,40 @@ class FailureRecords:
             return lines.before(self._segment, self._offset, len(self._last)) == self._last
         return True
 
-    def _begin(self, lines: Lines, numbers: list[int], state: QueueState) -> None:
-        """Find the first segment that matters, and see what was before all of them."""
-        self._segment, self._offset, self._last = (numbers[0] if numbers else 0), 0, b""
-        for number in reversed(numbers):
-            begins = _begins(lines, number)
-            if begins is not None and begins <= self._since:
-                self._segment = number
-                break
-        first = next((at for number in numbers if (at := _begins(lines, number)) is not None), 0)
+    def show(self) -> None:
+        """Have samples and errors as of what was read."""
+        self.fates.show(_shown)
+
+    def _begin(
+        self, lines: Lines, numbers: list[int], state: QueueState, stop: threading.Event | None
+    ) -> bool:
+        """Find the first segment that matters, and see what was before all of them; False if stopped."""
+        at = bisect_right(numbers, self._since, key=lambda number: _begins(lines, number) or 0)
+        self._segment, self._offset = (numbers[max(at - 1, 0)] if numbers else 0), 0
+        self._last = b""
+        first = next((begins for number in numbers if (begins := _begins(lines, number)) is not None), 0)
         self.reach = first
-        if first <= self._since or numbers[0] == _FIRST:
-            return  # all that matters is on record
-        for entry in state.lived():
+        if first <= self._since:
+            return True  # all that matters is on record
+        # All that has happened to the others is on record.
+        for entry in state.lived(numbers[0]):
+            if stop is not None and stop.is_set():
+                return False
             for attempt in entry.history:
                 ended_at = from_datetime(attempt.ended_at)
                 if attempt.cause is not Cause.RELEASED and ended_at < self.reach:
                     # As the entry is now, unless a record that is read next says otherwise.
-                    self.fates.fail(entry.id, ended_at, attempt.error, dead=entry.status is DEAD)
+                    error, dead = attempt.error, entry.status is DEAD
+                    self.fates.fail(entry.id, ended_at, signature_of(error), error, dead=dead)
+        return True
 
-    def _read(self, lines: Lines, number: int, stop: threading.Event | None) -> None:
+    def _read(
+        self,
+        lines: Lines,
+        number: int,
+        stop: threading.Event | None,
+        progress: Callable[[], None] | None,
+    ) -> None:
         if number != self._segment:
             self._segment, self._offset, self._last = number, 0, b""
         for block in lines.blocks(number, self._offset):
@@ -95,34 +125,55 @@ class FailureRecords:
             self._last = block[-record.SUFFIX_LENGTH :]
             if stop is not None and stop.is_set():
                 return
+            if progress is not None:
+                progress()
 
     def _fold(self, block: bytes) -> None:
         since = rfc3339(self._since).encode()
         for found in _MATTERS.finditer(block):
-            op, at, entry_id = found.groups()
+            op, at, said = found.groups()
+            entry_id = said.decode("utf-8", "replace")
             # Times of one length are in order as texts, too. Most lines end here.
-            if (
-                at <= since
-                if op in _FAILURES
-                else not self.fates.follows(entry_id.decode("utf-8", "replace"))
-            ):
+            if at <= since if op in _FAILURES else not self.fates.follows(entry_id):
                 continue
             start = found.start() + 1
+            line = block[start : block.index(b"\n", start) + 1]
             # What is damaged is for those to tell who fold the queue.
-            with suppress(BadRecord):
-                self._apply(record.decode(block[start : block.index(b"\n", start) + 1]))
+            with suppress(BadRecord, ValueError):
+                record.check(line)
+                if op in _FAILURES:
+                    when = _microseconds(at[:_SECONDS]) + int(at[_SECONDS:-1])
+                    self.fates.fail(entry_id, when, _signature(line), line, dead=op == b"dead")
+                elif op == b"requeue":
+                    self.fates.put_back(entry_id)
+                else:
+                    self.fates.end(entry_id, Fate.OK if op == b"complete" else Fate.OTHER)
 
-    def _apply(self, found: record.Record) -> None:
-        operation, _, at = found
-        match operation:
-            case Fail() | Bury():
-                self.fates.fail(operation.id, at, operation.error, dead=isinstance(operation, Bury))
-            case Complete():
-                self.fates.end(operation.id, Fate.OK)
-            case Expire() | Remove():
-                self.fates.end(operation.id, Fate.OTHER)
-            case Requeue():
-                self.fates.put_back(operation.id)
+
+def _signature(line: bytes) -> str:
+    """That of the error in the record, which is read for it if it was written without one."""
+    # In a text every quote has a backslash before it, so this is where it looks to be.
+    found = _SIGNED.search(line)
+    return signature_of(_error(line)) if found is None else found[1].decode()
+
+
+def _error(line: bytes) -> AttemptError:
+    operation = record.decode(line).operation
+    assert isinstance(operation, Fail | Bury)
+    return operation.error
+
+
+def _shown(line: bytes) -> AttemptError:
+    try:
+        return _error(line)
+    except BadRecord as error:  # the checksum is right, and it is not ours
+        return AttemptError("(unreadable)", str(error))
+
+
+@lru_cache(256)
+def _microseconds(second: bytes) -> int:
+    """Of a time up to the point before its fraction."""
+    return microseconds(f"{second.decode('ascii')}000000Z")
 
 
 def _begins(lines: Lines, number: int) -> int | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from heapq import nlargest
 
 from duraq.clock import from_datetime, from_timedelta, to_datetime
@@ -121,7 +122,7 @@ class Gatherer:
     ) -> bool:
         """Read what was added in these queues, or in all; False if it was stopped on the way.
 
-        ``progress`` is told before each queue how many were read, and of how many.
+        ``progress`` is told now and then how many were read, and of how many. It may ask for a report.
         """
         there = inspector.queues()
         wanted = there if queues is None else [name for name in queues if name in there]
@@ -131,11 +132,12 @@ class Gatherer:
         for number, name in enumerate(wanted):
             if stop is not None and stop.is_set():
                 return False
-            if progress is not None:
-                progress(number, len(wanted))
+            told = None if progress is None else partial(progress, number, len(wanted))
+            if told is not None:
+                told()
             self._problems.pop(name, None)
             try:
-                self._read(inspector, name, stop)
+                self._read(inspector, name, stop, told)
             except Mislaid:
                 # What it had lain in was removed while it was read; the next reading begins anew.
                 self._queues.pop(name, None)
@@ -146,7 +148,13 @@ class Gatherer:
                 self._problems[name] = inspector.reader.refused(error, name)
         return stop is None or not stop.is_set()
 
-    def _read(self, inspector: Inspector, name: str, stop: threading.Event | None) -> None:
+    def _read(
+        self,
+        inspector: Inspector,
+        name: str,
+        stop: threading.Event | None,
+        told: Callable[[], None] | None,
+    ) -> None:
         folded = inspector.reader.fold(name)
         if folded.problem is not None:
             self._problems[name] = folded.problem
@@ -157,7 +165,7 @@ class Gatherer:
             if not _failed(self._counted[name], 2 * self.window):
                 return  # as in most queues; they need not be read
             known = self._queues[name] = FailureRecords(name, self._origin, self._width, self._horizon(now))
-        known.catch_up(inspector.reader, folded.state, stop)
+        known.catch_up(inspector.reader, folded.state, stop, told)
 
     def _last(self, now: int) -> int:
         """The stretch of time that is not over yet."""
@@ -170,6 +178,7 @@ class Gatherer:
         """What is known as of now."""
         last = self._last(from_datetime(now))
         for known in self._queues.values():
+            known.show()
             known.fates.forget_before(last - 2 * _STRETCHES + 1)
         made: dict[str, _Group] = {}
         for name, known in self._queues.items():

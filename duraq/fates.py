@@ -9,6 +9,7 @@ failed and not ended since; of both no more than so many are told apart.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -20,7 +21,7 @@ from duraq.signature import signature
 MOST_KINDS = 1000  # of failures of one queue; what is beyond is one more
 MOST_OPEN = 50_000  # entries that are followed
 SAMPLES = 3  # of each kind
-_LATEST = 50
+LATEST = 20  # of all kinds
 _LONGEST = 1000  # characters of a sample's message
 MORE = AttemptError("(more)", "too many kinds of failures to tell them apart")
 
@@ -48,16 +49,22 @@ class Sample:
 _Cell = list[int]  # how many attempts, by fate
 
 
+# An attempt's error, or its record, of which the error is read if somebody is to see it.
+Evidence = AttemptError | bytes
+_Seen = tuple[int, str, Evidence]  # when, of which entry
+
+
 class Kind:
     """Failures of one signature in one queue; ``cells`` are by stretches of time."""
 
-    __slots__ = ("cells", "error", "first", "last", "samples")
+    __slots__ = ("cells", "error", "first", "last", "samples", "seen")
 
-    def __init__(self, error: AttemptError, at: int) -> None:
+    def __init__(self, at: int, error: AttemptError) -> None:
         self.error = error  # of the newest
         self.first = self.last = at
         self.cells: dict[int, _Cell] = {}
-        self.samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self.seen: deque[_Seen] = deque(maxlen=SAMPLES)
+        self.samples: list[Sample] = []
 
 
 class _Open:
@@ -92,41 +99,63 @@ class Fates:
     def __init__(self, queue: str, origin: int, width: int, horizon: int) -> None:
         self.queue = queue
         self.kinds: dict[str, Kind] = {}
-        self.latest: deque[Sample] = deque(maxlen=_LATEST)
+        self.latest: list[Sample] = []
         self._origin, self._width, self._horizon = origin, width, horizon
         self._open: dict[str, _Open] = {}
+        self._seen: deque[_Seen] = deque(maxlen=LATEST)
+        self._touched: set[str] = set()  # kinds of which something was seen
 
     def stretch(self, at: int) -> int:
         """In which stretch of time that is."""
         return (at - self._origin - 1) // self._width
 
-    def fail(self, entry_id: str, at: int, error: AttemptError, *, dead: bool) -> None:
-        """An attempt of that entry ended at that time, and was the last if the entry is ``dead``."""
-        kind = self._kind(error, at)
+    def fail(self, entry_id: str, at: int, key: str, evidence: Evidence, *, dead: bool) -> None:
+        """An attempt of that entry ended at that time, and was the last if the entry is ``dead``.
+
+        ``key``: the signature of its error.
+        """
+        kind = self.kinds.get(key)
+        if kind is None:
+            if len(self.kinds) >= MOST_KINDS:
+                key = ""
+            kind = self.kinds.setdefault(key, Kind(at, MORE))
         kind.first = min(kind.first, at)
         stretch = self.stretch(at)
         if stretch < self._horizon:
             return
-        sample = Sample(self.queue, entry_id, to_datetime(at), error.type, error.message[:_LONGEST])
-        if at >= kind.last:
-            kind.last = at
-            kind.error = MORE if kind.error is MORE else error
-        kind.samples.append(sample)
-        self.latest.append(sample)
+        kind.last = max(kind.last, at)
+        seen = (at, entry_id, evidence)
+        kind.seen.append(seen)
+        self._seen.append(seen)
+        self._touched.add(key)
         cell = kind.cells.get(stretch)
         if cell is None:
             cell = kind.cells[stretch] = [0] * len(Fate)
         self._follow(entry_id, cell, stretch, Fate.DEAD if dead else Fate.WAITING)
 
-    def _kind(self, error: AttemptError, at: int) -> Kind:
-        key = signature_of(error)
-        kind = self.kinds.get(key)
-        if kind is None and len(self.kinds) >= MOST_KINDS:
-            key, error = "", MORE
-            kind = self.kinds.get(key)
-        if kind is None:
-            kind = self.kinds[key] = Kind(error, at)
-        return kind
+    def show(self, read: Callable[[bytes], AttemptError]) -> None:
+        """Read the errors of the newest that were seen since the last time, of each kind and of all."""
+        for key in self._touched:
+            kind = self.kinds[key]
+            found = sorted(kind.seen, key=lambda seen: seen[0])
+            errors = [(seen, self._error(seen, read)) for seen in found]
+            kind.samples = [*kind.samples, *(self._sample(*each) for each in errors)][-SAMPLES:]
+            kind.error = errors[-1][1] if key else MORE
+            kind.seen.clear()
+        self.latest += [self._sample(seen, self._error(seen, read)) for seen in self._seen]
+        self.latest.sort(key=lambda sample: sample.at)
+        del self.latest[:-LATEST]
+        self._seen.clear()
+        self._touched.clear()
+
+    @staticmethod
+    def _error(seen: _Seen, read: Callable[[bytes], AttemptError]) -> AttemptError:
+        evidence = seen[2]
+        return read(evidence) if isinstance(evidence, bytes) else evidence
+
+    def _sample(self, seen: _Seen, error: AttemptError) -> Sample:
+        at, entry_id, _ = seen
+        return Sample(self.queue, entry_id, to_datetime(at), error.type, error.message[:_LONGEST])
 
     def _follow(self, entry_id: str, cell: _Cell, stretch: int, fate: Fate) -> None:
         entry = self._open.get(entry_id)
@@ -162,4 +191,5 @@ class Fates:
                 del kind.cells[stretch]
             if not kind.cells:
                 del self.kinds[key]
+                self._touched.discard(key)
         self._open = {name: entry for name, entry in self._open.items() if entry.newest >= horizon}

@@ -70,8 +70,8 @@ class Shelf(Protocol):
     def by_age(self) -> Iterator[Entry]:
         """The ready ones, as enqueued."""
 
-    def lived(self) -> Iterator[Entry]:
-        """Those that were leased before, in no order."""
+    def lived(self, before: int) -> Iterator[Entry]:
+        """Those that were enqueued before that number and have been leased since, in no order."""
 
 
 class EmptyShelf:
@@ -114,5 +114,5 @@ class EmptyShelf:
     def by_age(self) -> Iterator[Entry]:
         return iter(())
 
-    def lived(self) -> Iterator[Entry]:
+    def lived(self, before: int) -> Iterator[Entry]:  # noqa: ARG002 - as above
         return iter(())

@@ -149,10 +149,10 @@ class QueueState:
         here: Iterable[Entry] = (each for each in self.entries.values() if status in {None, each.status})
         return merge(sorted(here, key=order), self.shelf.walk(status), key=order)
 
-    def lived(self) -> Iterator[Entry]:
-        """Those that were leased before, in no order."""
-        yield from (entry for entry in list(self.entries.values()) if entry.token)
-        yield from self.shelf.lived()
+    def lived(self, before: int) -> Iterator[Entry]:
+        """Those that were enqueued as a number before that one and have been leased since, in no order."""
+        yield from (entry for entry in list(self.entries.values()) if entry.token and entry.seq < before)
+        yield from self.shelf.lived(before)
 
     def next_event(self) -> int | None:
         """The wall time at which the next scheduled entry is ready, if there is one."""

@@ -436,13 +436,13 @@ class Runs:
         for run, row in self._in_order(READY):
             yield self._entry(run, row)
 
-    def lived(self) -> Iterator[Entry]:
-        """Those that were leased before, in no order."""
-        for run in list(self._runs.values()):
-            index = self._index(run)
+    def lived(self, before: int) -> Iterator[Entry]:
+        """Those that were enqueued before that number and have been leased since, in no order."""
+        for run in [run for run in self._runs.values() if run.lowest < before]:
+            columns = self._index(run).columns()
             assert run.marks is not None
-            for row, state in enumerate(index.columns().state):
-                if run.marks[row] != TAKEN and is_changed(state):
+            for row, (order, state) in enumerate(zip(columns.order, columns.state, strict=True)):
+                if order < before and run.marks[row] != TAKEN and is_changed(state):
                     yield self._entry(run, row)
 
     def _in_order(self, status: EntryStatus | None) -> Iterator[tuple[Run, int]]:

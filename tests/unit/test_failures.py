@@ -12,12 +12,15 @@ import pytest
 
 from duraq import DeadLetterQueue, FileStorage, FixedDelay, Queue
 from duraq import fates as fates_module
-from duraq.clock import from_datetime, to_datetime
+from duraq.clock import from_timedelta, to_datetime
+from duraq.failure_records import FailureRecords
 from duraq.failures import PARTS, By, Gatherer, dead_by, gather
 from duraq.fates import Fate, Fates
 from duraq.inspector import Inspector
+from duraq.journal import record
 from duraq.journal.log import Sizes
 from duraq.model import AttemptError
+from duraq.times import rfc3339
 
 SMALL = Sizes(journal=1 << 14, segment=2000)
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
@@ -300,25 +303,31 @@ def error(kind):
     return AttemptError(kind, "no", signature=kind)
 
 
+def fold(found, *failures):
+    """These failures: whose, when, of which kind, and whether it was the last."""
+    for name, at, kind, dead in failures:
+        found.fail(name, at, kind, error(kind), dead=dead)
+    return found
+
+
 def test_too_many_kinds(monkeypatch):
     """Kinds beyond the limit are counted as one."""
     monkeypatch.setattr(fates_module, "MOST_KINDS", 2)
-    found = Fates("jobs", 0, 10, 0)
-    for number in range(5):
-        found.fail(str(number), number + 1, error(f"E{number}"), dead=False)
+    found = fold(Fates("jobs", 0, 10, 0), *((str(n), n + 1, f"E{n}", False) for n in range(5)))
+    found.show(lambda _: error("?"))
     assert {key: sum(map(sum, kind.cells.values())) for key, kind in found.kinds.items()} == {
         "E0": 1,
         "E1": 1,
         "": 3,
     }
+    assert [kind.error.type for kind in found.kinds.values()] == ["E0", "E1", "(more)"]
+    assert [sample.type for sample in found.kinds[""].samples] == ["E2", "E3", "E4"]
 
 
 def test_too_many_entries(monkeypatch):
     """Entries beyond the limit are counted, and not followed."""
     monkeypatch.setattr(fates_module, "MOST_OPEN", 1)
-    found = Fates("jobs", 0, 10, 0)
-    for name, dead in (("a", False), ("b", False), ("c", True)):
-        found.fail(name, 1, error("E"), dead=dead)
+    found = fold(Fates("jobs", 0, 10, 0), *((name, 1, "E", name == "c") for name in "abc"))
     assert [found.follows(name) for name in "abc"] == [True, False, False]
     found.end("a", Fate.OK)
     assert found.kinds["E"].cells == {0: [1, 0, 1, 1]}
@@ -326,20 +335,75 @@ def test_too_many_entries(monkeypatch):
 
 def test_forgetting():
     """What is forgotten no longer counts, and its entries are no longer followed."""
-    found = Fates("jobs", 0, 10, 0)
-    found.fail("a", 5, error("E"), dead=False)
-    found.fail("b", 15, error("E"), dead=False)
-    found.fail("c", 5, error("F"), dead=False)
+    found = fold(Fates("jobs", 0, 10, 0), ("a", 5, "E", False), ("b", 15, "E", False), ("c", 5, "F", False))
     found.forget_before(1)
     assert set(found.kinds) == {"E"}
     assert set(found.kinds["E"].cells) == {1}
     assert [found.follows(name) for name in "abc"] == [False, True, False]
-    found.fail("a", 5, error("E"), dead=False)
+    fold(found, ("a", 5, "E", False)).show(lambda _: error("?"))
     assert set(found.kinds["E"].cells) == {1}
+
+
+def test_what_is_shown():
+    """The newest few are shown, of each kind and of all, and only their records are read."""
+    read = []
+    found = Fates("jobs", 0, 1000, 0)
+    for number in range(100):
+        found.fail(f"e{number}", number + 1, f"E{number % 2}", b"%d" % number, dead=False)
+    found.show(lambda line: (read.append(int(line)), error("read"))[1])
+    assert [sample.id for sample in found.kinds["E1"].samples] == ["e95", "e97", "e99"]
+    assert [sample.id for sample in found.latest] == [f"e{number}" for number in range(80, 100)]
+    assert min(read) == 80
+    found.fail("later", 101, "E1", error("E1"), dead=False)
+    found.show(lambda _: error("?"))
+    assert [sample.id for sample in found.kinds["E1"].samples] == ["e97", "e99", "later"]
+    assert found.latest[-1].id == "later"
 
 
 def test_stretches():
     """A stretch ends with its boundary."""
     found = Fates("jobs", 100, 10, 0)
     assert [found.stretch(at) for at in (100, 101, 110, 111)] == [-1, 0, 0, 1]
-    assert from_datetime(to_datetime(7)) == 7
+
+
+def test_partial_reports(queue, inspector, clock):
+    """While it reads it says how far it is, and what it knows by then can be had."""
+    queue.enqueue_many(range(3))
+    for number in range(3):
+        fail(queue, clock, f"no {number}")
+    inspector.refresh()
+    gatherer = Gatherer(HOUR, to_datetime(clock.now()))
+    told = []
+
+    def progress(done, of):
+        told.append((done, of, gatherer.report(to_datetime(clock.now())).count))
+
+    assert gatherer.read(inspector, progress=progress)
+    assert told[0] == (0, 1, 0)
+    assert told[-1] == (0, 1, 3)
+
+
+def test_what_is_not_ours(clock):
+    """A record that has a right checksum, and is not as we write it, is counted at most, and breaks nothing."""
+    at = rfc3339(clock.now())
+    said = [
+        f'"at":"{at}","id":"x","token":1,"error":{{"type":1,"signature":"0123abcd"}}',
+        f'"at":"{at}","id":"x","token":1,"error":7',
+        f'"at":"{at[:-1]}{"9" * 400}Z","id":"x","error":{{"type":1,"signature":"0123abcd"}}',
+        '"at":"2026-99-99T99:99:99.999999Z","id":"x","error":{"type":1,"signature":"0123abcd"}',
+    ]
+    lines = [record.finished(b'{"op":"fail","seq":9,' + text.encode()) for text in said]
+    known = FailureRecords("jobs", 0, from_timedelta(HOUR), 0)
+    known._fold(b"\n" + b"".join(lines))
+    known.show()
+    assert [(key, kind.error.type) for key, kind in known.fates.kinds.items()] == [
+        ("0123abcd", "(unreadable)")
+    ]
+
+
+def test_forged(queue, inspector, clock):
+    """What looks like a signature within a message is none."""
+    queue.enqueue(1)
+    fail(queue, clock, 'no ,"signature":"00000000"')
+    (group,) = looked(inspector).groups
+    assert group.key == group.error.signature != "00000000"
