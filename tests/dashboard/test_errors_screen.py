@@ -1,5 +1,6 @@
 """The Errors screen: what breaks, gathered while it is looked at."""
 
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -137,6 +138,30 @@ async def test_the_window_moves_on(dashboard, source, clock, monkeypatch):
         await pilot.pause(0.2)
         assert listed(pilot.app) == []
         assert pilot.app.snapshot is shown
+
+
+async def test_shown_while_it_is_read(dashboard, source, monkeypatch):
+    """What takes long is shown as far as it is known, with how far that is, and can be stopped."""
+    monkeypatch.setattr(errors, "OFTEN", 0.0)
+    answer = source.ask
+    asked = []
+    source.ask = lambda question, then: (asked.append((question, then)), threading.Event())[1]
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        assert any("reading ..." in line for line in text_of(pilot.app))
+        (question, _) = asked[0]
+        answer(question, lambda _: None)  # it tells how far it is, and never comes to its end
+        await pilot.pause(0.1)
+        lines = text_of(pilot.app)
+        assert any("reading, 1 of 2 queues   Esc stops" in line for line in lines)
+        assert any("ValueError: row <n>" in line for line in lines)
+        await pilot.press("escape")
+        assert any("stopped   w begins again" in line for line in text_of(pilot.app))
+        assert any("ValueError: row <n>" in line for line in text_of(pilot.app))
+        source.ask = answer
+        await pilot.press("w")
+        await pilot.pause(0.1)
+        assert any("last 24h   10 failed attempts" in line for line in text_of(pilot.app))
 
 
 async def test_still_means_still(dashboard, source, clock):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -58,11 +59,11 @@ class ErrorsScreen(MainScreen):
             self.gatherer, self.found = gatherer, found
 
     class Reading(Message):
-        """So many queues are read, of so many."""
+        """So many queues are read, of so many, and this was found so far."""
 
-        def __init__(self, done: int, of: int) -> None:
+        def __init__(self, gatherer: Gatherer, found: Failures, done: int, of: int) -> None:
             super().__init__()
-            self.done, self.of = done, of
+            self.gatherer, self.found, self.done, self.of = gatherer, found, done, of
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +142,16 @@ class ErrorsScreen(MainScreen):
         self._asked_at = self.dashboard.clock_of_screen()
 
         def question(inspector: Inspector, stop: threading.Event) -> Failures:
-            gatherer.read(inspector, changed, stop, self._tell)
+            told = monotonic()
+
+            def tell(done: int, of: int) -> None:
+                nonlocal told
+                if monotonic() - told >= OFTEN / 2:
+                    told = monotonic()
+                    found = gatherer.report(to_datetime(inspector.clock.now()), by)
+                    self.post_message(self.Reading(gatherer, found, done, of))
+
+            gatherer.read(inspector, changed, stop, tell)
             return gatherer.report(to_datetime(inspector.clock.now()), by)
 
         def answer(found: Failures | Exception) -> None:
@@ -150,13 +160,11 @@ class ErrorsScreen(MainScreen):
 
         self._asked = self.dashboard.source.ask(question, answer)
 
-    def _tell(self, done: int, of: int) -> None:
-        if done and done % 20 == 0:
-            self.post_message(self.Reading(done, of))
-
     def on_errors_screen_reading(self, message: Reading) -> None:
-        self._progress = f"reading, {message.done} of {message.of} queues   Esc stops"
-        self._show()
+        if message.gatherer is self._gatherer and self._asked is not None:
+            self._failures = message.found
+            self._progress = f"reading, {message.done} of {message.of} queues   Esc stops"
+            self._show()
 
     def on_errors_screen_gathered(self, message: Gathered) -> None:
         if message.gatherer is not self._gatherer:
@@ -295,6 +303,7 @@ class ErrorsScreen(MainScreen):
             gatherer = self._gatherer
             self._give_up()
             self._gatherer, self._is_stopped = gatherer, True
+            self._progress = "stopped   w begins again"
             self._show()
         else:
             self.query_one(FilterBar).clear()
