@@ -384,7 +384,7 @@ def test_partial_reports(queue, inspector, clock):
 
 
 def test_what_is_not_ours(clock):
-    """A record that has a right checksum, and is not as we write it, is counted at most, and breaks nothing."""
+    """A record that has a right checksum, and is not as we write it, is counted at most."""
     at = rfc3339(clock.now())
     said = [
         f'"at":"{at}","id":"x","token":1,"error":{{"type":1,"signature":"0123abcd"}}',
