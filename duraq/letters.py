@@ -65,9 +65,13 @@ class Imported:
     """A dead letter that is to be brought in."""
 
     queue: str
-    id: str
     payload: bytes
     entry: Entry
+
+    @property
+    def id(self) -> str:
+        """The entry's id."""
+        return self.entry.id
 
     @classmethod
     def of(cls, line: Any, max_payload_bytes: int) -> Self:
@@ -91,7 +95,7 @@ class Imported:
             raise ValueError(f"not a whole dead letter: {error!r:.200}") from None
         # It comes from elsewhere, and waits for nothing.
         entry.ready_at = None
-        return cls(queue, name, payload, entry)
+        return cls(queue, payload, entry)
 
     def moved_to(self, queue: str) -> Self:
         """The same, for another queue."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import timedelta
+from random import Random
 
 import pytest
 
-from duraq import EntryStatus, FileStorage, Queue
+from duraq import DeadLetterQueue, EntryStatus, FileStorage, InvalidInput, Queue, verify
 from duraq.cli.failing import Code
+from duraq.letters import Imported, bring_in
 
 
 def test_init(duraq, root, tmp_path):
@@ -201,3 +204,38 @@ def test_from_where(duraq, storage):
     assert duraq("dlq", "import", "/nosuch").exit_code == Code.USAGE
     assert duraq("dlq", "export", "nosuch").exit_code == Code.NOT_FOUND
     assert duraq.ok("dlq", "export") == ""
+
+
+OTHERS = (None, True, -1, 0, 2**63, 2**64, 1.5, "", "x" * 300, [], [{}], {"a": 1}, "\x00")
+TIMES = ("2026-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z", "9999-99-99")
+
+
+def changed(value, random):
+    """The value with something in it that is another one, or not there."""
+    if isinstance(value, dict) and value and random.random() < 0.8:
+        key = random.choice(sorted(value))
+        if random.random() < 0.1:
+            return {name: each for name, each in value.items() if name != key}
+        return {**value, key: changed(value[key], random)}
+    if isinstance(value, list) and value and random.random() < 0.8:
+        return [changed(value[0], random), *value[1:]]
+    return random.choice([*OTHERS, *TIMES])
+
+
+def test_whatever_is_taken_is_kept(duraq, storage, lived, root):
+    """Of lines that somebody has changed each is refused, or becomes a sound dead letter, whatever it says."""
+    random = Random(4711)
+    whole = json.loads(duraq.ok("dlq", "export", "jobs").splitlines()[0])
+    taken = []
+    for number in range(1500):
+        line = changed(whole, random)
+        if isinstance(line, dict):
+            line["id"] = f"letter-{number}"
+        with suppress(InvalidInput, ValueError):
+            taken.append(Imported.of(line, 1 << 20).moved_to("jobs"))
+    assert 100 < len(taken) < 1000
+    assert all(brought.outcome.error is None for brought in bring_in(storage, taken))
+    assert len(DeadLetterQueue("jobs", None, storage).list()) == len(taken) + 2
+    storage.close()
+    report = verify(root)
+    assert (report.sound, report.findings) == (True, [])
