@@ -223,7 +223,7 @@ def changed(value, random):
 
 
 def test_whatever_is_taken_is_kept(duraq, storage, lived, root):
-    """Of lines that somebody has changed each is refused, or becomes a sound dead letter, whatever it says."""
+    """Of lines that somebody has changed each is refused or becomes a sound dead letter."""
     random = Random(4711)
     whole = json.loads(duraq.ok("dlq", "export", "jobs").splitlines()[0])
     taken = []
