@@ -42,6 +42,7 @@ HOSTILE = "a $(touch pwned) `touch pwned`;' \"<b>&--root"
 # Draws one line, says so, and then does with its input what the test says.
 CHILD = "import os, sys; print('__GANGLION__', flush=True); {then}"
 ECHO = "s = sys.stdin.buffer; o = sys.stdout.buffer\nwhile b := s.read1(): o.write(b); o.flush()"
+SAY_PID = "\nd = b'%d' % os.getpid(); os.write(1, b'D' + len(d).to_bytes(4, 'big') + d)\n"
 SMALL = CHILD.format(then="sys.stdin.read()")
 
 
@@ -411,11 +412,21 @@ def test_sizes_that_no_screen_has():
 async def test_a_dashboard_that_does_not_end(monkeypatch, then):
     """A dashboard that does not end when its socket has closed is killed, be it ever so talkative."""
     monkeypatch.setattr(serving, "PATIENCE", 0.2)
-    pid = "d = b'%d' % os.getpid(); os.write(1, b'D' + len(d).to_bytes(4, 'big') + d)\n"
-    async with answering(CHILD.format(then="\n" + pid + then)) as (url, token):
+    async with answering(CHILD.format(then=SAY_PID + then)) as (url, token):
         async with opened(url, token, url) as page:
             child = int(await page.receive_bytes())
         assert await asyncio.to_thread(gone, child)
+
+
+async def test_a_server_that_closes():
+    """A server that is closed closes every socket, and ends every dashboard."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with answering(CHILD.format(then=SAY_PID + "sys.stdin.read()")) as (url, token):
+            pages = [await stack.enter_async_context(opened(url, token, url)) for _ in range(2)]
+            children = [int(await page.receive_bytes()) for page in pages]
+        for page, child in zip(pages, children, strict=True):
+            assert (await page.receive(PATIENCE)).type is aiohttp.WSMsgType.CLOSE
+            assert await asyncio.to_thread(gone, child)
 
 
 async def test_a_dashboard_that_breaks(caplog):
@@ -525,8 +536,14 @@ async def test_in_a_browser(tmp_path):
             refused = "fetch('http://127.0.0.1:{}/').then(() => 'reached', () => 'refused')"
             assert await browser.value(refused.format(9)) == "refused"
             assert {address.split("/")[2] for address in browser.requested} == {server.origin.split("/")[2]}
-            (child,) = server.children()
-        assert await asyncio.to_thread(gone, child)
+            await browser.press("q")
+            await browser.until(lambda: browser.all("Network.webSocketClosed"))
+            await browser.value("document.querySelector('.over a').click()")
+            await browser.until(lambda: len(browser.all("Network.webSocketHandshakeResponseReceived")) == 2)
+            children = server.children()
+            assert children
+        for child in children:
+            assert await asyncio.to_thread(gone, child)
 
 
 @pytest.mark.skipif(not DEEP, reason="deep runs only")
