@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import compress
 from typing import Any
@@ -275,52 +275,63 @@ def fetch(inspector: Inspector, letters: Letters, keys: Iterable[int]) -> dict[i
 # -- filtering ---------------------------------------------------------------------------------------------
 
 
-@dataclass
 class Search:
     """Which of the letters a filter means. What the numbers tell is answered at once; else each is read.
 
-    It goes on a slice at a time; ``found`` has those that match so far, in order.
+    It goes on a slice at a time: ``looked_at`` of the ``candidates``, which must be read.
     """
 
-    letters: Letters
-    where: Where | None
-    order: array[int]
-    found: array[int] = field(default_factory=lambda: array("I"))
-    looked_at: int = 0
-    candidates: array[int] = field(init=False)
-    gone: int = 0  # letters that were dead no more when they were read
-
-    def __post_init__(self) -> None:
-        terms = () if self.where is None else self.where.terms
+    def __init__(self, letters: Letters, where: Where | None, order: array[int]) -> None:
+        terms = () if where is None else where.terms
         cheap = [term for term in terms if term.field.name in _IN_INDEX]
-        self._is_cheap = len(cheap) == len(terms)
-        self.candidates = self._admitted(cheap) if cheap else self.order
-        if self._is_cheap:
-            self.found, self.looked_at = self.candidates, len(self.candidates)
+        others = [term for term in terms if term.field.name not in _IN_INDEX]
+        self.letters = letters
+        self.looked_at = 0
+        self._where = where
+        self._order = order
+        admitted = self._admitted(cheap) if cheap else order
+        self._sure, self.candidates = (
+            self._told_by_type(others, admitted) if others else (admitted, array("I"))
+        )
+        self._read = array("I")  # those of the candidates that match
+        self._rank: array[int] | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether all were looked at."""
         return self.looked_at >= len(self.candidates)
 
+    def __len__(self) -> int:
+        return len(self._sure) + len(self._read)
+
+    @property
+    def found(self) -> array[int]:
+        """Those that match so far, in order. It does not change any more."""
+        if not self._read or not self._sure:
+            return array("I", self._read or self._sure)
+        if self._rank is None:
+            self._rank = array("I", bytes(4 * len(self.letters)))
+            for rank, number in enumerate(self._order):
+                self._rank[number] = rank
+        return array("I", sorted([*self._sure, *self._read], key=self._rank.__getitem__))
+
     def step(self, inspector: Inspector, stop: threading.Event, slice_: float = SLICE) -> None:
         """Look at some more."""
-        assert self.where is not None
+        assert self._where is not None
         until = time.thread_time() + slice_
         while not self.is_over and not stop.is_set() and time.thread_time() < until:
             batch = self.candidates[self.looked_at : self.looked_at + _AT_ONCE]
             keys = {self.letters.key(number): number for number in batch}
             views = fetch(inspector, self.letters, keys)
-            self.gone += len(keys) - len(views)
             for key, number in keys.items():
                 view = views.get(key)
-                if view is not None and self.where.matches(view):
-                    self.found.append(number)
+                if view is not None and self._where.matches(view):
+                    self._read.append(number)
             self.looked_at += len(batch)
 
     def _admitted(self, terms: Sequence[Term]) -> array[int]:
         """Those of which the terms hold, by what the index says of them."""
-        letters, numbers = self.letters, self.order
+        letters, numbers = self.letters, self._order
         fields = {term.field.name for term in terms}
         # What many have in common is asked once.
         if fields & {"queue", "state"}:
@@ -340,6 +351,21 @@ class Search:
             numbers = array("I", (number for number in numbers if self._holds(terms, number)))
         return numbers
 
+    def _told_by_type(self, terms: Sequence[Term], numbers: array[int]) -> tuple[array[int], array[int]]:
+        """Those of which the terms hold by the type of the error alone, and those that must be read."""
+        letters = self.letters
+        if all(term.field.name != "err" for term in terms):
+            return array("I"), numbers
+        told = [_by_type(terms, cause.type) for cause in letters.names]
+
+        def those(verdict: bool | None) -> array[int]:
+            chosen = [each is verdict for each in told]
+            return array(
+                "I", compress(numbers, map(chosen.__getitem__, map(letters.causes.__getitem__, numbers)))
+            )
+
+        return those(True), those(None)
+
     def _holds(self, terms: Sequence[Term], number: int) -> bool:
         index, place = self.letters.place(number)
         died = [index.died[place]]
@@ -352,6 +378,17 @@ _IN_INDEX = frozenset({"queue", "state", "type", "sig", "attempts", "since", "un
 def _hold(terms: Sequence[Term], values: Mapping[str, Sequence[object]]) -> bool:
     """Whether those of the terms hold that ask for these fields."""
     return all(term.holds(values[term.field.name]) for term in terms if term.field.name in values)
+
+
+def _by_type(terms: Sequence[Term], kind: str) -> bool | None:
+    """Whether they hold of an error of that type; None if that depends on what else there is to it."""
+    told = [
+        term.holds([kind]) if term.field.name == "err" and any(test(kind) for test in term.tests) else None
+        for term in terms
+    ]
+    if False in told:
+        return False
+    return None if None in told else True
 
 
 def _known(value: str) -> list[str]:

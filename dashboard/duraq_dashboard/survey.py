@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -167,11 +166,11 @@ class Survey:
             and before is not None
             and before.letters is search.letters
             and not is_over
-            and 1000 < len(before) * _GROWTH >= len(search.found)
+            and 1000 < len(before) * _GROWTH >= len(search)
         ):
             # It is not worth it yet to show more of them.
             return replace(self._found, looked_at=search.looked_at)
-        choice = Choice(search.letters, search.found if is_over else array("I", search.found))
+        choice = Choice(search.letters, search.found)
         if is_over or len(choice) > self._grouped * _GROWTH:
             self._groups, self._grouped = tuple(choice.groups(self._now)), len(choice)
         # Here, and not where a frame is drawn.
