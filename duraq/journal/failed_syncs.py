@@ -73,6 +73,9 @@ class FailedSyncs:
                 hint="the change is there wholly or not at all; close and reopen the storage to see",
             ) from error
         self._failed = False
+        # It may have been the file before, which was given its next header meanwhile: by somebody who has
+        # died of the same news, and of whose header no sync will say any more that it was dropped.
+        self._doubted = failed.base
         return reached
 
     def _write_again(self, since: int) -> None:

@@ -402,3 +402,19 @@ def test_killed_with_the_news_of_a_segment_that_is_not_durable(disk, beside):
     there += [f"then{number}" for number in range(60)]
     assert ids(opened(later.surviving(nothing=True))) == there
     del others
+
+
+def test_told_late_of_a_header_that_is_not_durable(disk):
+    """Nor does one who has the storage open, and is told when he syncs the file for what was in it before."""
+    storage, beside = opened(disk), disk.process()
+    other = opened(beside)
+    put(other, "first")
+    fill(storage)
+    die_of(disk, "sync", name="journal/*.journal")
+    with pytest.raises(Crashed):
+        put(storage, "large", size=4500)  # the first in its file, and the next one is made ready
+    there = ids(other)
+    for number in range(40):
+        there.append(f"then{number}")
+        put(other, there[-1], size=300)
+        assert ids(opened(beside.surviving(nothing=True))) == there
