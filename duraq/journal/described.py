@@ -47,11 +47,19 @@ def _read(fs: FileSystem, directory: int, name: str) -> Description:
     except OSError:
         return Description()  # removed since, or not ours to read
     try:
-        said = orjson.loads(fs.pread(fd, _LONGEST, 0))
-    except (OSError, ValueError):
+        return description(fs.pread(fd, _LONGEST, 0))
+    except OSError:
         return Description()
     finally:
         fs.close(fd)
+
+
+def description(content: bytes) -> Description:
+    """What of a worker's file makes sense."""
+    try:
+        said = orjson.loads(content)
+    except ValueError:
+        return Description()
     return _checked(said) if isinstance(said, dict) else Description()
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from importlib import import_module
+from pathlib import Path
 from unittest.mock import patch
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from duraq.cli.failing import CommandError
 from duraq.cli.input import json_lines, parse_json
 from duraq.cli.options import DURATION, MOMENT, Settings
 from duraq.cli.reports import report
+from duraq.config import Config
 from duraq.errors import InvalidFilter, InvalidInput, InvalidOption, InvalidPayload, PayloadUndecodable
 from duraq.model import Attempt, AttemptError, Cause, EntryStatus, check_queue_name
 from duraq.payload import PayloadCodec
@@ -76,7 +78,8 @@ def shown(data: bytes) -> None:
 # -- nothing runs ------------------------------------------------------------------------------------------
 
 # What they import when it is needed: importing runs code.
-for _name in ("difflib", "durationpy", "regex", *(f"duraq.cli.{module}" for module, _ in COMMANDS.values())):
+_modules = {name if "." in name else f"duraq.cli.{name}" for name, _ in COMMANDS.values()}
+for _name in ("difflib", "durationpy", "regex", *sorted(_modules)):
     import_module(_name)
 
 _RUNS = {
@@ -198,9 +201,11 @@ def _check_values(text: str) -> None:
 
 def _parsed(given: list[str]) -> Exception | None:
     """Parse them as click does, and call nothing."""
+    said = Settings()
+    said.config = Config(Path("config.toml"))  # what the user has settled is read from a file
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), ExitStack() as entered:
         try:
-            context = cli.make_context("duraq", list(given), obj=Settings())
+            context = cli.make_context("duraq", list(given), obj=said)
             command: click.Command = cli
             while isinstance(command, click.Group):
                 entered.enter_context(context)

@@ -13,11 +13,15 @@ from dataclasses import replace
 from fuzz import places
 from lived_in import PLACE, disk
 
+from duraq.clock import to_datetime
 from duraq.errors import NotAStorage, StorageDamaged, UnsupportedVersion
 from duraq.examining import verify
+from duraq.failure_records import FailureRecords
+from duraq.fates import SAMPLES
 from duraq.journal import checkpoint as checkpoints
 from duraq.journal import frame, record
 from duraq.journal import segment as segments
+from duraq.journal.described import description
 from duraq.journal.index import BadIndex, Index
 from duraq.journal.record import BadRecord, Record, Seal
 from duraq.journal.run import Run
@@ -40,6 +44,30 @@ def line(data: bytes) -> None:
                 read(each)
         with suppress(BadRecord):
             _check_record(record.decode(each))
+
+
+def failures(data: bytes) -> None:
+    """Of whatever lines there are, those that say that something failed are counted, each once."""
+    for each in (data, places.mended_lines(data)):
+        known = FailureRecords("jobs", 0, 1 << 40, 0)
+        end = each.rfind(b"\n") + 1
+        known._fold(b"\n" + each[:end])
+        known.show()
+        kinds = known.fates.kinds.values()
+        assert sum(sum(map(sum, kind.cells.values())) for kind in kinds) <= each.count(b"\n")
+        assert all(number >= 0 for kind in kinds for cell in kind.cells.values() for number in cell)
+        assert all(sample.type and len(kind.samples) <= SAMPLES for kind in kinds for sample in kind.samples)
+
+
+def worker(data: bytes) -> None:
+    """Of what a worker says of itself, what makes sense is text and numbers, and none of it is long."""
+    found = description(data)
+    texts = (found.host, found.boot_id, found.unit or "", *found.argv)
+    assert all(isinstance(text, str) and len(text) <= 1024 for text in texts)
+    for number in (found.opened_at, found.start_time):
+        assert number is None or number >= 0
+    if found.opened_at is not None:
+        to_datetime(found.opened_at)
 
 
 def _check_record(found: Record) -> None:

@@ -19,6 +19,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         on_disk.checkpoint,
         on_disk.index,
         on_disk.note,
+        on_disk.failures,
+        on_disk.worker,
         in_words.where,
         in_words.arguments,
         in_words.payload,
