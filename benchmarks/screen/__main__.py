@@ -48,6 +48,9 @@ class Rig:
         self.storage, self.work = storage, work
         self.seconds, self.appends = seconds, appends
         self.rows: list[Row] = []
+        self.queues = sum(
+            1 for each in storage.iterdir() if (each / "segments").is_dir() and each.name[0] != "_"
+        )
 
     def found(self, criterion: str, what: str, value: float, target: float, unit: str) -> None:
         """A number that is to be no more than its target."""
@@ -79,6 +82,10 @@ def _quantile(values: list[float], q: float) -> float:
 
 def _is_up(lines: list[str]) -> bool:
     return _is_at(lines, "[1 Queues]")
+
+
+def _has_all(lines: list[str], rig: Rig) -> bool:
+    return any(f"{rig.queues} of {rig.queues}" in line for line in lines)
 
 
 def _is_at(lines: list[str], tab: str) -> bool:
@@ -131,15 +138,12 @@ def _shows(lines: list[str], queue: str, ready: int) -> bool:
 def first_paint(rig: Rig) -> None:
     """6: to a frame with chrome, and to all queues."""
     chrome, rows, spent = [], [], []
-    total = sum(1 for each in rig.storage.iterdir() if (each / "segments").is_dir() and each.name[0] != "_")
-    wanted = f"{total} of {total}"
+    total = rig.queues
     for _ in range(3):
         with rig.dashboard(rig.storage) as terminal:
             chrome.append(terminal.until(_is_up) - terminal.started_at)
             spent.append(terminal.cost().cpu)
-            rows.append(
-                terminal.until(lambda lines: any(wanted in line for line in lines), 300) - terminal.started_at
-            )
+            rows.append(terminal.until(partial(_has_all, rig=rig), 300) - terminal.started_at)
     rig.found("6", "start to chrome, warm, median of 3", statistics.median(chrome) * 1000, 400, "ms")
     rig.found("6", "its own time until then", statistics.median(spent) * 1000, 400, "ms")
     rig.found("6", f"start to all {total} queues, the first time", rows[0], 1.5, "s")
@@ -163,10 +167,7 @@ def first_paint(rig: Rig) -> None:
 def idle(rig: Rig) -> None:
     """3: nothing happens in 500 queues."""
     with rig.dashboard(rig.storage) as terminal:
-        total = sum(
-            1 for each in rig.storage.iterdir() if (each / "segments").is_dir() and each.name[0] != "_"
-        )
-        terminal.until(lambda lines: any(f"{total} of {total}" in line for line in lines), 300)
+        terminal.until(partial(_has_all, rig=rig), 300)
         # Until ages are shown in minutes, and what was drawn is over.
         terminal.rest(15)
         before = terminal.cost()
@@ -244,7 +245,8 @@ def dead_letters(rig: Rig) -> None:
     """7 and 8: a million dead letters."""
     with rig.dashboard(rig.storage) as terminal:
         terminal.until(_is_up)
-        terminal.until(lambda lines: any(gen.DEEP in line.split() for line in lines))
+        terminal.until(partial(_has_all, rig=rig), 300)
+        terminal.rest(2)
         at = terminal.send(b"2")
         rig.found("8", "first rows", (terminal.until(_has_rows) - at) * 1000, 300, "ms")
         rig.found("8", "all counted and grouped", terminal.until(_is_whole, 120) - at, 6, "s")
@@ -256,17 +258,22 @@ def dead_letters(rig: Rig) -> None:
         rig.found("8", "to the end", (end - at) * 1000, 100, "ms")
         terminal.rest(1)
         rig.found("7", "memory, at the end", terminal.rss(), 150, "MB")
-        whole = _counted(terminal.lines())
-        terminal.send(b"/")
-        terminal.rest(0.5)
-        terminal.send(b"attempts>=1 err:Error07")
-        terminal.rest(0.5)
-        at = terminal.send(b"\r")
-        end = terminal.until(lambda lines: _counted(lines) != whole, 60)
-        rig.found("8", "filter by error, first hits", (end - at) * 1000, 300, "ms")
-        terminal.rest(5)
+        for what, keys, target in (
+            ("by type, an indexed field", b"type:Error07", 300),
+            ("by a text, first hits", b'err:~"entry e0009[0-9]*7"', 500),
+        ):
+            whole = _counted(terminal.lines())
+            terminal.send(b"/")
+            terminal.rest(1)
+            for _ in range(60):
+                terminal.send(b"\x7f")
+            terminal.send(keys)
+            terminal.rest(0.5)
+            at = terminal.send(b"\r")
+            end = terminal.until(partial(_is_filtered, before=whole), 60)
+            rig.found("8", f"filter {what}", (end - at) * 1000, target, "ms")
+            terminal.rest(3)
         rig.found("7", "memory, filtered", terminal.rss(), 150, "MB")
-        print("\n".join(terminal.lines()[:12]))
 
 
 def _rows_shown(lines: list[str]) -> list[str]:
@@ -279,6 +286,10 @@ def _has_rows(lines: list[str]) -> bool:
 
 def _counted(lines: list[str]) -> str:
     return next((line.partition("Dead letters")[2] for line in lines if "Dead letters" in line), "")
+
+
+def _is_filtered(lines: list[str], before: str) -> bool:
+    return _counted(lines) != before and _has_rows(lines)
 
 
 def _is_whole(lines: list[str]) -> bool:
