@@ -16,12 +16,14 @@ its enqueue, and ``place(order)`` finds it again.
 
 from __future__ import annotations
 
+import operator
 import threading
 from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import NamedTuple
 
 from duraq.clock import to_datetime
@@ -104,8 +106,9 @@ class DeadIndex:
 
     def newest_first(self, places: Iterable[int] | None = None) -> array[int]:
         """All places, or these, the letter that died last first."""
-        chosen = range(len(self)) if places is None else places
-        return array("I", sorted(chosen, key=self.died.__getitem__, reverse=True))
+        if places is None:
+            return in_order(self.died[: len(self)], descending=True)
+        return array("I", sorted(places, key=self.died.__getitem__, reverse=True))
 
     def groups(self, places: Iterable[int] | None = None) -> list[Group]:
         """What they died of, what most died of first: all of them, or those at these places."""
@@ -157,8 +160,8 @@ class DeadIndex:
             self._copy(before, *known)
         else:
             found = runs.dead_rows(run)
-            # As a rule they died in the order in which they were enqueued, or nearly so.
-            order = sorted(range(len(found.rows)), key=found.died.__getitem__, reverse=True)
+            # As a rule they died as they were enqueued; of those that died at once the last comes first, too
+            order = sorted(range(len(found.rows)), key=found.died.__getitem__)[::-1]
             chosen = [place for place in order if not run.is_taken(found.rows[place])]
             self._rows.extend([found.rows[place] for place in chosen])
             self.orders.extend([found.orders[place] for place in chosen])
@@ -201,6 +204,20 @@ class DeadIndex:
         return (
             found if found is not None and found.status is DEAD and found.seq == self.orders[place] else None
         )
+
+
+def in_order(values: array[int], *, descending: bool = False) -> array[int]:
+    """The places of the values in their order; of those that are equal, as they stand.
+
+    A million values are as many objects while they are sorted, and the memory for that is not given back. So
+    those that are in order already, as most are, are not sorted.
+    """
+    follows, precedes = (operator.ge, operator.gt) if descending else (operator.le, operator.lt)
+    if all(map(follows, values, islice(values, 1, None))):
+        return array("I", range(len(values)))
+    if all(map(precedes, islice(values, 1, None), values)):
+        return array("I", reversed(range(len(values))))
+    return array("I", sorted(range(len(values)), key=values.__getitem__, reverse=descending))
 
 
 def entries(index: DeadIndex, state: QueueState, places: Iterable[int]) -> list[Entry | None]:

@@ -265,13 +265,13 @@ def dead_letters(rig: Rig) -> None:
             whole = _counted(terminal.lines())
             terminal.send(b"/")
             terminal.rest(1)
-            for _ in range(60):
-                terminal.send(b"\x7f")
             terminal.send(keys)
             terminal.rest(0.5)
             at = terminal.send(b"\r")
             end = terminal.until(partial(_is_filtered, before=whole), 60)
             rig.found("8", f"filter {what}", (end - at) * 1000, target, "ms")
+            terminal.rest(3)
+            terminal.send(b"\x1b")
             terminal.rest(3)
         rig.found("7", "memory, filtered", terminal.rss(), 150, "MB")
 

@@ -19,7 +19,7 @@ from itertools import compress
 from typing import Any
 
 from duraq.clock import from_datetime, from_timedelta, to_datetime
-from duraq.dead_index import Cause, DeadIndex
+from duraq.dead_index import Cause, DeadIndex, in_order
 from duraq.inspector import Inspector
 from duraq.views import EntryView
 from duraq.where import Term, Where
@@ -117,7 +117,7 @@ class Letters:
             keys = array("Q")
             for base, index in zip(self._bases, self.indexes, strict=True):
                 keys.extend(map(base.__or__, index.orders))
-            self._by_key = array("I", sorted(range(len(self)), key=keys.__getitem__))
+            self._by_key = in_order(keys)
         return self._by_key
 
     def in_order(self, sort: str) -> array[int]:
@@ -126,7 +126,7 @@ class Letters:
         if known is None:
             numbers: Sequence[int]
             if sort == "died":
-                numbers = self.newest_first(range(len(self)))
+                numbers = in_order(self.died, descending=True)
             elif sort == "oldest":
                 numbers = self.in_order("died")[::-1]
             else:

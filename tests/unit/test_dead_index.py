@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from datetime import timedelta
 
 import pytest
 
 from duraq import DeadLetterQueue, EntryStatus, Queue
-from duraq.dead_index import Cause
+from duraq.dead_index import Cause, in_order
 from duraq.inspector import Inspector
 from duraq.model import AttemptError
 
@@ -122,6 +123,16 @@ def test_as_it_grows(queue, clock, inspector):
     for count, _, orders in seen:
         assert list(index.orders[:count]) == orders
     assert seen[-1][0] == len(index) == 60
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize(
+    "values", [[], [1], [1, 2, 3], [3, 2, 1], [2, 2, 2], [1, 1, 2], [2, 1, 1], [2, 3, 1, 3]], ids=str
+)
+def test_in_order(values, descending):
+    """Values that are in order already, or the other way round, are put in order as all others are."""
+    wanted = sorted(range(len(values)), key=values.__getitem__, reverse=descending)
+    assert list(in_order(array("q", values), descending=descending)) == wanted
 
 
 def test_stopped(queue, clock, inspector):
