@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 _PREFIXES = 64  # seconds whose text is kept
 _LENGTH = len("2026-11-24T13:26:00.123456Z")
@@ -51,6 +51,14 @@ def _parsed(text: str) -> int:
     if second < 0:
         raise ValueError(f"before 1970: {text!r}")
     return second * 1_000_000 + moment.microsecond
+
+
+def in_zone(moment: datetime, zone: tzinfo | None = None) -> datetime:
+    """The moment as it is there, or where this machine is; in UTC if it has no date there."""
+    try:
+        return moment.astimezone(zone)
+    except OverflowError:
+        return moment.astimezone(UTC)
 
 
 def span(length: timedelta) -> str:

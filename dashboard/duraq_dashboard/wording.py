@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from duraq.times import in_zone
+
 NOTHING = "-"
 CUT = "..."
 
@@ -91,7 +93,7 @@ def moment(at: datetime, now: datetime, times: Times, *, fraction: bool = False)
     if times is Times.RELATIVE:
         return age(now - at) if at <= now else f"in {age(at - now)}"
     zone = UTC if times is Times.UTC else None
-    local, today = at.astimezone(zone), now.astimezone(zone).date()
+    local, today = in_zone(at, zone), now.astimezone(zone).date()
     text = f"{local:%H:%M:%S}" + (f".{local.microsecond // 1000:03d}" if fraction else "")
     return text if local.date() == today else f"{local:%Y-%m-%d} {text}"
 

@@ -22,7 +22,7 @@ from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import Settings
 from duraq.cli.reports import report
 from duraq.safe_text import ascii_json, safe_text
-from duraq.times import span
+from duraq.times import in_zone, span
 
 Row = Mapping[str, Any]
 CELL = 60  # characters of a cell in a table
@@ -202,7 +202,7 @@ def when(said: Settings, moment: datetime, *, full: bool = False) -> str:
     if style == "unix":
         return f"{moment.timestamp():.3f}"
     if style == "local":
-        return moment.astimezone().isoformat(sep=" ", timespec="seconds")
+        return in_zone(moment).isoformat(sep=" ", timespec="seconds")
     if style == "utc":
         return str(_value(moment))
     ago = datetime.now(UTC) - moment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from datetime import timedelta
 from random import Random
@@ -190,13 +191,25 @@ def test_values_that_are_none_of_ours(duraq, storage, lived, change):
     assert storage.queues() == ["jobs", "other"]
 
 
+@pytest.fixture
+def in_tokyo(monkeypatch):
+    """Where days begin nine hours earlier."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_tokyo")
 def test_the_last_of_all_times(duraq, lived):
-    """The last moment that a year has a number for is a time like any other."""
+    """The last moment that a year has a number for is a time like any other, wherever that is."""
     line = json.loads(duraq.ok("dlq", "export", "other"))
     line["entry"]["created_at"] = line["entry"]["history"][0]["ended_at"] = "9999-12-31T23:59:59.999999Z"
     assert duraq("dlq", "import", "-", "--queue", "third", stdin=json.dumps(line)).exit_code == 0
     again = json.loads(duraq.ok("dlq", "export", "third"))
     assert again["entry"]["created_at"] == line["entry"]["created_at"]
+    assert "9999-12-31 23:59:59+00:00" in duraq.ok("ls", "third", "--time", "local")
 
 
 def test_from_where(duraq, storage):
