@@ -325,10 +325,12 @@ class Dashboard(App[None]):
     # -- what keys do ----------------------------------------------------------------------------------
 
     def action_show(self, mode: str) -> None:
-        """Go to one of the six screens."""
+        """Go to one of the six screens; what was opened from it is left."""
         if mode != self.current_mode:
             self._last_mode = self.current_mode
         self.switch_mode(mode)
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
 
     def action_last_screen(self) -> None:
         """Go back to the main screen that was shown before this one."""

@@ -59,7 +59,7 @@ def dash(
     """Look at a storage, live: its queues, who works them, and what broke.
 
     In a pipe it prints one picture of the queues, as text. What one has set on the screens is kept in
-    $XDG_STATE_HOME/duraq; keys can be changed in ~/.config/duraq/keys.toml.
+    $XDG_STATE_HOME/duraq-dashboard; keys can be changed in ~/.config/duraq/keys.toml.
     """
     said = settings()
     is_remote = bool(os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"))

@@ -16,12 +16,12 @@ class Command:
 
 
 def matching(commands: Iterable[Command], text: str) -> Sequence[Command]:
-    """Those in which all the words occur; those whose words begin so come first."""
+    """Those in which all the words occur; those that begin so come first, then those whose words do."""
     words = text.casefold().split()
     ranked = []
     for number, command in enumerate(commands):
         title = command.title.casefold()
         if all(word in title for word in words):
             begins = sum(any(part.startswith(word) for part in title.split()) for word in words)
-            ranked.append((-begins, number, command))
-    return [command for _, _, command in sorted(ranked, key=lambda each: each[:2])]
+            ranked.append((not title.startswith(" ".join(words)), -begins, number, command))
+    return [command for *_, command in sorted(ranked, key=lambda each: each[:3])]

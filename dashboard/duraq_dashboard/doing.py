@@ -80,7 +80,8 @@ class Doing:
         progress = Progress(self.order.count)
         told = time.monotonic()
         try:
-            with FileStorage(self.order.path, max_payload_bytes=INPUT_LIMIT) as storage:
+            # Never made: if it has vanished meanwhile, that is to be seen.
+            with FileStorage(self.order.path, max_payload_bytes=INPUT_LIMIT, create=False) as storage:
                 for progress in self._steps(storage):
                     if time.monotonic() - told >= _OFTEN:
                         told = time.monotonic()

@@ -25,7 +25,7 @@ def log_file() -> Path:
 
 
 def to_file() -> None:
-    """Log to $XDG_STATE_HOME/duraq/dash.log, and never to stderr."""
+    """Log to $XDG_STATE_HOME/duraq-dashboard/dash.log, and never to stderr."""
     log = logging.getLogger("duraq")
     file = log_file()
     handler: logging.Handler

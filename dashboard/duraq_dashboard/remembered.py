@@ -19,9 +19,9 @@ LARGEST = 64 * 1024  # bytes that are read of a file; ours are a few hundred
 
 
 def state_directory() -> Path:
-    """Where programs keep such things: $XDG_STATE_HOME/duraq."""
+    """Where it is kept: $XDG_STATE_HOME/duraq-dashboard, for in ``duraq`` is the default storage."""
     home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "duraq"
+    return (Path(home) if home else Path.home() / ".local" / "state") / "duraq-dashboard"
 
 
 class Remembered:
@@ -31,7 +31,7 @@ class Remembered:
         whole = os.path.realpath(root)
         name = hashlib.sha256(os.fsencode(whole)).hexdigest()[:16]
         self._root = os.fsencode(whole).decode("utf-8", "backslashreplace")
-        self._file = (directory or state_directory() / "dash") / f"{name}.json"
+        self._file = (directory or state_directory()) / f"{name}.json"
 
     def load(self) -> dict[str, dict[str, str]]:
         """What was kept; empty if nothing was, or if it is not what was written."""

@@ -249,7 +249,7 @@ def _ask(said: Settings, verb: str, text: str, to_type: str | None, to: str | No
     question = safe_text(f"{word.capitalize()} {text}", 400)
     if verb == PURGE:
         question += ", for good: this cannot be undone"
-    if to is not None:
+    if to:
         question += f", to queue {to}"
     if to_type is None:
         agreed = click.confirm(f"{question}?", default=False, err=True)

@@ -336,3 +336,15 @@ async def test_edit_and_retry(root, monkeypatch):
         found = inspector.get(view.id, view.queue)
     assert orjson.loads(found.payload)["n"] == 1.5
     assert found.redriven == 1
+
+
+async def test_a_filter_that_is_none(root):
+    """While what is typed is no filter nothing is done to what is listed."""
+    async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:
+        screen = await opened(pilot)
+        await pilot.press("slash", *"bad:1", "enter", "a", "R")
+        (notice,) = pilot.app._notifications
+        assert "first mend the filter" in notice.message
+        assert pilot.app.screen is screen
+        await pilot.press("escape", "a", "R")
+        assert (await settled(pilot)).meant.count == 36

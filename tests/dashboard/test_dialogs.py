@@ -14,7 +14,7 @@ from duraq_dashboard.dialogs.undo import UndoDialog
 from duraq_dashboard.doing import Doing
 from duraq_dashboard.orders import Order, Selection
 from duraq_dashboard.source import StorageSource
-from on_screen import NOW
+from on_screen import NOW, text_of
 
 from duraq import EntryStatus, FileStorage, Queue
 from duraq.actions import ACTIONS
@@ -315,3 +315,28 @@ async def test_what_cannot_be_settled(root):
         assert "there is no queue" in says(dialog, "wrong")
         assert "\x1b" not in says(dialog, "wrong")
         assert dialog.query_one("#go").disabled
+
+
+async def test_a_storage_that_vanished(root):
+    """Where the storage has vanished since it was asked, none is made in its place, and that is said."""
+    bury(root, "a")
+    async with Dashboard(StorageSource(root)).run_test() as pilot:
+        await begun(pilot, "retry", Selection(all_dead))
+        root.rename(root.with_name("elsewhere"))
+        await done(pilot)
+        assert "there is no such directory" in "\n".join(text_of(pilot.app))
+    assert not root.exists()
+
+
+async def test_what_is_typed_is_seen(root):
+    """What is typed into a field of a question can be read while it is typed."""
+    bury(root, "a")
+    async with Dashboard(StorageSource(root)).run_test(size=(80, 24)) as pilot:
+        dialog = await begun(pilot, "retry", Selection(all_dead))
+        field = dialog.query_one("#reason")
+        await pilot.pause()
+        field.focus()
+        await until(pilot, lambda: field.has_focus)
+        await pilot.press(*"because")
+        assert field.has_focus
+        await until(pilot, lambda: any("Reason    because" in line for line in text_of(pilot.app)))

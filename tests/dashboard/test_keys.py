@@ -4,10 +4,12 @@ from datetime import timedelta
 
 import pytest
 from duraq_dashboard.app import Dashboard
+from duraq_dashboard.commands import Command, matching
 from duraq_dashboard.options import Options
 from duraq_dashboard.screens.help import HelpScreen
 from duraq_dashboard.screens.palette import PaletteScreen, commands_of
 from duraq_dashboard.screens.queue_detail import QueueScreen
+from duraq_dashboard.screens.queues import QueuesScreen
 from duraq_dashboard.widgets.key_bar import hints, key_name
 from duraq_dashboard.widgets.key_owners import key_owners
 from on_screen import queue_now, queue_view, snapshot, text_of
@@ -138,3 +140,32 @@ async def test_one_notice_at_a_time(dashboard, source):
             pilot.app.say(text)
             await pilot.pause()
         assert [each.message for each in pilot.app._notifications] == ["the last"]
+
+
+async def test_a_digit_leaves_what_was_opened(dashboard, source):
+    """The key of a screen shows that screen, whatever was opened from it before."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("enter")
+        assert type(pilot.app.screen) is QueueScreen
+        for keys in ("1", "21"):
+            await pilot.press("enter", *keys)
+            assert type(pilot.app.screen) is QueuesScreen
+
+
+def test_what_begins_so_comes_first():
+    """What is called as it was typed comes before what only mentions it."""
+    pause, resume = (Command(title, "", print) for title in ("pause: until it is resumed", "resume: again"))
+    assert matching([pause, resume], "resume") == [resume, pause]
+
+
+async def test_a_screen_that_comes_back_is_of_now(dashboard, source, clock):
+    """Whoever comes back to a screen sees at once which time it is."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("2")
+        clock.advance(timedelta(minutes=7))
+        pilot.app._tick()
+        await pilot.press("1")
+        await pilot.pause()
+        assert "10:49" in text_of(pilot.app)[0]

@@ -10,6 +10,7 @@ from duraq_dashboard.widgets.row_list import RowList
 from on_screen import NOW, SIZES, queue_now, queue_view, snapshot, text_of
 
 from duraq import Cause, FileStorage, Queue
+from duraq.actions import ACTIONS
 from duraq.inspector import Inspector
 from duraq.views import LeaseView, WorkerView
 
@@ -172,3 +173,13 @@ def test_memory():
     assert lease_view._memory(WorkerView(mine.id, True, host=mine.host, start_time=start + 1)) is None
     assert lease_view._memory(WorkerView(mine.id, True, host="elsewhere", start_time=start)) is None
     assert lease_view._memory(WorkerView("4194999-0123abcd", True)) is None
+
+
+async def test_all_of_a_worker(dashboard, source):
+    """Among the workers, what is to be released is what the one under the cursor holds, and nobody else."""
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("4")
+        pilot.app.screen.query_one("#workers").focus()
+        await pilot.pause()
+        chosen = pilot.app.screen.chosen_for(ACTIONS["release"])
+        assert [lease.id[-2:] for lease in chosen.leases] == ["bb", "aa"]

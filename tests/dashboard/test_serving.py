@@ -468,7 +468,7 @@ async def test_nothing_can_be_changed(tmp_path):
         assert await asyncio.to_thread(gone, child)
         assert tree(root) == before
         kept = sorted(path.name for path in (tmp_path / HOSTILE / "state").rglob("*"))
-        assert kept in ([], ["duraq"], ["dash.log", "duraq"])
+        assert kept in ([], ["duraq-dashboard"], ["dash.log", "duraq-dashboard"])
     assert not list(tmp_path.rglob("pwned"))
     assert not list(Path.cwd().glob("pwned"))
 

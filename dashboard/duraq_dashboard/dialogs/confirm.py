@@ -42,7 +42,7 @@ class ConfirmDialog(Dialog[Order]):
         & .row { height: 1; }
         & .row Label { width: 10; color: $text-muted; }
         & Lines { height: auto; max-height: 3; width: 1fr; }
-        & Input { width: 1fr; height: 1; border: none; padding: 0; background: $panel; }
+        & Input { width: 1fr; background: $panel; }
         & Input.-short { width: 8; }
         & .row .behind { width: auto; margin: 0 1; color: $text-muted; }
         & #facts .row { height: auto; }
@@ -74,21 +74,22 @@ class ConfirmDialog(Dialog[Order]):
             if lease.alive:
                 yield Lines(classes="alive")
         if name == "move":
-            yield self._row("To", Input(id="to", placeholder="another queue"))
+            yield self._row("To", Input(compact=True, id="to", placeholder="another queue"))
         if name in _PUT_BACK:
             yield self._row(
                 "Rate",
-                Input(id="rate", classes="-short", placeholder="-"),
+                Input(compact=True, id="rate", classes="-short", placeholder="-"),
                 Label("a second", classes="behind"),
                 Label("stop if more than", classes="behind"),
-                Input(id="failing", classes="-short", placeholder="-"),
+                Input(compact=True, id="failing", classes="-short", placeholder="-"),
                 Label("% fail again", classes="behind"),
             )
         if name in _WITH_REASON:
-            yield self._row("Reason", Input(id="reason", placeholder="kept with the act"))
+            yield self._row("Reason", Input(compact=True, id="reason", placeholder="kept with the act"))
         if name == "purge":
             yield self._row(
-                "Type", Input(id="typed", placeholder=f"{self._order.queue}, to purge it for good")
+                "Type",
+                Input(compact=True, id="typed", placeholder=f"{self._order.queue}, to purge it for good"),
             )
         yield from self._fact("Command", "command")
         yield Lines(id="wrong")

@@ -79,6 +79,8 @@ class BaseScreen(Screen[None]):
 
     def on_screen_resume(self) -> None:
         self._redraw()
+        for bar in self.query(TopBar):
+            bar.show_now()
 
     def on_resize(self) -> None:
         self._redraw()

@@ -99,6 +99,7 @@ class DeadLettersScreen(MainScreen):
         self._seen: object = None  # what the newest survey has seen
         self._surveyed_at = self._took = 0.0
         self._is_put_off = False  # there is to be another survey, but not yet
+        self._is_in_doubt = False  # the filter that is typed is none
         self._is_stopped = False
         self._problem = ""
 
@@ -385,8 +386,11 @@ class DeadLettersScreen(MainScreen):
             where = Where.parse(text, self.dashboard.moment) if text else None
         except InvalidFilter as error:
             message.bar.complain(f"at {error.position + 1}: {error.reason}")
+            self._is_in_doubt = True
+            self._letters.pick(())
             return
         message.bar.complain("")
+        self._is_in_doubt = False
         if str(where or "") != str(self._where or ""):
             self._where, self._cause = where, None
             self._letters.pick(())
@@ -480,6 +484,13 @@ class DeadLettersScreen(MainScreen):
         if action.target is Target.DEAD_LETTERS:
             return self._selection()
         return super().chosen_for(action)
+
+    def action_act(self, name: str) -> None:
+        """As everywhere; but what is listed is not what is meant while the filter says nothing."""
+        if self._is_in_doubt:
+            self.dashboard.say(f"{name}: first mend the filter, or clear it with Esc")
+        else:
+            super().action_act(name)
 
     def _selection(self) -> Selection | None:
         found = self._found

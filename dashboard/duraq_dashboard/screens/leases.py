@@ -116,11 +116,15 @@ class LeasesScreen(MainScreen):
             self.dashboard.open_entry(lease.id, lease.queue)
 
     def chosen_for(self, action: Action) -> Selection | None:
-        """The lease under the cursor."""
-        lease = self._under_cursor()
-        if action.target is not Target.LEASE or lease is None:
+        """The lease under the cursor, or all of the worker that is under it."""
+        if action.target is not Target.LEASE:
             return super().chosen_for(action)
-        return Selection(leases=(lease,))
+        if self.query_one("#workers", RowList).has_focus:
+            worker = self._worker()
+            held = [lease for lease in self._leases.values() if worker and lease.worker == worker.id]
+        else:
+            held = [lease for lease in [self._under_cursor()] if lease is not None]
+        return Selection(leases=tuple(held)) if held else None
 
     def action_sort(self) -> None:
         """Sort by the next thing."""

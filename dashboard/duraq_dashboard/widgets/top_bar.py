@@ -56,14 +56,14 @@ class TopBar(Static):
 
     def on_mount(self) -> None:
         for name in ("snapshot", "frozen", "moment", "times"):
-            self.watch(self.app, name, self._show, init=False)
-        self._show()
+            self.watch(self.app, name, self.show_now, init=False)
+        self.show_now()
 
     def on_resize(self) -> None:
-        self._show()
+        self.show_now()
 
     def on_show(self) -> None:
-        self._show()
+        self.show_now()
 
     def on_click(self, event: events.Click) -> None:
         if event.y < len(self._lines):
@@ -75,7 +75,8 @@ class TopBar(Static):
     def _dashboard(self) -> Dashboard:
         return cast("Dashboard", self.app)
 
-    def _show(self) -> None:
+    def show_now(self) -> None:
+        """Show how things are now, if its screen is in front."""
         if not self.screen.is_current:
             return
         lines = self._laid_out()
