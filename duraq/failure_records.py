@@ -20,14 +20,14 @@ from duraq.journal import record
 from duraq.journal.lines import Lines
 from duraq.journal.record import BadRecord
 from duraq.model import AttemptError, Cause
-from duraq.operations import Bury, Fail
+from duraq.operations import Bury, Fail, Restore
 from duraq.reader import Reader
 from duraq.state import QueueState
 from duraq.times import microseconds, rfc3339
 
 # The beginning of a line that matters here; no payload has a line's end in it.
 _MATTERS = re.compile(
-    rb'\n\{"op":"(fail|dead|complete|expire|remove|requeue)","seq":\d+,"at":"([^"]{27})","id":"([^"]+)"'
+    rb'\n\{"op":"(fail|dead|complete|expire|remove|requeue|restore)","seq":\d+,"at":"([^"]{27})","id":"([^"]+)"'
 )
 _AT = re.compile(rb'\{"op":"[a-z]+","seq":\d+,"at":"([^"]+)"')
 _SECONDS = len("2026-11-24T13:26:00.")
@@ -145,9 +145,21 @@ class FailureRecords:
                     when = _microseconds(at[:_SECONDS]) + int(at[_SECONDS:-1])
                     self.fates.fail(entry_id, when, _signature(line), line, dead=op == b"dead")
                 elif op == b"requeue":
-                    self.fates.put_back(entry_id)
+                    self.fates.move(entry_id, Fate.WAITING)
+                elif op == b"remove":
+                    # It may be brought back.
+                    self.fates.move(entry_id, Fate.OTHER)
+                elif op == b"restore":
+                    self.fates.move(entry_id, _restored(line))
                 else:
                     self.fates.end(entry_id, Fate.OK if op == b"complete" else Fate.OTHER)
+
+
+def _restored(line: bytes) -> Fate:
+    """What an entry that is back is now: one that came from another queue is to be worked again."""
+    operation = record.decode(line).operation
+    assert isinstance(operation, Restore)
+    return Fate.DEAD if operation.entry.status is DEAD else Fate.WAITING
 
 
 def _signature(line: bytes) -> str:

@@ -173,9 +173,9 @@ class Fates:
         """Whether what becomes of that entry matters."""
         return entry_id in self._open
 
-    def put_back(self, entry_id: str) -> None:
-        """The dead letter is back in its queue."""
-        self._open[entry_id].move(Fate.WAITING)
+    def move(self, entry_id: str, fate: Fate) -> None:
+        """The entry is not over, but no longer what it was: it was put back, removed, or brought back."""
+        self._open[entry_id].move(fate)
 
     def end(self, entry_id: str, fate: Fate) -> None:
         """The entry is over."""

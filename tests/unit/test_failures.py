@@ -259,6 +259,22 @@ def test_dead_letters(queue, inspector, clock):
     assert group.last - group.first == 12 * SECOND
 
 
+def test_brought_back(queue, storage, inspector, clock):
+    """A dead letter that was removed and is brought back is counted as dead again; and then, as any other."""
+    queue.enqueue_many(["a", "b"], ids=["a", "b"])
+    fail(queue, clock, "no", times=2)
+    dead = DeadLetterQueue("jobs", None, storage)
+    act = dead.remove("a")
+    (group,) = looked(inspector).groups
+    assert fates(group) == (0, 0, 0, 2)
+    dead.undo(act)
+    (group,) = looked(inspector).groups
+    assert fates(group) == (0, 0, 2, 0)
+    dead.retry("a")
+    (group,) = looked(inspector).groups
+    assert fates(group) == (0, 2, 0, 0)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_beside_compaction(queue, storage, inspector, clock, seed):
     """However a queue is worked and compacted between two readings, each known attempt is in one place."""
