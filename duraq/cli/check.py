@@ -21,7 +21,7 @@ from duraq.cli.options import DURATION, FORMATS, F, Option, common, settings
 from duraq.cli.output import Row, show_one, show_rows
 from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
-from duraq.errors import DuraqError, InvalidOption, StorageDamaged
+from duraq.errors import DuraqError, StorageDamaged
 from duraq.health import (
     HealthCheckAggregator,
     HealthResult,
@@ -33,6 +33,7 @@ from duraq.health import (
 )
 from duraq.health.looking import Source
 from duraq.safe_text import safe_text
+from duraq.times import span
 
 COLUMNS = ("status", "component", "message")
 UNKNOWN = Code.NOTHING  # the same number; it means something else here
@@ -72,7 +73,7 @@ class _Plugin(click.Command):
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         try:
             return super().make_context(*args, **options)
-        except (click.UsageError, InvalidOption) as error:
+        except click.UsageError as error:
             raise click.exceptions.Exit(_unknown(error)) from error
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -98,13 +99,17 @@ def _threshold(name: str, default: Any, says: str, **more: Any) -> Callable[[F],
     return click.option(name, default=default, show_default=default is not None, help=says, **kind | more)
 
 
+# Options that can be settled in the configuration, by the names of their thresholds.
+_SETTLED: dict[str, str] = {}
+
+
 def _limit(name: str, field: str, says: str, **more: Any) -> Callable[[F], F]:
-    """One that can be settled in the configuration."""
+    """One of these; asked for only when it is needed."""
     default = getattr(DEFAULT, field)
-    shown = False if default is None else str(default)
+    shown = False if default is None else span(default) if isinstance(default, timedelta) else str(default)
     kind = {"type": DURATION} if isinstance(default, timedelta) else {}
-    settled = lambda: getattr(settings().config.thresholds, field)  # noqa: E731 - asked for when it is needed
-    return click.option(name, default=settled, show_default=shown, help=says, **kind | more)
+    _SETTLED[name.removeprefix("--").replace("-", "_")] = field
+    return click.option(name, show_default=shown, help=says, **kind | more)
 
 
 @click.command(cls=_Plugin)
@@ -136,6 +141,9 @@ def check(queues: tuple[str, ...], **limits: Any) -> int:
     a file of its own for a moment.
     """
     said = settings()
+    for name, field in _SETTLED.items():
+        if limits[name] is None:
+            limits[name] = getattr(said.config.thresholds, field)
     with ExitStack() as opened:
         source: Source
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -147,7 +148,8 @@ def _only_ascii(context: click.Context, _parameter: click.Parameter, value: Any)
         codecs.register(lambda name: found if name == "duraq_ascii" else None)
         for stream in (sys.stdout, sys.stderr):
             # From here on; nothing was printed before.
-            stream.reconfigure(encoding="duraq_ascii", errors="backslashreplace")  # type: ignore[union-attr]
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="duraq_ascii", errors="backslashreplace")
         context.ensure_object(Settings).ascii = True
 
 

@@ -24,7 +24,7 @@ from duraq import options, pattern
 from duraq.cli import COMMANDS, cli
 from duraq.cli.failing import CommandError
 from duraq.cli.input import json_lines, parse_json
-from duraq.cli.options import DURATION, MOMENT, Settings
+from duraq.cli.options import DURATION, MOMENT, PAST, PERCENT, RATE, Settings
 from duraq.cli.reports import report
 from duraq.config import Config
 from duraq.errors import InvalidFilter, InvalidInput, InvalidOption, InvalidPayload, PayloadUndecodable
@@ -79,7 +79,7 @@ def shown(data: bytes) -> None:
 
 # What they import when it is needed: importing runs code.
 _modules = {name if "." in name else f"duraq.cli.{name}" for name, _ in COMMANDS.values()}
-for _name in ("difflib", "durationpy", "regex", *sorted(_modules)):
+for _name in ("difflib", "durationpy", "encodings.ascii", "regex", *sorted(_modules)):
     import_module(_name)
 
 _RUNS = {
@@ -187,7 +187,8 @@ def arguments(data: bytes) -> None:
 
 
 def _check_values(text: str) -> None:
-    for kind, expected in ((DURATION, timedelta), (MOMENT, datetime)):
+    kinds = ((DURATION, timedelta), (MOMENT, datetime), (PAST, datetime), (RATE, float), (PERCENT, float))
+    for kind, expected in kinds:
         with suppress(click.UsageError):
             assert isinstance(kind.convert(text, None, None), expected)
             assert kind is not DURATION or re.fullmatch(r"[+-]?([0-9.]+[a-zµμ]+|0)+", text)
