@@ -223,7 +223,7 @@ class Reader:
         return found
 
     def _was_replaced(self, folded: Folded) -> bool:
-        """Whether the queue's directory was removed and made again, or the queue was repaired."""
+        """Whether it was removed and made again, or repaired, or what was read last was taken back."""
         if folded.read is None:
             return False
         fs, root = self.view.fs, self.view.root
@@ -231,7 +231,7 @@ class Reader:
         try:
             if fs.identity(home) != fs.identity(folded.read.segments.home):
                 return True
-            return refusal.repairs(fs, home) != folded.read.repairs
+            return refusal.repairs(fs, home) != folded.read.repairs or not folded.read.stands()
         finally:
             fs.close(home)
 

@@ -18,7 +18,7 @@ from duraq.journal import bookmark, checkpoint, refusal
 from duraq.journal.checkpoint import Checkpoint, Lost
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import BadIndex, Filter, Index
-from duraq.journal.record import Record, Seal
+from duraq.journal.record import SUFFIX_LENGTH, Record, Seal
 from duraq.journal.reserve import Give
 from duraq.journal.row_reader import RowReader
 from duraq.journal.run import Run
@@ -378,6 +378,7 @@ class FoldedByReader(Folded):
         """``mark``: a bookmark to go on from, if it is one."""
         super().__init__(file_system, segments, distrusted, give=lambda _error, _need: False)
         self.repairs = refusal.repairs(file_system, segments.home)  # before anything is read
+        self._last_read = (0, 0, b"")  # a segment, up to where it was read, and what stood there
         self._mark = mark
         self._marked = 0  # the record that the last bookmark stands before
 
@@ -418,6 +419,21 @@ class FoldedByReader(Folded):
             raise Mislaid(
                 self.state.name, f"the checkpoint of segment {self.checkpoint} is of what was dropped"
             )
+        segment, size = self.segments.segment, self.segments.size
+        if size and self._last_read[:2] != (segment, size):
+            with suppress(FileNotFoundError):
+                self._last_read = (segment, size, self._before(segment, size))
+
+    def stands(self) -> bool:
+        """Whether what was read last is still there: who finds no room for all of a group takes it back."""
+        segment, size, last = self._last_read
+        with suppress(FileNotFoundError):  # dropped since, so it was there
+            return not size or self._before(segment, size) == last
+        return True
+
+    def _before(self, segment: int, end: int) -> bytes:
+        """The end of the line that ends there, with its checksum."""
+        return self._fs.pread(self.segments.open(segment), SUFFIX_LENGTH, end - SUFFIX_LENGTH)
 
     def _is_left_behind(self, position: int) -> bool:
         """Whether the checkpoint is one of segments that were dropped: a power cut brought the names back."""

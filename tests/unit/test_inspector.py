@@ -26,6 +26,7 @@ from duraq import (
     ExponentialBackoff,
     FileStorage,
     NotAStorage,
+    NotEnqueued,
     Queue,
     QueueError,
     QueueNotFound,
@@ -37,7 +38,7 @@ from duraq import (
 from duraq.inspector import Inspector
 from duraq.journal.log import Sizes
 from duraq.journal.reading import ReaderFileSystem
-from duraq.operations import Complete
+from duraq.operations import Complete, Enqueue
 from duraq.testing import FakeClock, MemoryFileSystem
 
 SMALL = Sizes(journal=1 << 14, segment=2000)
@@ -724,6 +725,37 @@ def test_after_a_power_cut(seed, caplog):
         assert image.files() == before
         assert not caplog.records
         assert seen == opened(image)
+
+
+def test_what_is_taken_back(monkeypatch):
+    """An entry of a group for which there was no room is shown no longer, nor for the one in its place."""
+    disk, clock = MemoryFileSystem(), FakeClock()
+    storage = FileStorage("/storage", clock=clock, file_system=disk, allow_network=True)
+
+    def put(name, *queues):
+        storage.commit({queue: [Enqueue(name, b"1")] for queue in queues})
+
+    def seen():
+        inspector.refresh()
+        return [entry.id for entry in inspector.entries("a")]
+
+    put("one", "a", "b")
+    inspector = Inspector("/storage", clock=clock, file_system=disk.process(), bookmarks={})
+    pwrite, in_between = disk.pwrite, []
+
+    def full(fd, data, offset):
+        if disk._description(fd).path.startswith("b/segments"):
+            in_between.extend(seen())
+            raise OSError(errno.ENOSPC, "no space")
+        return pwrite(fd, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "pwrite", full)
+        with pytest.raises(NotEnqueued):
+            put("two", "a", "b")
+    assert (in_between[:2], seen()) == (["one", "two"], ["one"])
+    put("six", "a")
+    assert seen() == ["one", "six"]
 
 
 def test_frames_without_lines(path):
