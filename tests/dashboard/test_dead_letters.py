@@ -1,8 +1,10 @@
 """The dead letters on the screen: counted, grouped, filtered, chosen exactly, looked at one by one."""
 
+import shutil
 import threading
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import orjson
 import pytest
@@ -40,16 +42,22 @@ def kinds(payload):
     ]
 
 
-@pytest.fixture
-def root(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A storage with the dead letters of two queues, that died at different times."""
-    root = tmp_path / "storage"
+    root = tmp_path_factory.mktemp("made") / "storage"
     clock = FakeClock(now=NOON)
     for number in range(6):
         clock.advance(timedelta(minutes=10))
         for queue in ("mail", "billing"):
             bury(root, *({"n": number, "k": k} for k in range(3)), queue=queue, error=kinds, clock=clock)
     return root
+
+
+@pytest.fixture
+def root(made, tmp_path):
+    """A copy of it."""
+    return Path(shutil.copytree(made, tmp_path / "storage"))
 
 
 # -- what is found -----------------------------------------------------------------------------------------

@@ -323,8 +323,7 @@ async def test_a_storage_that_vanished(root):
     async with Dashboard(StorageSource(root)).run_test() as pilot:
         await begun(pilot, "retry", Selection(all_dead))
         root.rename(root.with_name("elsewhere"))
-        await done(pilot)
-        assert "there is no such directory" in "\n".join(text_of(pilot.app))
+        assert "there is no such directory" in await done(pilot)
     assert not root.exists()
 
 

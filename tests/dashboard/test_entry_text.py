@@ -1,6 +1,7 @@
 """An entry as text: its payload is not altered, its errors are readable, its life is what the records say."""
 
 import json
+import os
 import string
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ import orjson
 import pytest
 from duraq_dashboard import entry_text
 from duraq_dashboard.widgets.text_lines import TextLines
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duraq import FileStorage, Queue
@@ -17,6 +18,7 @@ from duraq.inspector import Inspector
 from duraq.model import Attempt, AttemptError, Cause
 from duraq.testing import FakeClock
 
+DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 NOW = datetime(2026, 11, 29, 10, 42, 17, tzinfo=UTC)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -34,6 +36,7 @@ def text(lines):
     return [line if isinstance(line, str) else line[0] for line in lines]
 
 
+@settings(max_examples=2000 if DEEP else 30)
 @given(JSON)
 def test_payload_is_the_same_json(value):
     """A payload that is shown with a line for each value is the same JSON, and each line has one value."""

@@ -19,7 +19,7 @@ from duraq_dashboard.screens.entry import EntryScreen
 from duraq_dashboard.source import StorageSource
 from duraq_dashboard.widgets.row_list import RowList, _fitted
 from duraq_dashboard.widgets.text_lines import TextLines
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from on_screen import text_of
 from rich.cells import cell_len
@@ -59,6 +59,7 @@ STEPS = (
 SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[=>78cM]|\(B|\]22;[a-z-]*\x07)")
 
 
+@settings(max_examples=10_000 if DEEP else 40)
 @given(HOSTILE, st.integers(1, 40), st.booleans())
 def test_cells_are_as_wide_as_they_should_be(text, width, right):
     """A cell of a list is exactly as wide as its column, whatever is in it, and nothing in it is obeyed."""
@@ -67,6 +68,7 @@ def test_cells_are_as_wide_as_they_should_be(text, width, right):
     assert safe_text(fitted) == fitted
 
 
+@settings(max_examples=10_000 if DEEP else 40)
 @given(HOSTILE, st.integers(2, 40))
 def test_lines_are_whole(text, width):
     """A line that goes on below is all there, and no piece of it is too wide."""
