@@ -50,18 +50,13 @@ class LetterLine:
     def cells(self, when: When) -> Cells:
         """The same as a row."""
         return (
-            short(when(self.died)),
+            wording.brief(when(self.died)),
             self.queue,
             f"..{self.id[-8:]}",
             str(self.attempts),
             wording.size(self.size),
             self.error,
         )
-
-
-def short(moment: str) -> str:
-    """A moment without its year and seconds, if it has a date."""
-    return moment if len(moment) <= 11 else moment[5:16]
 
 
 def error_of(view: EntryView) -> str:

@@ -104,7 +104,7 @@ def _line(view: EntryView) -> EntryLine:
 def columns(state: EntryStatus) -> Sequence[Column]:
     """What is told of entries in that state."""
     return (
-        Column("ENQUEUED", 10),
+        Column("ENQUEUED", 11),
         Column(_TIMES[state], 7, right=True),
         Column("ID", 10),
         Column("PRI", 4, right=True, from_width=_MEDIUM),
@@ -156,7 +156,7 @@ class EntryRows:
     def _cells(self, line: EntryLine) -> Sequence[Cell]:
         due = line.moment - self._now
         return (
-            wording.moment(line.created_at, self._now, self._times)[-10:],
+            wording.brief(wording.moment(line.created_at, self._now, self._times)),
             wording.age(abs(due)),
             f"..{line.id[-8:]}",
             str(line.priority),

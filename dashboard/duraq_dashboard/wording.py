@@ -43,6 +43,7 @@ def count(number: int) -> str:
 
 def rate(per_second: float) -> str:
     """How often a second: 0.0, 0.02, 18.0, 1,204."""
+    per_second = max(per_second, 0.0)  # what is added up and taken apart again may end a little below
     if 0 < per_second < 0.1:
         return f"{max(per_second, 0.01):.2f}"
     return f"{per_second:.1f}" if per_second < 1000 else count(round(per_second))
@@ -96,6 +97,11 @@ def moment(at: datetime, now: datetime, times: Times, *, fraction: bool = False)
     local, today = in_zone(at, zone), now.astimezone(zone).date()
     text = f"{local:%H:%M:%S}" + (f".{local.microsecond // 1000:03d}" if fraction else "")
     return text if local.date() == today else f"{local:%Y-%m-%d} {text}"
+
+
+def brief(moment: str) -> str:
+    """That without its year and seconds, if it has a date: eleven characters at most."""
+    return moment if len(moment) <= 11 else moment[5:16]
 
 
 def plural(number: int, thing: str) -> str:

@@ -1,5 +1,7 @@
 """One queue in full: its entries by state, read page by page, and what stays where while they change."""
 
+from datetime import timedelta
+
 import pytest
 from duraq_dashboard.entry_pages import PAGE
 from duraq_dashboard.screens.queue_detail import QueueScreen
@@ -135,3 +137,13 @@ async def test_a_question_that_fails(lived, source, dashboard):
         assert "'NoneType' object has no attribute 'counts'" in "\n".join(text_of(pilot.app))
         await pilot.press("w")
         assert "Rates 24h" in "\n".join(text_of(pilot.app))
+
+
+async def test_where_something_is(dashboard, lived, source):
+    """Whoever opens a queue sees entries of it if there are any, in whichever state."""
+    lived.queue.enqueue("later", delay=timedelta(hours=1))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        rows = await opened(pilot, lived, source)
+        await pilot.pause()
+        assert len(rows.rows) == 1
+        assert any("[Delayed 1]" in line for line in text_of(pilot.app))

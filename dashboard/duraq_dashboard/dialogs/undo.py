@@ -10,7 +10,6 @@ from textual.binding import Binding, BindingType
 from duraq.safe_text import safe_text
 from duraq_dashboard import wording
 from duraq_dashboard.acts_done import Done
-from duraq_dashboard.dead_rows import short
 from duraq_dashboard.dialogs.base import Dialog
 from duraq_dashboard.rows import Cell, Column, Listed
 from duraq_dashboard.widgets.lines import Lines
@@ -79,7 +78,7 @@ class UndoDialog(Dialog[Done]):
         what = f"{done.verb}, undone" if done.is_undone else done.verb
         role = "" if done.can_be_undone else "note"
         texts = (
-            short(wording.moment(done.at, app.moment, app.times)),
+            wording.brief(wording.moment(done.at, app.moment, app.times)),
             what,
             f"{done.count:,}",
             ", ".join(done.queues),

@@ -14,7 +14,7 @@ from textual.message import Message
 
 from duraq.actions import Action
 from duraq.inspector import Inspector
-from duraq.model import EntryStatus
+from duraq.model import Counts, EntryStatus
 from duraq.safe_text import safe_text
 from duraq_dashboard import wording
 from duraq_dashboard.choosing import chosen_of
@@ -99,6 +99,8 @@ class QueueScreen(BaseScreen):
             )
             self.query_one(RowList).show(EntryRows(0, [], self.dashboard.moment, self.dashboard.times))
             return
+        if self._queue is None:
+            self._begin_where_something_is(queue.view.counts)
         changed = queue is not self._queue
         self._queue = queue
         self._show_state(queue)
@@ -107,6 +109,12 @@ class QueueScreen(BaseScreen):
         if changed:
             self._read()
         self._show_entries()
+
+    def _begin_where_something_is(self, counts: Counts) -> None:
+        self._state = next(
+            (name for name, state in STATES.items() if getattr(counts, state.value)), self._state
+        )
+        self.query_one(RowList).set_columns(*columns(STATES[self._state]))
 
     def _show_state(self, queue: QueueNow) -> None:
         counts = queue.view.counts
