@@ -260,7 +260,7 @@ def dead_letters(rig: Rig) -> None:
         rig.found("7", "memory, at the end", terminal.rss(), 150, "MB")
         for what, keys, target in (
             ("by type, an indexed field", b"type:Error07", 300),
-            ("by a text, first hits", b'err:~"entry e0009[0-9]*7"', 500),
+            ("by a text, first hits", b'err:~"e0000009[0-9]*7"', 500),
         ):
             whole = _counted(terminal.lines())
             terminal.send(b"/")
