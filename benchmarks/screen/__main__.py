@@ -169,7 +169,7 @@ def idle(rig: Rig) -> None:
     with rig.dashboard(rig.storage) as terminal:
         terminal.until(partial(_has_all, rig=rig), 300)
         # Until ages are shown in minutes, and what was drawn is over.
-        terminal.rest(15)
+        terminal.rest(30)
         before = terminal.cost()
         terminal.rest(rig.seconds)
         after, memory = terminal.cost(), terminal.rss()
