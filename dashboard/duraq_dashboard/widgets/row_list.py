@@ -372,9 +372,29 @@ class RowList(ScrollView, can_focus=True):
         return key, tuple(self._cells(number)), number == self._cursor, self._picked.has(key, number)
 
     def _draw_what_differs(self) -> None:
+        regions = []
         for y, drawn in self._drawn.items():
-            if self._state(y - 1 + self._top) != drawn:
-                self.refresh(Region(0, y, self.size.width, 1))
+            now = self._state(y - 1 + self._top)
+            if now != drawn:
+                regions += [Region(x, y, width, 1) for x, width in self._differing(drawn, now)]
+        if regions:
+            self.refresh(*regions)
+
+    def _differing(self, before: object, now: object) -> list[tuple[int, int]]:
+        """Where a line differs, each place by its column and its width: what is repainted has to travel."""
+        if (
+            not (isinstance(before, tuple) and isinstance(now, tuple))
+            or before[0] != now[0]
+            or before[2:] != now[2:]
+        ):
+            return [(0, self.size.width)]
+        old, new = before[1], now[1]
+        found, x = [], self._margin
+        for index, room in laid_out(self._columns, self.scrollable_content_region.width - self._margin):
+            if old[index : index + 1] != new[index : index + 1]:
+                found.append((x, room))
+            x += room + GAP
+        return found
 
     def _cells(self, number: int) -> Cells:
         cells = self._rows.cells(number)
@@ -437,4 +457,6 @@ def _fitted(text: str, width: int, *, right: bool = False) -> str:
 
 
 def _strip(pieces: Iterable[tuple[str, Style]], width: int, style: Style) -> Strip:
-    return Strip([Segment(text, look) for text, look in pieces if text]).adjust_cell_length(width, style)
+    line = Strip([Segment(text, look) for text, look in pieces if text])
+    # Neighbours that look the same are one: each piece takes its colours along to the terminal.
+    return line.adjust_cell_length(width, style).simplify()
