@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -135,6 +135,7 @@ class QueuesScreen(MainScreen):
         self._faults_only = False
         self._filter: QueueFilter | None = None
         self._in_panel: object = None  # all that what the panel says follows from
+        self._in_totals: object = None
         self._text = ""  # of the filter, as it was typed
 
     def compose_content(self) -> ComposeResult:
@@ -188,6 +189,10 @@ class QueuesScreen(MainScreen):
 
     def _show_totals(self) -> None:
         width = self.app.size.width
+        shown = (self.dashboard.moment.replace(microsecond=0), len(self._overview.alerts), width)
+        if shown == self._in_totals:
+            return
+        self._in_totals = shown
         line = next(line for line in self._overview.lines() if len(line) < width or line == "")
         self.query_one("#totals", Lines).show(line)
         alerts = self._overview.alerts
@@ -217,9 +222,9 @@ class QueuesScreen(MainScreen):
             return
         self.query_one("#panel-heading", Heading).show(queue.name, "Enter opens")
         now = self.dashboard.moment
-        last = None if queue.metrics is None else queue.metrics.last_completed
-        is_young = last is not None and now - last < timedelta(minutes=1)
-        shown = (queue, now if is_young else now.replace(second=0, microsecond=0), self.dashboard.times)
+        # Of a queue in which much happens nobody reads more than a panel a second.
+        second = now.replace(microsecond=0)
+        shown = (queue.name, queue.word, second, self.dashboard.times, self.app.size)
         if shown == self._in_panel:
             return
         self._in_panel = shown

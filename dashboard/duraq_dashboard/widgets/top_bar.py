@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
 from textual import events
@@ -53,6 +53,7 @@ class TopBar(Static):
     def __init__(self) -> None:
         super().__init__(markup=False)
         self._lines: list[_Line] = []
+        self._lag: tuple[datetime | None, str] = (None, "")
 
     def on_mount(self) -> None:
         for name in ("snapshot", "frozen", "moment", "times"):
@@ -142,7 +143,11 @@ class TopBar(Static):
         else:
             state, style = ("LIVE" if snapshot.live else "POLL"), ""
             if not quiet:
-                state += f" {wording.seconds(snapshot.lag.total_seconds())}"
+                second = now.replace(microsecond=0)
+                if second != self._lag[0]:
+                    # One a second is enough to read.
+                    self._lag = second, wording.seconds(snapshot.lag.total_seconds())
+                state += f" {self._lag[1]}"
         only = " READ-ONLY  " if dashboard.read_only and not short else " "
         return [(only, ""), (state, style), (f"  {clock}", "")]
 
