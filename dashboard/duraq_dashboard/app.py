@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import ClassVar
 
+from rich.console import RenderableType
 from rich.text import Text
 from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.reactive import reactive
+from textual.screen import Screen
 
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.safe_text import safe_lines, safe_text
@@ -41,6 +46,7 @@ from duraq_dashboard.theme import THEMES, VARIABLES
 from duraq_dashboard.widgets.ascii_only import AsciiOnly
 from duraq_dashboard.widgets.key_bar import hints
 from duraq_dashboard.widgets.key_owners import key_owners
+from duraq_dashboard.widgets.sparing import sparing
 from duraq_dashboard.wording import Times, plural
 
 log = logging.getLogger("duraq.dashboard")
@@ -137,6 +143,9 @@ class Dashboard(App[None]):
         filters = super().get_line_filters()
         return [*filters, self._ascii_filter] if self.ascii_only else filters
 
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        super()._display(screen, sparing(renderable))
+
     def main_screens(self) -> Sequence[tuple[str, str]]:
         """The six, in the order of their keys: mode and title."""
         return [(screen.MODE, screen.TITLE or "") for screen in MAIN_SCREENS]
@@ -144,6 +153,10 @@ class Dashboard(App[None]):
     # -- beginning and end -----------------------------------------------------------------------------
 
     def on_mount(self) -> None:
+        if not self.is_headless:
+            # Raised anywhere in between, as in other commands, it might leave the terminal as it is now.
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGTERM, partial(self.exit, return_code=128 + signal.SIGTERM))
         self.set_class(self.ascii_only, "-ascii")
         self._take_keys(self.options.keys)
         kept = self._kept.get("app", {})

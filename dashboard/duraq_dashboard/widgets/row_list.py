@@ -40,6 +40,7 @@ from duraq_dashboard.rows import GAP, Cells, Column, Key, Listed, Picked, Rows, 
 _KEPT = 4000  # rows that were fetched and are kept
 _NOT_YET: Cells = ()
 _DOUBLE = 2  # clicks
+_NEAR = 10  # cells
 
 
 class RowList(ScrollView, can_focus=True):
@@ -389,10 +390,15 @@ class RowList(ScrollView, can_focus=True):
         ):
             return [(0, self.size.width)]
         old, new = before[1], now[1]
-        found, x = [], self._margin
+        found: list[tuple[int, int]] = []
+        x = self._margin
         for index, room in laid_out(self._columns, self.scrollable_content_region.width - self._margin):
             if old[index : index + 1] != new[index : index + 1]:
-                found.append((x, room))
+                if found and x - sum(found[-1]) <= _NEAR:
+                    # To begin anew costs more than to go on over what has not changed.
+                    found[-1] = (found[-1][0], x + room - found[-1][0])
+                else:
+                    found.append((x, room))
             x += room + GAP
         return found
 

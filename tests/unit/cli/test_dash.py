@@ -116,8 +116,8 @@ class Screen:
         """Read until it is there."""
         end = time.monotonic() + SOON
         while not any(text in line for line in self.screen.display):
+            assert self.read(), "\n".join(self.screen.display)
             assert time.monotonic() < end, "\n".join(self.screen.display)
-            self.read()
 
     def read(self):
         if select.select([self.fd], [], [], 1)[0]:
