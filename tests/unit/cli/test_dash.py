@@ -59,7 +59,7 @@ def test_in_a_pipe(root):
     assert len(lines) == 36
     assert any(line.split()[:4] == [">", "OK", "mail", "1"] for line in lines)
     assert "\x1b" not in found.stdout
-    assert not (root.parent / "state" / "duraq" / "dash").exists()
+    assert not list((root.parent / "state").rglob("*.json"))
 
 
 def test_without_textual(root):
@@ -153,7 +153,7 @@ def test_on_a_terminal(root):
     assert screen.ended() == 0
     assert b"\x1b[?1049h" in screen.written
     assert screen.written.rindex(b"\x1b[?1049l") > screen.written.rindex(b"\x1b[?1049h")
-    kept = list((root.parent / "state" / "duraq" / "dash").glob("*.json"))
+    kept = list((root.parent / "state" / "duraq-dashboard").glob("*.json"))
     assert ['"sort": "name"' in file.read_text() for file in kept] == [True]
 
 
