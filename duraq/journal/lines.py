@@ -11,7 +11,9 @@ from duraq.errors import StorageDamaged
 from duraq.journal import pieces, record, segment
 from duraq.journal.filesystem import FileSystem, content
 from duraq.journal.pieces import LineTooLong
-from duraq.journal.record import BadRecord, Record, Seal
+from duraq.journal.record import SUFFIX_LENGTH, BadRecord, Record, Seal
+
+_PASSED = 1000  # lines that a follower knows to have read
 
 
 class Line(NamedTuple):
@@ -144,10 +146,29 @@ class Follower:
 
     def __init__(self, lines: Lines, after: Line | None) -> None:
         self._lines = lines
-        self._segment = after.segment if after else 0
-        self._offset = after.offset + len(after.text) if after else 0
-        self._number = after.number + 1 if after else 1
+        self._begin(after.segment if after else 0)
+        if after is not None:
+            self._pass(after)
         self._doubted = -1
+
+    def _begin(self, segment: int) -> None:
+        self._segment, self._offset, self._number = segment, 0, 1
+        # Of the lines that were read last: where each ends, its number, and how it ends.
+        self._passed = deque([(0, 0, b"")], maxlen=_PASSED)
+
+    def _pass(self, line: Line) -> None:
+        self._offset, self._number = line.offset + len(line.text), line.number + 1
+        self._passed.append((self._offset, line.number, line.text[-SUFFIX_LENGTH:]))
+
+    def _step_back(self) -> None:
+        """Go on behind the last line that is still there: who finds no room for a group takes it back."""
+        passed = self._passed
+        while passed:
+            end, number, last = passed[-1]
+            if self._lines.before(self._segment, end, len(last)) == last:
+                self._offset, self._number = end, number + 1
+                return
+            passed.pop()
 
     def new(self) -> Iterator[tuple[Line, Record]]:
         """What was appended since the last call.
@@ -155,6 +176,8 @@ class Follower:
         A line that does not check is held back once, for it may be just being mended; if it is still there
         at the next call, StorageDamaged is raised.
         """
+        with suppress(FileNotFoundError):  # it was dropped, see below
+            self._step_back()
         while True:
             following = 0
             try:
@@ -166,8 +189,7 @@ class Follower:
                             raise
                         self._doubted = line.offset
                         return
-                    self._offset = line.offset + len(line.text)
-                    self._number = line.number + 1
+                    self._pass(line)
                     if isinstance(found.operation, Seal):
                         following = found.operation.next
                     else:
@@ -181,5 +203,5 @@ class Follower:
         """Go over to the next segment there is; not to what lies before the one that a seal names."""
         following = [number for number in self._lines.segments() if number >= least]
         if following:
-            self._segment, self._offset, self._number = following[0], 0, 1
+            self._begin(following[0])
         return bool(following)

@@ -13,6 +13,7 @@ from duraq.errors import NotWritten, OutcomeUnknown, StorageError
 from duraq.inspector import Inspector
 from duraq.journal import lease, waiters
 from duraq.journal.filesystem import RealFileSystem
+from duraq.journal.lines import Follower, Lines
 from duraq.journal.log import Sizes
 from duraq.operations import Enqueue
 from duraq.storage.file import FileStorage
@@ -71,6 +72,8 @@ def test_a_header_in_part(disk, when):
 def test_a_header_in_part_for_ever(disk):
     """Where no header of the next journal file can be written, whoever needs it is told, and nobody waits."""
     storage, pwrite = opened(disk), disk.pwrite
+    accepted = ["first"]
+    put(storage, "first")  # with the first sync, for which headers are written over themselves
 
     def full(fd, data, offset):
         if offset >= 4096 or not disk._description(fd).path.endswith(".journal"):
@@ -80,7 +83,6 @@ def test_a_header_in_part_for_ever(disk):
         raise OSError(errno.ENOSPC, "no space")
 
     disk.pwrite = full
-    accepted = []
     with pytest.raises(NotWritten):  # noqa: PT012 - which one fails is not known
         for number in range(100):
             put(storage, f"{number}", size=300)
@@ -212,6 +214,37 @@ def test_asking_which_queues_there_are(disk):
     with pytest.raises(StorageError, match="ulimit -n"):
         storage.queues()
     assert storage.queues() == ["a"]
+
+
+def test_whoever_follows_a_group_that_is_taken_back(disk, monkeypatch):
+    """He has read what nobody has written, and goes on with what is there in its place."""
+    storage, fs = opened(disk), disk.process()
+
+    def put_both(name):
+        storage.commit({queue: [Enqueue(name, b"1"), Enqueue(f"{name}-more", b"1")] for queue in "ab"})
+
+    def new():
+        return [record.operation.id for _, record in follower.new()]
+
+    put_both("1")
+    follower = Follower(Lines(fs, fs.open_root("/storage"), "a"), None)
+    pwrite, in_between = disk.pwrite, []
+
+    def full(fd, data, offset):
+        if disk._description(fd).path.startswith("b/segments"):
+            in_between.extend(new())
+            raise OSError(errno.ENOSPC, "no space")
+        return pwrite(fd, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "pwrite", full)
+        with pytest.raises(NotWritten):
+            put_both("2")
+    assert in_between[:4] == ["1", "1-more", "2", "2-more"]
+    put(storage, "longer", "3")
+    put(storage, "4")
+    assert new() == ["longer", "3", "4"]
+    assert new() == []
 
 
 # When a sync has failed already
