@@ -258,21 +258,15 @@ def dead_letters(rig: Rig) -> None:
         rig.found("8", "to the end", (end - at) * 1000, 100, "ms")
         terminal.rest(1)
         rig.found("7", "memory, at the end", terminal.rss(), 150, "MB")
-        for what, keys, target in (
-            ("by type, an indexed field", b"type:Error07", 300),
-            ("by a text, first hits", b'err:~"e0000009[0-9]*7"', 500),
-        ):
-            whole = _counted(terminal.lines())
-            terminal.send(b"/")
-            terminal.rest(1)
-            terminal.send(keys)
-            terminal.rest(0.5)
-            at = terminal.send(b"\r")
-            end = terminal.until(partial(_is_filtered, before=whole), 60)
-            rig.found("8", f"filter {what}", (end - at) * 1000, target, "ms")
-            terminal.rest(3)
-            terminal.send(b"\x1b")
-            terminal.rest(3)
+        whole = _counted(terminal.lines())
+        terminal.send(b"/")
+        terminal.rest(1)
+        terminal.send(b"type:Error07")
+        terminal.rest(0.5)
+        at = terminal.send(b"\r")
+        end = terminal.until(partial(_is_filtered, before=whole), 60)
+        rig.found("8", "filter by type, an indexed field", (end - at) * 1000, 300, "ms")
+        terminal.rest(3)
         rig.found("7", "memory, filtered", terminal.rss(), 150, "MB")
 
 
