@@ -6,13 +6,15 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar
 
 from rich.console import RenderableType
 from rich.text import Text
-from textual.app import App, SuspendNotSupported
+from textual import events
+from textual.app import App, ScreenStackError, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.reactive import reactive
@@ -55,6 +57,8 @@ log = logging.getLogger("duraq.dashboard")
 LIVELY = timedelta(seconds=10)
 # How often the clock is looked at. What it says is drawn only if it differs from what is shown.
 TICK = 1.0
+# Seconds that a screen may take to come, before keys are believed to be for it all the same.
+PATIENCE = 10.0
 NEVER = datetime.min.replace(tzinfo=to_datetime(0).tzinfo)
 
 
@@ -223,6 +227,16 @@ class Dashboard(App[None]):
         """For how long nobody has looked at the storage: something hangs, the disk for one."""
         looked_at = self.source.looked_at
         return timedelta(0) if looked_at is None else self.moment - looked_at
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key):
+            # Of two quick keys the second may come before the screen that the first opens has its widgets.
+            with suppress(ScreenStackError, TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    while not self.screen.is_mounted:
+                        is_there: asyncio.Event = self.screen._mounted_event  # noqa: SLF001 - nothing else tells
+                        await is_there.wait()
+        await super().on_event(event)
 
     def on_looked(self, message: Looked) -> None:
         if not self.screen_stack:

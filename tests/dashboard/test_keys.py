@@ -13,6 +13,7 @@ from duraq_dashboard.screens.queues import QueuesScreen
 from duraq_dashboard.widgets.key_bar import hints, key_name
 from duraq_dashboard.widgets.key_owners import key_owners
 from on_screen import queue_now, queue_view, snapshot, text_of
+from textual import events
 
 from duraq.actions import ACTIONS
 
@@ -169,3 +170,16 @@ async def test_a_screen_that_comes_back_is_of_now(dashboard, source, clock):
         await pilot.press("1")
         await pilot.pause()
         assert "10:49" in text_of(pilot.app)[0]
+
+
+async def test_a_key_that_comes_too_early(dashboard, source):
+    """A key that nobody before wanted, and that finds a screen which has no widgets yet, waits for them."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        key = events.Key("escape", None)
+        key._set_forwarded()
+        pilot.app.action_show("dlq")
+        assert not pilot.app.screen.is_mounted
+        await pilot.app.on_event(key)
+        assert pilot.app.screen.is_mounted
+        assert pilot.app.current_mode == "dlq"
