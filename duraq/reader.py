@@ -287,7 +287,11 @@ class Reader:
             lines.close()
         segments = Segments(self.view.fs, self.view.root, queue, writable=False, limit=0)
         mark = self._bookmarks.get(queue) if self.view.settled and not distrusted else None
-        return FoldedByReader(self.view.fs, segments, distrusted, mark)
+        try:
+            return FoldedByReader(self.view.fs, segments, distrusted, mark)
+        except BaseException:
+            segments.close()
+            raise
 
 
 def _distrusted(folded: Folded) -> int:

@@ -200,8 +200,10 @@ def underived() -> Image:
 
 
 def described() -> Image:
-    """A worker has said of itself who it is."""
+    """A worker has said of itself who it is, and something was set aside in a queue."""
     fs = MemoryFileSystem(disk=killed().disk())
+    with _opened(fs, "a") as home:
+        fs.close(fs.open_dir(home, "quarantine", create=True))
     with _opened(fs, "leases") as directory:
         fd = fs.open_file(directory, "4711-0123abcd.json", create=True)
         fs.pwrite(fd, b'{"pid":4711,"host":"here","argv":["work"]}', 0)

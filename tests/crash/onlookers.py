@@ -12,6 +12,7 @@ from crash.images import Image
 from crash.stories import Story
 from crash.test_power_cuts import QUEUES, SIZES, Model, Process, State
 
+from duraq.clock import to_datetime
 from duraq.errors import (
     NotAStorage,
     OutcomeUnknown,
@@ -21,6 +22,7 @@ from duraq.errors import (
     StorageFailed,
     UnsupportedVersion,
 )
+from duraq.failures import Gatherer
 from duraq.health import HealthCheckAggregator, HealthStatus, StorageHealthCheck
 from duraq.inspector import Inspector
 from duraq.storage.file import FileStorage
@@ -199,6 +201,9 @@ class LookAgain(Look):
         # Where a look has failed, the next one finds more.
         self.answer(inspector.changed)
         self.answer(lambda: inspector.changed(thorough=False))
+        failures = Gatherer(timedelta(days=7), to_datetime(inspector.clock.now()))
+        for _ in range(2):
+            self.answer(failures.read, inspector)
         # What they say of themselves is for people; where it cannot be read, it is left out.
         yield self.answer(lambda: [worker.id for worker in inspector.workers()])
 
