@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 
+import pyte
 import pytest
 from buried import until
 from duraq_dashboard.app import Dashboard
@@ -49,11 +50,11 @@ PIECES = (
 HOSTILE = st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=12).map("".join)
 # Keys, each after what they are about is there to be seen: the list, an attempt, its life, all of an entry.
 STEPS = (
-    (b"ERROR", b"jj"),
-    (b"Traceback", b"\t"),
-    (b"enqueued", b"\r"),
-    (b"On disk", b"h"),
-    (b"00000000", b"qq"),
+    ("ERROR", b"jj"),
+    ("Traceback", b"\t"),
+    ("enqueued", b"\r"),
+    ("On disk", b"h"),
+    ("00000000", b"qq"),
 )
 # What a program that draws a screen says to its terminal.
 SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[=>78cM]|\(B|\]22;[a-z-]*\x07)")
@@ -153,6 +154,7 @@ def test_what_reaches_the_terminal(hostile, tmp_path):
     }
     command = [sys.executable, "-m", "duraq_dashboard", "--dlq", "-C", str(root)]
     said = b""
+    stream = pyte.ByteStream(pyte.Screen(120, 36))
     # The screen is drawn on its stderr.
     with subprocess.Popen(
         command, stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True
@@ -161,9 +163,9 @@ def test_what_reaches_the_terminal(hostile, tmp_path):
         # Each is sent when what it is about is there to be seen.
         try:
             for seen, keys in STEPS:
-                said += _read_until(leader, seen)
+                said += _read_until(leader, stream, seen)
                 os.write(leader, keys)
-            said += _read_until(leader, None)
+            said += _read_until(leader, stream, None)
             assert program.wait(30) == 0, said[-2000:]
         finally:
             program.kill()
@@ -175,14 +177,14 @@ def test_what_reaches_the_terminal(hostile, tmp_path):
     assert sorted({character for character in left if safe_text(character) != character} - set("\r\n")) == []
 
 
-def _read_until(leader, wanted):
-    """What the program says until that is in it, or until its end."""
+def _read_until(leader, stream, wanted):
+    """What the program says until that is to be seen, or until its end."""
     said = b""
     until = time.monotonic() + 30
-    while wanted is None or wanted not in said:
-        assert time.monotonic() < until, said[-2000:]
-        ready, _, _ = select.select([leader], [], [], 1)
-        if not ready:
+    # Only what differs is written, so what is seen need not come in one piece.
+    while wanted is None or not any(wanted in line for line in stream.listener.display):
+        assert time.monotonic() < until, "\n".join(stream.listener.display)
+        if not select.select([leader], [], [], 1)[0]:
             continue
         try:
             piece = os.read(leader, 65536)
@@ -190,5 +192,6 @@ def _read_until(leader, wanted):
             piece = b""
         if not piece:
             return said
+        stream.feed(piece)
         said += piece
     return said
