@@ -53,7 +53,7 @@ DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 SIZES = Sizes(journal=8 << 10, segment=1 << 10)
 STEPS = 60
 EVERY = 8  # so many steps, a compaction
-POINTS = 26  # of each part of a sweep; deep: every call
+POINTS = 14  # of each part of a sweep; deep: every call
 PARTS = 2  # of a sweep, so that they can run at once
 NOON = FakeClock().now()
 MINUTE = 60_000_000  # microseconds; what each step takes

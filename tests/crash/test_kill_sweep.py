@@ -26,7 +26,7 @@ from duraq.testing.killing_filesystem import KillingFileSystem
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 SIZES = Sizes(journal=8 << 10, segment=2 << 10)
 TURNS = 10
-POINTS = 60  # of each part of a sweep; deep: every call
+POINTS = 30  # of each part of a sweep; deep: every call
 PARTS = 2  # of a sweep, so that they can run at once
 NOW = timedelta(0)
 

@@ -390,7 +390,7 @@ def chosen(seed: int, numbers: Sequence[int], share: float) -> list[int]:
 # Without failures
 
 
-@pytest.mark.parametrize("seed", range(1, 41 if DEEP else 3))
+@pytest.mark.parametrize("seed", range(1, 41 if DEEP else 2))
 def test_every_call_may_be_the_last(seed):
     """After a power cut at any call, what was acknowledged is there and what was not is whole or absent."""
     for images, allowed in Run(seed, chances=8 if DEEP else 1):
@@ -517,7 +517,7 @@ def test_the_other_process_lives_on(seed, tear):
         # A kill tears a write between two pages. The control block is smaller, and begins with one.
         calls = run.first.fs.trace[run.opened :]
         points = [at for at, call in enumerate(calls, 1) if call[0] == "pwrite" and call[1] != "journal/lock"]
-    for point in chosen(seed, points, 1 if DEEP else 0.04):
+    for point in chosen(seed, points, 1 if DEEP else 0.02):
         pair = Pair(seed, point, tear=tear, chances=2 if DEEP else 1)
         pair.survive(pair.run())
 
@@ -639,7 +639,7 @@ def calls_of(seed: int, only: str = "") -> list[str]:
 @pytest.mark.parametrize("seed", range(401, 411 if DEEP else 402))
 def test_every_call_may_fail(seed, times):
     """Whatever call fails, once or twice: what was acknowledged survives, what was refused never appears."""
-    for first in chosen(seed, range(1, len(calls_of(seed)) + 1), 1 if DEEP else 0.04):
+    for first in chosen(seed, range(1, len(calls_of(seed)) + 1), 1 if DEEP else 0.02):
         Failing(seed, first, times, chances=3 if DEEP else 1).run()
 
 
@@ -647,7 +647,7 @@ def test_every_call_may_fail(seed, times):
 @pytest.mark.parametrize("only", ["datasync(journal/", "sync(journal/", "datasync(a/"])
 def test_every_sync_may_fail(only, times):
     """A sync that fails is never believed later: nothing is acknowledged that the kernel has dropped."""
-    for first in chosen(501, range(1, len(calls_of(501, only)) + 1), 1 if DEEP else 0.04):
+    for first in chosen(501, range(1, len(calls_of(501, only)) + 1), 1 if DEEP else 0.015):
         Failing(501, first, times, only, chances=3 if DEEP else 1).run()
 
 
