@@ -350,9 +350,12 @@ async def test_a_filter_that_is_none(root):
     """While what is typed is no filter nothing is done to what is listed."""
     async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:
         screen = await opened(pilot)
+        await until(pilot, lambda: len(letters(screen).rows) == 36)
         await pilot.press("slash", *"bad:1", "enter", "a", "R")
         (notice,) = pilot.app._notifications
         assert "first mend the filter" in notice.message
         assert pilot.app.screen is screen
-        await pilot.press("escape", "a", "R")
+        await pilot.press("escape")
+        await until(pilot, lambda: not screen._is_in_doubt and len(letters(screen).rows) == 36)
+        await pilot.press("a", "R")
         assert (await settled(pilot)).meant.count == 36

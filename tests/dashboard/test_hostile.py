@@ -149,6 +149,9 @@ def test_what_reaches_the_terminal(hostile, tmp_path):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(sys.path),
         "TERM": "xterm-256color",
+        # Other tests may have left other ones, which count for more than the terminal's own.
+        "COLUMNS": "120",
+        "LINES": "36",
         "XDG_STATE_HOME": str(tmp_path / "state"),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
     }
