@@ -11,11 +11,11 @@ from duraq.dead_index import Cause
 from duraq.model import last_failure
 from duraq.safe_text import safe_text
 from duraq.signature import normalised
+from duraq.sparkline import sparkline
 from duraq.views import EntryView
 from duraq_dashboard import wording
 from duraq_dashboard.letters import Group
 from duraq_dashboard.rows import Cell, Cells, Column, Key
-from duraq_dashboard.sparkline import sparkline
 
 _MEDIUM, _WIDE = 68, 96
 LETTER_COLUMNS = (

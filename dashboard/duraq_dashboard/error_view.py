@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from duraq.failures import By, FailureGroup, Failures
 from duraq.fates import Sample
 from duraq.safe_text import safe_text
+from duraq.sparkline import sparkline
 from duraq_dashboard import wording
 from duraq_dashboard.rows import Cells, Column, Key
-from duraq_dashboard.sparkline import sparkline
 from duraq_dashboard.wording import Times
 
 # The name of a window, and how long it is.

@@ -12,11 +12,11 @@ from duraq.errors import InvalidFilter
 from duraq.metrics import QueueMetrics
 from duraq.model import QUEUE_NAME
 from duraq.safe_text import safe_text
+from duraq.sparkline import sparkline
 from duraq.where import Where
 from duraq_dashboard import wording
 from duraq_dashboard.history import ENTERED, FAILED, LEFT, Durations, columns, number_of, rate
 from duraq_dashboard.snapshot import QueueNow
-from duraq_dashboard.sparkline import sparkline
 from duraq_dashboard.wording import NOTHING
 
 LOUDNESS = ("crit", "warn", "note", "plain")

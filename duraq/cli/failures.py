@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,13 +15,13 @@ from duraq.cli.output import Row, show_rows
 from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
 from duraq.failures import By, FailureGroup, Failures, dead_by, gather
+from duraq.sparkline import sparkline
 from duraq.times import span
 
 COLUMNS = ("count", "per_minute", "trend", "first", "last", "queues", "ok", "waiting", "dead", "error")
 DEAD_COLUMNS = ("count", "first", "last", "queues", "error")
 MORE = ("key", "new", "before", "other", "type", "message", "frame", "signature", "samples")
 RAW_COLUMNS = ("count", "at", "queue", "id", "error")
-_BARS, _ASCII = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.:-=+*#"
 
 
 def by_option(command: Any) -> Any:
@@ -98,7 +98,7 @@ def _row(said: Settings, group: FailureGroup, window: timedelta | None) -> Row:
     text = f"{group.error.type}: {group.message}" if group.message else group.error.type
     trend: Any = group.trend
     if said.style == "table":
-        trend, text = bars(group.trend, ascii_only=said.ascii), f"NEW {text}" if group.is_new else text
+        trend, text = sparkline(group.trend, ascii_only=said.ascii), f"NEW {text}" if group.is_new else text
     return {
         "key": group.key,
         "count": group.count,
@@ -151,10 +151,3 @@ def _summary(found: Failures, window: timedelta) -> Iterator[str]:
     )
     if found.counted > found.count:
         yield f"{found.counted:,} were counted; of the others the records are no longer there"
-
-
-def bars(numbers: Sequence[int], *, ascii_only: bool = False) -> str:
-    """A bar for each number, from zero to the largest of them; only nothing at all is as low as can be."""
-    steps = _ASCII if ascii_only else _BARS
-    top = max(numbers, default=0) or 1
-    return "".join(steps[-(-number * (len(steps) - 1) // top)] for number in numbers)

@@ -6,7 +6,6 @@ import pytest
 from duraq_dashboard import wording
 from duraq_dashboard.history import Durations
 from duraq_dashboard.overview import Overview
-from duraq_dashboard.sparkline import ASCII, BLOCKS, sparkline
 from duraq_dashboard.view_model import QueueFilter, advice, in_order, outlook, queue_row, why
 from duraq_dashboard.wording import Times
 from hypothesis import given
@@ -16,6 +15,7 @@ from rich.cells import cell_len
 
 from duraq.errors import InvalidFilter, StorageDamaged
 from duraq.model import Pause
+from duraq.sparkline import ASCII, BLOCKS, sparkline
 
 MINUTES = [{"enqueued": 60, "completed": 30}] * 20
 

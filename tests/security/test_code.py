@@ -16,8 +16,7 @@ FORBIDDEN_IMPORTS = {
     *("code", "codeop", "runpy", "imp", "socket", "ssl", "http", "urllib", "ftplib", "smtplib", "requests"),
 }
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint", "input", "os.system", "os.popen"}
-# Who may all the same: parent and child speak over a pair of sockets.
-# To processes of its own; to systemd.
+# Who may all the same: parent and child speak over a pair of sockets, a worker to systemd over another one.
 MAY_IMPORT = {"worker_pool.py": {"socket"}, "cli/notify.py": {"socket"}}
 # Who runs programs: the one of duraq run; the user's own pager.
 RUN = {"cli/programs.py", "cli/pager.py"}

@@ -8,8 +8,8 @@ import pytest
 
 from duraq import FileStorage, Queue
 from duraq.cli.failing import Code
-from duraq.cli.failures import bars
 from duraq.journal.log import Sizes
+from duraq.sparkline import sparkline
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_dlq_errors(duraq, failed):
 
 def test_bars():
     """Bars begin at zero: half of the largest number is half as high, and a little is not nothing."""
-    assert bars((0, 4, 8, 1)) == "\u2581\u2585\u2588\u2582"
-    assert bars((0, 0)) == "\u2581\u2581"
-    assert bars((1, 1000)) == "\u2582\u2588"
-    assert bars((0, 1), ascii_only=True) == "_#"
+    assert sparkline((0, 4, 8, 1)) == "\u2581\u2585\u2588\u2582"
+    assert sparkline((0, 0)) == "\u2581\u2581"
+    assert sparkline((1, 1000)) == "\u2582\u2588"
+    assert sparkline((0, 1), ascii_only=True) == "_#"

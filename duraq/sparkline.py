@@ -1,7 +1,4 @@
-"""A row of bars, each one character wide. They begin at zero: half as much is half as high.
-
-Knows no Textual.
-"""
+"""A row of bars, each one character wide. They begin at zero: half as much is half as high."""
 
 from __future__ import annotations
 
@@ -22,4 +19,4 @@ def sparkline(values: Sequence[float], *, peak: float | None = None, ascii_only:
     if most <= 0:
         return bars[0] * len(values)
     steps = len(bars) - 1
-    return "".join(bars[min(steps, ceil(max(0.0, value) / most * steps))] for value in values)
+    return "".join(bars[min(steps, ceil(max(0.0, value) * steps / most))] for value in values)
