@@ -420,6 +420,11 @@ class QueueState:
         """Take an entry in as it was kept, with its place and position."""
         self._admit(entry, entry.where, entry.position)
 
+    def lay_down(self, entry_id: str) -> None:
+        """The entry lies on the shelf from now on, as it has become."""
+        self._tally[self.entries[entry_id].status] -= 1
+        self._drop(entry_id)
+
     # -- pieces of the fold ----------------------------------------------------------------------------
 
     def _admit(self, entry: Entry, where: Any, position: int) -> None:

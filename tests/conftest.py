@@ -19,6 +19,7 @@ from one_thread import in_one_thread
 
 from duraq import DeadLetterQueue, FileStorage, MemoryStorage, Queue
 from duraq.journal.log import Sizes
+from duraq.storage.sqlite import SQLiteStorage
 from duraq.testing import FakeClock
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
@@ -58,11 +59,14 @@ def _log_as_it_was():
 class Backend:
     """A way to store queues: how to open it, and what it is able to do.
 
-    survives: what it holds outlives ``close``. shared: it can be open several times at once.
+    survives: what it holds outlives ``close``. shared: it can be open several times at once. files: it is a
+    directory of segments, which readers look at. ``elsewhere``: how another process opens it, as Python, in
+    the directory ``sys.argv[1]``.
     """
 
     make: Callable[..., Any]
     abilities: frozenset[str] = field(default_factory=frozenset)
+    elsewhere: str = ""
 
 
 def _memory(_directory: Path, **options: Any) -> MemoryStorage:
@@ -77,10 +81,17 @@ def _small_file(directory: Path, **options: Any) -> FileStorage:
     return FileStorage(directory / "storage", **{"sizes": SMALL, "durability": "process"} | options)
 
 
+def _sqlite(directory: Path, **options: Any) -> SQLiteStorage:
+    return SQLiteStorage(directory / "queues.db", **options)
+
+
 BACKENDS = {
     "memory": Backend(_memory),
-    "file": Backend(_file, frozenset({"survives", "shared"})),
-    "small-file": Backend(_small_file, frozenset({"survives", "shared"})),
+    "file": Backend(_file, frozenset({"survives", "shared", "files"}), 'FileStorage(home / "storage")'),
+    "small-file": Backend(
+        _small_file, frozenset({"survives", "shared", "files"}), 'FileStorage(home / "storage")'
+    ),
+    "sqlite": Backend(_sqlite, frozenset({"survives", "shared"}), 'SQLiteStorage(home / "queues.db")'),
 }
 
 

@@ -70,7 +70,7 @@ class CommittingStorage(FoldStorage):
             if isinstance(error, NotEnqueued) or not enqueues(changes):
                 raise
             raise NotEnqueued(error.reason, path=error.path, hint=error.hint) from error
-        if _extend_leases(changes):
+        if only_extend_leases(changes):
             # As of a lease: after a power cut there is nobody left to hold it. And whoever extends one must
             # not wait for a slow disk, while the next one ends.
             self._settle_to_read(0)
@@ -340,7 +340,7 @@ def enqueues(changes: Mapping[str, Sequence[Operation]]) -> bool:
     return any(isinstance(each, Enqueue) for operations in changes.values() for each in operations)
 
 
-def _extend_leases(changes: Mapping[str, Sequence[Operation]]) -> bool:
+def only_extend_leases(changes: Mapping[str, Sequence[Operation]]) -> bool:
     """Whether that is all they do."""
     for operations in changes.values():
         for operation in operations:

@@ -48,11 +48,11 @@ from duraq.storage.calls import Calls
 from duraq.storage.checkpointer import Checkpointer
 from duraq.storage.committing import enqueues
 from duraq.storage.compactor import Compacted, Compactor
+from duraq.storage.file_waiting import FileWaitingStorage, KnownQueue
 from duraq.storage.flusher import Flusher
 from duraq.storage.fold import NoRoom, TryAgain
 from duraq.storage.tidying import Tidier
 from duraq.storage.upkeep import Upkeep
-from duraq.storage.waiting import KnownQueue, WaitingStorage
 from duraq.times import rfc3339
 
 log = logging.getLogger("duraq")
@@ -101,7 +101,7 @@ class _Turn:
             self._storage._upkeep.if_due()  # noqa: SLF001
 
 
-class FileStorage(WaitingStorage):
+class FileStorage(FileWaitingStorage):
     """A directory of queues, shared by any number of processes on one host.
 
     ``durability``: "power" (the default) returns when a change survives a power cut; "batched" returns at
@@ -135,7 +135,7 @@ class FileStorage(WaitingStorage):
     ) -> None:
         _check_options(durability, batch_window)
         # Not resolved: messages speak of the path that was given, even if it is a link today.
-        self.path = str(Path(path).absolute())
+        self.path = self._where = str(Path(path).absolute())
         try:
             clock = clock or SystemClock()
             kind = "" if allow_network else file_system_type(self.path)

@@ -329,6 +329,7 @@ def test_in_a_transaction(storage):
 
 @pytest.mark.needs("survives")
 @pytest.mark.parametrize("then", ["nothing", "lease"])
+@pytest.mark.needs("files")
 def test_an_edited_payload_needs_no_older_record(tmp_path, queue, dead_letters, open_storage, then):
     """An entry that was edited is there, with that payload, when all that was written before it is gone."""
     (entry_id,) = bury(queue, {"old": 1})
@@ -481,6 +482,7 @@ def test_what_died_in_the_same_transaction(storage, act):
 
 
 @pytest.mark.needs("survives")
+@pytest.mark.needs("files")
 def test_when_it_was_edited(queue, dead_letters, clock, storage, tmp_path):
     """Since when an edited entry is ready is the same for all, however long its transaction lasted."""
     (entry_id,) = bury(queue, "a")

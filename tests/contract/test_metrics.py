@@ -216,6 +216,7 @@ def test_live_bytes(queue):
 
 
 @pytest.mark.needs("survives")
+@pytest.mark.needs("files")
 def test_bytes_on_disk(queue, tmp_path):
     """All files in which the queue's records are count, with what lies beside them."""
     queue.enqueue_many(["x" * 1000] * 50)

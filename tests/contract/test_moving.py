@@ -189,6 +189,7 @@ def test_in_a_transaction(storage, queue, other):
 
 
 @pytest.mark.needs("survives")
+@pytest.mark.needs("files")
 def test_what_was_moved_survives(tmp_path, storage, queue, other, open_storage):
     """What was moved survives seals, compaction, lost checkpoints and another process's opening."""
     ids = bury(queue, *(f"{number} {'x' * 300}" for number in range(60)))

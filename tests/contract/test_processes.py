@@ -15,11 +15,16 @@ from duraq import Cause, Counts, DeadLetterQueue, FixedDelay, LeaseLost, Queue, 
 pytestmark = pytest.mark.needs("shared")
 
 PATIENCE = timedelta(seconds=60)
-WORKER = """
+OPENING = """
 import os, signal, sys
+from pathlib import Path
 from duraq import FileStorage, Queue
+from duraq.storage.sqlite import SQLiteStorage
 
-storage = FileStorage(sys.argv[1])
+home = Path(sys.argv[1])
+storage = %s
+"""
+WORKER = """
 queue = Queue("jobs", storage)
 entry = queue.dequeue()
 print(entry.id, entry.attempts, flush=True)
@@ -42,13 +47,13 @@ def queue(storage):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(backend, tmp_path):
     """Start a process that leases an entry; returns it and what it says."""
     with ExitStack() as stack:
 
         def start(then=""):
             process = subprocess.Popen(
-                [sys.executable, "-c", WORKER + then, str(tmp_path / "storage")],
+                [sys.executable, "-c", OPENING % backend.elsewhere + WORKER + then, str(tmp_path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -95,7 +100,7 @@ def test_an_heir_that_waits_already(queue, start, tmp_path):
     process, (entry_id, _) = start()
     with ThreadPoolExecutor(1) as pool:
         heir = pool.submit(queue.dequeue, wait=PATIENCE)
-        while not list((tmp_path / "storage").glob("jobs/waiters/*.fifo")):
+        while not list(tmp_path.glob("**/waiters/*.fifo")):
             assert not heir.done()
         process.kill()
         entry = heir.result()
@@ -216,16 +221,14 @@ def test_a_forked_child(queue, storage, use):
     queue.mark_completed(entry)
 
 
-def test_entries_from_elsewhere(queue, start, tmp_path):
+def test_entries_from_elsewhere(backend, queue, start, tmp_path):
     """What another process enqueues is delivered here, in order, and wakes who waits."""
     queue.mark_completed(queue.dequeue())
     program = """
-import sys
-from duraq import FileStorage, Queue
-with FileStorage(sys.argv[1]) as storage:
+with storage:
     Queue("jobs", storage).enqueue_many(range(100))
 """
-    subprocess.run([sys.executable, "-c", program, str(tmp_path / "storage")], check=True)
+    subprocess.run([sys.executable, "-c", OPENING % backend.elsewhere + program, str(tmp_path)], check=True)
     found = []
     while len(found) < 100:
         found += queue.dequeue(wait=PATIENCE, limit=30)

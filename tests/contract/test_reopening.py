@@ -163,6 +163,7 @@ def test_many_lives(reopen):
     assert queue.dequeue().data == "old"
 
 
+@pytest.mark.needs("files")
 def test_other_sizes(reopen, backend):
     """A storage may be opened with other sizes and another durability than it was made with."""
     queue = reopen()

@@ -513,6 +513,7 @@ def test_it_is_there_when_it_is_opened_again(storage, queues, open_storage):
 
 
 @pytest.mark.needs("survives")
+@pytest.mark.needs("files")
 def test_one_that_is_too_large(open_storage):
     """A transaction with more records than a group may have is refused whole, and can be made smaller."""
     storage = open_storage(sizes=Sizes(journal=64 << 10, segment=8 << 10, group=16 << 10))
@@ -529,6 +530,7 @@ def test_one_that_is_too_large(open_storage):
 
 
 @pytest.mark.needs("survives")
+@pytest.mark.needs("files")
 def test_it_costs_one_sync(open_storage):
     """A transaction over several queues is made durable by one sync."""
     storage = open_storage(durability="power")

@@ -1,0 +1,121 @@
+"""The application's own statements in a transaction: then that is one of the database's, from there on.
+
+Without them a transaction holds no lock until it commits. With them it is a turn that does not end before it:
+all that is done in it, to the queues and by the application, is committed together, or never was.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from duraq import transaction
+from duraq.errors import DuraqError
+from duraq.operations import Release
+from duraq.storage.fold import TryAgain
+from duraq.storage.table import TableStorage
+from duraq.transaction import Transaction
+
+# A turn within a joined transaction.
+_TURN = "duraq_turn"
+
+
+class JoiningStorage(TableStorage):
+    """A storage in a database that the application shares."""
+
+    _joined: Transaction | None = None
+
+    # -- what a subclass supplies ----------------------------------------------------------------------
+
+    @abstractmethod
+    def _set_savepoint(self, name: str) -> None: ...
+
+    @abstractmethod
+    def _release_savepoint(self, name: str) -> None: ...
+
+    @abstractmethod
+    def _roll_back_to(self, name: str) -> None:
+        """Undo what was done since, and release it."""
+
+    # -- joining ---------------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        """From here on the caller's transaction is one of the database. Raises NoTransaction."""
+        begun = self._begun()
+        if self._joined is begun:
+            return
+        self._begin_turn()
+        self._joined = begun
+        for number in range(1, begun.depth + 1):
+            self._set_savepoint(_name(number))
+
+    def _is_joined(self) -> bool:
+        """Whether the caller is in it."""
+        return self._joined is not None and self._joined.owner == transaction.owner()
+
+    def _leave(self, *, commit: bool) -> None:
+        self._joined = None
+        self._inside -= 1
+        try:
+            if commit:
+                self._keep(always=True)
+            else:
+                self._discard()
+        finally:
+            self._turns.give()
+
+    def _begin_within(self) -> None:
+        if self._joined is not None and self._inside == 2:
+            self._set_savepoint(_TURN)
+
+    def _end_within(self, error: BaseException | None) -> None:
+        if self._joined is None or self._inside != 1:
+            return
+        if error is None or isinstance(error, (DuraqError, TryAgain)):
+            # So that what is read anew, should a later one fail, is as this one has left it.
+            self._save_heads()
+            self._release_savepoint(_TURN)
+        else:
+            self._forget_seen()
+            self._roll_back_to(_TURN)
+            raise self._translated(error) from error
+
+    # -- the transaction's ends ------------------------------------------------------------------------
+
+    def begin_transaction(self) -> None:
+        """Begin one, or set a savepoint; see Storage."""
+        super().begin_transaction()
+        if self._is_joined():
+            self._set_savepoint(_name(self._begun().depth))
+
+    def commit_transaction(self) -> None:
+        """Commit what was done, or give up the last savepoint; see Storage."""
+        if not self._is_joined():
+            super().commit_transaction()
+            return
+        begun = self._begun()
+        if begun.is_nested:
+            self._release_savepoint(_name(begun.depth))
+            super().commit_transaction()
+            return
+        super().commit_transaction()
+        try:
+            self._leave(commit=True)
+        except BaseException:
+            super()._give_up(begun.roll_back())
+            raise
+
+    def _give_up(self, leases: Sequence[tuple[str, Release]]) -> None:
+        if self._is_joined():
+            begun = transaction.current(self)
+            if begun is not None and begun is self._joined:
+                self._forget_seen()
+                self._roll_back_to(_name(begun.depth + 1))
+            else:
+                self._leave(commit=False)
+        # Those that were taken since it joined are undone by that, and are found to be over.
+        super()._give_up(leases)
+
+
+def _name(number: int) -> str:
+    return f"duraq_{number}"

@@ -1,0 +1,270 @@
+"""What is SQLite's own: the application's tables, other programs' locks, the file."""
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from duraq import (
+    Counts,
+    InvalidOption,
+    LeaseLost,
+    NotAStorage,
+    NoTransaction,
+    NotWritten,
+    Queue,
+    StorageDamaged,
+    UnsupportedVersion,
+)
+from duraq.storage.sqlite import SQLiteStorage
+
+
+class Refused(Exception):
+    """What leaves a transaction here."""
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the database is."""
+    return tmp_path / "shop.db"
+
+
+@pytest.fixture
+def storage(path):
+    """A database with a table of the application's."""
+    with SQLiteStorage(path) as storage:
+        with storage.transaction():
+            storage.connection.execute("CREATE TABLE orders (name TEXT)")
+        yield storage
+
+
+@pytest.fixture
+def queue(storage):
+    """A queue in it."""
+    return Queue("jobs", storage)
+
+
+def orders(path):
+    """What another program reads in the application's table."""
+    database = sqlite3.connect(path)
+    try:
+        return [name for (name,) in database.execute("SELECT name FROM orders ORDER BY rowid")]
+    finally:
+        database.close()
+
+
+def order(storage, name):
+    storage.connection.execute("INSERT INTO orders VALUES (?)", (name,))
+
+
+def test_one_transaction(storage, queue, path):
+    """The application's rows and the queue's entries are committed together."""
+    with storage.transaction():
+        order(storage, "a")
+        queue.enqueue("a")
+        assert orders(path) == []
+    assert orders(path) == ["a"]
+    assert queue.counts() == Counts(ready=1)
+
+
+def test_undone_together(storage, queue, path):
+    """What leaves the transaction by an error takes both with it."""
+    queue.enqueue("before")
+    with pytest.raises(Refused), storage.transaction():
+        entry = queue.dequeue()
+        order(storage, "a")
+        queue.mark_completed(entry)
+        queue.enqueue("a")
+        raise Refused
+    assert orders(path) == []
+    assert queue.counts() == Counts(ready=1)
+    assert queue.dequeue().attempts == 1
+
+
+def test_leased_in_what_is_undone(storage, queue, path):
+    """What was leased after the application's statements had begun was never leased, if all is undone."""
+    queue.enqueue("a")
+    with pytest.raises(Refused), storage.transaction():
+        order(storage, "a")
+        entry = queue.dequeue()
+        raise Refused
+    assert queue.counts() == Counts(ready=1)
+    with pytest.raises(LeaseLost):
+        queue.mark_completed(entry)
+    assert orders(path) == []
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["joined before", "joined in it"])
+def test_savepoints(storage, queue, path, early):
+    """A savepoint takes back the application's rows as well, and only those since."""
+    with storage.transaction():
+        if early:
+            order(storage, "outer")
+        queue.enqueue("outer")
+        with pytest.raises(Refused), storage.transaction():
+            order(storage, "inner")
+            queue.enqueue("inner")
+            raise Refused
+        with storage.transaction():
+            order(storage, "kept")
+            queue.enqueue("kept")
+    assert orders(path) == ["outer"] * early + ["kept"]
+    assert [entry.data for entry in queue.entries()] == ["outer", "kept"]
+
+
+def test_refused_at_the_end(storage, queue, path):
+    """What cannot be committed for the queue's sake undoes the application's rows."""
+    queue.enqueue("a")
+    with pytest.raises(LeaseLost), storage.transaction():
+        order(storage, "a")
+        entry = queue.dequeue()
+        queue.mark_completed(entry)
+        queue.mark_completed(entry)
+    assert orders(path) == []
+    assert queue.counts() == Counts(ready=1)
+
+
+def test_an_error_of_the_statements(storage, queue, path):
+    """A statement that the database refuses is the application's to see; the storage goes on."""
+    with pytest.raises(sqlite3.OperationalError), storage.transaction():
+        queue.enqueue("a")
+        storage.connection.execute("INSERT INTO nowhere VALUES (1)")
+    assert queue.counts() == Counts()
+    queue.enqueue("b")
+    assert queue.counts() == Counts(ready=1)
+
+
+def test_it_ended_the_transaction_itself(storage, queue):
+    """Whoever commits for himself is told, and nothing of the queue is half done."""
+    with pytest.raises(NotWritten, match="ended already"), storage.transaction():
+        queue.enqueue("a")
+        storage.connection.execute("ROLLBACK")
+    assert queue.counts() == Counts()
+
+
+def test_outside_of_a_transaction(storage):
+    """The connection belongs to a transaction."""
+    with pytest.raises(NoTransaction):
+        _ = storage.connection
+
+
+def test_two_threads(storage, queue, path):
+    """While one thread's statements are under way, another one's call waits for their end."""
+    joined, done = threading.Event(), threading.Event()
+
+    def other():
+        joined.wait()
+        queue.enqueue("theirs")
+        done.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with storage.transaction():
+        order(storage, "a")
+        queue.enqueue("ours")
+        joined.set()
+        assert not done.wait(0.1)
+    thread.join()
+    assert [entry.data for entry in queue.entries()] == ["ours", "theirs"]
+
+
+LOCKS = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("BEGIN IMMEDIATE")
+database.execute("INSERT INTO orders VALUES ('theirs')")
+print("locked", flush=True)
+sys.stdin.readline()
+database.execute("COMMIT")
+"""
+
+
+def test_another_program_writes(storage, queue, path):
+    """A program that holds the database's lock for long delays a call, and makes none fail."""
+    command = [sys.executable, "-c", LOCKS, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "locked\n"
+        thread = threading.Thread(target=queue.enqueue, args=("a",))
+        thread.start()
+        # Longer than SQLite itself waits.
+        thread.join(1.5)
+        assert thread.is_alive()
+        process.communicate("\n")
+        thread.join()
+    assert queue.counts() == Counts(ready=1)
+    assert orders(path) == ["theirs"]
+
+
+KILLED = """
+import os, signal, sys
+from duraq import Queue
+from duraq.storage.sqlite import SQLiteStorage
+storage = SQLiteStorage(sys.argv[1])
+with storage.transaction():
+    storage.connection.execute("INSERT INTO orders VALUES ('theirs')")
+    Queue("jobs", storage).enqueue("theirs")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_in_a_transaction(storage, queue, path):
+    """Of a process that dies in the middle of one, neither its rows nor its entries are there."""
+    done = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    queue.enqueue("ours")
+    assert orders(path) == []
+    assert [entry.data for entry in queue.entries()] == ["ours"]
+
+
+def test_who_may_read_it(storage, path):
+    """A new database is its owner's alone, whatever the umask is, and so is what lies beside it."""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((path.parent / "shop.db-duraq").stat().st_mode) == 0o700
+
+
+def test_full_syncs(storage):
+    """Under "power" each change is synced by SQLite, and only leases are not."""
+    queue = Queue("jobs", storage)
+    queue.enqueue("a")
+    assert storage._database.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert storage._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    queue.dequeue()
+    assert storage._database.execute("PRAGMA synchronous").fetchone() == (1,)
+    queue.enqueue("b")
+    assert storage._database.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_a_later_version(storage, path):
+    """Tables of a version that is not known are refused, and left alone."""
+    with storage.transaction():
+        storage.connection.execute("UPDATE duraq_schema SET version = 99")
+    with pytest.raises(UnsupportedVersion, match="99"):
+        SQLiteStorage(path)
+
+
+def test_no_database(tmp_path):
+    """A file that is something else is refused, and is as it was."""
+    (tmp_path / "letter.txt").write_text("Dear Sir,\n" * 1000)
+    with pytest.raises(StorageDamaged, match="not a database"):
+        SQLiteStorage(tmp_path / "letter.txt")
+    assert (tmp_path / "letter.txt").read_text() == "Dear Sir,\n" * 1000
+
+
+def test_it_is_not_there(path):
+    """One that is not to be made is not made."""
+    with pytest.raises(NotAStorage):
+        SQLiteStorage(path, create=False)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("options", [{"durability": "batched"}, {"db_path": ":memory:"}])
+def test_what_it_cannot_be(path, options):
+    """What SQLite cannot promise is refused before anything is made."""
+    with pytest.raises(InvalidOption):
+        SQLiteStorage(**{"db_path": path} | options)
+    assert list(path.parent.iterdir()) == []
