@@ -1,6 +1,5 @@
 """What is SQLite's own: the application's tables, other programs' locks, the file."""
 
-import os
 import signal
 import sqlite3
 import stat
