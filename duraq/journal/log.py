@@ -31,7 +31,7 @@ from duraq.errors import (
 from duraq.journal import ends, forks, opening, refusal
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.failed_syncs import FailedSyncs
-from duraq.journal.filesystem import FileSystem
+from duraq.journal.filesystem import FileSystem, write_all
 from duraq.journal.frame import Part
 from duraq.journal.group_commit import GroupCommit
 from duraq.journal.journal import CannotUndo, Journal
@@ -116,6 +116,8 @@ class Log:
         """Be counted among those who have the storage open; the first one recovers it."""
         if self.fs.try_lock(self._presence):
             # Nobody else has it open: whatever the control block says is from another life.
+            if not self.fs.size(self.control.fd) and self.fs.size(self._presence):
+                self.fs.truncate(self._presence, 0)  # see _check_not_removed
             if newest_epoch(self.fs, self.journal.files) <= 2:
                 # It is new. Whoever made it may have died, or be held up, before the marker's name was
                 # durable; a power cut that takes it would have all made anew, over what was promised since.
@@ -139,12 +141,18 @@ class Log:
                 log.error("%s: what a dead process has left cannot be completed: %s", self.path, error)
                 self.journal.adopt(standing)
             self.reserve.arrange(self.sizes.reserve, self.path)
+            if not self.fs.size(self._presence):
+                retrying(lambda: write_all(self.fs, self._presence, b"\n", 0), self.reserve.give)
         finally:
             self.fs.unlock(self.control.fd)
 
     def _check_not_removed(self) -> None:
-        """Raise if the lock is a new one, while others go on with the one before it."""
-        if self.fs.size(self.control.fd):
+        """Raise if the lock is a new one, while others go on with the one before it.
+
+        Or its first opener has died before he wrote to it, and those who wait behind him are all there are:
+        then nobody has yet left a byte in ``presence``. (Not synced: it is about those who live.)
+        """
+        if self.fs.size(self.control.fd) or not self.fs.size(self._presence):
             return
         alone = self.fs.try_lock(self._presence)
         self.fs.share_lock(self._presence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import threading
@@ -72,6 +73,30 @@ def test_the_lock_was_removed(path, open_queue, made_again):
     assert len(ids(last)) <= 3
     known = [*ids(last), last.enqueue(4)]
     assert ids(open_queue()) == known
+    count("processes")
+
+
+@pytest.mark.parametrize("before", ["a new storage", "a lock that was removed"])
+def test_the_first_opener_dies(path, open_queue, before):
+    """However many wait behind a first opener who dies before he has written to the lock: they open it."""
+    queue = open_queue()
+    known = [queue.enqueue(1)]
+    queue._storage.close()
+    (path / "journal" / "lock").unlink()
+    if before == "a new storage":
+        (path / "journal" / "presence").write_bytes(b"")
+    # The first one, who has just begun; and one who waits behind him, and is slow.
+    with (path / "journal" / "presence").open("r+b") as first, (path / "journal" / "presence").open() as slow:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        os.truncate(first.fileno(), 0)
+        with ThreadPoolExecutor(1) as pool:
+            waits = pool.submit(open_queue)
+            fcntl.flock(first, fcntl.LOCK_SH)
+            fcntl.flock(slow, fcntl.LOCK_SH)
+            first.close()
+            queue = waits.result()
+        known.append(queue.enqueue(2))
+        assert ids(queue) == ids(open_queue()) == known
     count("processes")
 
 

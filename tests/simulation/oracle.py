@@ -202,6 +202,9 @@ class Oracle:
         self.now = [model or Model()]
         self.older: list[Model] = []
         self.was_cut = False  # the power has gone, and nobody has looked since
+        # What somebody has died of doing, and others have not seen: it lies behind the journal's end, until
+        # something is written there, or until somebody opens the storage alone and takes it for done.
+        self.behind_the_end: list[Model] = []
         self._stages: list[list[Model]] = [self.now]
 
     @property
@@ -215,6 +218,7 @@ class Oracle:
         self._stages = [self.now]
         for change in changes:
             self._stages.append([change(model) for model in self._stages[-1]])
+            self.behind_the_end = []
 
     def done(self, *, durable: bool) -> None:
         """It has returned."""
@@ -235,6 +239,11 @@ class Oracle:
         """Whatever a power cut leaves, this holds in it."""
         self.older = [model for model in self.older if holds(model)]
 
+    def alone(self) -> None:
+        """Nobody has the storage open any more, and somebody begins to open it."""
+        self.now = [*self.behind_the_end, *self.now]
+        self._stages = [self.now]
+
     def cut(self) -> None:
         """The power has gone."""
         self.now, self.older, self.was_cut = self.allowed(), [], True
@@ -246,7 +255,8 @@ class Oracle:
         found = [model for model in self.now if model.told(now) == state][-1:]
         if not self.was_cut:
             # What had not come so far that it is seen, or was not synced, a power cut may yet decide.
-            self.older += [model for model in self.now if model not in found]
+            self.behind_the_end = [model for model in self.now if model not in found]
+            self.older += self.behind_the_end
         self.now, self.was_cut = found, False
         self._stages = [self.now]
         return bool(found)

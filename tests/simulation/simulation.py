@@ -205,6 +205,8 @@ class Simulation(Life):
         durability = self.chance.choice(("power", "power", "process"))
         self.done.append(f"opened, {durability}")
         fs = self.machine.file_system()
+        if not self.processes:
+            self.oracle.alone()
         self._prepare(fs, 20)
         opened: list[Process] = []
         if not self.do([], lambda: opened.append(Process(self.machine, fs, durability)), durable=False):
