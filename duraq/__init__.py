@@ -62,7 +62,11 @@ if TYPE_CHECKING:
     from duraq.queue import Queue
     from duraq.retry import ExponentialBackoff, FixedDelay, NoRetry, RetryPolicy
     from duraq.storage.file import FileStorage
+    from duraq.storage.lmdb import LMDBStorage
     from duraq.storage.memory import MemoryStorage
+    from duraq.storage.postgres import PostgresStorage
+    from duraq.storage.registry import open  # noqa: A004 - duraq.open
+    from duraq.storage.sqlite import SQLiteStorage
     from duraq.tally import WorkerStats
     from duraq.where import Where
     from duraq.worker import Worker
@@ -98,6 +102,7 @@ _HOMES = {
     "InvalidOption": "duraq.errors",
     "InvalidPayload": "duraq.errors",
     "InvalidQueueName": "duraq.errors",
+    "LMDBStorage": "duraq.storage.lmdb",
     "LeaseLost": "duraq.errors",
     "MemoryStorage": "duraq.storage.memory",
     "MetricsHealthCheck": "duraq.health",
@@ -112,6 +117,7 @@ _HOMES = {
     "Pause": "duraq.model",
     "PayloadTooLarge": "duraq.errors",
     "PayloadUndecodable": "duraq.errors",
+    "PostgresStorage": "duraq.storage.postgres",
     "Queue": "duraq.queue",
     "QueueEntry": "duraq.model",
     "QueueError": "duraq.errors",
@@ -123,10 +129,12 @@ _HOMES = {
     "repair": "duraq.mending",
     "Repaired": "duraq.mending",
     "Report": "duraq.examining",
+    "open": "duraq.storage.registry",
     "restore": "duraq.backups",
     "RetryPolicy": "duraq.retry",
     "run_processes": "duraq.worker_pool",
     "Sizes": "duraq.journal.log",
+    "SQLiteStorage": "duraq.storage.sqlite",
     "StorageBusy": "duraq.errors",
     "StorageClosed": "duraq.errors",
     "StorageDamaged": "duraq.errors",
@@ -169,6 +177,7 @@ __all__ = [
     "InvalidOption",
     "InvalidPayload",
     "InvalidQueueName",
+    "LMDBStorage",
     "LeaseLost",
     "MemoryStorage",
     "MetricsHealthCheck",
@@ -183,6 +192,7 @@ __all__ = [
     "Pause",
     "PayloadTooLarge",
     "PayloadUndecodable",
+    "PostgresStorage",
     "Queue",
     "QueueEntry",
     "QueueError",
@@ -194,6 +204,7 @@ __all__ = [
     "Repaired",
     "Report",
     "RetryPolicy",
+    "SQLiteStorage",
     "Sizes",
     "StorageBusy",
     "StorageClosed",
@@ -208,6 +219,7 @@ __all__ = [
     "Worker",
     "WorkerStats",
     "backup",
+    "open",
     "repair",
     "restore",
     "run_processes",

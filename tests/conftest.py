@@ -4,21 +4,28 @@ A test that asks for ``storage`` (or ``backend``, ``open_storage``, ``queue`` ..
 in BACKENDS. One that needs what only some backends can do says so: ``@pytest.mark.needs("survives")``.
 """
 
+import atexit
 import logging
 import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import lmdb
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from one_thread import in_one_thread
+from pg_server import Server
 
 from duraq import DeadLetterQueue, FileStorage, MemoryStorage, Queue
 from duraq.journal.log import Sizes
+from duraq.storage.lmdb import LMDBStorage
+from duraq.storage.postgres import PostgresStorage
 from duraq.storage.sqlite import SQLiteStorage
 from duraq.testing import FakeClock
 
@@ -60,7 +67,8 @@ class Backend:
     """A way to store queues: how to open it, and what it is able to do.
 
     survives: what it holds outlives ``close``. shared: it can be open several times at once. files: it is a
-    directory of segments, which readers look at. ``elsewhere``: how another process opens it, as Python, in
+    directory of segments, which readers look at. wakes: whoever commits wakes waiters himself, one by one; a
+    server tells them all. ``elsewhere``: how another process opens it, as Python, in
     the directory ``sys.argv[1]``.
     """
 
@@ -85,13 +93,58 @@ def _sqlite(directory: Path, **options: Any) -> SQLiteStorage:
     return SQLiteStorage(directory / "queues.db", **options)
 
 
+def _lmdb(directory: Path, **options: Any) -> LMDBStorage:
+    # Within one process an environment can be open once; it stays open, as its owner would have it.
+    path = str(directory / "environment")
+    if path not in _environments:
+        needed = len(LMDBStorage.required_databases)
+        _environments[path] = lmdb.open(path, max_dbs=needed + 1, map_size=1 << 28)
+    return LMDBStorage(_environments[path], **options)
+
+
+_environments: dict[str, lmdb.Environment] = {}
+
+
+def _postgres(directory: Path, **options: Any) -> PostgresStorage:
+    return PostgresStorage(_dsn(directory), **options)
+
+
+def _dsn(directory: Path) -> str:
+    """A schema of the test's own, on a server of this process's own."""
+    schema = f"test_{directory.stat().st_ino}"
+    with psycopg.connect(_server().dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    (directory / "dsn").write_text(_server().dsn(schema))
+    return _server().dsn(schema)
+
+
+@cache
+def _server() -> Server:
+    server = Server()
+    server.start()
+    atexit.register(server.stop)
+    return server
+
+
 BACKENDS = {
-    "memory": Backend(_memory),
-    "file": Backend(_file, frozenset({"survives", "shared", "files"}), 'FileStorage(home / "storage")'),
-    "small-file": Backend(
-        _small_file, frozenset({"survives", "shared", "files"}), 'FileStorage(home / "storage")'
+    "memory": Backend(_memory, frozenset({"wakes"})),
+    "file": Backend(
+        _file, frozenset({"survives", "shared", "wakes", "files"}), 'FileStorage(home / "storage")'
     ),
-    "sqlite": Backend(_sqlite, frozenset({"survives", "shared"}), 'SQLiteStorage(home / "queues.db")'),
+    "small-file": Backend(
+        _small_file, frozenset({"survives", "shared", "wakes", "files"}), 'FileStorage(home / "storage")'
+    ),
+    "lmdb": Backend(
+        _lmdb,
+        frozenset({"survives", "shared", "wakes"}),
+        'LMDBStorage(lmdb.open(str(home / "environment"), max_dbs=5, map_size=1 << 28))',
+    ),
+    "postgres": Backend(
+        _postgres, frozenset({"survives", "shared"}), 'PostgresStorage((home / "dsn").read_text())'
+    ),
+    "sqlite": Backend(
+        _sqlite, frozenset({"survives", "shared", "wakes"}), 'SQLiteStorage(home / "queues.db")'
+    ),
 }
 
 

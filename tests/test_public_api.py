@@ -18,6 +18,9 @@ HEAVY = {"textual", "rich", "watchfiles", "msgspec", "click", "anyio", "asyncio"
     "prometheus_client",
     "opentelemetry",
     "regex",
+    "sqlite3",
+    "lmdb",
+    "psycopg",
 }
 # Modules become attributes of their package when they are imported; of those some happen to be.
 MODULES = {module.name for module in iter_modules(duraq.__path__)} | {"importlib"} | {"TYPE_CHECKING", "Any"}

@@ -79,7 +79,7 @@ class CommittingStorage(FoldStorage):
         # Whoever begins to wait from now on looks first, and finds it.
         if self._someone_waits:
             for queue, operations in changes.items():
-                fed = sum(map(_feeds, operations))
+                fed = sum(map(feeds, operations))
                 if fed:
                     self._notify(queue, fed)
 
@@ -328,7 +328,7 @@ class CommittingStorage(FoldStorage):
         return claimed, position
 
 
-def _feeds(operation: Operation) -> bool:
+def feeds(operation: Operation) -> bool:
     """Whether somebody who waits may find something because of it."""
     if isinstance(operation, Restore):
         return operation.entry.status is not DEAD

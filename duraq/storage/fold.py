@@ -45,12 +45,12 @@ class NoRoom(TryAgain):
 
 
 def found_again(method: Callable[P, T]) -> Callable[P, T]:
-    """If something turned out to be mislaid in a turn, ask again: the next turn makes the state anew."""
+    """If a turn has failed for what another one can make good, ask again."""
 
     @wraps(method)
     def asking(*args: P.args, **kwargs: P.kwargs) -> T:
         while True:
-            with suppress(Mislaid):
+            with suppress(Mislaid, TryAgain):
                 return method(*args, **kwargs)
 
     return asking

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from duraq import transaction
-from duraq.errors import DuraqError
+from duraq.errors import DuraqError, NotWritten
 from duraq.operations import Release
 from duraq.storage.fold import TryAgain
 from duraq.storage.table import TableStorage
@@ -61,6 +61,11 @@ class JoiningStorage(TableStorage):
                 self._keep(always=True)
             else:
                 self._discard()
+        except TryAgain as error:
+            # Only its caller could do again what he has done in it.
+            raise NotWritten(
+                "the database gave the transaction up", hint="nothing was written; begin it anew"
+            ) from error
         finally:
             self._turns.give()
 

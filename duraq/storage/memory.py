@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import os
-import select
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Self
 
 from duraq.clock import Clock, SystemClock
 from duraq.entry import Entry
@@ -16,12 +12,10 @@ from duraq.errors import StorageClosed
 from duraq.model import is_users
 from duraq.operations import Operation
 from duraq.state import QueueState
-from duraq.storage.transacting import TransactingStorage
-
-_LONGEST_SLEEP = 24 * 60 * 60  # seconds; poll() takes milliseconds in an int
+from duraq.storage.bells import BellPlace, BellStorage
 
 
-class MemoryStorage(TransactingStorage):
+class MemoryStorage(BellStorage):
     """Keeps everything in this process, with the same semantics as FileStorage but no durability.
 
     Made for tests: a KeyboardInterrupt that comes in the middle of a change may leave half of it.
@@ -36,7 +30,8 @@ class MemoryStorage(TransactingStorage):
     ) -> None:
         super().__init__(clock or SystemClock(), lock_duration, max_payload_bytes)
         self._turn = threading.RLock()
-        self._waiting: set[_Place] = set()
+        self._places: set[BellPlace] = set()
+        self._bells = threading.Lock()
         self._states: dict[str, QueueState] = {}
         self._seq: dict[str, int] = {}
         self._closed = False
@@ -92,14 +87,7 @@ class MemoryStorage(TransactingStorage):
         return True
 
     def _notify(self, queue: str, count: int) -> None:  # noqa: ARG002 - all look, and see who gets one
-        with self._turn:
-            for place in self._waiting:
-                if place.queue == queue:
-                    place.wake()
-
-    def place(self, queue: str) -> _Place:
-        """What ``wait`` waits with; see Storage."""
-        return _Place(self, queue)
+        self._ring(queue)
 
     def _seconds_to_sleep(self, queue: str, timeout: float) -> float | None:
         with self._turn:
@@ -118,8 +106,7 @@ class MemoryStorage(TransactingStorage):
         return 0
 
     def _count_waiting(self, queue: str) -> int:
-        with self._turn:
-            return sum(place.queue == queue for place in self._waiting)
+        return self._count_places(queue)
 
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted; see Storage."""
@@ -131,44 +118,4 @@ class MemoryStorage(TransactingStorage):
         """Forget everything."""
         with self._turn:
             self._closed = True
-            for place in self._waiting:
-                place.wake()
-
-
-class _Place:
-    """See Place. It sleeps on an eventfd: a wake-up that comes before the sleep ends it at once."""
-
-    def __init__(self, storage: MemoryStorage, queue: str) -> None:
-        self.queue = queue
-        self._storage = storage
-        self._bell = -1
-
-    def __enter__(self) -> Self:
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        with self._storage._turn:  # noqa: SLF001 - a part of it
-            self._storage._waiting.add(self)  # noqa: SLF001
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._storage._turn:  # noqa: SLF001
-            self._storage._waiting.discard(self)  # noqa: SLF001
-            os.close(self._bell)
-
-    def wake(self) -> None:
-        """End its sleep, or the next one; in a turn."""
-        os.eventfd_write(self._bell, 1)
-
-    def look(self, timeout: float = math.inf) -> float | None:
-        return self._storage._seconds_to_sleep(self.queue, timeout)  # noqa: SLF001
-
-    def sleep(self, seconds: float) -> bool:
-        poller = select.poll()
-        poller.register(self._bell, select.POLLIN)
-        if not poller.poll(1000 * min(seconds, _LONGEST_SLEEP)):
-            return False
-        os.eventfd_read(self._bell)
-        self._storage._check_usable()  # noqa: SLF001
-        return True
-
-    def fileno(self) -> int:
-        return self._bell
+        self._ring()

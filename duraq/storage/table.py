@@ -6,6 +6,7 @@ A subclass supplies the database: how a transaction begins and ends in it, its `
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +18,14 @@ import orjson
 from duraq import transaction
 from duraq.clock import Clock, from_datetime, to_datetime
 from duraq.entry import LEASED, Entry
-from duraq.errors import DuraqError, QueueError, StorageClosed, StorageError
+from duraq.errors import DuraqError, QueueError, StorageClosed
 from duraq.ledger import Ledger
 from duraq.model import Pause, is_users
 from duraq.operations import Enqueue, Operation, Release, WithoutEntry
 from duraq.state import QueueState
 from duraq.storage.base import Limits, StoredEntry
 from duraq.storage.committing import only_extend_leases
-from duraq.storage.fold import TryAgain
+from duraq.storage.fold import TryAgain, found_again
 from duraq.storage.rows import Head, Rows, RowShelf, entry_of, row_of
 from duraq.storage.transacting import TransactingStorage
 
@@ -53,7 +54,8 @@ class Known:
     def note(self) -> None:
         """The head says what the state has become."""
         head, pause = self.head, self.state.pause
-        head.version += 1
+        # Never one that there was: a transaction that was undone leaves none behind.
+        head.version = secrets.randbits(62)
         head.tokens = self.state.tokens
         head.pause = (
             None
@@ -139,7 +141,7 @@ class TableStorage(TransactingStorage):
         """Roll it back, if there is still one; raises nothing."""
 
     @abstractmethod
-    def _in_our_words(self, error: BaseException, *, committing: bool) -> StorageError | None:
+    def _in_our_words(self, error: BaseException, *, committing: bool) -> BaseException | None:
         """What the database has refused; None if it is none of its errors. TryAgain, where that helps."""
 
     @abstractmethod
@@ -261,8 +263,7 @@ class TableStorage(TransactingStorage):
         known = self._known.get(queue)
         if known is not None:
             return known.state
-        with self._turn:
-            return self._state(queue)
+        return self._in_turn(lambda: self._state(queue))
 
     def _write(self, changes: Mapping[str, Sequence[Operation]], *, soon: bool = False) -> int:  # noqa: ARG002
         now = self.clock.now()
@@ -327,6 +328,7 @@ class TableStorage(TransactingStorage):
 
     # -- the rest --------------------------------------------------------------------------------------
 
+    @found_again
     def queues(self) -> list[str]:
         """Names of the queues that exist, sorted; see Storage."""
         with self._turn:

@@ -18,7 +18,10 @@ PATIENCE = timedelta(seconds=60)
 OPENING = """
 import os, signal, sys
 from pathlib import Path
+import lmdb
 from duraq import FileStorage, Queue
+from duraq.storage.lmdb import LMDBStorage
+from duraq.storage.postgres import PostgresStorage
 from duraq.storage.sqlite import SQLiteStorage
 
 home = Path(sys.argv[1])
@@ -95,12 +98,12 @@ def test_a_killed_process(queue, start):
     assert attempt.error.type == "WorkerDied"
 
 
-def test_an_heir_that_waits_already(queue, start, tmp_path):
+def test_an_heir_that_waits_already(queue, start):
     """Who sleeps until there is an entry is woken by the death of the one who holds it."""
     process, (entry_id, _) = start()
     with ThreadPoolExecutor(1) as pool:
         heir = pool.submit(queue.dequeue, wait=PATIENCE)
-        while not list(tmp_path.glob("**/waiters/*.fifo")):
+        while not queue._storage._count_waiting("jobs"):
             assert not heir.done()
         process.kill()
         entry = heir.result()

@@ -634,6 +634,7 @@ def test_a_coroutine_is_no_function(storage):
         storage.transaction()(work)
 
 
+@pytest.mark.needs("wakes")
 def test_a_waiter_is_woken_whatever_comes_first(storage, queues):
     """Somebody who waits is woken for an entry that is enqueued behind a completion."""
     orders = queues[0]

@@ -1,0 +1,87 @@
+"""A storage by its URL: what kind it is, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from duraq.errors import InvalidOption
+from duraq.storage.base import Storage
+
+KINDS = "file:PATH, sqlite:PATH, lmdb:PATH, postgresql://…, memory:"
+
+
+def open(url: str, **options: Any) -> Storage:  # noqa: A001 - duraq.open
+    """Open the storage of that URL.
+
+    It is ``file:PATH`` (or a path alone), ``sqlite:PATH``, ``lmdb:PATH``, ``postgresql://…`` or ``memory:``.
+    ``options`` are those of the class; what it needs is loaded now. A path may be relative; in it, ``%20``
+    stands for a space. Raises InvalidOption if it is no such URL, or if what it needs is not installed, and
+    what the class raises.
+    """
+    if not url:
+        raise InvalidOption(f"there is no path: a storage's URL is one of {KINDS}")
+    kind, colon, rest = url.partition(":")
+    if not colon or "/" in kind:
+        kind, rest = "file", url
+    elif kind not in _OPENERS:
+        raise InvalidOption(f"{url!r:.200} is no storage's URL: it is one of {KINDS}")
+    elif not kind.startswith("postgres"):
+        rest = _path(url)
+    try:
+        return _OPENERS[kind](url if kind.startswith("postgres") else rest, options)
+    except ModuleNotFoundError as error:
+        raise InvalidOption(f"for {kind}: there must be {error.name}: pip install 'duraq[{kind}]'") from error
+
+
+def _path(url: str) -> str:
+    """What stands behind the scheme; of ``sqlite:///a/b`` it is ``/a/b``."""
+    parts = urlsplit(url)
+    if parts.query or parts.fragment or parts.netloc not in {"", "localhost"}:
+        raise InvalidOption(f"{url!r:.200}: behind {parts.scheme}: comes a path, and nothing else")
+    if not parts.path and parts.scheme != "memory":
+        raise InvalidOption(f"{url!r:.200}: there is no path")
+    return unquote(parts.path)
+
+
+def _file(path: str, options: dict[str, Any]) -> Storage:
+    from duraq.storage.file import FileStorage  # noqa: PLC0415 - each loads only what it needs
+
+    return FileStorage(path, **options)
+
+
+def _memory(path: str, options: dict[str, Any]) -> Storage:
+    from duraq.storage.memory import MemoryStorage  # noqa: PLC0415
+
+    if path:
+        raise InvalidOption("memory: has no path")
+    return MemoryStorage(**options)
+
+
+def _sqlite(path: str, options: dict[str, Any]) -> Storage:
+    from duraq.storage.sqlite import SQLiteStorage  # noqa: PLC0415
+
+    return SQLiteStorage(path, **options)
+
+
+def _lmdb(path: str, options: dict[str, Any]) -> Storage:
+    from duraq.storage.lmdb import LMDBStorage  # noqa: PLC0415
+
+    return LMDBStorage.at(path, **options)
+
+
+def _postgres(url: str, options: dict[str, Any]) -> Storage:
+    from duraq.storage.postgres import PostgresStorage  # noqa: PLC0415
+
+    return PostgresStorage(url, **options)
+
+
+_OPENERS: dict[str, Callable[[str, dict[str, Any]], Storage]] = {
+    "file": _file,
+    "lmdb": _lmdb,
+    "memory": _memory,
+    "postgres": _postgres,
+    "postgresql": _postgres,
+    "sqlite": _sqlite,
+}

@@ -1,0 +1,165 @@
+"""What is LMDB's own: an environment that the application owns and writes to."""
+
+import lmdb
+import pytest
+
+from duraq import (
+    Counts,
+    InvalidOption,
+    LMDBStorage,
+    NoTransaction,
+    NotWritten,
+    Queue,
+    StorageBusy,
+    StorageClosed,
+    StorageReadOnly,
+)
+
+NEEDED = len(LMDBStorage.required_databases)
+
+
+class Refused(Exception):
+    """What leaves a transaction here."""
+
+
+@pytest.fixture
+def env(tmp_path):
+    """The application's environment."""
+    with lmdb.open(str(tmp_path / "env"), max_dbs=NEEDED + 1, map_size=1 << 22) as env:
+        yield env
+
+
+@pytest.fixture
+def orders(env):
+    """A database of its own in it."""
+    return env.open_db(b"orders")
+
+
+@pytest.fixture
+def storage(env):
+    """The queues in it."""
+    with LMDBStorage(env) as storage:
+        yield storage
+
+
+@pytest.fixture
+def queue(storage):
+    """One of them."""
+    return Queue("jobs", storage)
+
+
+def test_one_transaction(env, orders, storage, queue):
+    """The application's keys and the queue's entries are committed together, or not at all."""
+    with storage.transaction():
+        storage.txn.put(b"a", b"1", db=orders)
+        queue.enqueue("a")
+    with pytest.raises(Refused), storage.transaction():
+        storage.txn.put(b"b", b"2", db=orders)
+        queue.enqueue("b")
+        raise Refused
+    with env.begin(db=orders) as txn:
+        assert [key for key, _ in txn.cursor()] == [b"a"]
+    assert [entry.data for entry in queue.entries()] == ["a"]
+
+
+def test_savepoints(env, orders, storage, queue):
+    """A savepoint takes back the application's keys as well, and only those since."""
+    with storage.transaction():
+        storage.txn.put(b"outer", b"", db=orders)
+        queue.enqueue("outer")
+        with pytest.raises(Refused), storage.transaction():
+            storage.txn.put(b"inner", b"", db=orders)
+            queue.enqueue("inner")
+            raise Refused
+        with storage.transaction():
+            storage.txn.put(b"kept", b"", db=orders)
+            queue.enqueue("kept")
+    with env.begin(db=orders) as txn:
+        assert [key for key, _ in txn.cursor()] == [b"kept", b"outer"]
+    assert [entry.data for entry in queue.entries()] == ["outer", "kept"]
+
+
+def test_outside_of_a_transaction(storage):
+    """The environment's transaction belongs to a with-block."""
+    with pytest.raises(NoTransaction):
+        _ = storage.txn
+
+
+def test_the_environment_stays_open(env, orders, storage, queue):
+    """Closing gives up the leases and leaves the environment to its owner."""
+    queue.enqueue("a")
+    queue.dequeue()
+    storage.close()
+    with env.begin(write=True) as txn:
+        txn.put(b"a", b"1", db=orders)
+    with LMDBStorage(env) as again:
+        assert again.counts("jobs") == Counts(ready=1)
+
+
+def test_the_owner_closed_it(env, storage, queue):
+    """Whoever uses queues in an environment that was closed is told so."""
+    queue.enqueue("a")
+    env.close()
+    with pytest.raises(StorageClosed, match="environment is closed"):
+        queue.enqueue("b")
+
+
+def test_it_is_full(env, storage, queue):
+    """When the map is full nothing is written, and what ends entries makes room."""
+    with pytest.raises(NotWritten, match="map_size"):
+        for number in range(10_000):
+            queue.enqueue("x" * 10_000, id=str(number))
+    number = queue.counts().ready
+    assert number > 10
+    for _ in range(5):
+        queue.mark_completed(queue.dequeue())
+    assert queue.counts() == Counts(ready=number - 5)
+    env.set_mapsize(1 << 23)
+    queue.enqueue("y")
+    assert queue.counts() == Counts(ready=number - 4)
+
+
+def test_no_room_for_its_databases(tmp_path):
+    """An environment without room for the databases is refused, with how many they are."""
+    with (
+        lmdb.open(str(tmp_path / "env"), max_dbs=1) as env,
+        pytest.raises(InvalidOption, match=f"{NEEDED} more"),
+    ):
+        LMDBStorage(env)
+
+
+@pytest.mark.parametrize("flags", [{"sync": False}, {"metasync": False}])
+def test_one_that_does_not_sync(tmp_path, flags):
+    """Nothing is promised of an environment that does not sync, unless that is wanted."""
+    with lmdb.open(str(tmp_path / "env"), max_dbs=NEEDED, **flags) as env:
+        with pytest.raises(InvalidOption, match="does not sync"):
+            LMDBStorage(env)
+        with LMDBStorage(env, durability="process") as storage:
+            Queue("jobs", storage).enqueue(1)
+
+
+def test_read_only(env, tmp_path):
+    """One that was opened for reading only is refused."""
+    env.close()
+    with (
+        lmdb.open(str(tmp_path / "env"), max_dbs=NEEDED, readonly=True) as reading,
+        pytest.raises(StorageReadOnly),
+    ):
+        LMDBStorage(reading)
+
+
+def test_twice_in_a_process(env, storage, tmp_path):
+    """An environment that this process has open is not opened once more, but shared."""
+    with pytest.raises(StorageBusy, match="share it"):
+        LMDBStorage.at(tmp_path / "env")
+    with LMDBStorage(env) as other:
+        Queue("jobs", other).enqueue(1)
+    assert storage.counts("jobs") == Counts(ready=1)
+
+
+def test_one_of_its_own(tmp_path):
+    """A storage that has opened its environment closes it."""
+    for number in range(2):
+        with LMDBStorage.at(tmp_path / "own") as storage:
+            assert storage.counts("jobs") == Counts(ready=number)
+            Queue("jobs", storage).enqueue(number)

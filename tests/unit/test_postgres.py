@@ -1,0 +1,315 @@
+"""What is PostgreSQL's own: the caller's transactions, lost sessions, a server that goes and comes back."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
+from datetime import timedelta
+
+import psycopg
+import pytest
+from pg_server import Server
+
+from duraq import (
+    Cause,
+    Counts,
+    FixedDelay,
+    InvalidOption,
+    LeaseLost,
+    NotEnqueued,
+    PostgresStorage,
+    Queue,
+    StorageError,
+    UnsupportedVersion,
+)
+from duraq.storage import postgres
+
+PATIENCE = timedelta(seconds=60)
+RETRIES = FixedDelay(max_attempts=9, delay=timedelta(0))
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class Refused(Exception):
+    """What leaves a transaction here."""
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server for the tests of this file."""
+    server = Server()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def dsn(server, tmp_path):
+    """A schema of the test's own."""
+    schema = f"test_{tmp_path.stat().st_ino}"
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+    return server.dsn(schema)
+
+
+@pytest.fixture
+def app(dsn):
+    """The application's own connection, with a table."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE orders (name TEXT)")
+        connection.commit()
+        yield connection
+
+
+@pytest.fixture
+def open_queue(dsn):
+    """The queue, as another process has it."""
+    with ExitStack() as stack:
+        yield lambda: Queue("jobs", stack.enter_context(PostgresStorage(dsn)), retry_policy=RETRIES)
+
+
+@pytest.fixture
+def queue(open_queue):
+    """The queue."""
+    return open_queue()
+
+
+@pytest.fixture
+def storage(queue):
+    """Its storage."""
+    return queue._storage
+
+
+def orders(app):
+    names = [name for (name,) in app.execute("SELECT name FROM orders ORDER BY name")]
+    app.rollback()
+    return names
+
+
+# -- transactions ------------------------------------------------------------------------------------------
+
+
+def test_statements_of_the_application(app, storage, queue):
+    """The application's statements on the storage's connection are part of the transaction."""
+    with storage.transaction():
+        storage.connection.execute("INSERT INTO orders VALUES ('a')")
+        queue.enqueue("a")
+    with pytest.raises(Refused), storage.transaction():
+        storage.connection.execute("INSERT INTO orders VALUES ('b')")
+        queue.enqueue("b")
+        raise Refused
+    assert orders(app) == ["a"]
+    assert [entry.data for entry in queue.entries()] == ["a"]
+
+
+def test_in_the_callers_transaction(app, storage, queue):
+    """On the caller's connection it is his commit that counts, and his rollback takes all of it."""
+    app.execute("INSERT INTO orders VALUES ('a')")
+    with storage.transaction(app):
+        queue.enqueue("a")
+    app.rollback()
+    assert queue.counts() == Counts()
+    app.execute("INSERT INTO orders VALUES ('b')")
+    with storage.transaction(app):
+        queue.enqueue("b")
+    app.commit()
+    assert orders(app) == ["b"]
+    assert [entry.data for entry in queue.entries()] == ["b"]
+
+
+def test_a_block_in_it_fails(app, storage, queue):
+    """An error takes back what the block has done, and leaves the caller's own part to him."""
+    queue.enqueue("before")
+    app.execute("INSERT INTO orders VALUES ('a')")
+    with pytest.raises(Refused), storage.transaction(app):
+        queue.dequeue()
+        queue.enqueue("b")
+        raise Refused
+    app.commit()
+    assert orders(app) == ["a"]
+    assert queue.counts() == Counts(ready=1)
+    assert queue.dequeue().attempts == 1
+
+
+def test_in_no_transaction(dsn, storage):
+    """A connection that commits each statement by itself is in none that could be joined."""
+    with (
+        psycopg.connect(dsn, autocommit=True) as connection,
+        pytest.raises(InvalidOption, match="begin one"),
+        storage.transaction(connection),
+    ):
+        pass
+
+
+# -- sessions ----------------------------------------------------------------------------------------------
+
+
+def end_session(storage):
+    """As a network does that is cut."""
+    session = storage._session
+    with psycopg.connect(storage._server, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s)", (session._connection.info.backend_pid,))
+    session._listener.join()
+
+
+def test_a_lost_session_ends_its_leases(queue, open_queue):
+    """What a worker held whose connection is gone is another's at once, and he is told when he ends it."""
+    queue.enqueue("a")
+    entry = queue.dequeue()
+    end_session(queue._storage)
+    again = open_queue().dequeue(wait=PATIENCE)
+    assert (again.id, again.attempts, again.errors[0].cause) == (entry.id, 2, Cause.WORKER_DIED)
+    with pytest.raises(LeaseLost):
+        queue.mark_completed(entry)
+
+
+def test_it_goes_on_under_another_name(queue):
+    """A worker whose session was lost leases again, as another one."""
+    queue.enqueue_many(["a", "b"])
+    first = queue.dequeue()
+    end_session(queue._storage)
+    second = queue.dequeue(wait=PATIENCE)
+    assert second.worker != first.worker
+    queue.mark_completed(second)
+
+
+def test_a_lost_connection(storage, queue):
+    """The connection of a storage's own turns may be lost between two calls: the next one makes another."""
+    queue.enqueue("a")
+    with psycopg.connect(storage._server, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s)", (storage._connection.info.backend_pid,))
+    queue.enqueue("b")
+    assert queue.counts() == Counts(ready=2)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_answer_to_a_commit_is_lost(storage, queue, monkeypatch, when):
+    """Whether a commit came through whose answer did not is found out, and it is done once."""
+    queue.enqueue("a")
+    execute, lost = psycopg.Connection.execute, []
+
+    def losing(connection, query, *more, **options):
+        if query != "COMMIT" or lost:
+            return execute(connection, query, *more, **options)
+        lost.append(query)
+        if when == "after":
+            execute(connection, query)
+        connection.close()
+        raise psycopg.OperationalError("the connection is closed")
+
+    monkeypatch.setattr(psycopg.Connection, "execute", losing)
+    queue.enqueue("b", id="b")
+    assert lost
+    assert [entry.data for entry in queue.entries()] == ["a", "b"]
+
+
+# -- the server --------------------------------------------------------------------------------------------
+
+
+def test_no_server(tmp_path):
+    """Where there is no server, that is said."""
+    with pytest.raises(StorageError, match="is the server there"):
+        PostgresStorage(f"host={tmp_path} user=duraq dbname=postgres")
+
+
+def test_a_later_version(app, dsn, storage):
+    """Tables of a version that is not known are refused, and left alone."""
+    app.execute("UPDATE duraq_schema SET version = 99")
+    app.commit()
+    with pytest.raises(UnsupportedVersion, match="99"):
+        PostgresStorage(dsn)
+
+
+def test_a_server_that_is_away(monkeypatch):
+    """A call waits for a server that is away, and says so if it does not come back; later it goes on."""
+    monkeypatch.setattr(postgres, "PATIENCE", 0.5)
+    server = Server(durable=True)
+    try:
+        server.start()
+        with PostgresStorage(server.dsn()) as storage:
+            queue = Queue("jobs", storage)
+            queue.enqueue("a")
+            server.kill()
+            with pytest.raises(NotEnqueued, match="away"):
+                queue.enqueue("b")
+            server.start()
+            queue.enqueue("c")
+            assert [entry.data for entry in queue.entries()] == ["a", "c"]
+    finally:
+        server.stop()
+
+
+WORKER = """
+import sys
+from datetime import timedelta
+from duraq import FixedDelay, LeaseLost, PostgresStorage, Queue
+
+with PostgresStorage(sys.argv[1]) as storage:
+    queue = Queue("jobs", storage, retry_policy=FixedDelay(max_attempts=9, delay=timedelta(0)))
+    print("ready", flush=True)
+    while True:
+        entry = queue.dequeue(wait=timedelta(minutes=1))
+        if entry.data == "stop":
+            queue.mark_completed(entry)
+            break
+        print("given", entry.data, entry.attempts, flush=True)
+        try:
+            queue.mark_completed(entry)
+        except LeaseLost:
+            print("lost", entry.data, flush=True)
+        else:
+            print("done", entry.data, flush=True)
+"""
+ENTRIES, HOSTS = 300, 2
+# As far apart as two hosts: no network in common, and the same pids.
+APART = ["unshare", "--net", "--uts", "--pid", "--fork", "--kill-child"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for namespaces of their own")
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_two_hosts_and_a_server_that_is_killed():
+    """Workers on two hosts lose nothing when the server is killed and comes back, nor do anything twice."""
+    server = Server(durable=True)
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        server.start()
+        queue = Queue("jobs", stack.enter_context(PostgresStorage(server.dsn())), retry_policy=RETRIES)
+        workers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [*APART, sys.executable, "-c", WORKER, server.dsn()], stdout=subprocess.PIPE, text=True
+                )
+            )
+            for _ in range(HOSTS)
+        ]
+        for worker in workers:
+            stack.callback(worker.kill)
+            assert worker.stdout.readline() == "ready\n"
+        told = [[] for _ in workers]
+        readers = [
+            threading.Thread(target=lambda lines, out: lines.extend(out), args=(lines, worker.stdout))
+            for lines, worker in zip(told, workers, strict=True)
+        ]
+        for reader in readers:
+            reader.start()
+        for number in range(ENTRIES):
+            if number in {ENTRIES // 3, 2 * ENTRIES // 3}:
+                server.kill()
+                threading.Timer(0.2, server.start).start()
+            queue.enqueue(number, id=str(number))
+        for _ in workers:
+            queue.enqueue("stop", priority=-1)
+        for worker in workers:
+            assert worker.wait() == 0
+        for reader in readers:
+            reader.join()
+        assert queue.counts() == Counts()
+    lines = [line.split() for each in told for line in each]
+    done = [number for what, number, *_ in lines if what == "done"]
+    assert sorted(done, key=int) == [str(number) for number in range(ENTRIES)]
+    # Delivered again is only what was held by a session that has ended.
+    again = [int(attempts) for what, _, *attempts_ in lines if what == "given" for attempts in attempts_]
+    assert sum(attempts > 1 for attempts in again) <= 2 * HOSTS
+    assert all(any(what == "done" for what, *_ in map(str.split, each)) for each in told)
