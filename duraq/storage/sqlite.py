@@ -206,7 +206,7 @@ def _made(path: str, *, create: bool) -> bool:
             if not Path(path).is_file():
                 raise NotAStorage("there is no such file", path=path)
             return False
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return False
     except OSError as error:

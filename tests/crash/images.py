@@ -160,6 +160,14 @@ def no_header() -> Image:
     return Image(fs, [worked().model])
 
 
+def no_lock() -> Image:
+    """The lock was removed when nobody had it open."""
+    fs = MemoryFileSystem(disk=killed().disk())
+    with _opened(fs, "journal") as directory:
+        fs.unlink(directory, "lock")
+    return Image(fs, [worked().model])
+
+
 def no_marker() -> Image:
     """Nothing says that it is a storage, but that it has a journal."""
     fs = MemoryFileSystem(disk=killed().disk())

@@ -45,6 +45,7 @@ STORIES = {
     "open half prepared": About(Open, images.half_prepared),
     "open left over": About(Open, images.left_over),
     "open shortened": About(Open, images.shortened),
+    "open without a lock": About(Open, images.no_lock),
     "open refused": About(Open, images.refused),
     "open restored": About(Open, images.restored),
     "open dropped": About(Open, images.dropped),
@@ -79,8 +80,11 @@ STORIES = {
     "check locked": About(CheckInVain, images.killed),
 }
 
-# Who waits is a matter of processes, and so of the real disk whatever the storage is on.
-ON_A_REAL_DISK = {"storage/waiting.py"}
+# Who waits is a matter of processes, and so of the real disk whatever the storage is on; so is a database.
+ON_A_REAL_DISK = {
+    *("storage/waiting.py", "storage/file_waiting.py"),
+    *("storage/beside.py", "storage/sqlite.py", "storage/lmdb.py"),
+}
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread")]
 

@@ -17,7 +17,10 @@ FORBIDDEN_IMPORTS = {
 }
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint", "input", "os.system", "os.popen"}
 # Who may all the same: parent and child speak over a pair of sockets, a worker to systemd over another one.
-MAY_IMPORT = {"worker_pool.py": {"socket"}, "cli/notify.py": {"socket"}}
+MAY_IMPORT = {
+    **{"worker_pool.py": {"socket"}, "cli/notify.py": {"socket"}},
+    "storage/registry.py": {"urllib"},  # of which it takes what reads a URL, and nothing that follows one
+}
 # Who runs programs: the one of duraq run; the user's own pager.
 RUN = {"cli/programs.py", "cli/pager.py"}
 # Who imports by name, and the table that the name comes from.
@@ -35,6 +38,7 @@ BY_PATH = {
 # Who makes files by system calls: the two of the engine; --textfile, /dev/null, the demo's own.
 BY_CALLS = {
     *("journal/filesystem.py", "journal/fifo.py", "cli/metrics.py", "cli/stage.py", "cli/demo.py"),
+    "storage/sqlite.py",  # a database, which SQLite itself would make for all to read
     "cli/letters.py",  # a file without a name, for what comes from stdin and is read twice
 }
 
