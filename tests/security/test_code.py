@@ -18,7 +18,8 @@ FORBIDDEN_IMPORTS = {
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint", "input", "os.system", "os.popen"}
 # Who may all the same: parent and child speak over a pair of sockets, a worker to systemd over another one.
 MAY_IMPORT = {
-    **{"worker_pool.py": {"socket"}, "cli/notify.py": {"socket"}},
+    "worker_pool.py": {"socket"},
+    "cli/notify.py": {"socket"},
     "storage/registry.py": {"urllib"},  # of which it takes what reads a URL, and nothing that follows one
 }
 # Who runs programs: the one of duraq run; the user's own pager.
