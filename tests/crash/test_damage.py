@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 from evidence import count
 from lived_in import PLACE, Entries, Files, disk, entries
 
-from duraq import StorageError, examining, repair, verify
+from duraq import StorageError, UnsupportedVersion, examining, repair, verify
 from duraq.examining import Finding, Report
 from duraq.journal import reading
 from duraq.testing import FakeClock
@@ -146,6 +147,15 @@ def flips(sound: Files, numbers: list[int]) -> Iterator[Case]:
         yield Case("flip", name, byte, byte + 1, lost_at_most(sound, name), files)
 
 
+@contextmanager
+def in_words(case: Case) -> Iterator[None]:
+    """Of the marker's format a flip makes a later one; that is said, and nothing is touched."""
+    try:
+        yield
+    except UnsupportedVersion:
+        assert case.file == "duraq.json", case.file
+
+
 @pytest.mark.parametrize("share", range(SHARES))
 def test_every_bit(sound, share, tmp_path):
     """Whichever bit is another, at most one line is lost, and the line, its file and its byte are named."""
@@ -160,13 +170,15 @@ def test_every_bit(sound, share, tmp_path):
     for place, case in enumerate(flips(sound, numbers)):
         with kept(case, tmp_path / "kept"):
             if place % every == 0:
-                check(case, sound, whole)
+                with in_words(case):
+                    check(case, sound, whole)
                 continue
             home = case.file.partition("/")[0]
             content = files[case.file].cache
             flipped, content[case.start] = content[case.start], case.files[case.file][case.start]
             # Of another queue nothing has changed.
-            damage_in(case, verify(PLACE, [home] if home in QUEUES else None, file_system=fs))
+            with in_words(case):
+                damage_in(case, verify(PLACE, [home] if home in QUEUES else None, file_system=fs))
             content[case.start] = flipped
     assert entries(fs.process()) == whole
     count("flipped", len(numbers))
@@ -206,10 +218,8 @@ def with_lines(sound: Files, chance: Random) -> Case:
     lines = sound[name].splitlines(keepends=True)
     one, other = chance.randrange(len(lines)), chance.randrange(len(lines))
     what = chance.choice(("repeated", "exchanged", "moved", "missing", "pasted"))
-    # Of what is out of order, the longest row that is in order stays. One line more in the segment that was
-    # written last, and the last one lies behind the byte where the queue ended: it is cut off, and kept.
-    last = name == [each for each in segments(sound) if each.startswith(name.partition("/")[0])][-1]
-    lost = {"repeated": int(last), "exchanged": 2, "moved": 1, "missing": 1, "pasted": 1}[what]
+    # Of what is out of order, the longest row that is in order stays.
+    lost = {"repeated": 0, "exchanged": 2, "moved": 1, "missing": 1, "pasted": 1}[what]
     if what == "repeated":
         lines.insert(other, lines[one])
     elif what == "exchanged":
@@ -220,7 +230,18 @@ def with_lines(sound: Files, chance: Random) -> Case:
         del lines[one]
     else:
         lines.insert(other, chance.choice(sound[chance.choice(segments(sound))].splitlines(keepends=True)))
-    return Case(what, name, 0, 0, lost, {**sound, name: b"".join(lines)})
+    content = b"".join(lines)
+    if name == [each for each in segments(sound) if each.startswith(name.partition("/")[0])][-1]:
+        # To the segment that was written last the journal writes what it has again, where it was; and behind
+        # the byte where the queue ended nothing is known to be durable. What was pushed there is kept aside.
+        lost = max(lost, displaced(sound[name], content))
+    return Case(what, name, 0, 0, lost, {**sound, name: content})
+
+
+def displaced(before: bytes, after: bytes) -> int:
+    """How many lines are not where they were."""
+    here, there = ({(m.start(), m[0]) for m in re.finditer(rb".*\n", each)} for each in (before, after))
+    return len(here - there)
 
 
 def without(sound: Files, name: str) -> Case:
