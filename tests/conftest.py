@@ -8,10 +8,12 @@ import atexit
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +128,17 @@ def _server() -> Server:
     return server
 
 
+def _example(_directory: Path, **options: Any) -> Any:
+    """That of docs/STORAGES.md."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
+    try:
+        return import_module("example_storage").DictStorage(**options)
+    finally:
+        del sys.path[0]
+
+
 BACKENDS = {
+    "example": Backend(_example, frozenset({"wakes"})),
     "memory": Backend(_memory, frozenset({"wakes"})),
     "file": Backend(
         _file, frozenset({"survives", "shared", "wakes", "files"}), 'FileStorage(home / "storage")'

@@ -6,7 +6,6 @@ import math
 import os
 import select
 import threading
-from abc import abstractmethod
 from typing import Self
 
 from duraq.storage.transacting import TransactingStorage
@@ -20,9 +19,18 @@ class BellStorage(TransactingStorage):
     _places: set[BellPlace]
     _bells: threading.Lock
 
-    @abstractmethod
     def _seconds_to_sleep(self, queue: str, timeout: float) -> float | None:
         """How long until somebody who waits must look again; None if there may be something now."""
+
+        def look() -> float | None:
+            state = self._state(queue)
+            if state is None:
+                return timeout
+            if state.has_ready(self.clock.now()) or self._any_late(state):
+                return None
+            return self._seconds_to_next_event(state, timeout)
+
+        return self._in_turn(look)
 
     def place(self, queue: str) -> BellPlace:
         """What ``wait`` waits with; see Storage."""

@@ -89,16 +89,6 @@ class MemoryStorage(BellStorage):
     def _notify(self, queue: str, count: int) -> None:  # noqa: ARG002 - all look, and see who gets one
         self._ring(queue)
 
-    def _seconds_to_sleep(self, queue: str, timeout: float) -> float | None:
-        with self._turn:
-            self._check_usable()
-            state = self._states.get(queue)
-            if state is None:
-                return timeout
-            if state.has_ready(self.clock.now()) or self._any_late(state):
-                return None
-            return self._seconds_to_next_event(state, timeout)
-
     def _live_bytes(self, state: QueueState) -> int:
         return sum(len(entry.where) for entry in state.entries.values())
 
