@@ -12,6 +12,7 @@ from duraq_dashboard.screens.copy_menu import CopyMenu
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import Trouble
 from duraq_dashboard.widgets.key_bar import KeyBar, hints
+from duraq_dashboard.widgets.row_list import RowList
 from on_screen import NOW, SIZES, FakeSource, queue_now, queue_view, snapshot, text_of
 
 from duraq import FileStorage, Queue
@@ -147,6 +148,17 @@ async def test_ctrl_c(dashboard, source):
         await pilot.press("ctrl+c")
         await pilot.pause()
     assert pilot.app._exit
+
+
+async def test_ctrl_c_in_a_filter(dashboard, source):
+    """Ctrl+C in a filter clears it and goes back to the list, as Esc does; nothing ends."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("slash", *"ma", "ctrl+c")
+        await pilot.pause()
+        assert not pilot.app._exit
+        assert not any(line.startswith("/ ") for line in text_of(pilot.app))
+        assert type(pilot.app.focused) is RowList
 
 
 async def test_what_is_remembered(source, clock, tmp_path):

@@ -26,7 +26,8 @@ class FilterBar(Horizontal):
     FilterBar > .says { width: auto; max-width: 60%; padding: 0 1; color: $role-warn; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "clear", "clear the filter", id="filter.clear"),
+        # Elsewhere Ctrl+C ends the program; whoever types wants no more than out of here.
+        Binding("escape,ctrl+c", "clear", "clear the filter", id="filter.clear"),
     ]
 
     class Changed(Message):
