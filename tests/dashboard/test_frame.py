@@ -55,6 +55,22 @@ async def test_how_fresh_it_is(dashboard, source, clock):
         assert "POLL 41ms" in top(app)
 
 
+async def test_read_only_is_always_seen(source, clock):
+    """Whoever may only read is told so at every size, however long the path and the names are."""
+    name = "q" * 64
+    source.path = "/srv/" + "deep/" * 30
+    source.show(snapshot(queue_now(queue_view(name, 1))))
+    app = Dashboard(source, clock=clock, read_only=True)
+    async with app.run_test(size=SIZES[0]) as pilot:
+        for keys in ("1", "enter", "p"):
+            await pilot.press(keys)
+            for size in (*SIZES, (110, 36)):
+                await pilot.resize_terminal(*size)
+                await pilot.pause()
+                assert " READ-ONLY  " in top(app), (keys, size)
+                assert top(app).endswith("10:42:17")
+
+
 async def test_digits_and_back(dashboard, source):
     """Each digit shows its screen, ctrl+o the one before, Enter goes into a queue, Esc and q come back."""
     source.show(snapshot(MAIL))
