@@ -71,6 +71,26 @@ async def test_read_only_is_always_seen(source, clock):
                 assert top(app).endswith("10:42:17")
 
 
+@pytest.mark.parametrize("keys", ["2", "4", "5"])
+async def test_which_pane_has_the_keys(source, clock, keys):
+    """Of several panes the one that the keys go to is told by its heading, not by colours alone."""
+    source.show(snapshot(MAIL))
+    app = Dashboard(source, clock=clock, options=Options(ascii_only=True))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press(keys)
+        panes = [pane.id for pane in app.screen.query(RowList)]
+        seen = {}
+        for pane in panes:
+            app.screen.query_one(f"#{pane}").focus()
+            await pilot.pause()
+            seen[pane] = [
+                line[line.index("- [") :].split("]")[0] for line in text_of(app)[1:] if "- [" in line
+            ]
+        assert len(panes) == 2
+        assert all(len(titles) == 1 for titles in seen.values())
+        assert seen[panes[0]] != seen[panes[1]]
+
+
 async def test_digits_and_back(dashboard, source):
     """Each digit shows its screen, ctrl+o the one before, Enter goes into a queue, Esc and q come back."""
     source.show(snapshot(MAIL))

@@ -48,7 +48,11 @@ class ConfirmDialog(Dialog[Order]):
         & #facts .row { height: auto; }
         & #buttons { height: 1; margin: 1 0 0 0; align: center middle; }
         & #buttons Button { min-width: 12; height: 1; border: none; margin: 0 2; background: $panel; }
-        & #buttons Button:focus { background: $primary; color: $background; text-style: bold; }
+        & #buttons Button:focus {
+            background: $primary;
+            color: $background;
+            text-style: bold underline;
+        }
     }
     """
 

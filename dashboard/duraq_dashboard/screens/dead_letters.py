@@ -108,11 +108,11 @@ class DeadLettersScreen(MainScreen):
         yield FilterBar()
         with Horizontal(id="dlq"):
             with Vertical(id="groups-pane"):
-                yield Heading("Groups by error", id="groups-heading")
+                yield Heading("Groups by error", of="groups", id="groups-heading")
                 yield RowList(*GROUP_COLUMNS, id="groups")
                 yield Lines(id="group")
             with Vertical(id="letters-pane"):
-                yield Heading("Dead letters", id="letters-heading")
+                yield Heading("Dead letters", of="letters", id="letters-heading")
                 yield RowList(*LETTER_COLUMNS, pickable=True, id="letters")
         yield Preview()
 

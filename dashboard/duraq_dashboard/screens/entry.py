@@ -84,11 +84,11 @@ class EntryScreen(BaseScreen):
         with Horizontal(id="entry-panes"):
             for name in PANES[:2]:
                 with Vertical(id=f"{name}-pane", classes="entry-pane"):
-                    yield Heading(_TITLES[name], id=f"{name}-heading")
+                    yield Heading(_TITLES[name], of=name, id=f"{name}-heading")
                     yield TextLines(id=name)
         for name in PANES[2:]:
             with Vertical(id=f"{name}-pane", classes="entry-pane"):
-                yield Heading(_TITLES[name], id=f"{name}-heading")
+                yield Heading(_TITLES[name], of=name, id=f"{name}-heading")
                 yield TextLines(id=name)
 
     def on_mount(self) -> None:

@@ -74,9 +74,9 @@ class HealthScreen(MainScreen):
         self._cost: Cost | None = None  # as it was then
 
     def compose_content(self) -> ComposeResult:
-        yield Heading(id="alerts-heading")
+        yield Heading(of="alerts-list", id="alerts-heading")
         yield RowList(*health_view.ALERT_COLUMNS, empty=_WELL, id="alerts-list")
-        yield Heading(id="checks-heading")
+        yield Heading(of="checks", id="checks-heading")
         yield RowList(*health_view.CHECK_COLUMNS, id="checks")
         yield Lines(id="health-detail")
         yield Heading("This dashboard", id="self-heading")

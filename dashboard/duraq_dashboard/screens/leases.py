@@ -50,11 +50,11 @@ class LeasesScreen(MainScreen):
 
     def compose_content(self) -> ComposeResult:
         yield Lines(id="leases-totals")
-        yield Heading(id="leases-heading")
+        yield Heading(of="leases", id="leases-heading")
         yield FilterBar()
         yield RowList(*lease_view.LEASE_COLUMNS, id="leases")
         yield Lines(id="lease")
-        yield Heading(id="workers-heading")
+        yield Heading(of="workers", id="workers-heading")
         yield RowList(*lease_view.WORKER_COLUMNS, id="workers")
 
     def on_mount(self) -> None:
