@@ -77,6 +77,23 @@ async def test_workers(dashboard, source):
         assert "\x1b" not in text
 
 
+async def test_a_long_command_line(dashboard, source):
+    """Enter on a worker shows how its program was called to the last letter, nothing of it obeyed."""
+    long = ("python", "-m", "app.mail", *(f"--option-{number}=x" for number in range(30)), HOSTILE, "--end")
+    worker = WorkerView("4711-0123abcd", True, NOW, "app1", long, "mail.service", holds={"mail": 2})
+    source.show(snapshot(queue_now(queue_view("mail")), workers=(worker,)))
+    async with dashboard().run_test(size=(80, 24)) as pilot:
+        await pilot.press("4", "tab", "enter")
+        shown = "".join(line.strip(" │|") for line in text_of(pilot.app))
+        assert "pid 4711 on app1, lives" in shown
+        assert "holds 2 of mail" in shown
+        assert "--option-29=x" in shown
+        assert "--end" in shown
+        assert not any(character in shown for character in "\x1b\x07\u202e")
+        await pilot.press("escape")
+        assert len(pilot.app.screen_stack) == 1
+
+
 async def test_filter(dashboard, source):
     """Words choose which leases are shown; Esc shows all again."""
     async with dashboard().run_test(size=(120, 36)) as pilot:

@@ -15,6 +15,7 @@ from duraq.actions import Action, Target
 from duraq.views import LeaseView, WorkerView
 from duraq_dashboard import lease_view, wording
 from duraq_dashboard.copying import Copyable
+from duraq_dashboard.dialogs.reading import ReadingDialog
 from duraq_dashboard.lease_view import SORTS
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.rows import Listed
@@ -114,6 +115,13 @@ class LeasesScreen(MainScreen):
         lease = self._under_cursor()
         if lease is not None:
             self.dashboard.open_entry(lease.id, lease.queue)
+
+    @on(RowList.Chosen, "#workers")
+    def _read_worker(self) -> None:
+        worker = self._worker()
+        if worker is not None:
+            lines = lease_view.worker_lines(worker, self.dashboard.moment)
+            self.app.push_screen(ReadingDialog(f"Worker {worker.id}", lines, lease_view.command(worker)))
 
     def chosen_for(self, action: Action) -> Selection | None:
         """The lease under the cursor, or all of the worker that is under it."""
