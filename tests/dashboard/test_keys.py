@@ -58,6 +58,36 @@ async def test_searching_help(dashboard, source):
         assert type(pilot.app.screen) is not HelpScreen
 
 
+@pytest.mark.parametrize("size", [(80, 24), (60, 16)])
+async def test_paging_help(dashboard, source, size):
+    """Where help has no room for all keys, those for pages and ends that it names lead to all of them."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=size) as pilot:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        listed = [
+            "".join(p if isinstance(p, str) else p[0] for p in line) for line in pilot.app.screen.lines("")
+        ]
+
+        def seen():
+            text = "\n".join(text_of(pilot.app))
+            return [number for number, line in enumerate(listed) if line[:30].rstrip() in text]
+
+        first = seen()
+        assert len(first) < len(listed)
+        pages = list(first)
+        for _ in range(len(listed) // 4):
+            await pilot.press("pagedown")
+            pages += seen()
+        assert set(pages) == set(range(len(listed)))
+        assert seen()[-1] == len(listed) - 1
+        for forth, back in (("end", "home"), ("ctrl+d", "ctrl+u"), ("pagedown", "pageup"), ("down", "up")):
+            await pilot.press("home", forth)
+            assert seen() != first
+            await pilot.press(back)
+            assert seen() == first
+
+
 async def test_every_action_can_be_begun(dashboard, source):
     """Each action of the registry is in the palette by its name, and on some screen by its key."""
     source.show(snapshot(MAIL))
