@@ -248,7 +248,9 @@ class QueuesScreen(MainScreen):
         )
         took = self._overview.durations.took(queue.metrics)
         since = (
-            "ever" if took.since is None else f"since {wording.moment(took.since, now, self.dashboard.times)}"
+            "ever"
+            if took.since is None
+            else f"since {wording.brief(wording.moment(took.since, now, self.dashboard.times))}"
         )
         lasted = [
             f"{name} p50 {wording.seconds(lengths.p50)} p95 {wording.seconds(lengths.p95)}"
