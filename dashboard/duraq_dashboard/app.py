@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -19,6 +20,7 @@ from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.reactive import reactive
 from textual.screen import Screen
+from textual.widget import Widget
 
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.safe_text import safe_lines, safe_text
@@ -134,6 +136,7 @@ class Dashboard(App[None]):
             None  # storages, if this is none; None: not looked for yet
         )
         self._begun = False
+        self._sent_to: WeakKeyDictionary[events.Key, Widget] = WeakKeyDictionary()
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = self.options.theme or NAMES[0]
@@ -236,7 +239,22 @@ class Dashboard(App[None]):
                     while not self.screen.is_mounted:
                         is_there: asyncio.Event = self.screen._mounted_event  # noqa: SLF001 - nothing else tells
                         await is_there.wait()
+            with suppress(ScreenStackError):
+                event = self._addressed(event)
         await super().on_event(event)
+
+    def _addressed(self, key: events.Key) -> events.Key:
+        """The key, for what has the keys now.
+
+        A key goes to the widget that has them, and comes back if it means nothing there. By then a key before
+        it may have opened a field or a screen: what was typed behind that is for the new one.
+        """
+        front: Widget = self.focused or self.screen
+        if key.is_forwarded and self._sent_to.get(key, front) is not front:
+            key = events.Key(key.key, key.character)
+        if not key.is_forwarded:
+            self._sent_to[key] = front
+        return key
 
     def on_looked(self, message: Looked) -> None:
         if not self.screen_stack:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from buried import until
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.commands import Command, matching
 from duraq_dashboard.options import Options
@@ -14,6 +15,7 @@ from duraq_dashboard.widgets.key_bar import hints, key_name
 from duraq_dashboard.widgets.key_owners import key_owners
 from on_screen import queue_now, queue_view, snapshot, text_of
 from textual import events
+from textual.widgets import Input
 
 from duraq.actions import ACTIONS
 
@@ -200,6 +202,21 @@ async def test_a_screen_that_comes_back_is_of_now(dashboard, source, clock):
         await pilot.press("1")
         await pilot.pause()
         assert "10:49" in text_of(pilot.app)[0]
+
+
+@pytest.mark.parametrize("first", [("colon", ":"), ("question_mark", "?"), ("slash", "/")])
+async def test_letters_right_behind_a_key(dashboard, source, first):
+    """Letters that are typed before what a key opens is there go into its field, all of them, in order."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        app, text = pilot.app, "pause mail Gq"
+        for key, letter in (first, *((letter.replace(" ", "space"), letter) for letter in text)):
+            app.post_message(events.Key(key, letter))
+        await until(
+            pilot, lambda: [field.value for field in app.screen.query(Input) if field.has_focus] == [text]
+        )
+        assert not app._exit
+        assert not app.frozen
 
 
 async def test_a_key_that_comes_too_early(dashboard, source):

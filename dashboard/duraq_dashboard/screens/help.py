@@ -79,7 +79,8 @@ class HelpScreen(Modal[None]):
                 yield Lines(id="keys")
 
     def on_mount(self) -> None:
-        self.query_one(Input).focus()
+        # At once, and not a moment later as by focus(): the next letter is on its way.
+        self.set_focus(self.query_one(Input))
         self._show()
 
     def on_input_changed(self, event: Input.Changed) -> None:

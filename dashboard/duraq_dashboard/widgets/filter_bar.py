@@ -59,7 +59,8 @@ class FilterBar(Horizontal):
     def open(self) -> None:
         """Let a filter be typed."""
         self._open_or_close(is_open=True)
-        self.query_one(Input).focus()
+        # At once, and not a moment later as by focus(): the next letter is on its way.
+        self.screen.set_focus(self.query_one(Input))
 
     def put(self, text: str) -> None:
         """Have this as the filter."""
