@@ -24,7 +24,7 @@ EXCERPT = 240  # characters of a payload, an error or a key
 # By the keys and names of the screens, in the order in which an entry goes through them.
 STATES: Mapping[str, EntryStatus] = {
     "Ready": EntryStatus.READY,
-    "Delayed": EntryStatus.SCHEDULED,
+    "Scheduled": EntryStatus.SCHEDULED,
     "Leased": EntryStatus.LEASED,
     "Dead": EntryStatus.DEAD,
 }

@@ -109,7 +109,7 @@ class Overview:
         flows = f"in {wording.rate(sums['entered'])}/s out {wording.rate(sums['left'])}/s"
         letters = f"DLQ {count['dead']}" + (f" (+{count['died']}/1h)" if sums["died"] else "")
         waited = Histogram(tuple(int(each) for each in self._sums[len(_SUMS) :]))
-        now = f"ready {count['ready']}  in-flight {count['leased']}  delayed {count['scheduled']}"
+        now = f"ready {count['ready']}  leased {count['leased']}  scheduled {count['scheduled']}"
         return (
             f"{now}  {letters}  {flows}  p95 wait {wording.seconds(waited.p95)}  workers {self._workers()}",
             f"{now}  {letters}  {flows}",

@@ -69,7 +69,7 @@ async def test_entries_by_state(lived, source, dashboard):
     lived.queue.dequeue()
     async with dashboard().run_test(size=(120, 36)) as pilot:
         await opened(pilot, lived, source)
-        assert "[Ready 1] Delayed 0  Leased 1  Dead 1" in "\n".join(text_of(pilot.app))
+        assert "[Ready 1] Scheduled 0  Leased 1  Dead 1" in "\n".join(text_of(pilot.app))
         assert any('{"to":"[/red] \\u001b[2J"}' in line for line in text_of(pilot.app))
         await pilot.press("l")
         assert "Nothing is scheduled here." in "\n".join(text_of(pilot.app))
@@ -80,7 +80,7 @@ async def test_entries_by_state(lived, source, dashboard):
         await pilot.pause()
         assert any("ValueError: [b +\\x1b]52;c;aGk=\\x07" in line for line in text_of(pilot.app))
         await pilot.press("h", "h")
-        assert "[Delayed 0]" in "\n".join(text_of(pilot.app))
+        assert "[Scheduled 0]" in "\n".join(text_of(pilot.app))
 
 
 async def test_pages(lived, source, dashboard):
@@ -146,4 +146,4 @@ async def test_where_something_is(dashboard, lived, source):
         rows = await opened(pilot, lived, source)
         await pilot.pause()
         assert len(rows.rows) == 1
-        assert any("[Delayed 1]" in line for line in text_of(pilot.app))
+        assert any("[Scheduled 1]" in line for line in text_of(pilot.app))

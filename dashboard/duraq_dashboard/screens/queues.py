@@ -37,21 +37,22 @@ from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
 from duraq_dashboard.widgets.row_list import RowList
 
-_WIDE, _MEDIUM = 107, 75
-_COLUMNS = (
+# A queue's name has ten characters at least.
+_WIDEST, _WIDE, _MEDIUM = 115, 107, 76
+QUEUE_COLUMNS = (
     Column("STATUS", 12),
     Column("QUEUE"),
     Column("READY", 7, right=True),
-    Column("DELAY", 6, right=True, from_width=_WIDE),
-    Column("FLY", 5, right=True, from_width=_MEDIUM),
+    Column("SCHED", 6, right=True, from_width=_WIDE),
+    Column("LEASED", 6, right=True, from_width=_MEDIUM),
     Column("DLQ", 6, right=True),
     Column("OLDEST", 7, right=True),
     Column("IN/s", 6, right=True, from_width=_WIDE),
     Column("OUT/s", 6, right=True),
     Column("OUT 15m", 15, from_width=_MEDIUM),
-    Column("p50", 6, right=True, from_width=_WIDE),
+    Column("p50", 6, right=True, from_width=_WIDEST),
     Column("p95", 6, right=True, from_width=_WIDE),
-    Column("ERR%", 5, right=True, from_width=_WIDE),
+    Column("ERR%", 5, right=True, from_width=_WIDEST),
     Column("WRK", 4, right=True, from_width=_WIDE),
 )
 _EMPTY = """
@@ -143,7 +144,7 @@ class QueuesScreen(MainScreen):
         yield Lines(id="alerts")
         yield Heading("Queues", id="heading")
         yield FilterBar()
-        yield RowList(*_COLUMNS, id="queues")
+        yield RowList(*QUEUE_COLUMNS, id="queues")
         yield Heading(id="panel-heading")
         with Horizontal(id="panel"):
             yield Lines(id="bars")
