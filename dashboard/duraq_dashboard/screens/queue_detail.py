@@ -154,9 +154,8 @@ class QueueScreen(BaseScreen):
             room = min(bars, width - len(f"{title} 0..123.4/s   now 123.4/s   "))
             peak, current = f"{title} 0..{shown.peak + '/s':<8} ", f" now {shown.now + '/s':<8}"
             lines.append([peak, (f"{shown.bars[-room:]:<{room}}", "flow"), current])
-            lasted.append(
-                f"{name} p50 {wording.seconds(lengths.p50):>6} p95 {wording.seconds(lengths.p95):>6}"
-            )
+            p50, p95 = wording.seconds(took.p50(lengths)), wording.seconds(took.p95(lengths))
+            lasted.append(f"{name} p50 {p50:>6} p95 {p95:>6}")
         if width >= _WIDE:
             lines = [[*line, f"   {text}"] for line, text in zip(lines, lasted, strict=True)]
             last = f"{outlook(queue.metrics, now)}   durations: {since}"

@@ -254,7 +254,7 @@ class QueuesScreen(MainScreen):
             else f"since {wording.brief(wording.moment(took.since, now, self.dashboard.times))}"
         )
         lasted = [
-            f"{name} p50 {wording.seconds(lengths.p50)} p95 {wording.seconds(lengths.p95)}"
+            f"{name} p50 {wording.seconds(took.p50(lengths))} p95 {wording.seconds(took.p95(lengths))}"
             for name, lengths in (("wait", took.wait), ("run", took.run))
         ]
         return [
