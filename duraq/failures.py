@@ -276,15 +276,27 @@ def gather(
 
 
 def dead_by(
-    inspector: Inspector, queues: Sequence[str] | None = None, *, by: By = By.SIGNATURE
+    inspector: Inspector,
+    queues: Sequence[str] | None = None,
+    *,
+    by: By = By.SIGNATURE,
+    problems: dict[str, StorageError] | None = None,
 ) -> tuple[FailureGroup, ...]:
-    """The dead letters that are there now, by what they died of; ``trend`` is left out."""
+    """The dead letters that are there now, by what they died of; ``trend`` is left out.
+
+    What keeps a queue from being read is raised, or put into ``problems``.
+    """
     made: dict[str, _Deaths] = {}
     for name in inspector.queues() if queues is None else queues:
-        index = inspector.dead_index(name)
-        assert index is not None
-        for cause, places in _by_cause(index).items():
-            made.setdefault(_key(by, name, cause), _Deaths()).add(inspector, index, places)
+        try:
+            index = inspector.dead_index(name)
+            assert index is not None
+            for cause, places in _by_cause(index).items():
+                made.setdefault(_key(by, name, cause), _Deaths()).add(inspector, index, places)
+        except StorageError as error:
+            if problems is None:
+                raise
+            problems[name] = error
     groups = [deaths.finished(key) for key, deaths in made.items()]
     return tuple(sorted(groups, key=lambda group: (-group.count, group.key)))
 
