@@ -181,7 +181,11 @@ def peek(queue: str, count: int) -> None:
 @click.option("--where-is", is_flag=True, help="Only file:line:byte of each of its records.")
 @common
 def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> int:
-    """One entry or several: payload, attempts, life."""
+    """One entry or several: payload, attempts, life.
+
+    An id that DuraQ made may be cut to its first eight characters or more, and any id to its end, as screens
+    show it (..1f2e3d4c), as long as no other entry is called so.
+    """
     said = settings()
     given = words(ids, "IDS")
     with inspecting(said) as inspector, nullcontext() if raw else paged(said):
@@ -206,9 +210,13 @@ def find_entries(
     problems: list[QueueError] = []
     for entry_id in ids:
         try:
-            found.append(inspector.get(entry_id, queue))
+            view = inspector.find(entry_id, queue)
         except EntryNotFound as error:
             problems.append(error)
+            continue
+        found.append(view)
+        if view.id != entry_id:
+            settings().say(safe_text(f"{entry_id} is {view.queue}/{view.id}"))
     return found, problems
 
 

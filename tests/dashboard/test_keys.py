@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from buried import until
+from buried import bury, until
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.commands import Command, matching
 from duraq_dashboard.options import Options
@@ -13,11 +13,12 @@ from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.screens.queues import QueuesScreen
 from duraq_dashboard.widgets.key_bar import hints, key_name
 from duraq_dashboard.widgets.key_owners import key_owners
-from on_screen import queue_now, queue_view, snapshot, text_of
+from on_screen import FakeSource, queue_now, queue_view, snapshot, text_of
 from textual import events
 from textual.widgets import Input
 
 from duraq.actions import ACTIONS
+from duraq.inspector import Inspector
 
 pytestmark = pytest.mark.anyio
 MAIL = queue_now(queue_view("mail", 2, dead=3, oldest=timedelta(minutes=1), waiting=1))
@@ -230,3 +231,15 @@ async def test_a_key_that_comes_too_early(dashboard, source):
         await pilot.app.on_event(key)
         assert pilot.app.screen.is_mounted
         assert pilot.app.current_mode == "dlq"
+
+
+async def test_opened_at_an_entry(tmp_path, clock):
+    """Whoever names an entry, or a part of its id that no other has, begins there."""
+    ids = bury(tmp_path / "storage", "a", "b")
+    with Inspector(tmp_path / "storage", clock=clock) as inspector:
+        for name in (ids[0], f"..{ids[0][-10:]}"):
+            source = FakeSource(inspector=inspector)
+            source.show(snapshot(MAIL))
+            async with Dashboard(source, clock=clock, options=Options(start=name)).run_test() as pilot:
+                await pilot.pause()
+                assert pilot.app.screen.crumbs == ("mail", ids[0])

@@ -130,14 +130,14 @@ class EntryScreen(BaseScreen):
         entry_id, queue = self._entry_id, self._of_queue
 
         def question(inspector: Inspector, _: object) -> tuple[EntryView, list[RecordView]]:
-            view = inspector.get(entry_id, queue)
-            return view, inspector.life(entry_id, view.queue)
+            view = inspector.find(entry_id, queue)
+            return view, inspector.life(view.id, view.queue)
 
         self._asked.ask("entry", question, self._arrived, self._failed)
 
     def _arrived(self, found: tuple[EntryView, Sequence[RecordView]]) -> None:
         self._view, self._life = found
-        self._of_queue = self._view.queue
+        self._entry_id, self._of_queue = self._view.id, self._view.queue
         self._problem = ""
         self.refresh_bindings()
         self._show()

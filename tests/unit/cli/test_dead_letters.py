@@ -442,6 +442,31 @@ def test_what_can_be_undone(duraq, queue, dead):
     assert queue.counts().dead == 1
 
 
+def test_by_a_part_of_the_id(duraq, queue):
+    """A part of an id that no other has is enough to retry, edit or remove a letter; all of it is said."""
+    ids = bury(queue, 3)
+    for entry_id, command in zip(ids, (("retry",), ("rm", "--yes"), ("retry", "--data", "9")), strict=True):
+        part = f"..{entry_id[-12:]}"
+        done = duraq("dlq", command[0], part, *command[1:])
+        assert done.exit_code == Code.DONE
+        assert f"{part} is jobs/{entry_id}" in done.stderr
+    assert duraq.ok("dlq", "ls", "-o", "ids") == ""
+    assert sorted(entry.data for entry in queue.dequeue(limit=9)) == [0, 9]
+
+
+def test_what_may_be_several_is_none(duraq, queue):
+    """Nothing is done to any dead letter by a part that several ids have."""
+    for number in range(2):
+        queue.enqueue(number, id=f"01a20e32-58a9-7455-bac3-{number}000000000aa")
+        queue.mark_failed(queue.dequeue(), "no", dead=True)
+    for command in ("retry", "rm"):
+        done = duraq("dlq", command, "01a20e32-58a9", "--yes")
+        assert done.exit_code == Code.CONFLICT
+        assert "0000000000aa" in done.stderr
+        assert "1000000000aa" in done.stderr
+    assert len(duraq.ok("dlq", "ls", "-o", "ids").split()) == 2
+
+
 # -- damage ------------------------------------------------------------------------------------------------
 
 
