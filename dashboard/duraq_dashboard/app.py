@@ -280,7 +280,9 @@ class Dashboard(App[None]):
             self.set_reactive(Dashboard.moment, self._now())
             self.snapshot = newest
         self._was_lively = True
-        if newest.trouble is None and not self._begun:
+        start = self.options.start
+        if newest.trouble is None and not self._begun and (newest.whole or start in {None, *newest.queues}):
+            # What is no queue is an entry; but it may be a queue that is not read yet.
             self._begun = True
             self._open_start(newest)
         if newest.trouble is not None and self.nearby is None:

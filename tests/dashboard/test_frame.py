@@ -346,3 +346,35 @@ async def test_a_pager(dashboard, source, monkeypatch):
         monkeypatch.setattr("duraq_dashboard.app.show_in_pager", shown.append)
         await pilot.press("o")
         assert shown[0].startswith("mail\nnothing is the matter\n")
+
+
+async def test_a_part_is_not_shown_as_if_it_were_all(dashboard, source):
+    """Until all queues were looked at no screen says that there is nothing: each says that it still reads."""
+    source.show(snapshot(whole=False))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        for screen in MAIN_SCREENS[:5]:
+            await pilot.press(str(MAIN_SCREENS.index(screen) + 1))
+            await pilot.pause()
+            assert "still reading  10:42:17" in top(pilot.app)
+            text = "\n".join(text_of(pilot.app)[1:])
+            for claim in ("No queues here", "no alerts", "No dead letters", "Nothing", "Nobody"):
+                assert claim not in text, (screen, claim)
+        source.show(snapshot(MAIL, number=2, whole=False))
+        await pilot.press("1")
+        await pilot.pause(0.2)
+        assert "1 of 1 so far" in "\n".join(text_of(pilot.app))
+        source.show(snapshot(MAIL, number=3))
+        await pilot.pause(0.2)
+        assert "LIVE" in top(pilot.app)
+        assert "so far" not in "\n".join(text_of(pilot.app))
+
+
+async def test_begun_at_a_queue_that_comes_later(source, clock):
+    """A queue that is named and not read yet is not taken for an entry."""
+    source.show(snapshot(queue_now(queue_view("other")), whole=False))
+    async with Dashboard(source, clock=clock, options=Options(start="mail")).run_test() as pilot:
+        await pilot.pause()
+        assert pilot.app.screen.crumbs == ()
+        source.show(snapshot(queue_now(queue_view("other")), MAIL, number=2, whole=False))
+        await pilot.pause(0.2)
+        assert pilot.app.screen.crumbs == ("Queues", "mail")

@@ -115,6 +115,11 @@ class BaseScreen(Screen[None]):
         """
         raise NotImplementedError
 
+    def unless_reading(self, nothing: str) -> str:
+        """What is said where there is nothing; but before all was looked at nobody knows that."""
+        snapshot = self.dashboard.snapshot
+        return nothing if snapshot is None or snapshot.whole else "\nstill reading ..."
+
     # -- what it offers --------------------------------------------------------------------------------
 
     def copies(self) -> Sequence[Copyable]:

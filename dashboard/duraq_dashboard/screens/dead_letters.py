@@ -97,6 +97,7 @@ class DeadLettersScreen(MainScreen):
         self._names: dict[Cause, str] = {}
         self._counted = -1  # how many, while they are being counted
         self._seen: object = None  # what the newest survey has seen
+        self._of_whole = False  # whether it was of all queues
         self._surveyed_at = self._took = 0.0
         self._is_put_off = False  # there is to be another survey, but not yet
         self._is_in_doubt = False  # the filter that is typed is none
@@ -140,15 +141,19 @@ class DeadLettersScreen(MainScreen):
     # -- surveys ---------------------------------------------------------------------------------------
 
     def draw(self, snapshot: Snapshot) -> None:
-        seen = frozenset(
-            (name, queue.view.counts.dead, *(getattr(queue.metrics.counters, each) for each in _CHANGES))
-            for name, queue in snapshot.queues.items()
-            if queue.metrics is not None
+        seen = (
+            snapshot.whole,
+            frozenset(
+                (name, queue.view.counts.dead, *(getattr(queue.metrics.counters, each) for each in _CHANGES))
+                for name, queue in snapshot.queues.items()
+                if queue.metrics is not None
+            ),
         )
         if seen != self._seen and not self._is_stopped and not self._asked.is_open("survey"):
             wait = max(_SOONEST, self._took / _SHARE) - (monotonic() - self._surveyed_at)
-            if self._found is None or wait <= 0:
-                self._seen = seen
+            is_all_new = snapshot.whole and not self._of_whole
+            if self._found is None or wait <= 0 or is_all_new:
+                self._seen, self._of_whole = seen, snapshot.whole
                 self._survey(counted=True)
             elif not self._is_put_off:
                 self._is_put_off = True
@@ -236,7 +241,8 @@ class DeadLettersScreen(MainScreen):
             choice = choice.of_cause(self._cause)
         self._choice = choice
         problems = "".join(f"\n{name}: {text}" for name, text in self._found.letters.problems.items())
-        nothing = "\nNone of them matches. Esc clears the filter." if len(self._found.letters) else _EMPTY
+        none = "\nNone of them matches. Esc clears the filter." if len(self._found.letters) else _EMPTY
+        nothing = none if self._of_whole else "\nstill reading ..."
         self._letters.show(choice, empty=nothing + problems)
         self._groups.show(GroupRows(self._found.groups, self._names, self.dashboard.moment))
 
@@ -271,6 +277,8 @@ class DeadLettersScreen(MainScreen):
         elif not found.is_over:
             looked = f"{wording.count(found.looked_at)} of {wording.count(found.candidates)}"
             pieces.append((f"  looked at {looked} (Esc stops)", "note"))
+        elif not self._of_whole:
+            pieces.append(("  still reading the other queues", "note"))
         picked = len(self._letters.picked)
         pieces.append(f"  {wording.count(picked)} selected" if picked else "")
         self.query_one("#dlq-totals", Lines).show(pieces)
@@ -509,12 +517,12 @@ class DeadLettersScreen(MainScreen):
             # In the order in which they are listed.
             rows = self._letters.rows
             keys = filter(picked.__contains__, map(rows.key, range(len(rows))))
-            if len(picked) == len(rows) and found.is_over:
+            if len(picked) == len(rows) and found.is_over and self._of_whole:
                 where = self._filter_of(self._cause)
         elif group is not None and found.is_over:
             chosen = found.choice.of_cause(group.cause)
             keys = map(chosen.key, range(len(chosen)))
-            where = self._filter_of(group.cause)
+            where = self._filter_of(group.cause) if self._of_whole else ""
         else:
             keys = [self._letters.cursor_key]
         return [key for key in keys if isinstance(key, int)], where

@@ -27,6 +27,7 @@ from duraq_dashboard.widgets.row_list import RowList
 
 _PATIENCE = 5.0  # seconds for systemctl
 _NO_LEASES = "\nNothing is being worked."
+_NONE_ADMITTED = "\nNo lease matches this. Esc clears the filter."
 _NO_WORKERS = "\nNobody who has this storage open has leased anything."
 
 
@@ -74,13 +75,13 @@ class LeasesScreen(MainScreen):
             f" {lease_view.totals(snapshot, self.app.size.width - 2)}"
         )
         self.query_one("#leases-heading", Heading).show("Leases", f"sort: {self._sort}   {len(found)}")
-        empty = "\nNo lease matches this. Esc clears the filter." if self._words else _NO_LEASES
+        empty = self.unless_reading(_NONE_ADMITTED if self._words else _NO_LEASES)
         self.query_one("#leases", RowList).show(Listed(lease_view.lease_rows(found, now)), empty=empty)
         living = sum(worker.alive is not False for worker in snapshot.workers)
         dead = len(snapshot.workers) - living
         self.query_one("#workers-heading", Heading).show("Workers", f"{living} living, {dead} dead")
         rows = lease_view.worker_rows(snapshot.workers, now)
-        self.query_one("#workers", RowList).show(Listed(rows), empty=_NO_WORKERS)
+        self.query_one("#workers", RowList).show(Listed(rows), empty=self.unless_reading(_NO_WORKERS))
         # Deadlines and ages are in seconds within a minute.
         self.shows_seconds = any(
             abs((moment - now).total_seconds()) < wording.MINUTE

@@ -94,9 +94,8 @@ class QueueScreen(BaseScreen):
     def draw(self, snapshot: Snapshot) -> None:
         queue = snapshot.queues.get(self.queue_name)
         if queue is None:
-            self.query_one("#state", Lines).show(
-                [(" GONE ", "crit"), f"  there is no queue {self.queue_name}"]
-            )
+            gone: list[Piece] = [(" GONE ", "crit"), f"  there is no queue {self.queue_name}"]
+            self.query_one("#state", Lines).show(gone if snapshot.whole else ["still reading ..."])
             self.query_one(RowList).show(EntryRows(0, [], self.dashboard.moment, self.dashboard.times))
             return
         if self._queue is None:

@@ -168,8 +168,9 @@ class QueuesScreen(MainScreen):
         rows = QueueRows(shown, self._overview, now, ascii_only=self.dashboard.ascii_only)
         self.query_one(RowList).show(rows, empty=self._nothing(snapshot))
         narrowed = ", faults only" if self._faults_only else ""
+        so_far = "" if snapshot.whole else " so far"
         self.query_one("#heading", Heading).show(
-            "Queues", f"sort: {self._sort}{narrowed}   {len(shown)} of {len(snapshot.queues)}"
+            "Queues", f"sort: {self._sort}{narrowed}   {len(shown)} of {len(snapshot.queues)}{so_far}"
         )
         self.shows_seconds = any(is_young(queue, now) for queue in shown)
         self._show_panel()
@@ -184,20 +185,20 @@ class QueuesScreen(MainScreen):
 
     def _nothing(self, snapshot: Snapshot) -> str:
         if snapshot.queues:
-            return _NONE_ADMITTED
+            return self.unless_reading(_NONE_ADMITTED)
         command = f"""duraq -C {snapshot.path} put mail '{{"to": "ann@example.org"}}'"""
-        return _EMPTY.format(command=command)
+        return self.unless_reading(_EMPTY.format(command=command))
 
     def _show_totals(self) -> None:
         width = self.app.size.width
-        shown = (self.dashboard.moment.replace(microsecond=0), len(self._overview.alerts), width)
+        alerts, none = self._overview.alerts, self.unless_reading("no alerts").strip()
+        shown = (self.dashboard.moment.replace(microsecond=0), len(alerts), none, width)
         if shown == self._in_totals:
             return
         self._in_totals = shown
         line = next(line for line in self._overview.lines() if len(line) < width or line == "")
         self.query_one("#totals", Lines).show(line)
-        alerts = self._overview.alerts
-        text = f"! {wording.plural(len(alerts), 'alert')}: " if alerts else "no alerts"
+        text = f"! {wording.plural(len(alerts), 'alert')}: " if alerts else none
         room = width - len(text) - len("  (5 opens)")
         text += wording.fit(" | ".join(alerts[:20]), room)
         self.query_one("#alerts", Lines).show([(text, "warn" if alerts else "note")])

@@ -141,6 +141,8 @@ class TopBar(Static):
             state, style = snapshot.trouble.word, REVERSE
         elif (behind := dashboard.behind) > STALE:
             state, style = f"STALE {wording.age(behind)}", REVERSE
+        elif not snapshot.whole:
+            state, style = "still reading", ""
         else:
             state, style = ("LIVE" if snapshot.live else "POLL"), ""
             if not quiet:
