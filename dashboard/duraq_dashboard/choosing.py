@@ -9,6 +9,7 @@ from duraq.actions import Action, Target
 from duraq.bulk import Meant
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
+from duraq.views import EntryView
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.snapshot import QueueNow
 
@@ -22,6 +23,18 @@ def chosen_of(queue: QueueNow, action: Action) -> Selection | None:
     if action.target is Target.LEASE:
         return Selection(leases=queue.view.leases) if queue.view.leases else None
     return Selection() if action.target is Target.STORAGE else None
+
+
+def is_of_one(action: Action) -> bool:
+    """Whether it concerns one dead letter, or its queue, whatever else is selected."""
+    return action.name in {"edit", "purge"} or action.target is Target.QUEUE
+
+
+def chosen_with(view: EntryView, action: Action) -> Selection:
+    """What such an action would be done to, where that dead letter is the one that is shown."""
+    if action.name == "purge":
+        return dead_letters_of(view.queue)
+    return Selection(entry=view) if action.name == "edit" else Selection(queue=view.queue)
 
 
 def dead_letters_of(queue: str) -> Selection:

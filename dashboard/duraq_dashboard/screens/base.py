@@ -29,6 +29,11 @@ def act(name: str, label: str = "", *, show: bool = True) -> Binding:
     return Binding(action.key, f"act('{name}')", label or name, show=show, id=f"act.{name}")
 
 
+# What can be done wherever one dead letter or more are chosen, and wherever a queue is.
+LETTER_ACTS = (act("retry"), act("remove"), act("move"), act("edit"))
+QUEUE_ACTS = (act("pause"), act("retry", "retry dead"), act("compact", show=False), act("undo", show=False))
+
+
 class BaseScreen(Screen[None]):
     """A screen over the storage. While another one is in front of it, it draws nothing.
 

@@ -23,7 +23,7 @@ from duraq.safe_text import safe_text
 from duraq.views import EntryView
 from duraq.where import Where
 from duraq_dashboard import entry_text, wording
-from duraq_dashboard.choosing import dead_letters_of
+from duraq_dashboard.choosing import chosen_with, is_of_one
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.dead_rows import (
     GROUP_COLUMNS,
@@ -40,7 +40,7 @@ from duraq_dashboard.letters import SORTS, Choice, Group, Letters, Queues, fetch
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.questions import Questions
 from duraq_dashboard.rows import Key
-from duraq_dashboard.screens.base import MainScreen, act
+from duraq_dashboard.screens.base import LETTER_ACTS, MainScreen, act
 from duraq_dashboard.screens.entry import EntryScreen
 from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.survey import Found, Survey
@@ -76,10 +76,7 @@ class DeadLettersScreen(MainScreen):
         Binding("right,l", "pane('letters')", "to the letters", show=False, id="dlq.to-letters"),
         Binding("tab", "next_pane", "next pane", show=False, id="dlq.next-pane"),
         Binding("x", "export", "export", show=False, id="export"),
-        act("retry"),
-        act("remove"),
-        act("move"),
-        act("edit"),
+        *LETTER_ACTS,
         act("undo"),
     ]
 
@@ -482,13 +479,9 @@ class DeadLettersScreen(MainScreen):
 
     def chosen_for(self, action: Action) -> Selection | None:
         """The letters that are selected, else the group where the cursor is, else the letter."""
-        view = self.query_one(Preview).view
-        if action.name in {"edit", "purge"} or action.target is Target.QUEUE:
-            if view is None:
-                return None
-            if action.name == "purge":
-                return dead_letters_of(view.queue)
-            return Selection(entry=view) if action.name == "edit" else Selection(queue=view.queue)
+        if is_of_one(action):
+            view = self.query_one(Preview).view
+            return None if view is None else chosen_with(view, action)
         if action.target is Target.DEAD_LETTERS:
             return self._selection()
         return super().chosen_for(action)

@@ -22,7 +22,7 @@ from duraq_dashboard.copying import Copyable
 from duraq_dashboard.entry_pages import PAGE, STATES, EntryRows, Page, columns, read_pages
 from duraq_dashboard.history import ENTERED, LEFT
 from duraq_dashboard.orders import Selection
-from duraq_dashboard.screens.base import BaseScreen, act
+from duraq_dashboard.screens.base import QUEUE_ACTS, BaseScreen
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.view_model import advice, facts, flow, outlook, why
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
@@ -45,10 +45,7 @@ class QueueScreen(BaseScreen):
         Binding("right,l", "state(1)", "next state", id="queue.next-state"),
         Binding("left,h", "state(-1)", "state before", show=False, id="queue.previous-state"),
         Binding("w", "window", "window", id="window"),
-        act("pause"),
-        act("retry", "retry dead"),
-        act("compact", show=False),
-        act("undo", show=False),
+        *QUEUE_ACTS,
     ]
 
     class Read(Message):

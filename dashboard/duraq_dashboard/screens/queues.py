@@ -19,7 +19,7 @@ from duraq_dashboard.history import ENTERED, LEFT
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.overview import Overview
 from duraq_dashboard.rows import Cell, Cells, Column, Key
-from duraq_dashboard.screens.base import MainScreen, act
+from duraq_dashboard.screens.base import QUEUE_ACTS, MainScreen
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.view_model import (
@@ -124,10 +124,7 @@ class QueuesScreen(MainScreen):
         Binding("s", "sort", "sort", id="sort"),
         Binding("a", "note_gone", "forget it", id="note-gone"),
         Binding("exclamation_mark", "faults", "faults only", id="faults"),
-        act("pause"),
-        act("retry", "retry dead"),
-        act("compact", show=False),
-        act("undo", show=False),
+        *QUEUE_ACTS,
     ]
 
     def __init__(self) -> None:
