@@ -117,7 +117,7 @@ def view(queue: str, line: Line, found: Record) -> RecordView:
 def in_time(views: list[RecordView]) -> list[RecordView]:
     """Them in the order in which they were decided."""
     # Stable: the records of one queue keep their order even if somebody set the clock back between them.
-    return sorted(views, key=lambda view: view.at)
+    return sorted(views, key=lambda view: (view.at, view.queue))
 
 
 def _last(reader: Reader, queues: Iterable[str], count: int) -> dict[str, list[tuple[Line, Record]]]:

@@ -264,7 +264,7 @@ class Inspector:
         """Who holds what: of that queue, or of all that can be read; the next deadline first."""
         names = self.queues() if queue is None else [queue]
         found = [lease for name in names for lease in self._leases_of(self._reader.fold(name).state)]
-        return sorted(found, key=lambda lease: lease.deadline_at)
+        return sorted(found, key=lambda lease: (lease.deadline_at, lease.queue, lease.id))
 
     def is_alive(self, worker: str) -> bool | None:
         """Whether a worker lives; None if this reader may not know."""

@@ -4,6 +4,7 @@ import shutil
 import threading
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from itertools import permutations, product
 from pathlib import Path
 
 import orjson
@@ -132,6 +133,25 @@ def test_groups_are_exact(root):
                 max(view.updated_at for view in views),
             )
             assert sum(group.hours) == group.letters
+
+
+def test_ties(tmp_path):
+    """What died at once, and groups of as many, stand in one order, whichever queue was read first."""
+    root, clock = tmp_path / "storage", FakeClock(now=NOON)
+    ids = {queue: bury(root, {"n": 0}, {"n": 1}, queue=queue, error=kinds, clock=clock) for queue in "bac"}
+    clock.advance(timedelta(seconds=1))
+    later = bury(root, {"n": 2}, queue="b", error=kinds, clock=clock)
+    found = set()
+    with Inspector(root, clock=clock) as inspector:
+        for names, sort in product(permutations("abc"), SORTS):
+            known = survey(inspector, Queues(), names=list(names), sort=sort)
+            order = tuple(view.id for view in listed(inspector, known.choice))
+            found.add((sort, order, tuple(group.cause.type for group in known.groups)))
+    assert len(found) == len(SORTS)
+    by_death = (*later, *(entry_id for queue in "abc" for entry_id in reversed(ids[queue])))
+    assert {order for sort, order, _ in found if sort == "died"} == {by_death}
+    assert {order for sort, order, _ in found if sort == "oldest"} == {by_death[::-1]}
+    assert {groups for _, _, groups in found} == {("KeyError", "TimeoutError", "ValueError")}
 
 
 def test_keys_stay(root):
