@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from buried import until
 from duraq_dashboard import lease_view
 from duraq_dashboard.widgets.row_list import RowList
 from on_screen import NOW, SIZES, queue_now, queue_view, snapshot, text_of
@@ -176,8 +177,12 @@ async def test_sizes(dashboard, source, size):
     """At every size there is each lease with its end and its holder, and each worker."""
     async with dashboard().run_test(size=size) as pilot:
         await pilot.press("4")
+
+        def ends():
+            return sum("EXPIRED" in line or "no process" in line for line in text_of(pilot.app))
+
+        await until(pilot, lambda: ends() >= 2)
         lines = text_of(pilot.app)
-        assert sum("EXPIRED" in line or "no process" in line for line in lines) >= 2
         assert sum("4711" in line for line in lines) >= 2
         assert all(len(line) <= size[0] for line in lines)
 
