@@ -10,6 +10,7 @@ from duraq.bulk import Meant
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.views import EntryView
+from duraq.where import Where
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.snapshot import QueueNow
 
@@ -37,11 +38,12 @@ def chosen_with(view: EntryView, action: Action) -> Selection:
     return Selection(entry=view) if action.name == "edit" else Selection(queue=view.queue)
 
 
-def dead_letters_of(queue: str) -> Selection:
-    """All dead letters of a queue, as they are when it is asked."""
+def dead_letters_of(queue: str, where: Where | None = None) -> Selection:
+    """All dead letters of a queue, as they are when it is asked; or those of them that a filter means."""
 
     def freeze(inspector: Inspector, stop: threading.Event) -> Meant:
-        found = inspector.each_entry(queue, EntryStatus.DEAD)
-        return Meant.of(takewhile(lambda _: not stop.is_set(), found))
+        found = takewhile(lambda _: not stop.is_set(), inspector.each_entry(queue, EntryStatus.DEAD))
+        return Meant.of(view for view in found if where is None or where.matches(view))
 
-    return Selection(freeze=freeze, where=f"queue:{queue}", queue=queue)
+    text = f"queue:{queue}" if where is None else f"queue:{queue} {where}"
+    return Selection(freeze=freeze, where=text, queue=queue)

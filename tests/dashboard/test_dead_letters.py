@@ -17,6 +17,7 @@ from duraq_dashboard.screens.dead_letters import DeadLettersScreen
 from duraq_dashboard.screens.entry import EntryScreen
 from duraq_dashboard.source import StorageSource
 from duraq_dashboard.survey import Survey
+from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.preview import Preview
 from duraq_dashboard.widgets.row_list import RowList
 from on_screen import text_of
@@ -384,6 +385,7 @@ async def test_a_filter_that_is_none(root):
         assert "first mend the filter" in notice.message
         assert pilot.app.screen is screen
         await pilot.press("escape")
-        await until(pilot, lambda: not screen._is_in_doubt and len(letters(screen).rows) == 36)
+        bar = screen.query_one(FilterBar)
+        await until(pilot, lambda: not bar.is_in_doubt and len(letters(screen).rows) == 36)
         await pilot.press("a", "R")
         assert (await settled(pilot)).meant.count == 36

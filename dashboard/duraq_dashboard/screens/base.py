@@ -14,6 +14,7 @@ from duraq.actions import ACTIONS, Action, Target
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.snapshot import Snapshot
+from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.key_bar import KeyBar
 from duraq_dashboard.widgets.notices import TooSmall, TroubleNotice
 from duraq_dashboard.widgets.top_bar import TopBar
@@ -149,7 +150,10 @@ class BaseScreen(Screen[None]):
         return Selection() if action.name == "undo" else None
 
     def action_act(self, name: str) -> None:
-        """Ask whether that shall be done."""
+        """Ask whether that shall be done; but what is listed is not meant while the filter says nothing."""
+        if any(bar.is_in_doubt for bar in self.query(FilterBar)):
+            self.dashboard.say(f"{name}: first mend the filter, or clear it with Esc")
+            return
         action = ACTIONS[name]
         selection = self.chosen_for(action)
         if selection is None:

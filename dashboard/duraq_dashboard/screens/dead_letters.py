@@ -42,6 +42,7 @@ from duraq_dashboard.questions import Questions
 from duraq_dashboard.rows import Key
 from duraq_dashboard.screens.base import LETTER_ACTS, MainScreen, act
 from duraq_dashboard.screens.entry import EntryScreen
+from duraq_dashboard.seldom import Seldom
 from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.survey import Found, Survey
 from duraq_dashboard.view_model import AN_HOUR
@@ -51,8 +52,6 @@ from duraq_dashboard.widgets.preview import Preview
 from duraq_dashboard.widgets.row_list import RowList
 
 _KEPT = 2000  # letters whose lines are kept; without their payloads
-_SOONEST = 2.0  # seconds between two surveys
-_SHARE = 0.1  # of the time, at most, that surveys take
 _AT_ONCE = 200  # letters that are read together
 _TOLD = 0.1  # seconds between two tellings of how far the counting is
 _CHANGES = ("dead", "requeued", "removed", "restored")
@@ -95,9 +94,8 @@ class DeadLettersScreen(MainScreen):
         self._counted = -1  # how many, while they are being counted
         self._seen: object = None  # what the newest survey has seen
         self._of_whole = False  # whether it was of all queues
-        self._surveyed_at = self._took = 0.0
+        self._seldom = Seldom()
         self._is_put_off = False  # there is to be another survey, but not yet
-        self._is_in_doubt = False  # the filter that is typed is none
         self._is_stopped = False
         self._problem = ""
 
@@ -147,7 +145,7 @@ class DeadLettersScreen(MainScreen):
             ),
         )
         if seen != self._seen and not self._is_stopped and not self._asked.is_open("survey"):
-            wait = max(_SOONEST, self._took / _SHARE) - (monotonic() - self._surveyed_at)
+            wait = self._seldom.wait
             is_all_new = snapshot.whole and not self._of_whole
             if self._found is None or wait <= 0 or is_all_new:
                 self._seen, self._of_whole = seen, snapshot.whole
@@ -209,7 +207,7 @@ class DeadLettersScreen(MainScreen):
                 self._found = found
                 self._list()
             if found.is_over:
-                self._surveyed_at, self._took = monotonic(), monotonic() - began
+                self._seldom.over(began)
                 self._problem, self._counted = "", -1
                 self._letters_known = found.letters
             else:
@@ -227,7 +225,7 @@ class DeadLettersScreen(MainScreen):
         self._counted = -1
         self._problem = safe_text(error, 400)
         self._seen = None  # it is tried again
-        self._surveyed_at = monotonic()
+        self._seldom.over()
         self._show_all()
 
     def _list(self) -> None:
@@ -391,11 +389,9 @@ class DeadLettersScreen(MainScreen):
             where = Where.parse(text, self.dashboard.moment) if text else None
         except InvalidFilter as error:
             message.bar.complain(f"at {error.position + 1}: {error.reason}")
-            self._is_in_doubt = True
             self._letters.pick(())
             return
         message.bar.complain("")
-        self._is_in_doubt = False
         if str(where or "") != str(self._where or ""):
             self._where, self._cause = where, None
             self._letters.pick(())
@@ -485,13 +481,6 @@ class DeadLettersScreen(MainScreen):
         if action.target is Target.DEAD_LETTERS:
             return self._selection()
         return super().chosen_for(action)
-
-    def action_act(self, name: str) -> None:
-        """As everywhere; but what is listed is not what is meant while the filter says nothing."""
-        if self._is_in_doubt:
-            self.dashboard.say(f"{name}: first mend the filter, or clear it with Esc")
-        else:
-            super().action_act(name)
 
     def _selection(self) -> Selection | None:
         found = self._found

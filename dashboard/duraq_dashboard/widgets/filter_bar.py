@@ -44,6 +44,10 @@ class FilterBar(Horizontal):
     class Left(Message):
         """Whoever typed is done with it: the list wants the keys again."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._complaint = ""
+
     def compose(self) -> ComposeResult:
         yield Static("/ ", classes="sign", markup=False)
         field = Input(compact=True, id="filter")
@@ -72,8 +76,14 @@ class FilterBar(Horizontal):
         # What is not to be seen must not be typed into.
         self.query_one(Input).can_focus = is_open
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether something is wrong with what is typed: then it means nothing."""
+        return bool(self._complaint)
+
     def complain(self, reason: str) -> None:
         """Say what is wrong with what is typed; nothing, if that is empty."""
+        self._complaint = reason
         self.query_one(".says", Static).update(Content(safe_text(reason, 200)))
 
     def clear(self) -> bool:
