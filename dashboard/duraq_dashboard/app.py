@@ -6,21 +6,18 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 from rich.console import RenderableType
 from rich.text import Text
 from textual import events
-from textual.app import App, ScreenStackError, SuspendNotSupported
+from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.reactive import reactive
 from textual.screen import Screen
-from textual.widget import Widget
 
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.safe_text import safe_lines, safe_text
@@ -44,14 +41,15 @@ from duraq_dashboard.screens.entry import EntryScreen, Neighbours
 from duraq_dashboard.screens.help import HelpScreen
 from duraq_dashboard.screens.palette import PaletteScreen, commands_of
 from duraq_dashboard.screens.queue_detail import QueueScreen
-from duraq_dashboard.snapshot import Snapshot, Trouble
+from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.source import Source
 from duraq_dashboard.theme import THEMES, VARIABLES
+from duraq_dashboard.widgets.addressing import Addressing
 from duraq_dashboard.widgets.ascii_only import AsciiOnly
 from duraq_dashboard.widgets.key_bar import hints
 from duraq_dashboard.widgets.key_owners import key_owners
 from duraq_dashboard.widgets.sparing import sparing
-from duraq_dashboard.wording import Times, plural
+from duraq_dashboard.wording import Times
 
 log = logging.getLogger("duraq.dashboard")
 
@@ -59,8 +57,6 @@ log = logging.getLogger("duraq.dashboard")
 LIVELY = timedelta(seconds=10)
 # How often the clock is looked at. What it says is drawn only if it differs from what is shown.
 TICK = 1.0
-# Seconds that a screen may take to come, before keys are believed to be for it all the same.
-PATIENCE = 10.0
 NEVER = datetime.min.replace(tzinfo=to_datetime(0).tzinfo)
 
 
@@ -136,7 +132,7 @@ class Dashboard(App[None]):
             None  # storages, if this is none; None: not looked for yet
         )
         self._begun = False
-        self._sent_to: WeakKeyDictionary[events.Key, Widget] = WeakKeyDictionary()
+        self._addressing = Addressing(self)
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = self.options.theme or NAMES[0]
@@ -233,28 +229,8 @@ class Dashboard(App[None]):
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key):
-            # Of two quick keys the second may come before the screen that the first opens has its widgets.
-            with suppress(ScreenStackError, TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    while not self.screen.is_mounted:
-                        is_there: asyncio.Event = self.screen._mounted_event  # noqa: SLF001 - nothing else tells
-                        await is_there.wait()
-            with suppress(ScreenStackError):
-                event = self._addressed(event)
+            event = await self._addressing.addressed(event)
         await super().on_event(event)
-
-    def _addressed(self, key: events.Key) -> events.Key:
-        """The key, for what has the keys now.
-
-        A key goes to the widget that has them, and comes back if it means nothing there. By then a key before
-        it may have opened a field or a screen: what was typed behind that is for the new one.
-        """
-        front: Widget = self.focused or self.screen
-        if key.is_forwarded and self._sent_to.get(key, front) is not front:
-            key = events.Key(key.key, key.character)
-        if not key.is_forwarded:
-            self._sent_to[key] = front
-        return key
 
     def on_looked(self, message: Looked) -> None:
         if not self.screen_stack:
@@ -311,8 +287,8 @@ class Dashboard(App[None]):
 
     def action_open_nearby(self) -> None:
         """Look at the storage that was probably meant."""
-        if self.nearby and self._opener is not None:
-            path, _ = self.nearby[0]
+        if self.meant_nearby is not None and self._opener is not None:
+            path, _ = self.meant_nearby
             self.source.stop()
             self.source = self._opener(path)
             self.snapshot, self.nearby = None, None
@@ -351,18 +327,10 @@ class Dashboard(App[None]):
             or (isinstance(screen, BaseScreen) and screen.shows_seconds)
         )
 
-    def trouble_lines(self, trouble: Trouble) -> list[str]:
-        """Why nothing can be seen, and what to do."""
-        lines = ["", f"! {trouble.word}: {trouble.message}", ""]
-        if trouble.hint and trouble.hint not in trouble.message:
-            lines += [f"  {trouble.hint}", ""]
-        if self.nearby and self._opener is not None:
-            path, queues = self.nearby[0]
-            lines += [f"  Did you mean {path} ({plural(queues, 'queue')})?  Enter opens it", ""]
-        lines += ["  It opens by itself as soon as it can be read."]
-        if self.options.rule:
-            lines += [f"  Where it is: {self.source.path}, named by {self.options.rule}"]
-        return lines
+    @property
+    def meant_nearby(self) -> tuple[str, int] | None:
+        """A storage that was probably meant if this is none, and how many queues it has."""
+        return self.nearby[0] if self.nearby and self._opener is not None else None
 
     def text(self) -> list[str]:
         """What is on the screen, line by line, without its colours."""
