@@ -10,6 +10,7 @@ from buried import SOON, bury, counts, dead, tree, until
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.dialogs import words
 from duraq_dashboard.dialogs.confirm import ConfirmDialog
+from duraq_dashboard.dialogs.export import ExportDialog
 from duraq_dashboard.dialogs.progress import ProgressDialog
 from duraq_dashboard.dialogs.undo import UndoDialog
 from duraq_dashboard.doing import Doing
@@ -294,6 +295,18 @@ async def test_killed_midway(root):
         found = inspector.entries("mail", EntryStatus.READY)
     assert sorted(int(orjson.loads(view.payload)) for view in found) == list(range(400))
     assert {view.redriven for view in found} == {1}
+
+
+async def test_closed_as_it_opens(root):
+    """A dialog that is closed before it has begun fails nothing."""
+    bury(root, "a")
+    order = Order(ACTIONS["pause"], str(root), NOW, queue="mail")
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        for dialog in (ExportDialog(1, all_dead), ConfirmDialog(order)):
+            await pilot.app.push_screen(dialog)
+            dialog.dismiss(None)
+            await until(pilot, lambda dialog=dialog: not dialog.is_attached)
+            dialog._begin()
 
 
 async def test_hidden_dialog(root):

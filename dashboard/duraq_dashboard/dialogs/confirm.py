@@ -115,6 +115,8 @@ class ConfirmDialog(Dialog[Order]):
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
+        if not self.query("#cancel"):
+            return  # it was closed again at once
         self.query_one("#cancel").focus()
         alive = (lease for lease in self._order.leases if lease.alive)
         for lease, lines in zip(alive, self.query(".alive").results(Lines), strict=True):
