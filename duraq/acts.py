@@ -15,7 +15,7 @@ kept in a queue of the storage's own, whose entries expire.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain, count, islice
@@ -320,10 +320,11 @@ class Acts:
 
     # -- undoing ---------------------------------------------------------------------------------------
 
-    def undo(self, act: Act, undoing: Act) -> Iterator[Outcome]:
+    def undo(self, act: Act, undoing: Act, go_on: Callable[[], bool] = lambda: True) -> Iterator[Outcome]:
         """Bring back what an act has removed, as it was; ``undoing`` is the act that this is.
 
-        What was brought back before is passed over in silence. One whose id is in use again stays removed.
+        ``go_on`` is asked before each batch; another undo brings back what is left. What was brought back
+        before is passed over in silence. One whose id is in use again stays removed.
         """
         if act.verb != REMOVE:
             raise InvalidOption(f"act {act.id} cannot be undone: it is a {act.verb}")
@@ -349,6 +350,8 @@ class Acts:
             if len(together) == BATCH or size > _BATCH_BYTES:
                 yield from commit_each(self._storage, together).values()
                 together, size = {}, 0
+                if not go_on():
+                    return
         yield from commit_each(self._storage, together).values()
 
 

@@ -21,6 +21,7 @@ from duraq.acts import BATCH, MOVE, REMOVE, RETRY, Act, Acts, Letter, Outcome
 from duraq.clock import from_datetime
 from duraq.errors import ActNotFound, EntryNotFound, InvalidOption, QueueNotFound
 from duraq.model import EntryStatus, last_failure
+from duraq.most_first import most_first
 from duraq.options import entry_id
 from duraq.storage.base import Storage
 from duraq.views import EntryView
@@ -78,7 +79,7 @@ def in_words(queues: dict[str, int], errors: Counter[str]) -> str:
     if queues:
         text += f" in {', '.join(f'{name} ({number})' for name, number in queues.items())}"
     if errors:
-        text += f", died of {', '.join(f'{kind} ({number})' for kind, number in errors.most_common(TOP))}"
+        text += f", died of {', '.join(f'{kind} ({number})' for kind, number in most_first(errors)[:TOP])}"
         if len(errors) > TOP:
             text += f" and {len(errors) - TOP} more"
     return text

@@ -111,7 +111,7 @@ class DeadIndex:
         return array("I", sorted(places, key=self.died.__getitem__, reverse=True))
 
     def groups(self, places: Iterable[int] | None = None) -> list[Group]:
-        """What they died of, what most died of first: all of them, or those at these places."""
+        """What they died of, what most died of first, then by name: of all, or of those at these places."""
         causes, died = self.cause, self.died
         counts: Counter[int] = Counter()
         newest: dict[int, int] = {}
@@ -124,12 +124,13 @@ class DeadIndex:
             if died[place] < died[oldest.setdefault(cause, place)]:
                 oldest[cause] = place
         named = self.causes
-        return [
+        groups = [
             Group(
                 named[cause], count, self.died_at(oldest[cause]), self.died_at(newest[cause]), newest[cause]
             )
-            for cause, count in counts.most_common()
+            for cause, count in counts.items()
         ]
+        return sorted(groups, key=lambda group: (-group.letters, group.cause))
 
     # -- building --------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -168,8 +168,13 @@ class DeadLetterQueue(Generic[T]):
         """
         return sum(outcome.error is None for outcome in self.undoing(act, reason=reason))
 
-    def undoing(self, act: str | None = None, *, reason: str = "") -> Iterator[Outcome]:
-        """The same, batch by batch; says what becomes of each entry as it is iterated over."""
+    def undoing(
+        self, act: str | None = None, *, reason: str = "", go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[Outcome]:
+        """The same, batch by batch; says what becomes of each entry as it is iterated over.
+
+        ``go_on`` is asked before each batch but the first; what is left then can be undone another time.
+        """
         if act is None:
             removals = [each for each in self.acts() if each.verb == REMOVE]
             if not removals:
@@ -180,7 +185,7 @@ class DeadLetterQueue(Generic[T]):
             if undone.queue != self.name:
                 raise InvalidOption(f"act {act!r} is one on queue {undone.queue}, not {self.name}")
         more: dict[str, Any] = {"count": undone.count, "of": undone.id}
-        return self._acts.undo(undone, self._acts.new(UNDO, self.name, reason=reason, **more))
+        return self._acts.undo(undone, self._acts.new(UNDO, self.name, reason=reason, **more), go_on)
 
     def acts(self) -> Sequence[Act]:
         """What was done to many, or removed, in the last seven days, oldest first."""

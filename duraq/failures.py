@@ -24,6 +24,7 @@ from duraq.fates import Fate, Kind, Sample
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics, history
 from duraq.model import AttemptError, last_failure
+from duraq.most_first import most_first
 from duraq.options import LONGEST
 from duraq.shelf import Mislaid
 from duraq.signature import normalised
@@ -195,7 +196,7 @@ class Gatherer:
             begin,
             now,
             tuple(sorted(groups, key=lambda group: (-group.count, group.key))),
-            tuple(sorted(latest, key=lambda each: each.at, reverse=True)[:_LATEST]),
+            tuple(sorted(latest, key=_newness, reverse=True)[:_LATEST]),
             round(sum(_failed(each, self.window) for each in self._counted.values())),
             dict(self._problems),
         )
@@ -239,14 +240,14 @@ class _Group:
         """The group; ``reached`` are the queues of which it is known what was long before ``begin``."""
         newest = max(self._kinds, key=lambda kind: kind.last)
         first = to_datetime(min(kind.first for kind in self._kinds))
-        samples = sorted((s for kind in self._kinds for s in kind.samples), key=lambda s: s.at, reverse=True)
+        samples = sorted((s for kind in self._kinds for s in kind.samples), key=_newness, reverse=True)
         return FailureGroup(
             key,
             newest.error,
             self.count,
             first,
             to_datetime(newest.last),
-            dict(self._queues.most_common()),
+            dict(most_first(self._queues)),
             self._before,
             tuple(self._trend),
             **{fate.name.lower(): self._by_fate[fate] for fate in Fate},
@@ -275,16 +276,33 @@ def gather(
 # -- dead letters ------------------------------------------------------------------------------------------
 
 
+def _newness(sample: Sample) -> tuple[datetime, str, str]:
+    """When it was; of several at once the order is always the same."""
+    return sample.at, sample.queue, sample.id
+
+
 def dead_by(
-    inspector: Inspector, queues: Sequence[str] | None = None, *, by: By = By.SIGNATURE
+    inspector: Inspector,
+    queues: Sequence[str] | None = None,
+    *,
+    by: By = By.SIGNATURE,
+    problems: dict[str, StorageError] | None = None,
 ) -> tuple[FailureGroup, ...]:
-    """The dead letters that are there now, by what they died of; ``trend`` is left out."""
+    """The dead letters that are there now, by what they died of; ``trend`` is left out.
+
+    What keeps a queue from being read is raised, or put into ``problems``.
+    """
     made: dict[str, _Deaths] = {}
     for name in inspector.queues() if queues is None else queues:
-        index = inspector.dead_index(name)
-        assert index is not None
-        for cause, places in _by_cause(index).items():
-            made.setdefault(_key(by, name, cause), _Deaths()).add(inspector, index, places)
+        try:
+            index = inspector.dead_index(name)
+            assert index is not None
+            for cause, places in _by_cause(index).items():
+                made.setdefault(_key(by, name, cause), _Deaths()).add(inspector, index, places)
+        except StorageError as error:
+            if problems is None:
+                raise
+            problems[name] = error
     groups = [deaths.finished(key) for key, deaths in made.items()]
     return tuple(sorted(groups, key=lambda group: (-group.count, group.key)))
 
@@ -339,7 +357,7 @@ class _Deaths:
 
     def finished(self, key: str) -> FailureGroup:
         """The group."""
-        self._samples.sort(key=lambda each: each[0].at, reverse=True)
+        self._samples.sort(key=lambda each: _newness(each[0]), reverse=True)
         count = self._queues.total()
         error = self._samples[0][1] if self._samples else AttemptError("", "")
         last = self._samples[0][0].at if self._samples else max(self._died)
@@ -349,7 +367,7 @@ class _Deaths:
             count,
             min(self._died),
             last,
-            dict(self._queues.most_common()),
+            dict(most_first(self._queues)),
             dead=count,
             samples=tuple(sample for sample, _ in self._samples[:_SAMPLES]),
         )

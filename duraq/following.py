@@ -6,6 +6,7 @@ No queue is folded for this. Whoever follows goes his own way, at his own pace.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -44,6 +45,15 @@ def of_entry(reader: Reader, queue: str, entry_id: str) -> list[tuple[Line, Reco
             return list(lines.of_entry(entry_id))
     except (NotOurs, PermissionError, FileNotFoundError):
         # Not ours, or not ours to read, or only just coming into being: nothing is known of it here.
+        return []
+
+
+def ids(reader: Reader, queue: str, like: re.Pattern[bytes], most: int) -> list[str]:
+    """The ids of that queue that are like that, of entries whose records are there; so many at most."""
+    try:
+        with closing(reader.lines(queue)) as lines:
+            return sorted(lines.ids(like, most))
+    except (NotOurs, PermissionError, FileNotFoundError):
         return []
 
 
@@ -107,7 +117,7 @@ def view(queue: str, line: Line, found: Record) -> RecordView:
 def in_time(views: list[RecordView]) -> list[RecordView]:
     """Them in the order in which they were decided."""
     # Stable: the records of one queue keep their order even if somebody set the clock back between them.
-    return sorted(views, key=lambda view: view.at)
+    return sorted(views, key=lambda view: (view.at, view.queue))
 
 
 def _last(reader: Reader, queues: Iterable[str], count: int) -> dict[str, list[tuple[Line, Record]]]:

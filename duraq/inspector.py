@@ -9,6 +9,7 @@ checkpoint spares it is noticed when something is wanted of it, or by ``duraq ve
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from functools import wraps
 from itertools import islice
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
-from duraq import dead_index, following
+from duraq import dead_index, following, short_ids
 from duraq.clock import Clock, SystemClock, to_datetime
 from duraq.dead_index import DeadIndex
 from duraq.entry import READY, Entry, delivery_order, enqueue_order
@@ -263,7 +264,7 @@ class Inspector:
         """Who holds what: of that queue, or of all that can be read; the next deadline first."""
         names = self.queues() if queue is None else [queue]
         found = [lease for name in names for lease in self._leases_of(self._reader.fold(name).state)]
-        return sorted(found, key=lambda lease: lease.deadline_at)
+        return sorted(found, key=lambda lease: (lease.deadline_at, lease.queue, lease.id))
 
     def is_alive(self, worker: str) -> bool | None:
         """Whether a worker lives; None if this reader may not know."""
@@ -374,6 +375,33 @@ class Inspector:
         if not live and not over:
             raise EntryNotFound(f"there is no entry {entry_id}" + (f" in queue {queue}" if queue else ""))
         return max(live or over, key=lambda view: view.updated_at)
+
+    def find(self, name: str, queue: str | None = None) -> EntryView:
+        """One entry by its id or, if no other entry has the same, by a part of it; see ``duraq.short_ids``.
+
+        Raises EntryNotFound, or QueueError that names all entries that may be meant.
+        """
+        try:
+            return self.get(name, queue)
+        except EntryNotFound:
+            like = short_ids.like(name)
+            if like is None:
+                raise
+            found: list[EntryView] = []
+            for where, entry_id in self._ids(like, queue):
+                with suppress(EntryNotFound):  # removed
+                    found.append(self.get(entry_id, where))
+            if not found:
+                raise
+        if len(found) > 1:
+            raise QueueError(short_ids.several(name, [f"{view.queue}/{view.id}" for view in found]))
+        return found[0]
+
+    @_in_our_words
+    def _ids(self, like: re.Pattern[bytes], queue: str | None) -> list[tuple[str, str]]:
+        names = self.queues() if queue is None else [queue]
+        most = short_ids.TOLD + 1
+        return [(name, each) for name in names for each in following.ids(self._reader, name, like, most)]
 
     @_in_our_words
     def life(self, entry_id: str, queue: str | None = None) -> list[RecordView]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import accumulate, islice
+from math import ceil, inf
 from typing import ClassVar
 
 from duraq import options
@@ -51,16 +52,28 @@ class Histogram:
     def quantile(self, q: float) -> float | None:
         """About how long it took at most in the share ``q`` (0 to 1) of all cases; None if there was none.
 
-        As precise as the buckets are, and never more than the last bound.
+        As precise as the buckets are, never more than the last bound, and no more than the sum leaves for it
+        when all others took as little as their buckets have it.
         """
         if not 0 <= q <= 1:
             raise InvalidOption(f"a quantile is between 0 and 1, not {q!r}")
         rank, below, lower = q * self.count, 0, 0.0
         for upper, count in zip(self.bounds, self.buckets, strict=False):
             if count and below + count >= rank:
-                return lower + (upper - lower) * (rank - below) / count
+                found = lower + (upper - lower) * (rank - below) / count
+                # That one and all of its bucket behind it took at least so long.
+                as_long = below + count - max(ceil(rank), below + 1) + 1
+                return min(found, lower + self._spare / as_long)
             below, lower = below + count, upper
         return self.bounds[-1] if self.count else None
+
+    @property
+    def _spare(self) -> float:
+        """What they took together beyond the lower bounds of their buckets."""
+        if not self.sum:
+            return inf  # not known, or nothing took any time
+        lowest = (0.0, *self.bounds)
+        return max(0.0, self.sum - sum(low * count for low, count in zip(lowest, self.buckets, strict=True)))
 
     @property
     def p50(self) -> float | None:

@@ -62,4 +62,4 @@ def acts_done(inspector: Inspector) -> list[Done]:
         if all(bulk.act_id(done.name, queue) in undone or done.name in undone for queue in done.queues)
     }
     listed = [replace(done, is_undone=done.name in names) for done in found.values()]
-    return sorted(listed, key=lambda done: done.at, reverse=True)
+    return sorted(listed, key=lambda done: (done.at, done.name), reverse=True)

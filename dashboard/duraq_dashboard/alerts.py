@@ -63,7 +63,9 @@ class Alerts:
                 known = self._found.get((name, word))
                 since, older = (now, self._is_first) if known is None else (known.since, known.is_older)
                 found[name, word] = Alert(name, word, role, why, since, older)
-        self._found, self._looked, self._is_first = found, dict(snapshot.queues), False
+        self._found, self._looked = found, dict(snapshot.queues)
+        # What a later part of the first look brings has not just begun either.
+        self._is_first = self._is_first and not snapshot.whole
         self._seen = {key: until for key, until in self._seen.items() if key in found}
 
     def acknowledge(self, key: Key, now: datetime) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar
@@ -14,7 +13,7 @@ from typing import ClassVar
 from rich.console import RenderableType
 from rich.text import Text
 from textual import events
-from textual.app import App, ScreenStackError, SuspendNotSupported
+from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.reactive import reactive
@@ -42,14 +41,15 @@ from duraq_dashboard.screens.entry import EntryScreen, Neighbours
 from duraq_dashboard.screens.help import HelpScreen
 from duraq_dashboard.screens.palette import PaletteScreen, commands_of
 from duraq_dashboard.screens.queue_detail import QueueScreen
-from duraq_dashboard.snapshot import Snapshot, Trouble
+from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.source import Source
 from duraq_dashboard.theme import THEMES, VARIABLES
+from duraq_dashboard.widgets.addressing import Addressing
 from duraq_dashboard.widgets.ascii_only import AsciiOnly
 from duraq_dashboard.widgets.key_bar import hints
 from duraq_dashboard.widgets.key_owners import key_owners
 from duraq_dashboard.widgets.sparing import sparing
-from duraq_dashboard.wording import Times, plural
+from duraq_dashboard.wording import Times
 
 log = logging.getLogger("duraq.dashboard")
 
@@ -57,8 +57,6 @@ log = logging.getLogger("duraq.dashboard")
 LIVELY = timedelta(seconds=10)
 # How often the clock is looked at. What it says is drawn only if it differs from what is shown.
 TICK = 1.0
-# Seconds that a screen may take to come, before keys are believed to be for it all the same.
-PATIENCE = 10.0
 NEVER = datetime.min.replace(tzinfo=to_datetime(0).tzinfo)
 
 
@@ -134,6 +132,7 @@ class Dashboard(App[None]):
             None  # storages, if this is none; None: not looked for yet
         )
         self._begun = False
+        self._addressing = Addressing(self)
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = self.options.theme or NAMES[0]
@@ -230,12 +229,7 @@ class Dashboard(App[None]):
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key):
-            # Of two quick keys the second may come before the screen that the first opens has its widgets.
-            with suppress(ScreenStackError, TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    while not self.screen.is_mounted:
-                        is_there: asyncio.Event = self.screen._mounted_event  # noqa: SLF001 - nothing else tells
-                        await is_there.wait()
+            event = await self._addressing.addressed(event)
         await super().on_event(event)
 
     def on_looked(self, message: Looked) -> None:
@@ -262,7 +256,9 @@ class Dashboard(App[None]):
             self.set_reactive(Dashboard.moment, self._now())
             self.snapshot = newest
         self._was_lively = True
-        if newest.trouble is None and not self._begun:
+        start = self.options.start
+        if newest.trouble is None and not self._begun and (newest.whole or start in {None, *newest.queues}):
+            # What is no queue is an entry; but it may be a queue that is not read yet.
             self._begun = True
             self._open_start(newest)
         if newest.trouble is not None and self.nearby is None:
@@ -291,8 +287,8 @@ class Dashboard(App[None]):
 
     def action_open_nearby(self) -> None:
         """Look at the storage that was probably meant."""
-        if self.nearby and self._opener is not None:
-            path, _ = self.nearby[0]
+        if self.meant_nearby is not None and self._opener is not None:
+            path, _ = self.meant_nearby
             self.source.stop()
             self.source = self._opener(path)
             self.snapshot, self.nearby = None, None
@@ -331,18 +327,10 @@ class Dashboard(App[None]):
             or (isinstance(screen, BaseScreen) and screen.shows_seconds)
         )
 
-    def trouble_lines(self, trouble: Trouble) -> list[str]:
-        """Why nothing can be seen, and what to do."""
-        lines = ["", f"! {trouble.word}: {trouble.message}", ""]
-        if trouble.hint and trouble.hint not in trouble.message:
-            lines += [f"  {trouble.hint}", ""]
-        if self.nearby and self._opener is not None:
-            path, queues = self.nearby[0]
-            lines += [f"  Did you mean {path} ({plural(queues, 'queue')})?  Enter opens it", ""]
-        lines += ["  It opens by itself as soon as it can be read."]
-        if self.options.rule:
-            lines += [f"  Where it is: {self.source.path}, named by {self.options.rule}"]
-        return lines
+    @property
+    def meant_nearby(self) -> tuple[str, int] | None:
+        """A storage that was probably meant if this is none, and how many queues it has."""
+        return self.nearby[0] if self.nearby and self._opener is not None else None
 
     def text(self) -> list[str]:
         """What is on the screen, line by line, without its colours."""

@@ -111,7 +111,8 @@ def group_lines(group: Group, total: int, when: When, *, ascii_only: bool) -> li
     bars = sparkline(group.hours or [0] * 24, ascii_only=ascii_only)
     return [
         [("24h ", "note"), (bars, "flow"), f" 0..{max(group.hours, default=0)}/h"],
-        f"first {when(group.first)}   last {when(group.last)}",
+        # As wide on one day as on another.
+        f"first {wording.brief(when(group.first)):<11}   last {wording.brief(when(group.last))}",
         f"{wording.count(group.letters)} of {wording.count(total)}",
         [("Enter", "bold"), "  only these, Esc all again"],
         [("R", "bold"), f"  retry all {wording.count(group.letters)} (asks first)"],

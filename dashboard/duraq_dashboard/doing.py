@@ -25,6 +25,7 @@ from duraq.storage.file import FileStorage
 from duraq_dashboard.orders import Order
 
 log = logging.getLogger("duraq.dashboard")
+STOPPED = "it was stopped"
 _OFTEN = 0.1  # seconds between two tellings of how far it is
 
 
@@ -52,6 +53,12 @@ class Progress:
     def left(self) -> int:
         """To how many nothing was done."""
         return self.count - self.done - self.passed_over
+
+    def after(self, error: Exception | None) -> Progress:
+        """How far it is after one more, which was passed over if there was an error."""
+        if error is None:
+            return replace(self, done=self.done + 1)
+        return replace(self, passed_over=self.passed_over + 1, trouble=self.trouble or str(error))
 
 
 class Doing:
@@ -126,7 +133,7 @@ class Doing:
 
         def wait(seconds: float) -> None:
             if self._stop.wait(seconds):
-                run.stop("it was stopped")
+                run.stop(STOPPED)
 
         run = bulk.Run(storage, planned, order.pace, wait=wait)
         trouble = ""
@@ -138,7 +145,7 @@ class Doing:
 
         for _, outcome in run:
             if self._stop.is_set():
-                run.stop("it was stopped")
+                run.stop(STOPPED)
             if outcome.error is not None and not trouble:
                 trouble = str(outcome.error)
             yield now()
@@ -148,16 +155,24 @@ class Doing:
         acts = Acts(storage)
         name = self.order.act or bulk.last_removal(acts)
         undone = bulk.begun(acts, name) or [acts.get(name)]
-        count, done, passed_over, trouble = sum(act.count for act in undone), 0, 0, ""
-        for act in undone:
+        progress = Progress(sum(act.count for act in undone))
+        for number, act in enumerate(undone):
+            if number and self._stop.is_set():
+                break
             dead: DeadLetterQueue[Any] = DeadLetterQueue(act.queue, None, storage)
-            for outcome in dead.undoing(act.id, reason=self.order.reason):
-                done += outcome.error is None
-                passed_over += outcome.error is not None
-                trouble = trouble or ("" if outcome.error is None else str(outcome.error))
-                yield Progress(count, done, passed_over, trouble=trouble)
-        note = "" if done else "nothing was left to bring back"
-        yield Progress(count, done, passed_over, trouble=trouble, note=note)
+            for outcome in dead.undoing(
+                act.id, reason=self.order.reason, go_on=lambda: not self._stop.is_set()
+            ):
+                progress = progress.after(outcome.error)
+                yield progress
+        if self._stop.is_set() and progress.left:
+            # What was begun to be undone is not offered to be undone once more.
+            rest = f"{self.order.command} brings back the rest"
+            yield replace(progress, stopped=STOPPED, note=rest)
+        else:
+            # What had been brought back before was passed over in silence.
+            note = "" if progress.done else "nothing was left to bring back"
+            yield replace(progress, count=progress.count - progress.left, note=note)
 
     def _edit(self, storage: FileStorage) -> Progress:
         entry, payload = self.order.entry, self.order.payload
@@ -170,15 +185,19 @@ class Doing:
     # -- leases and queues -----------------------------------------------------------------------------
 
     def _release(self, storage: FileStorage) -> Iterator[Progress]:
-        order, done, passed_over, trouble = self.order, 0, 0, ""
-        for lease in order.leases:
+        progress = Progress(self.order.count)
+        for lease in self.order.leases:
+            if self._stop.is_set():
+                yield replace(progress, stopped=STOPPED)
+                return
+            error: QueueError | None = None
             queue: Queue[Any] = Queue(lease.queue, storage)
             try:
-                queue.end_lease(lease.id, lease.token, reason=order.reason)
-                done += 1
-            except QueueError as error:
-                passed_over, trouble = passed_over + 1, trouble or str(error)
-            yield Progress(order.count, done, passed_over, trouble=trouble)
+                queue.end_lease(lease.id, lease.token, reason=self.order.reason)
+            except QueueError as refused:
+                error = refused
+            progress = progress.after(error)
+            yield progress
 
     def _to_queue(self, storage: FileStorage) -> Progress:
         order = self.order

@@ -24,7 +24,7 @@ EXCERPT = 240  # characters of a payload, an error or a key
 # By the keys and names of the screens, in the order in which an entry goes through them.
 STATES: Mapping[str, EntryStatus] = {
     "Ready": EntryStatus.READY,
-    "Delayed": EntryStatus.SCHEDULED,
+    "Scheduled": EntryStatus.SCHEDULED,
     "Leased": EntryStatus.LEASED,
     "Dead": EntryStatus.DEAD,
 }
@@ -70,14 +70,15 @@ def read_pages(inspector: Inspector, queue: str, state: EntryStatus, numbers: It
         Page(
             state,
             start,
-            [_line(view) for view in inspector.each_entry(queue, state, limit=PAGE, offset=start)],
+            [line_of(view) for view in inspector.each_entry(queue, state, limit=PAGE, offset=start)],
             count,
         )
         for start in starts
     ]
 
 
-def _line(view: EntryView) -> EntryLine:
+def line_of(view: EntryView) -> EntryLine:
+    """What a list says of that entry."""
     failure = last_failure(view.history)
     if view.status is EntryStatus.DEAD and failure is not None:
         text = f"{failure.error.type}: {failure.error.message[:EXCERPT]}"

@@ -198,12 +198,13 @@ def timeline(life: Sequence[RecordView], when: When) -> list[Cell]:
     """What its records tell, oldest first, and how long it was from each to the next."""
     lines: list[Cell] = []
     before: datetime | None = None
+    width = _width(life, when)
     for record in life:
         passed = timedelta(0) if before is None else record.at - before
         # The clock may have been set back; nothing lasts less than no time.
         gap = "" if before is None else f"+{wording.seconds(max(0.0, passed.total_seconds()))}"
         what = _DONE.get(record.op, safe_text(record.op, 20))
-        line = f"{when(record.at):>10}  {gap:>8}  {what:<14}  {_detail(record)}".rstrip()
+        line = f"{when(record.at):>{width}}  {gap:>8}  {what:<14}  {_detail(record)}".rstrip()
         lines.append((line, _ROLES.get(record.op, "")))
         before = record.at
     if not lines:
@@ -211,6 +212,11 @@ def timeline(life: Sequence[RecordView], when: When) -> list[Cell]:
     if life[0].op != "enqueue":
         lines.insert(0, ("What happened to it before is no longer on disk.", "note"))
     return lines
+
+
+def _width(life: Sequence[RecordView], when: When) -> int:
+    """Of their times: some have a date when midnight lies between them, and all stand in one column."""
+    return max((len(when(record.at)) for record in life), default=0)
 
 
 def _detail(record: RecordView) -> str:
@@ -236,8 +242,9 @@ _WITH_PAYLOAD = {"enqueue", "keep", "restore"}
 
 def on_disk(view: EntryView, life: Sequence[RecordView], path: str, when: When) -> list[Cell]:
     """Where each of its records lies, and commands that show them without this program."""
+    width = _width(life, when)
     lines: list[Cell] = [
-        f"{safe_text(record.op, 20):<9} {when(record.at):<12}  {_place(record.place)}" for record in life
+        f"{safe_text(record.op, 20):<9} {when(record.at):<{width}}  {_place(record.place)}" for record in life
     ]
     lines += [("$ " + command, "flow") for command in commands(view, life, path)]
     return lines

@@ -10,19 +10,19 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
 
 from duraq.clock import Clock
-from duraq.errors import DuraqError, InvalidFilter
+from duraq.errors import DuraqError
+from duraq.events import Wanted
 from duraq.inspector import Inspector
-from duraq.model import KEYS, Attempt, AttemptError, Cause, EntryStatus, pid_of
+from duraq.model import KEYS, pid_of
 from duraq.safe_text import safe_text
 from duraq.views import RecordView
-from duraq.where import Where
 from duraq_dashboard import wording
 
 log = logging.getLogger("duraq.dashboard")
@@ -33,25 +33,10 @@ _WITH_PAYLOAD = {"enqueue", "keep", "restore"}
 # Of the storage's own bookkeeping nobody has asked.
 _HIDDEN = {KEYS}
 _LARGE = 64 * 1024
-_KNOWN = {
-    "queue",
-    "event",
-    "id",
-    "key",
-    "err",
-    "type",
-    "sig",
-    "pid",
-    "attempts",
-    "priority",
-    "since",
-    "until",
-    "",
-}
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class EventLine:
     """A record as a line of a list; all texts may be shown."""
 
     at: datetime
@@ -75,13 +60,13 @@ class Event:
         return {"dead": "dead", "fail": "warn", "repair": "crit"}.get(self.op, "")
 
 
-def event_of(record: RecordView) -> Event:
+def event_of(record: RecordView) -> EventLine:
     """What a record says, in a line."""
     fields = fields_of(record)
     worker = str(fields.get("worker") or "")
     pid = pid_of(worker) if worker else None
     who = f"pid {pid}" if pid is not None else str(fields.get("who") or "")
-    return Event(
+    return EventLine(
         record.at,
         record.queue,
         safe_text(record.op, 20),
@@ -124,66 +109,6 @@ def _detail(record: RecordView, fields: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={str(value)[:60]}" for key, value in fields.items() if key not in rest)
 
 
-# -- choosing ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A record, as a filter asks of an entry."""
-
-    id: str
-    event: str
-    payload: bytes
-    created_at: datetime
-    updated_at: datetime
-    attempts: int
-    worker: str
-    history: tuple[Attempt, ...]
-    key: str | None
-    priority: int = 0
-    status: EntryStatus = EntryStatus.READY
-    ready_at: datetime | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    redriven: int = 0
-
-
-class EventFilter:
-    """Which records are shown. Raises InvalidFilter, also for what only entries have."""
-
-    def __init__(self, text: str, now: datetime) -> None:
-        self._where = Where.parse(text, now)
-        others = {term.field.name for term in self._where.terms} - _KNOWN
-        if others:
-            known = ", ".join(sorted(_KNOWN - {""}))
-            raise InvalidFilter(f"records are filtered by {known}, not by {', '.join(sorted(others))}")
-
-    def admits(self, record: RecordView) -> bool:
-        """Whether the record is meant."""
-        fields = fields_of(record)
-        error = fields.get("error")
-        history: tuple[Attempt, ...] = ()
-        worker = str(fields.get("worker") or "")
-        if isinstance(error, dict):
-            texts = {name: str(error.get(name) or "") for name in ("type", "message", "signature", "host")}
-            failure = AttemptError(**texts)
-            history = (Attempt(0, Cause.FAILED, failure, worker, record.at, record.at),)
-        attempt = fields.get("attempt")
-        key = fields.get("key")
-        asked = _Asked(
-            record.id or "",
-            record.op,
-            record.text,
-            record.at,
-            record.at,
-            attempt if isinstance(attempt, int) else 0,
-            worker,
-            history,
-            key if isinstance(key, str) else None,
-            fields["priority"] if isinstance(fields.get("priority"), int) else 0,
-        )
-        return self._where.matches_stored(record.queue, asked)
-
-
 # -- following ---------------------------------------------------------------------------------------------
 
 
@@ -191,7 +116,7 @@ class EventFilter:
 class Batch:
     """What has come since the last time: those that are shown, and how many there were."""
 
-    events: Sequence[Event]
+    events: Sequence[EventLine]
     seen: int
 
 
@@ -202,7 +127,7 @@ class Following:
         self,
         path: str,
         on_more: Callable[[], None],
-        chosen: EventFilter | None = None,
+        chosen: Wanted | None = None,
         *,
         clock: Clock | None = None,
     ) -> None:
@@ -213,7 +138,7 @@ class Following:
         self._lock = threading.Lock()
         self._waiting: deque[RecordView] = deque(maxlen=LAST)
         self._seen = 0
-        self._filter = chosen
+        self._chosen = chosen
         self._thread = threading.Thread(target=self._run, name="duraq-follow", daemon=True)
 
     def start(self) -> None:
@@ -246,7 +171,7 @@ class Following:
             self._stop.wait(1.0)
 
     def _add(self, record: RecordView) -> None:
-        if record.queue in _HIDDEN or (self._filter is not None and not self._filter.admits(record)):
+        if record.queue in _HIDDEN or (self._chosen is not None and not self._chosen(record)):
             return
         with self._lock:
             first = not self._seen

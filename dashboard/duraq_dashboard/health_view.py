@@ -119,7 +119,8 @@ def root(path: str) -> HealthResult:
 def _queues(snapshot: Snapshot) -> list[Check]:
     unread = [queue for queue in snapshot.queues.values() if queue.view.problem is not None]
     if not unread:
-        return [Check("queues", "", f"{wording.plural(len(snapshot.queues), 'queue')} can be read")]
+        so_far = "" if snapshot.whole else ", still reading"
+        return [Check("queues", "", f"{wording.plural(len(snapshot.queues), 'queue')} can be read{so_far}")]
     return [
         Check("queue", "crit", of_queue(queue.name, queue.why), _remedy(queue, snapshot.path), queue.name)
         for queue in unread

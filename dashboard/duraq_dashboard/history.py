@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 
 from duraq.ledger import Counters
 from duraq.metrics import Histogram, Period, QueueMetrics
@@ -88,11 +89,35 @@ def number_of(metrics: QueueMetrics, what: Iterable[str], window: timedelta, now
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """How long entries waited and attempts ran: since then, or ever if ``since`` is None."""
+    """How long entries waited and attempts ran: since then, or ever if ``since`` is None.
+
+    ``most``: nothing can have taken longer, in seconds.
+    """
 
     wait: Histogram
     run: Histogram
     since: datetime | None
+    most: float = inf
+
+    def p50(self, lengths: Histogram) -> float | None:
+        """Half of them took no longer than about that."""
+        return possible(lengths.p50, self.most)
+
+    def p95(self, lengths: Histogram) -> float | None:
+        """All but one in twenty took no longer than about that."""
+        return possible(lengths.p95, self.most)
+
+
+def possible(length: float | None, most: float) -> float | None:
+    """The length; what a wide bucket adds to it is left out if so much time has not passed at all."""
+    return None if length is None else min(length, most)
+
+
+def age(metrics: QueueMetrics) -> float:
+    """For how many seconds something has happened in the queue, to a minute; infinite if nothing has."""
+    if not metrics.history or metrics.history[0].start >= metrics.at:
+        return inf
+    return (metrics.at - metrics.history[0].start).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +160,8 @@ class Durations:
             first = looks[0]
             wait, run = _difference(metrics.wait, first.wait), _difference(metrics.run, first.run)
             if wait.count > 0:
-                return Took(wait, run, first.at)
-        return Took(metrics.wait, metrics.run, None)
+                return Took(wait, run, first.at, age(metrics))
+        return Took(metrics.wait, metrics.run, None, age(metrics))
 
 
 def _less(one: Histogram, other: Histogram) -> bool:

@@ -144,6 +144,22 @@ def _worker_cells(worker: WorkerView, now: datetime) -> Cells:
     )
 
 
+def worker_lines(worker: WorkerView, now: datetime) -> list[str]:
+    """All that is known of it but how its program was called, which may be long."""
+    pid, state, _, up, memory, *_ = (
+        cell if isinstance(cell, str) else cell[0] for cell in _worker_cells(worker, now)
+    )
+    held = ", ".join(f"{number:,} of {queue}" for queue, number in worker.holds.items())
+    facts = [f"pid {pid} on {worker.host or 'a host that is not known'}", state]
+    facts += [f"up {up}"] if up != wording.NOTHING else []
+    facts += [f"{memory} in memory"] if memory != wording.NOTHING else []
+    return [
+        ", ".join(facts),
+        f"holds {held or 'nothing'}",
+        f"unit {worker.unit or 'none that is known'}",
+    ]
+
+
 def command(worker: WorkerView) -> str:
     """How its program was called."""
     return shlex.join(worker.argv)

@@ -7,6 +7,7 @@ and what is made never changes. Knows no Textual.
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from array import array
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import compress
+from itertools import chain, compress, islice
 from typing import Any
 
 from duraq.clock import from_datetime, from_timedelta, to_datetime
@@ -63,7 +64,7 @@ class Letters:
     """
 
     def __init__(self, indexes: Iterable[DeadIndex], queues: Queues, problems: Mapping[str, str]) -> None:
-        self.indexes = tuple(index for index in indexes if len(index))
+        self.indexes = tuple(sorted((index for index in indexes if len(index)), key=lambda each: each.queue))
         self.queues = queues
         self.problems = problems  # of queues that cannot be read
         self.names: dict[Cause, int] = {}
@@ -121,12 +122,16 @@ class Letters:
         return self._by_key
 
     def in_order(self, sort: str) -> array[int]:
-        """All numbers in that order; those that are equal in it as they died, the last first."""
+        """All numbers in that order; those that are equal in it as they died, the last first.
+
+        Of those that died at once, by queue, the one that was enqueued last first; and all of it the other
+        way round for "oldest". So the same letters are always listed in the same order.
+        """
         known = self._orders.get(sort)
         if known is None:
             numbers: Sequence[int]
             if sort == "died":
-                numbers = in_order(self.died, descending=True)
+                numbers = self._ties_settled(in_order(self.died, descending=True))
             elif sort == "oldest":
                 numbers = self.in_order("died")[::-1]
             else:
@@ -137,8 +142,30 @@ class Letters:
         return known
 
     def newest_first(self, numbers: Iterable[int]) -> list[int]:
-        """These, the one that died last first."""
-        return sorted(numbers, key=self.died.__getitem__, reverse=True)
+        """These as they died, the last first."""
+        chosen = bytearray(len(self))
+        for number in numbers:
+            chosen[number] = True
+        order = self.in_order("died")
+        return list(compress(order, map(chosen.__getitem__, order)))
+
+    def _ties_settled(self, numbers: array[int]) -> array[int]:
+        """The numbers, sorted by when they died, with those that died at once in an order as well."""
+        died = array("q", map(self.died.__getitem__, numbers))
+        ties = compress(range(len(died)), map(operator.eq, died, islice(died, 1, None)))
+        start = end = 0  # of those at once that are being gone through
+        for at in chain(ties, (len(numbers),)):
+            if at >= end:
+                if end - start > 1:
+                    numbers[start:end] = array("I", sorted(numbers[start:end], key=self._rank))
+                start = at
+            end = at + 2
+        return numbers
+
+    def _rank(self, number: int) -> int:
+        which = self.which[number]
+        order: int = self.indexes[which].orders[number - self._starts[which]]
+        return (which << _ORDER_BITS) - order
 
     def _values(self, sort: str) -> Callable[[int], Any]:
         """The value of each letter that it is sorted by."""
@@ -217,7 +244,7 @@ class Choice:
         return Choice(self.letters, array("I", compress(self.numbers, of_it)))
 
     def groups(self, now: datetime) -> list[Group]:
-        """What they died of, what most died of first."""
+        """What they died of, what most died of first; of as many, what somebody died of last."""
         letters = self.letters
         cause, died = letters.causes.__getitem__, letters.died
         numbers = letters.newest_first(self.numbers)
@@ -238,6 +265,7 @@ class Choice:
             for each, count in Counter(map(cause, numbers[start:end])).items():
                 hours.setdefault(each, [0] * HOURS)[number] = count
         names = list(letters.names)
+        counts = Counter(map(cause, numbers))
         return [
             Group(
                 names[each],
@@ -247,7 +275,9 @@ class Choice:
                 newest[each],
                 tuple(hours.get(each, ())),
             )
-            for each, count in Counter(map(cause, numbers)).most_common()
+            for each, count in sorted(
+                counts.items(), key=lambda each: (-each[1], -died[newest[each[0]]], names[each[0]])
+            )
         ]
 
 

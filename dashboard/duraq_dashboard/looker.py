@@ -55,6 +55,7 @@ class Looker:
         self._changed_at = self._quiet_at
         self._lag = 0
         self._number = 0
+        self._whole = False  # nothing was looked at yet
 
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
@@ -88,17 +89,18 @@ class Looker:
 
     def look(self, *, thorough: bool, progress: Callable[[], None] = lambda: None) -> bool:
         """Look again; returns whether anything is different. ``progress`` is called after each queue."""
-        before = (self._trouble, dict(self._queues), self._workers)
+        before, was_whole = (self._trouble, dict(self._queues), self._workers), self._whole
         try:
             self._look(thorough=thorough, progress=progress)
-            self._trouble = None
+            self._trouble, self._whole = None, True
         except StorageError as error:
             self.close()
             self._trouble = _same_trouble(trouble(error), self._trouble)
             if isinstance(error, NotAStorage):
                 # What comes in its place is another one.
                 self._forget()
-        differs = not _are_same(before, (self._trouble, self._queues, self._workers))
+        after = (self._trouble, self._queues, self._workers)
+        differs = self._whole is not was_whole or not _are_same(before, after)
         now = self._clock.now()
         if differs:
             # When exactly it happened nobody knows; not before it was last seen that nothing had.
@@ -139,6 +141,7 @@ class Looker:
     def _forget(self) -> None:
         self._queues.clear()
         self._due.clear()
+        self._whole = False
 
     def _look_at(self, inspector: Inspector, name: str) -> None:
         before = self._queues.get(name)
@@ -216,6 +219,7 @@ class Looker:
             self._trouble,
             dict(sorted(self._queues.items())),
             self._workers,
+            self._whole,
         )
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 
 from duraq.metrics import Histogram
 from duraq_dashboard import wording
-from duraq_dashboard.history import ENTERED, LEFT, Durations, number_of, rate
+from duraq_dashboard.history import ENTERED, LEFT, Durations, age, number_of, possible, rate
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.view_model import AN_HOUR, NOW, SORTS, QueueRow, in_order, is_young, queue_row
 
 # What is summed over the queues, before the buckets of how long entries waited.
-_SUMS = ("ready", "leased", "scheduled", "dead", "died", "entered", "left")
+_SUMS = ("ready", "leased", "scheduled", "dead", "died", "entered", "left", "waited")
 _NOTHING = (0.0,) * (len(_SUMS) + len(Histogram().buckets))
 
 
@@ -27,6 +28,7 @@ class _Part:
     queue: QueueNow
     minute: datetime
     numbers: Sequence[float]
+    age: float  # in seconds
 
 
 class Overview:
@@ -53,7 +55,12 @@ class Overview:
         for name, queue in snapshot.queues.items():
             known = before.get(name)
             if known is None or known.queue is not queue or known.minute != minute:
-                part = _Part(queue, minute, self._numbers(queue, now))
+                part = _Part(
+                    queue,
+                    minute,
+                    self._numbers(queue, now),
+                    0.0 if queue.metrics is None else age(queue.metrics),
+                )
                 self._add(part.numbers, _NOTHING if known is None else known.numbers)
                 known = part
             parts[name] = known
@@ -94,7 +101,8 @@ class Overview:
             return (*held, *_NOTHING[len(held) :])
         died = number_of(metrics, ("dead",), AN_HOUR, now)
         entered, left = rate(metrics, ENTERED, NOW, now), rate(metrics, LEFT, NOW, now)
-        return (*held, died, entered, left, *self.durations.took(metrics).wait.buckets)
+        waited = self.durations.took(metrics).wait
+        return (*held, died, entered, left, waited.sum, *waited.buckets)
 
     def _add(self, numbers: Sequence[float], instead_of: Sequence[float]) -> None:
         self._sums = [
@@ -108,10 +116,11 @@ class Overview:
         count = {name: wording.count(int(total)) for name, total in sums.items()}
         flows = f"in {wording.rate(sums['entered'])}/s out {wording.rate(sums['left'])}/s"
         letters = f"DLQ {count['dead']}" + (f" (+{count['died']}/1h)" if sums["died"] else "")
-        waited = Histogram(tuple(int(each) for each in self._sums[len(_SUMS) :]))
-        now = f"ready {count['ready']}  in-flight {count['leased']}  delayed {count['scheduled']}"
+        waited = Histogram(tuple(int(each) for each in self._sums[len(_SUMS) :]), sums["waited"])
+        p95 = possible(waited.p95, max((part.age for part in self._parts.values()), default=inf))
+        now = f"ready {count['ready']}  leased {count['leased']}  scheduled {count['scheduled']}"
         return (
-            f"{now}  {letters}  {flows}  p95 wait {wording.seconds(waited.p95)}  workers {self._workers()}",
+            f"{now}  {letters}  {flows}  p95 wait {wording.seconds(p95)}  workers {self._workers()}",
             f"{now}  {letters}  {flows}",
             f"ready {count['ready']}  {letters}  {flows}",
             f"ready {count['ready']}  {letters}",

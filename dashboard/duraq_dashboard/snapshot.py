@@ -66,6 +66,8 @@ class Snapshot:
     ``number`` rises with each look that found something new. ``looked_at``: when the storage was looked at;
     ``changed_at``: when something had changed last. ``lag``: how long after the change that look was over.
     ``live``: whether changes are noticed at once, or only by looking again now and then.
+    ``whole``: whether all queues have been looked at; the first look at many is shown in parts, and what is
+    not in a part may be in the next.
     """
 
     path: str
@@ -77,3 +79,4 @@ class Snapshot:
     trouble: Trouble | None = None
     queues: Mapping[str, QueueNow] = field(default_factory=dict)
     workers: tuple[WorkerView, ...] = ()
+    whole: bool = True

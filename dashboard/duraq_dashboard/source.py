@@ -19,8 +19,9 @@ from typing import Protocol, TypeVar
 from duraq.attention import DEFAULT, Thresholds
 from duraq.bookmarks import Bookmarks
 from duraq.clock import Clock, SystemClock, to_datetime
+from duraq.events import Wanted
 from duraq.inspector import Inspector
-from duraq_dashboard.happenings import EventFilter, Following
+from duraq_dashboard.happenings import Following
 from duraq_dashboard.looker import Looker
 from duraq_dashboard.snapshot import Snapshot
 
@@ -63,7 +64,7 @@ class Source(Protocol):
         The question is given that event too, and looks at it now and then if it takes long.
         """
 
-    def follow(self, on_more: Callable[[], None], chosen: EventFilter | None = None) -> Following:
+    def follow(self, on_more: Callable[[], None], chosen: Wanted | None = None) -> Following:
         """Follow the records; ``on_more`` is called in a thread when there is something to take."""
 
     def acknowledge(self, queue: str) -> None:
@@ -122,7 +123,7 @@ class StorageSource:
     ) -> threading.Event:
         return self._answers.ask(question, answer)
 
-    def follow(self, on_more: Callable[[], None], chosen: EventFilter | None = None) -> Following:
+    def follow(self, on_more: Callable[[], None], chosen: Wanted | None = None) -> Following:
         following = Following(self.path, on_more, chosen, clock=self._clock)
         following.start()
         return following

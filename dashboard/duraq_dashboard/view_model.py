@@ -145,8 +145,8 @@ def queue_row(queue: QueueNow, durations: Durations, now: datetime, *, ascii_onl
         entered=wording.rate(rate(metrics, ENTERED, NOW, now)),
         left=wording.rate(rate(metrics, LEFT, NOW, now)),
         bars=sparkline(columns(metrics.history, LEFT, LATELY, 15, now), ascii_only=ascii_only),
-        p50=wording.seconds(took.wait.p50),
-        p95=wording.seconds(took.wait.p95),
+        p50=wording.seconds(took.p50(took.wait)),
+        p95=wording.seconds(took.p95(took.wait)),
         failed=failing(metrics, now),
         workers=str(metrics.workers),
     )

@@ -22,7 +22,7 @@ from duraq.cli.look import missed
 from duraq.cli.options import PERCENT, RATE, F, Settings
 from duraq.cli.output import Row, conclude, show_rows
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
-from duraq.errors import ActNotFound, QueueError
+from duraq.errors import ActNotFound, DuraqError
 from duraq.safe_text import safe_text
 from duraq.views import EntryView
 
@@ -100,10 +100,11 @@ def check_selection(act: str | None, *given: bool, says: str) -> None:
 class Selected:
     """What was chosen, what keeps others from it, and, for a dry run, the entries themselves."""
 
-    def __init__(self, found: Iterable[EntryView], problems: Sequence[QueueError], consent: Consent) -> None:
+    def __init__(self, found: Iterable[EntryView], problems: Sequence[DuraqError], consent: Consent) -> None:
+        """There may be more of the problems once all was found."""
         self.views: list[EntryView] = []
-        self.problems = list(problems)
         self.meant = Meant.of(self._kept(found) if consent.dry_run else found, consent.most)
+        self.problems = list(problems)
 
     def _kept(self, found: Iterable[EntryView]) -> Iterator[EntryView]:
         for view in found:
@@ -158,7 +159,7 @@ def carry_out(
 class _Result:
     """What is told of a run: rows if they were asked for, numbers if not."""
 
-    def __init__(self, said: Settings, verb: str, problems: Sequence[QueueError], *, resumed: bool) -> None:
+    def __init__(self, said: Settings, verb: str, problems: Sequence[DuraqError], *, resumed: bool) -> None:
         self._said = said
         self._verb = verb
         self._resumed = resumed

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,8 +25,9 @@ from duraq.cli.output import Row, conclude, show_rows
 from duraq.cli.overview import inspecting
 from duraq.cli.pager import paged
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
+from duraq.cli.several import Several
 from duraq.dead_letters import DeadLetterQueue
-from duraq.errors import EntryNotFound, QueueError
+from duraq.errors import DuraqError, EntryNotFound, QueueError
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.views import EntryView
@@ -62,17 +62,15 @@ def dlq_ls(
     sort: str | None,
     limit: int | None,
     offset: int,
-) -> None:
+) -> int:
     """The dead letters of QUEUES, or of all; --since and --until go by when they died."""
     said = settings()
     with inspecting(said) as inspector, paged(said):
-        for name in queues:
-            inspector.check_queue(name)
-        names = queues or inspector.queues()
-        each = (matching(inspector, name, EntryStatus.DEAD, where, since, until) for name in names)
-        views = chain.from_iterable(each)
+        several = Several(inspector, queues)
+        views = several.each(lambda name: matching(inspector, name, EntryStatus.DEAD, where, since, until))
         rows = ordered(map(entry_row, views), sort, (*DEAD_COLUMNS, *ENTRY_MORE), limit, offset)
         show_rows(said, "duraq.entries/1", DEAD_COLUMNS, rows, more=ENTRY_MORE)
+    return several.conclude(said)
 
 
 @dlq.command("show")
@@ -94,9 +92,9 @@ def dlq_show(ids: tuple[str, ...], queue: str | None) -> int:
 @by_option
 @raw_option
 @common
-def dlq_errors(queues: tuple[str, ...], by: str, raw: bool) -> None:
+def dlq_errors(queues: tuple[str, ...], by: str, raw: bool) -> int:
     """What the dead letters of QUEUES, or of all, died of."""
-    show_dead(settings(), queues, by, raw=raw)
+    return show_dead(settings(), queues, by, raw=raw)
 
 
 @dlq.command("retry", epilog=FILTER_HELP)
@@ -158,8 +156,8 @@ def _retry_with(
     payload = _edited(said, found[0]) if data is None else parse_json(payload_text(data))
     with said.open(max_payload_bytes=INPUT_LIMIT) as storage:
         dead: DeadLetterQueue[Any] = DeadLetterQueue(found[0].queue, None, storage)
-        dead.retry(entry_id, keep_attempts=keep_attempts, data=payload, reason=reason)
-    row = {"id": entry_id, "queue": found[0].queue, "status": "ready", "error": None}
+        dead.retry(found[0].id, keep_attempts=keep_attempts, data=payload, reason=reason)
+    row = {"id": found[0].id, "queue": found[0].queue, "status": "ready", "error": None}
     return conclude(said, "duraq.dlq.retry/1", [row], [])
 
 
@@ -309,12 +307,13 @@ def _select(
     """The dead letters that are meant: those named, else those that match, else all."""
     with inspecting(said) as inspector:
         found: Iterable[EntryView] = ()  # what an act that has begun is about is written down
-        problems: list[QueueError] = []
+        problems: Sequence[DuraqError] = ()
         if ids:
             found, problems = _dead(inspector, words(ids, "IDS"), queue)
         elif where is not None or everything:
-            names = inspector.queues() if queue is None else [queue]
-            found = (view for name in names for view in matching(inspector, name, EntryStatus.DEAD, where))
+            several = Several(inspector, () if queue is None else (queue,))
+            found = several.each(lambda name: matching(inspector, name, EntryStatus.DEAD, where))
+            problems = several.problems
         return Selected(found, problems, consent)
 
 

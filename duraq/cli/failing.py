@@ -9,6 +9,7 @@ Only ``duraq check`` has other ones, those of monitoring plugins: see duraq/cli/
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from enum import IntEnum
 
 from duraq import errors
@@ -53,6 +54,14 @@ _CODES: list[tuple[type[BaseException], Code]] = [
     (errors.StorageBusy, Code.BUSY),
     (PermissionError, Code.NOT_PERMITTED),
 ]
+
+
+def code_of_several(problems: Iterable[BaseException]) -> Code:
+    """The exit code of what was done in part; that of damage is the louder one."""
+    codes = {code_of(problem) for problem in problems}
+    if Code.DAMAGED in codes:
+        return Code.DAMAGED
+    return Code.PARTLY if codes else Code.DONE
 
 
 def code_of(error: BaseException) -> Code:

@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from duraq.cli.completing import QUEUE
-from duraq.cli.failing import Code, CommandError, code_of
+from duraq.cli.failing import Code, CommandError, code_of, code_of_several
 from duraq.cli.options import PAST, Settings, common, settings
 from duraq.cli.output import Row, show_rows
 from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
+from duraq.errors import StorageError
 from duraq.failures import By, FailureGroup, Failures, dead_by, gather
 from duraq.sparkline import sparkline
 from duraq.times import span
@@ -81,17 +82,23 @@ def errors(queues: tuple[str, ...], since: datetime, by: str, raw: bool) -> int:
     return max((code_of(problem) for problem in found.problems.values()), default=Code.DONE)
 
 
-def show_dead(said: Settings, queues: tuple[str, ...], by: str, *, raw: bool) -> None:
+def show_dead(said: Settings, queues: tuple[str, ...], by: str, *, raw: bool) -> int:
     """What the dead letters of these queues, or of all, died of."""
     with inspecting(said) as inspector:
         for name in queues:
             inspector.check_queue(name)
-        groups = dead_by(inspector, queues or None, by=By(by))
+        problems: dict[str, StorageError] = {}
+        groups = dead_by(inspector, queues or None, by=By(by), problems=problems)
+    if problems and not groups:
+        raise next(iter(problems.values()))
     if raw:
         _show_raw(said, groups)
-        return
-    rows = (_row(said, group, None) for group in groups)
-    show_rows(said, "duraq.dlq.errors/1", DEAD_COLUMNS, rows, more=("dead", *MORE), name="key")
+    else:
+        rows = (_row(said, group, None) for group in groups)
+        show_rows(said, "duraq.dlq.errors/1", DEAD_COLUMNS, rows, more=("dead", *MORE), name="key")
+    for problem in problems.values():
+        report(said, problem)
+    return code_of_several(problems.values())
 
 
 def _row(said: Settings, group: FailureGroup, window: timedelta | None) -> Row:

@@ -42,7 +42,7 @@ def leases(queues: tuple[str, ...], expired: bool) -> None:
     with inspecting(said) as inspector:
         names = queues or inspector.queues()
         found = [lease for name in dict.fromkeys(names) for lease in inspector.leases(name)]
-        found.sort(key=lambda lease: lease.deadline_at)
+        found.sort(key=lambda lease: (lease.deadline_at, lease.queue, lease.id))
         rows = [_lease_row(lease) for lease in found if not expired or lease.late or lease.alive is False]
     show_rows(said, "duraq.leases/1", COLUMNS, rows, more=MORE, name="token")
 

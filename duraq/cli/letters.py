@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,6 +23,7 @@ from duraq.cli.making import make_queue
 from duraq.cli.options import FILTER_HELP, common, filtered, in_time, settings
 from duraq.cli.output import Row, conclude
 from duraq.cli.overview import inspecting
+from duraq.cli.several import Several
 from duraq.errors import DuraqError
 from duraq.letters import Imported, bring_in, exported
 from duraq.model import EntryStatus, check_queue_name
@@ -42,7 +42,7 @@ LONGEST_LINE = 8 * INPUT_LIMIT  # a payload at length, and all the errors of its
 @common
 def export(
     queues: tuple[str, ...], where: Where | None, since: datetime | None, until: datetime | None
-) -> None:
+) -> int:
     """Print the dead letters of QUEUES, or of all: a line of JSON each, with all that they are.
 
     They stay where they are. `dlq import` brings them into another storage, or back into this one.
@@ -50,14 +50,14 @@ def export(
     said = settings()
     count = 0
     with inspecting(said) as inspector:
-        for name in queues:
-            inspector.check_queue(name)
-        names = queues or inspector.queues()
-        each = (matching(inspector, name, EntryStatus.DEAD, where, since, until) for name in names)
-        for view in chain.from_iterable(each):
+        several = Several(inspector, queues)
+        for view in several.each(
+            lambda name: matching(inspector, name, EntryStatus.DEAD, where, since, until)
+        ):
             click.echo(ascii_json(exported(view)))
             count += 1
     said.say(f"{count} exported")
+    return several.conclude(said)
 
 
 @click.command("import")

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from duraq.cli.completing import QUEUE, last_of_many
-from duraq.cli.failing import Code, CommandError
+from duraq.cli.failing import Code, CommandError, code_of_several
 from duraq.cli.input import words
 from duraq.cli.options import FILTER_HELP, Settings, common, filtered, in_time, settings
 from duraq.cli.output import Row, Stream, show_one, show_rows
@@ -21,6 +21,7 @@ from duraq.cli.overview import NUMBERS, QUEUE_COLUMNS, QUEUE_MORE, inspecting, q
 from duraq.cli.pager import paged
 from duraq.cli.reports import report
 from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, describe, entry_row, record_row
+from duraq.cli.several import Several
 from duraq.errors import EntryNotFound, QueueError
 from duraq.events import EVENTS, following, newest, wanted
 from duraq.inspector import Inspector
@@ -82,7 +83,7 @@ def ls(
     sort: str | None,
     limit: int | None,
     offset: int,
-) -> None:
+) -> int:
     """The queues, or the entries of QUEUE; with --where, those of all queues.
 
     --since and --until go by when an entry was last changed.
@@ -96,16 +97,14 @@ def ls(
             show_rows(
                 said, "duraq.queues/1", LS_COLUMNS, rows, more=(*QUEUE_COLUMNS, *QUEUE_MORE), name="queue"
             )
-            return
+            return Code.DONE
         status = None if state is None else EntryStatus(state)
-        if queue is None:
-            each = (matching(inspector, name, status, where, since, until) for name in inspector.queues())
-            views: Iterator[EntryView] = chain.from_iterable(each)
-            columns = QUEUES_ENTRY_COLUMNS
-        else:
-            views, columns = matching(inspector, queue, status, where, since, until), ENTRY_COLUMNS
+        several = Several(inspector, () if queue is None else (queue,))
+        columns = QUEUES_ENTRY_COLUMNS if queue is None else ENTRY_COLUMNS
+        views = several.each(lambda name: matching(inspector, name, status, where, since, until))
         rows = ordered(map(entry_row, views), sort, (*columns, *ENTRY_MORE), limit, offset)
         show_rows(said, "duraq.entries/1", columns, rows, more=ENTRY_MORE)
+    return several.conclude(said)
 
 
 def ordered(
@@ -182,7 +181,11 @@ def peek(queue: str, count: int) -> None:
 @click.option("--where-is", is_flag=True, help="Only file:line:byte of each of its records.")
 @common
 def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> int:
-    """One entry or several: payload, attempts, life."""
+    """One entry or several: payload, attempts, life.
+
+    An id that DuraQ made may be cut to its first eight characters or more, and any id to its end, as screens
+    show it (..1f2e3d4c), as long as no other entry is called so.
+    """
     said = settings()
     given = words(ids, "IDS")
     with inspecting(said) as inspector, nullcontext() if raw else paged(said):
@@ -207,19 +210,23 @@ def find_entries(
     problems: list[QueueError] = []
     for entry_id in ids:
         try:
-            found.append(inspector.get(entry_id, queue))
+            view = inspector.find(entry_id, queue)
         except EntryNotFound as error:
             problems.append(error)
+            continue
+        found.append(view)
+        if view.id != entry_id:
+            settings().say(safe_text(f"{entry_id} is {view.queue}/{view.id}"))
     return found, problems
 
 
-def missed(said: Settings, problems: list[QueueError], *, partly: bool) -> int:
+def missed(said: Settings, problems: Sequence[Exception], *, partly: bool) -> int:
     """The exit code, with problems or without. Raises the first if there was nothing else."""
     if problems and not partly:
         raise problems[0]
     for problem in problems:
         report(said, problem)
-    return Code.PARTLY if problems else Code.DONE
+    return code_of_several(problems)
 
 
 def show_entries(said: Settings, inspector: Inspector, found: list[EntryView]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import click
 import orjson
 
-from duraq.cli.failing import Code, CommandError
+from duraq.cli.failing import Code, CommandError, code_of_several
 from duraq.cli.options import Settings
 from duraq.cli.reports import report
 from duraq.safe_text import ascii_json, safe_text
@@ -144,7 +144,7 @@ def conclude(
         show_rows(said, schema, columns, done if said.output == "ids" else rows, more=("token",))
     if tally:
         said.say(", ".join(f"{count} {status}" for status, count in tally.items()))
-    return Code.PARTLY if problems else Code.DONE
+    return code_of_several(problems)
 
 
 def _chosen(said: Settings, columns: Sequence[str], more: Sequence[str]) -> list[str] | None:

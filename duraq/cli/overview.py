@@ -158,4 +158,4 @@ def _grouped(inspector: Inspector, queues: Iterable[str], by: str) -> list[Row]:
         }
         for value, tally in found.items()
     ]
-    return sorted(rows, key=lambda row: -row["entries"])
+    return sorted(rows, key=lambda row: (-row["entries"], row[by]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -118,6 +119,26 @@ class Lines:
                     found = _decoded(line.text)
                     if found is not None and getattr(found.operation, "id", None) == entry_id:
                         yield line, found
+
+    def ids(self, like: re.Pattern[bytes], most: int) -> set[str]:
+        """The ids in undamaged records that are like that; so many of them at most."""
+        mention = re.compile(b'"id":"(' + like.pattern + b')"')
+        found: set[str] = set()
+        for number in self.segments():
+            with suppress(FileNotFoundError, StorageDamaged):  # as above
+                for block in self.blocks(number):
+                    for hit in mention.finditer(block):
+                        entry_id = hit[1].decode()
+                        if entry_id in found:
+                            continue
+                        start, end = block.rfind(b"\n", 0, hit.start()) + 1, block.find(b"\n", hit.end()) + 1
+                        # A payload may say the same words.
+                        known = _decoded(block[start:end])
+                        if known is not None and getattr(known.operation, "id", None) == entry_id:
+                            found.add(entry_id)
+                            if len(found) == most:
+                                return found
+        return found
 
     def _mentioning(self, number: int, mention: bytes) -> Iterator[Line]:
         offset, line = 0, 1

@@ -8,7 +8,9 @@ import orjson
 import pytest
 from buried import SOON, bury, counts, dead, tree, until
 from duraq_dashboard.app import Dashboard
+from duraq_dashboard.dialogs import words
 from duraq_dashboard.dialogs.confirm import ConfirmDialog
+from duraq_dashboard.dialogs.export import ExportDialog
 from duraq_dashboard.dialogs.progress import ProgressDialog
 from duraq_dashboard.dialogs.undo import UndoDialog
 from duraq_dashboard.doing import Doing
@@ -16,7 +18,7 @@ from duraq_dashboard.orders import Order, Selection
 from duraq_dashboard.source import StorageSource
 from on_screen import NOW, text_of
 
-from duraq import EntryStatus, FileStorage, Queue
+from duraq import DeadLetterQueue, EntryStatus, FileStorage, Queue
 from duraq.actions import ACTIONS
 from duraq.acts import Acts
 from duraq.bulk import Meant
@@ -231,6 +233,30 @@ async def test_stopped_within_a_batch(root):
     assert counts(root) == (told[-1].done, 600 - told[-1].done)
 
 
+def test_an_undo_that_was_stopped(root):
+    """An undo ends a batch after it was stopped at most, and says how many are left and how they return."""
+    ids = bury(root, *map(str, range(600)))
+    with FileStorage(root) as storage:
+        letters = DeadLetterQueue("mail", None, storage)
+        letters.remove_many(ids, act="gone")
+    order = Order(ACTIONS["undo"], str(root), NOW, act="gone", number=600)
+    told = []
+    doing = Doing(order, told.append)
+    doing.stop()
+    doing.start()
+    doing.join(SOON)
+    last = told[-1]
+    assert 0 < last.done < 600
+    assert (last.is_over, last.left, last.passed_over) == (True, 600 - last.done, 0)
+    assert counts(root) == (0, last.done)
+    assert f"{600 - last.done} not attempted; it was stopped; duraq undo gone" in words.result(order, last)
+    again = Doing(order, told.append)
+    again.start()
+    again.join(SOON)
+    assert words.result(order, told[-1]) == f"{600 - last.done} brought back"
+    assert counts(root) == (0, 600)
+
+
 KILLED = """
 import sys
 from datetime import UTC, datetime
@@ -269,6 +295,18 @@ async def test_killed_midway(root):
         found = inspector.entries("mail", EntryStatus.READY)
     assert sorted(int(orjson.loads(view.payload)) for view in found) == list(range(400))
     assert {view.redriven for view in found} == {1}
+
+
+async def test_closed_as_it_opens(root):
+    """A dialog that is closed before it has begun fails nothing."""
+    bury(root, "a")
+    order = Order(ACTIONS["pause"], str(root), NOW, queue="mail")
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        for dialog in (ExportDialog(1, all_dead), ConfirmDialog(order)):
+            await pilot.app.push_screen(dialog)
+            dialog.dismiss(None)
+            await until(pilot, lambda dialog=dialog: not dialog.is_attached)
+            dialog._begin()
 
 
 async def test_hidden_dialog(root):

@@ -8,18 +8,22 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
-from duraq_dashboard import entry_text
+from duraq_dashboard import entry_text, wording
+from duraq_dashboard.dead_rows import group_lines
+from duraq_dashboard.letters import Group
 from duraq_dashboard.widgets.text_lines import TextLines
+from duraq_dashboard.wording import Times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duraq import FileStorage, Queue
+from duraq import FileStorage, Queue, dead_index
 from duraq.inspector import Inspector
 from duraq.model import Attempt, AttemptError, Cause
 from duraq.testing import FakeClock
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 NOW = datetime(2026, 11, 29, 10, 42, 17, tzinfo=UTC)
+PANE = 41  # columns in the pane of the groups
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -128,6 +132,32 @@ def test_life_of_an_entry(tmp_path):
     assert "\x07" not in everything
     assert "trace: 5f1c\\x1b" in everything
     assert f"sed -n 1p {path}/mail/segments/00000000000000000001.jsonl | jq ." in everything
+
+
+@pytest.mark.parametrize("times", Times)
+def test_around_midnight(tmp_path, times):
+    """When midnight has passed, a group takes no more room than before, and times still stand in a column."""
+    clock = FakeClock(now=NOW.replace(hour=23, minute=59, second=50))
+    with FileStorage(tmp_path / "storage", clock=clock) as storage:
+        mail = Queue("mail", storage)
+        entry_id = mail.enqueue("x")
+        clock.advance(timedelta(seconds=20))
+        mail.mark_failed(mail.dequeue(), ValueError("no"), dead=True)
+    with Inspector(tmp_path / "storage", clock=clock) as inspector:
+        view, life = inspector.get(entry_id), inspector.life(entry_id)
+
+    def told(now):
+        return lambda moment: wording.moment(moment, now, times)
+
+    group = Group(dead_index.Cause("", "ValueError"), 1, view.created_at, view.updated_at, 0, (1,))
+    for later in (timedelta(0), timedelta(seconds=30), timedelta(days=1), timedelta(days=400)):
+        when = told(view.created_at + later)
+        for line in group_lines(group, 1, when, ascii_only=True):
+            assert sum(len(cell if isinstance(cell, str) else cell[0]) for cell in line) <= PANE
+        lines = text(entry_text.timeline(life, when))
+        assert len({line.index(what) for line, what in zip(lines, ("enq", "leas", "DEAD"), strict=True)}) == 1
+        places = [line.index("mail/") for line in text(entry_text.on_disk(view, life, "/x", when))[:3]]
+        assert len(set(places)) == 1
 
 
 def test_what_was_given_back():

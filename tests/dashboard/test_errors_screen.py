@@ -64,9 +64,9 @@ async def test_what_is_shown(dashboard, source):
         await pilot.press("3")
         rows = listed(pilot.app)
         assert [(row[0], row[5], row[-1].removeprefix("NEW ")) for row in rows] == [
-            ("6", "mail,billing", "ValueError: row <n>"),
-            ("2", "mail,billing", "KeyError: <text>"),
-            ("2", "mail,billing", "OSError: [Errno 28] full"),
+            ("6", "billing,mail", "ValueError: row <n>"),
+            ("2", "billing,mail", "KeyError: <text>"),
+            ("2", "billing,mail", "OSError: [Errno 28] full"),
         ]
         lines = text_of(pilot.app)
         assert any("last 1h   10 failed attempts, 3 groups" in line for line in lines)

@@ -12,6 +12,7 @@ from duraq_dashboard.screens.copy_menu import CopyMenu
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import Trouble
 from duraq_dashboard.widgets.key_bar import KeyBar, hints
+from duraq_dashboard.widgets.row_list import RowList
 from on_screen import NOW, SIZES, FakeSource, queue_now, queue_view, snapshot, text_of
 
 from duraq import FileStorage, Queue
@@ -52,6 +53,42 @@ async def test_how_fresh_it_is(dashboard, source, clock):
         await pilot.press("p")
         await pilot.pause(0.2)
         assert "POLL 41ms" in top(app)
+
+
+async def test_read_only_is_always_seen(source, clock):
+    """Whoever may only read is told so at every size, however long the path and the names are."""
+    name = "q" * 64
+    source.path = "/srv/" + "deep/" * 30
+    source.show(snapshot(queue_now(queue_view(name, 1))))
+    app = Dashboard(source, clock=clock, read_only=True)
+    async with app.run_test(size=SIZES[0]) as pilot:
+        for keys in ("1", "enter", "p"):
+            await pilot.press(keys)
+            for size in (*SIZES, (110, 36)):
+                await pilot.resize_terminal(*size)
+                await pilot.pause()
+                assert " READ-ONLY  " in top(app), (keys, size)
+                assert top(app).endswith("10:42:17")
+
+
+@pytest.mark.parametrize("keys", ["2", "4", "5"])
+async def test_which_pane_has_the_keys(source, clock, keys):
+    """Of several panes the one that the keys go to is told by its heading, not by colours alone."""
+    source.show(snapshot(MAIL))
+    app = Dashboard(source, clock=clock, options=Options(ascii_only=True))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press(keys)
+        panes = [pane.id for pane in app.screen.query(RowList)]
+        seen = {}
+        for pane in panes:
+            app.screen.query_one(f"#{pane}").focus()
+            await pilot.pause()
+            seen[pane] = [
+                line[line.index("- [") :].split("]")[0] for line in text_of(app)[1:] if "- [" in line
+            ]
+        assert len(panes) == 2
+        assert all(len(titles) == 1 for titles in seen.values())
+        assert seen[panes[0]] != seen[panes[1]]
 
 
 async def test_digits_and_back(dashboard, source):
@@ -147,6 +184,17 @@ async def test_ctrl_c(dashboard, source):
         await pilot.press("ctrl+c")
         await pilot.pause()
     assert pilot.app._exit
+
+
+async def test_ctrl_c_in_a_filter(dashboard, source):
+    """Ctrl+C in a filter clears it and goes back to the list, as Esc does; nothing ends."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("slash", *"ma", "ctrl+c")
+        await pilot.pause()
+        assert not pilot.app._exit
+        assert not any(line.startswith("/ ") for line in text_of(pilot.app))
+        assert type(pilot.app.focused) is RowList
 
 
 async def test_what_is_remembered(source, clock, tmp_path):
@@ -298,3 +346,35 @@ async def test_a_pager(dashboard, source, monkeypatch):
         monkeypatch.setattr("duraq_dashboard.app.show_in_pager", shown.append)
         await pilot.press("o")
         assert shown[0].startswith("mail\nnothing is the matter\n")
+
+
+async def test_a_part_is_not_shown_as_if_it_were_all(dashboard, source):
+    """Until all queues were looked at no screen says that there is nothing: each says that it still reads."""
+    source.show(snapshot(whole=False))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        for screen in MAIN_SCREENS[:5]:
+            await pilot.press(str(MAIN_SCREENS.index(screen) + 1))
+            await pilot.pause()
+            assert "still reading  10:42:17" in top(pilot.app)
+            text = "\n".join(text_of(pilot.app)[1:])
+            for claim in ("No queues here", "no alerts", "No dead letters", "Nothing", "Nobody"):
+                assert claim not in text, (screen, claim)
+        source.show(snapshot(MAIL, number=2, whole=False))
+        await pilot.press("1")
+        await pilot.pause(0.2)
+        assert "1 of 1 so far" in "\n".join(text_of(pilot.app))
+        source.show(snapshot(MAIL, number=3))
+        await pilot.pause(0.2)
+        assert "LIVE" in top(pilot.app)
+        assert "so far" not in "\n".join(text_of(pilot.app))
+
+
+async def test_begun_at_a_queue_that_comes_later(source, clock):
+    """A queue that is named and not read yet is not taken for an entry."""
+    source.show(snapshot(queue_now(queue_view("other")), whole=False))
+    async with Dashboard(source, clock=clock, options=Options(start="mail")).run_test() as pilot:
+        await pilot.pause()
+        assert pilot.app.screen.crumbs == ()
+        source.show(snapshot(queue_now(queue_view("other")), MAIL, number=2, whole=False))
+        await pilot.pause(0.2)
+        assert pilot.app.screen.crumbs == ("Queues", "mail")

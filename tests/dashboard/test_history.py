@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 from duraq_dashboard.history import Durations, columns, rate
-from on_screen import MINUTE, NOW, queue_metrics, queue_now, queue_view
+from duraq_dashboard.overview import Overview
+from on_screen import MINUTE, NOW, queue_metrics, queue_now, queue_view, snapshot
 
 from duraq.ledger import Counters
 from duraq.metrics import Period
@@ -118,3 +119,16 @@ def test_durations_of_another_queue_of_that_name():
     durations.add([again])
     took = durations.took(again.metrics)
     assert (took.since, took.wait.count) == (None, 3)
+
+
+def test_nothing_takes_longer_than_there_was_time():
+    """Where a bucket goes back to before a queue's first record, no more is shown than the time since."""
+    minutes = [{"enqueued": 20}] * 2
+    queue = queue_now(queue_view("young", 1), minutes=minutes, wait=[121] * 18 + [299] * 2)
+    took, since_then = Durations().took(queue.metrics), 137
+    assert queue.metrics.wait.p95 > since_then
+    assert took.p95(took.wait) == since_then
+    overview = Overview()
+    overview.look(snapshot(queue), NOW)
+    assert overview.row(queue, NOW, ascii_only=True).p95 == "2.3m"
+    assert "p95 wait 2.3m" in overview.lines()[0]

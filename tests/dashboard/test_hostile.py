@@ -18,7 +18,8 @@ from buried import until
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.screens.entry import EntryScreen
 from duraq_dashboard.source import StorageSource
-from duraq_dashboard.widgets.row_list import RowList, _fitted
+from duraq_dashboard.widgets.row_list import RowList
+from duraq_dashboard.widgets.strips import fitted
 from duraq_dashboard.widgets.text_lines import TextLines
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,9 +65,9 @@ SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[=>78cM]|\(B|\]22;[a-z-]*\x07
 @given(HOSTILE, st.integers(1, 40), st.booleans())
 def test_cells_are_as_wide_as_they_should_be(text, width, right):
     """A cell of a list is exactly as wide as its column, whatever is in it, and nothing in it is obeyed."""
-    fitted = _fitted(text, width, right=right)
-    assert cell_len(fitted) == width
-    assert safe_text(fitted) == fitted
+    cell = fitted(text, width, right=right)
+    assert cell_len(cell) == width
+    assert safe_text(cell) == cell
 
 
 @settings(max_examples=10_000 if DEEP else 40)

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from buried import bury, until
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.commands import Command, matching
 from duraq_dashboard.options import Options
@@ -12,10 +13,12 @@ from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.screens.queues import QueuesScreen
 from duraq_dashboard.widgets.key_bar import hints, key_name
 from duraq_dashboard.widgets.key_owners import key_owners
-from on_screen import queue_now, queue_view, snapshot, text_of
+from on_screen import FakeSource, queue_now, queue_view, snapshot, text_of
 from textual import events
+from textual.widgets import Input
 
 from duraq.actions import ACTIONS
+from duraq.inspector import Inspector
 
 pytestmark = pytest.mark.anyio
 MAIL = queue_now(queue_view("mail", 2, dead=3, oldest=timedelta(minutes=1), waiting=1))
@@ -56,6 +59,36 @@ async def test_searching_help(dashboard, source):
         await pilot.press("escape")
         assert pilot.app.current_mode == "queues"
         assert type(pilot.app.screen) is not HelpScreen
+
+
+@pytest.mark.parametrize("size", [(80, 24), (60, 16)])
+async def test_paging_help(dashboard, source, size):
+    """Where help has no room for all keys, those for pages and ends that it names lead to all of them."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=size) as pilot:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        listed = [
+            "".join(p if isinstance(p, str) else p[0] for p in line) for line in pilot.app.screen.lines("")
+        ]
+
+        def seen():
+            text = "\n".join(text_of(pilot.app))
+            return [number for number, line in enumerate(listed) if line[:30].rstrip() in text]
+
+        first = seen()
+        assert len(first) < len(listed)
+        pages = list(first)
+        for _ in range(len(listed) // 4):
+            await pilot.press("pagedown")
+            pages += seen()
+        assert set(pages) == set(range(len(listed)))
+        assert seen()[-1] == len(listed) - 1
+        for forth, back in (("end", "home"), ("ctrl+d", "ctrl+u"), ("pagedown", "pageup"), ("down", "up")):
+            await pilot.press("home", forth)
+            assert seen() != first
+            await pilot.press(back)
+            assert seen() == first
 
 
 async def test_every_action_can_be_begun(dashboard, source):
@@ -172,6 +205,21 @@ async def test_a_screen_that_comes_back_is_of_now(dashboard, source, clock):
         assert "10:49" in text_of(pilot.app)[0]
 
 
+@pytest.mark.parametrize("first", [("colon", ":"), ("question_mark", "?"), ("slash", "/")])
+async def test_letters_right_behind_a_key(dashboard, source, first):
+    """Letters that are typed before what a key opens is there go into its field, all of them, in order."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        app, text = pilot.app, "pause mail Gq"
+        for key, letter in (first, *((letter.replace(" ", "space"), letter) for letter in text)):
+            app.post_message(events.Key(key, letter))
+        await until(
+            pilot, lambda: [field.value for field in app.screen.query(Input) if field.has_focus] == [text]
+        )
+        assert not app._exit
+        assert not app.frozen
+
+
 async def test_a_key_that_comes_too_early(dashboard, source):
     """A key that nobody before wanted, and that finds a screen which has no widgets yet, waits for them."""
     source.show(snapshot(MAIL))
@@ -183,3 +231,15 @@ async def test_a_key_that_comes_too_early(dashboard, source):
         await pilot.app.on_event(key)
         assert pilot.app.screen.is_mounted
         assert pilot.app.current_mode == "dlq"
+
+
+async def test_opened_at_an_entry(tmp_path, clock):
+    """Whoever names an entry, or a part of its id that no other has, begins there."""
+    ids = bury(tmp_path / "storage", "a", "b")
+    with Inspector(tmp_path / "storage", clock=clock) as inspector:
+        for name in (ids[0], f"..{ids[0][-10:]}"):
+            source = FakeSource(inspector=inspector)
+            source.show(snapshot(MAIL))
+            async with Dashboard(source, clock=clock, options=Options(start=name)).run_test() as pilot:
+                await pilot.pause()
+                assert pilot.app.screen.crumbs == ("mail", ids[0])

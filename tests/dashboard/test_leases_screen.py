@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from buried import until
 from duraq_dashboard import lease_view
 from duraq_dashboard.widgets.row_list import RowList
 from on_screen import NOW, SIZES, queue_now, queue_view, snapshot, text_of
@@ -75,6 +76,23 @@ async def test_workers(dashboard, source):
         text = "\n".join(text_of(pilot.app))
         assert "worker '[/red]\\x1b]52;c;" in text
         assert "\x1b" not in text
+
+
+async def test_a_long_command_line(dashboard, source):
+    """Enter on a worker shows how its program was called to the last letter, nothing of it obeyed."""
+    long = ("python", "-m", "app.mail", *(f"--option-{number}=x" for number in range(30)), HOSTILE, "--end")
+    worker = WorkerView("4711-0123abcd", True, NOW, "app1", long, "mail.service", holds={"mail": 2})
+    source.show(snapshot(queue_now(queue_view("mail")), workers=(worker,)))
+    async with dashboard().run_test(size=(80, 24)) as pilot:
+        await pilot.press("4", "tab", "enter")
+        shown = "".join(line.strip(" │|") for line in text_of(pilot.app))
+        assert "pid 4711 on app1, lives" in shown
+        assert "holds 2 of mail" in shown
+        assert "--option-29=x" in shown
+        assert "--end" in shown
+        assert not any(character in shown for character in "\x1b\x07\u202e")
+        await pilot.press("escape")
+        assert len(pilot.app.screen_stack) == 1
 
 
 async def test_filter(dashboard, source):
@@ -159,8 +177,12 @@ async def test_sizes(dashboard, source, size):
     """At every size there is each lease with its end and its holder, and each worker."""
     async with dashboard().run_test(size=size) as pilot:
         await pilot.press("4")
+
+        def ends():
+            return sum("EXPIRED" in line or "no process" in line for line in text_of(pilot.app))
+
+        await until(pilot, lambda: ends() >= 2)
         lines = text_of(pilot.app)
-        assert sum("EXPIRED" in line or "no process" in line for line in lines) >= 2
         assert sum("4711" in line for line in lines) >= 2
         assert all(len(line) <= size[0] for line in lines)
 

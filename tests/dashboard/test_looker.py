@@ -295,3 +295,26 @@ def test_it_can_be_stopped(storage, looker):
     with pytest.raises(KeyboardInterrupt):
         looker.look(thorough=True, progress=stop)
     assert len(look(looker).queues) == 3
+
+
+def test_parts_of_the_first_look(storage, path, clock, looker):
+    """What is told as the first look goes on is not the whole; once all was looked at it is, and stays so."""
+    parts = []
+    looker.look(thorough=True, progress=lambda: parts.append(looker.part()))
+    assert [(len(part.queues), part.whole) for part in parts] == [(1, False), (2, False), (3, False)]
+    assert looker.snapshot().whole
+    later = []
+    Queue("a", storage).enqueue(1)
+    looker.look(thorough=True, progress=lambda: later.append(looker.part().whole))
+    assert all(later)
+
+
+def test_an_empty_storage_is_told_of(tmp_path):
+    """That there is no queue is something new, once it is known."""
+    with FileStorage(tmp_path / "empty"):
+        looker = Looker(str(tmp_path / "empty"), FakeClock())
+        assert not looker.snapshot().whole
+        assert looker.look(thorough=True)
+        assert looker.snapshot().whole
+        assert not looker.look(thorough=True)
+        looker.close()

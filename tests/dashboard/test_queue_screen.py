@@ -1,15 +1,20 @@
 """One queue in full: its entries by state, read page by page, and what stays where while they change."""
 
+import threading
 from datetime import timedelta
 
 import pytest
+from buried import until
 from duraq_dashboard.entry_pages import PAGE
+from duraq_dashboard.entry_search import EntrySearch, search
 from duraq_dashboard.screens.queue_detail import QueueScreen
+from duraq_dashboard.seldom import SOONEST, Seldom
 from duraq_dashboard.widgets.row_list import RowList
 from on_screen import FakeSource, queue_now, snapshot, text_of
 
-from duraq import FileStorage, NoRetry, Queue
+from duraq import EntryStatus, FileStorage, NoRetry, Queue
 from duraq.inspector import Inspector
+from duraq.where import Where
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +74,7 @@ async def test_entries_by_state(lived, source, dashboard):
     lived.queue.dequeue()
     async with dashboard().run_test(size=(120, 36)) as pilot:
         await opened(pilot, lived, source)
-        assert "[Ready 1] Delayed 0  Leased 1  Dead 1" in "\n".join(text_of(pilot.app))
+        assert "[Ready 1] Scheduled 0  Leased 1  Dead 1" in "\n".join(text_of(pilot.app))
         assert any('{"to":"[/red] \\u001b[2J"}' in line for line in text_of(pilot.app))
         await pilot.press("l")
         assert "Nothing is scheduled here." in "\n".join(text_of(pilot.app))
@@ -80,7 +85,7 @@ async def test_entries_by_state(lived, source, dashboard):
         await pilot.pause()
         assert any("ValueError: [b +\\x1b]52;c;aGk=\\x07" in line for line in text_of(pilot.app))
         await pilot.press("h", "h")
-        assert "[Delayed 0]" in "\n".join(text_of(pilot.app))
+        assert "[Scheduled 0]" in "\n".join(text_of(pilot.app))
 
 
 async def test_pages(lived, source, dashboard):
@@ -146,4 +151,119 @@ async def test_where_something_is(dashboard, lived, source):
         rows = await opened(pilot, lived, source)
         await pilot.pause()
         assert len(rows.rows) == 1
-        assert any("[Delayed 1]" in line for line in text_of(pilot.app))
+        assert any("[Scheduled 1]" in line for line in text_of(pilot.app))
+
+
+def shown_ids(rows):
+    return [rows.rows.key(number) for number in range(len(rows.rows))]
+
+
+async def test_filter(lived, source, dashboard):
+    """A filter lists the entries of the state that match and counts them; Esc clears it, then goes back."""
+    ids = lived.queue.enqueue_many([{"n": number} for number in range(PAGE + 30)])
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        rows = await opened(pilot, lived, source)
+        await pilot.press("slash", *"payload.n>=127", "enter")
+        await until(pilot, lambda: shown_ids(rows) == ids[127:])
+        assert any("[Ready 130]" in line and line.endswith("  3 match") for line in text_of(pilot.app))
+        await pilot.press("l")
+        await until(pilot, lambda: "Nothing that is scheduled matches." in "\n".join(text_of(pilot.app)))
+        await pilot.press("h", "y", "l")
+        assert pilot.app.clipboard.endswith(" ls mail --state ready --where 'payload.n>=127'")
+        await pilot.press("slash", *"nosuch:1")
+        assert any("there is no field nosuch" in line for line in text_of(pilot.app))
+        await pilot.press("escape")
+        await until(pilot, lambda: len(rows.rows) == PAGE + 30)
+        assert type(pilot.app.screen) is QueueScreen
+        await pilot.press("escape")
+        assert type(pilot.app.screen) is not QueueScreen
+
+
+async def test_what_is_meant_while_there_is_a_filter(lived, source, dashboard):
+    """An action on dead letters is about those that match the filter, and none while it says nothing."""
+    for number in range(4):
+        lived.queue.enqueue({"n": number})
+        lived.queue.mark_failed(lived.queue.dequeue(), ValueError("no"))
+    said, begun = [], []
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        app, rows = pilot.app, await opened(pilot, lived, source)
+        app.say = lambda text, **_: said.append(text)
+        app.begin = lambda _, selection: begun.append(selection)
+        await pilot.press("slash", *"payload.n>1", "enter")
+        await until(pilot, lambda: len(rows.rows) == 2)
+        await pilot.press("R")
+        (selection,) = begun
+        assert selection.where == "queue:mail payload.n>1"
+        assert selection.freeze(lived.inspector, threading.Event()).count == 2
+        await pilot.press("slash", *"nosuch:", "enter", "R")
+        assert len(begun) == 1
+        assert said == ["retry: first mend the filter, or clear it with Esc"]
+
+
+class Asked:
+    """Questions that are answered when a test says so."""
+
+    def __init__(self, inspector):
+        self.inspector, self.stop, self.open = inspector, threading.Event(), None
+
+    def ask(self, name, question, then, failed):
+        self.open = lambda: then(question(self.inspector, self.stop))
+
+    def is_open(self, name):
+        return self.open is not None
+
+    def drop(self, name):
+        self.open = None
+
+    def answer(self):
+        asked, self.open = self.open, None
+        asked()
+
+
+def test_a_queue_that_changes_is_searched_again(lived, source):
+    """What is found follows the queue, not at once each time, and no more once it was stopped."""
+    first = lived.queue.enqueue({"n": 1})
+    put_off = []
+    asked = Asked(lived.inspector)
+    found = EntrySearch(
+        "mail",
+        asked,
+        lambda: None,
+        later=lambda call, *arguments: call(*arguments),
+        after=lambda seconds, call: put_off.append((seconds, call)),
+    )
+    lived.inspector.refresh()
+    found.begin(Where.parse("payload.n=1"), EntryStatus.READY)
+    asked.answer()
+    assert [line.id for line in found.matches.lines] == [first]
+    assert found.told(1) == "1 match"
+    second = lived.queue.enqueue({"n": 1})
+    lived.inspector.refresh()
+    found.changed()
+    found.changed()
+    ((seconds, again),) = put_off
+    assert 0 < seconds <= SOONEST
+    assert not asked.is_open("search")
+    found._seldom = Seldom()
+    again()
+    assert [line.id for line in found.matches.lines] == [first]
+    asked.answer()
+    assert [line.id for line in found.matches.lines] == [first, second]
+    found.begin(Where.parse("payload.n>0"), EntryStatus.READY)
+    assert found.stop()
+    assert found.told(2) == "0 match, looked at 0 of 2 (stopped)"
+    found.changed()
+    assert not asked.is_open("search")
+
+
+def test_a_search_that_is_stopped(lived):
+    """A search ends at the next entry, and what it has found is no more than a part."""
+    lived.queue.enqueue_many([{"n": 1}] * 3)
+    lived.inspector = Inspector(lived.path, clock=lived.clock)
+    stop = threading.Event()
+    stop.set()
+    where = Where.parse("payload.n=1")
+    found = search(lived.inspector, "mail", EntryStatus.READY, where, stop=stop, tell=print)
+    assert (found.count, found.is_over) == (0, False)
+    whole = search(lived.inspector, "mail", EntryStatus.READY, where, stop=threading.Event(), tell=print)
+    assert (whole.count, whole.looked_at, whole.is_over) == (3, 3, True)

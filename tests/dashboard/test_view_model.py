@@ -4,8 +4,11 @@ from datetime import timedelta
 
 import pytest
 from duraq_dashboard import wording
+from duraq_dashboard.entry_pages import STATES
 from duraq_dashboard.history import Durations
 from duraq_dashboard.overview import Overview
+from duraq_dashboard.rows import laid_out
+from duraq_dashboard.screens.queues import QUEUE_COLUMNS
 from duraq_dashboard.view_model import QueueFilter, advice, in_order, outlook, queue_row, why
 from duraq_dashboard.wording import Times
 from hypothesis import given
@@ -95,7 +98,7 @@ def test_a_row():
     assert (row.ready, row.scheduled, row.leased, row.dead, row.oldest) == ("1,902", "12", "3", "4", "6m")
     assert (row.entered, row.left) == ("0.7", "0.4")  # of the minute up to now: 43 of 60 seconds were counted
     assert (row.bars, row.workers, row.failed) == ("█" * 14 + "▁", "2", "0.0")
-    assert row.p50 == "0.4s"
+    assert row.p50 == "0.3s"
 
 
 def test_a_row_of_a_queue_that_cannot_be_read():
@@ -143,9 +146,28 @@ def test_what_the_whole_storage_is():
     other = queue_now(queue_view("other", 5, leased=1))
     overview.look(snapshot(mail, other), NOW)
     assert overview.lines()[0].startswith(
-        "ready 15  in-flight 1  delayed 0  DLQ 2 (+2/1h)  in 0.7/s out 0.0/s"
+        "ready 15  leased 1  scheduled 0  DLQ 2 (+2/1h)  in 0.7/s out 0.0/s"
     )
     overview.look(snapshot(other, number=2), NOW)
-    assert overview.lines()[0].startswith("ready 5  in-flight 1  delayed 0  DLQ 0  in 0.0/s")
+    assert overview.lines()[0].startswith("ready 5  leased 1  scheduled 0  DLQ 0  in 0.0/s")
     lengths = [len(line) for line in overview.lines()]
     assert lengths == sorted(lengths, reverse=True)
+
+
+def test_one_word_for_each_state():
+    """The tabs of a queue, the columns of the list and the totals call a state what entries call it."""
+    assert all(name.lower() == state.value for name, state in STATES.items())
+    names = {column.name.lower() for column in QUEUE_COLUMNS}
+    assert {"ready", "leased"} <= names
+    assert any("scheduled".startswith(name) for name in names)
+    overview = Overview()
+    overview.look(snapshot(queue_now(queue_view("mail", 4, scheduled=3, leased=2, dead=1))), NOW)
+    assert overview.lines()[0].startswith("ready 4  leased 2  scheduled 3  DLQ 1")
+
+
+@pytest.mark.parametrize("width", range(57, 160))
+def test_the_name_has_room(width):
+    """In a list of whatever width there is room for ten characters of a queue's name."""
+    room = {QUEUE_COLUMNS[index].name: room for index, room in laid_out(QUEUE_COLUMNS, width)}
+    assert room["QUEUE"] >= 10
+    assert sum(room.values()) + len(room) - 1 == width

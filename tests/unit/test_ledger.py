@@ -1,5 +1,6 @@
 """Counting: which bucket a duration is in, which row an event is in, and what is kept of old rows."""
 
+import math
 import random
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -70,6 +71,23 @@ def test_a_quantile_is_in_the_bucket_of_its_case():
         lower = max((bound for bound in BOUNDS if bound < true), default=0) / SECOND
         assert lower <= histogram.quantile(percent / 100) <= upper
     assert list(histogram.cumulative())[-1] == (float("inf"), 1000)
+
+
+@pytest.mark.parametrize("lengths", [(31,), (31, 32), (0.1, 0.2, 1801), (40, 40, 40, 50)])
+def test_a_quantile_is_possible(lengths):
+    """However wide a bucket is, no quantile is more than what all took together leaves for it."""
+    durations = Durations()
+    for length in lengths:
+        durations.add(int(length * SECOND))
+    histogram = Histogram.of(durations)
+    for q in (0.5, 0.95, 1):
+        others = len(lengths) - max(1, math.ceil(q * len(lengths)))
+        true = sorted(lengths)[len(lengths) - others - 1]
+        lower = max((bound / SECOND for bound in BOUNDS if bound / SECOND < true), default=0)
+        assert lower <= histogram.quantile(q) <= sum(lengths) / (others + 1) + 1e-6
+    if len(lengths) == 1:
+        # One alone took what all took.
+        assert histogram.p95 == pytest.approx(lengths[0])
 
 
 def test_a_quantile_is_never_more_than_the_last_bound():

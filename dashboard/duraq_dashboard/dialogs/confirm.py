@@ -48,7 +48,11 @@ class ConfirmDialog(Dialog[Order]):
         & #facts .row { height: auto; }
         & #buttons { height: 1; margin: 1 0 0 0; align: center middle; }
         & #buttons Button { min-width: 12; height: 1; border: none; margin: 0 2; background: $panel; }
-        & #buttons Button:focus { background: $primary; color: $background; text-style: bold; }
+        & #buttons Button:focus {
+            background: $primary;
+            color: $background;
+            text-style: bold underline;
+        }
     }
     """
 
@@ -111,6 +115,8 @@ class ConfirmDialog(Dialog[Order]):
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
+        if not self.query("#cancel"):
+            return  # it was closed again at once
         self.query_one("#cancel").focus()
         alive = (lease for lease in self._order.leases if lease.alive)
         for lease, lines in zip(alive, self.query(".alive").results(Lines), strict=True):

@@ -46,9 +46,10 @@ class ExportDialog(Dialog[None]):
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        field = self.query_one("#file", Input)
-        field.cursor_blink = False
-        field.focus()
+        # None, if it was closed again at once.
+        for field in self.query("#file").results(Input):
+            field.cursor_blink = False
+            field.focus()
         self._say("Enter exports: a line of JSON each, for `duraq dlq import`", "note")
 
     def _say(self, text: str, role: str = "") -> None:

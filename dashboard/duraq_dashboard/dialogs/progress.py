@@ -62,7 +62,19 @@ class ProgressDialog(Dialog[None]):
         else:
             self.say_title(words.going(order, progress) + self._left(progress))
             numbers.show(words.numbers(order, progress))
-            keys.show([("Esc hides it, and it goes on    c stops it", "note")])
+            stops = "    c stops it" if self._can_be_stopped else ""
+            keys.show([(f"Esc hides it, and it goes on{stops}", "note")])
+
+    @property
+    def _can_be_stopped(self) -> bool:
+        """What is done to one thing is done in one step."""
+        return self._progress.count > 1
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing is offered that cannot be done."""
+        if action == "stop":
+            return self._can_be_stopped
+        return super().check_action(action, parameters)
 
     def _left(self, progress: Progress) -> str:
         took = time.monotonic() - self._doing.began

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from duraq.actions import Target
 from duraq.bulk import TOP
+from duraq.most_first import most_first
 from duraq_dashboard import wording
 from duraq_dashboard.doing import Progress
 from duraq_dashboard.orders import Order
@@ -73,7 +74,7 @@ def where_they_are(order: Order) -> str:
     """In which queues they are, and what they died of."""
     queues = ", ".join(f"{name} {number:,}" for name, number in order.meant.queues.items())
     errors = order.meant.errors
-    causes = ", ".join(f"{kind} {number:,}" for kind, number in errors.most_common(TOP))
+    causes = ", ".join(f"{kind} {number:,}" for kind, number in most_first(errors)[:TOP])
     more = f" and {len(errors) - TOP} more" if len(errors) > TOP else ""
     return queues + (f"; died of {causes}{more}" if causes else "")
 

@@ -14,6 +14,7 @@ from duraq.actions import ACTIONS, Action, Target
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.snapshot import Snapshot
+from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.key_bar import KeyBar
 from duraq_dashboard.widgets.notices import TooSmall, TroubleNotice
 from duraq_dashboard.widgets.top_bar import TopBar
@@ -27,6 +28,11 @@ def act(name: str, label: str = "", *, show: bool = True) -> Binding:
     action = ACTIONS[name]
     assert action.key is not None
     return Binding(action.key, f"act('{name}')", label or name, show=show, id=f"act.{name}")
+
+
+# What can be done wherever one dead letter or more are chosen, and wherever a queue is.
+LETTER_ACTS = (act("retry"), act("remove"), act("move"), act("edit"))
+QUEUE_ACTS = (act("pause"), act("retry", "retry dead"), act("compact", show=False), act("undo", show=False))
 
 
 class BaseScreen(Screen[None]):
@@ -115,6 +121,11 @@ class BaseScreen(Screen[None]):
         """
         raise NotImplementedError
 
+    def unless_reading(self, nothing: str) -> str:
+        """What is said where there is nothing; but before all was looked at nobody knows that."""
+        snapshot = self.dashboard.snapshot
+        return nothing if snapshot is None or snapshot.whole else "\nstill reading ..."
+
     # -- what it offers --------------------------------------------------------------------------------
 
     def copies(self) -> Sequence[Copyable]:
@@ -139,7 +150,10 @@ class BaseScreen(Screen[None]):
         return Selection() if action.name == "undo" else None
 
     def action_act(self, name: str) -> None:
-        """Ask whether that shall be done."""
+        """Ask whether that shall be done; but what is listed is not meant while the filter says nothing."""
+        if any(bar.is_in_doubt for bar in self.query(FilterBar)):
+            self.dashboard.say(f"{name}: first mend the filter, or clear it with Esc")
+            return
         action = ACTIONS[name]
         selection = self.chosen_for(action)
         if selection is None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from time import monotonic
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -15,15 +13,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
 from duraq.actions import Action, Target
-from duraq.bulk import Meant
 from duraq.dead_index import Cause
 from duraq.errors import InvalidFilter
-from duraq.inspector import Inspector
-from duraq.safe_text import safe_text
 from duraq.views import EntryView
 from duraq.where import Where
 from duraq_dashboard import entry_text, wording
-from duraq_dashboard.choosing import dead_letters_of
+from duraq_dashboard.choosing import chosen_with, each_letter, filter_of, is_of_one, letters_of
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.dead_rows import (
     GROUP_COLUMNS,
@@ -36,14 +31,15 @@ from duraq_dashboard.dead_rows import (
 )
 from duraq_dashboard.dialogs.export import ExportDialog
 from duraq_dashboard.history import number_of
-from duraq_dashboard.letters import SORTS, Choice, Group, Letters, Queues, fetch
+from duraq_dashboard.letters import SORTS, Choice, Group, Letters, fetch
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.questions import Questions
 from duraq_dashboard.rows import Key
-from duraq_dashboard.screens.base import MainScreen, act
+from duraq_dashboard.screens.base import LETTER_ACTS, MainScreen, act
 from duraq_dashboard.screens.entry import EntryScreen
 from duraq_dashboard.snapshot import Snapshot
-from duraq_dashboard.survey import Found, Survey
+from duraq_dashboard.survey import Found
+from duraq_dashboard.surveying import Surroundings, Surveying
 from duraq_dashboard.view_model import AN_HOUR
 from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
@@ -51,11 +47,6 @@ from duraq_dashboard.widgets.preview import Preview
 from duraq_dashboard.widgets.row_list import RowList
 
 _KEPT = 2000  # letters whose lines are kept; without their payloads
-_SOONEST = 2.0  # seconds between two surveys
-_SHARE = 0.1  # of the time, at most, that surveys take
-_AT_ONCE = 200  # letters that are read together
-_TOLD = 0.1  # seconds between two tellings of how far the counting is
-_CHANGES = ("dead", "requeued", "removed", "restored")
 _EMPTY = """
 No dead letters.
 
@@ -76,48 +67,45 @@ class DeadLettersScreen(MainScreen):
         Binding("right,l", "pane('letters')", "to the letters", show=False, id="dlq.to-letters"),
         Binding("tab", "next_pane", "next pane", show=False, id="dlq.next-pane"),
         Binding("x", "export", "export", show=False, id="export"),
-        act("retry"),
-        act("remove"),
-        act("move"),
-        act("edit"),
+        *LETTER_ACTS,
         act("undo"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
-        self._queues = Queues()
         self._questions: Questions | None = None
-        self._where: Where | None = None
-        self._sort = SORTS[0]
-        self._found: Found | None = None
-        self._letters_known: Letters | None = None  # all of them, when they were counted last
+        self._surveying: Surveying | None = None
         self._cause: Cause | None = None  # only letters that died of this are listed
         self._choice: Choice | None = None  # what is listed
         self._lines: OrderedDict[int, LetterLine] = OrderedDict()
         self._names: dict[Cause, str] = {}
-        self._counted = -1  # how many, while they are being counted
-        self._seen: object = None  # what the newest survey has seen
-        self._surveyed_at = self._took = 0.0
-        self._is_put_off = False  # there is to be another survey, but not yet
-        self._is_in_doubt = False  # the filter that is typed is none
-        self._is_stopped = False
-        self._problem = ""
 
     def compose_content(self) -> ComposeResult:
         yield Lines(id="dlq-totals")
         yield FilterBar()
         with Horizontal(id="dlq"):
             with Vertical(id="groups-pane"):
-                yield Heading("Groups by error", id="groups-heading")
+                yield Heading("Groups by error", of="groups", id="groups-heading")
                 yield RowList(*GROUP_COLUMNS, id="groups")
                 yield Lines(id="group")
             with Vertical(id="letters-pane"):
-                yield Heading("Dead letters", id="letters-heading")
+                yield Heading("Dead letters", of="letters", id="letters-heading")
                 yield RowList(*LETTER_COLUMNS, pickable=True, id="letters")
         yield Preview()
 
     def on_mount(self) -> None:
-        self._questions = Questions(self.dashboard.source, self.app.call_later)
+        app = self.dashboard
+        self._questions = Questions(app.source, app.call_later)
+        around = Surroundings(
+            snapshot=lambda: app.snapshot,
+            now=lambda: app.moment,
+            later=app.call_later,
+            after=self.set_timer,
+            draw=self._redraw,
+            listed=self._listed,
+            told=self._show_totals,
+        )
+        self._surveying = Surveying(self._questions, around)
         self.recall(self.dashboard.kept_of(self.MODE))
         self._letters.focus()
 
@@ -130,6 +118,15 @@ class DeadLettersScreen(MainScreen):
         return self._questions
 
     @property
+    def _survey(self) -> Surveying:
+        assert self._surveying is not None
+        return self._surveying
+
+    @property
+    def _found(self) -> Found | None:
+        return self._survey.found
+
+    @property
     def _letters(self) -> RowList:
         return self.query_one("#letters", RowList)
 
@@ -137,95 +134,14 @@ class DeadLettersScreen(MainScreen):
     def _groups(self) -> RowList:
         return self.query_one("#groups", RowList)
 
-    # -- surveys ---------------------------------------------------------------------------------------
+    # -- what is shown ---------------------------------------------------------------------------------
 
     def draw(self, snapshot: Snapshot) -> None:
-        seen = frozenset(
-            (name, queue.view.counts.dead, *(getattr(queue.metrics.counters, each) for each in _CHANGES))
-            for name, queue in snapshot.queues.items()
-            if queue.metrics is not None
-        )
-        if seen != self._seen and not self._is_stopped and not self._asked.is_open("survey"):
-            wait = max(_SOONEST, self._took / _SHARE) - (monotonic() - self._surveyed_at)
-            if self._found is None or wait <= 0:
-                self._seen = seen
-                self._survey(counted=True)
-            elif not self._is_put_off:
-                self._is_put_off = True
-                self.set_timer(wait, self._no_longer_put_off)
+        self._survey.look(snapshot)
         self._show_all()
 
-    def _no_longer_put_off(self) -> None:
-        self._is_put_off = False
-        self._redraw()
-
-    def _survey(self, *, counted: bool = False) -> None:
-        """Find out what is dead; unless it is ``counted`` anew, only order and filter are other ones."""
-        known = self._letters_known
-        so_far = known if known is not None or self._found is None else self._found.letters
-        survey = Survey(
-            self._queues,
-            self._where,
-            self._sort,
-            self.dashboard.moment,
-            names=self._with_letters(),
-            letters=None if counted else known,
-            before=so_far,
-        )
-        began = monotonic()
-        told = [began]
-
-        def tell(number: int) -> None:
-            # In the source's thread.
-            if monotonic() - told[0] >= _TOLD:
-                told[0] = monotonic()
-                self.app.call_later(self._count, number)
-
-        # What is shown stays until the same is known anew; what a key has asked for comes as it is found.
-        waits = counted and self._found is not None
-        self._is_stopped = False
-        self._go_on(partial(survey.go_on, tell=tell), began, waits=waits)
-
-    def _with_letters(self) -> list[str]:
-        """The queues that have any, or cannot be read and say why; those with fewest first."""
-        snapshot = self.dashboard.snapshot
-        queues = [] if snapshot is None else list(snapshot.queues.values())
-        found = [queue for queue in queues if queue.view.counts.dead or queue.metrics is None]
-        return [queue.name for queue in sorted(found, key=lambda queue: queue.view.counts.dead)]
-
-    def _go_on(
-        self,
-        question: Callable[[Inspector, threading.Event], Found | None],
-        began: float,
-        *,
-        waits: bool,
-    ) -> None:
-        def then(found: Found | None) -> None:
-            if found is None:
-                return
-            if found.is_over or not waits:
-                self._found = found
-                self._list()
-            if found.is_over:
-                self._surveyed_at, self._took = monotonic(), monotonic() - began
-                self._problem, self._counted = "", -1
-                self._letters_known = found.letters
-            else:
-                self._go_on(question, began, waits=waits)
-            self._show_all()
-
-        self._asked.ask("survey", question, then, self._failed)
-
-    def _count(self, number: int) -> None:
-        if self._asked.is_open("survey"):
-            self._counted = number
-            self._show_totals()
-
-    def _failed(self, error: Exception) -> None:
-        self._counted = -1
-        self._problem = safe_text(error, 400)
-        self._seen = None  # it is tried again
-        self._surveyed_at = monotonic()
+    def _listed(self) -> None:
+        self._list()
         self._show_all()
 
     def _list(self) -> None:
@@ -236,11 +152,10 @@ class DeadLettersScreen(MainScreen):
             choice = choice.of_cause(self._cause)
         self._choice = choice
         problems = "".join(f"\n{name}: {text}" for name, text in self._found.letters.problems.items())
-        nothing = "\nNone of them matches. Esc clears the filter." if len(self._found.letters) else _EMPTY
+        none = "\nNone of them matches. Esc clears the filter." if len(self._found.letters) else _EMPTY
+        nothing = none if self._survey.of_whole else "\nstill reading ..."
         self._letters.show(choice, empty=nothing + problems)
         self._groups.show(GroupRows(self._found.groups, self._names, self.dashboard.moment))
-
-    # -- what is shown ---------------------------------------------------------------------------------
 
     def _show_all(self) -> None:
         self._show_totals()
@@ -249,7 +164,7 @@ class DeadLettersScreen(MainScreen):
         self.query_one(Preview).draw()
 
     def _show_totals(self) -> None:
-        snapshot, found = self.dashboard.snapshot, self._found
+        snapshot = self.dashboard.snapshot
         if snapshot is None:
             return
         now = self.dashboard.moment
@@ -260,17 +175,9 @@ class DeadLettersScreen(MainScreen):
             (f" DLQ {wording.count(total)}", "dead"),
             f"  +{wording.count(died)} last hour",
         ]
-        if self._problem:
-            pieces.append((f"  {self._problem}", "warn"))
-        elif self._is_stopped:
-            pieces.append(("  stopped; / or s begins again", "warn"))
-        elif self._counted >= 0 or (found is not None and found.counted is not None):
-            pieces.append((f"  counting: {wording.count(max(0, self._counted))} (Esc stops)", "note"))
-        elif found is None:
-            pieces.append(("  reading ...", "note"))
-        elif not found.is_over:
-            looked = f"{wording.count(found.looked_at)} of {wording.count(found.candidates)}"
-            pieces.append((f"  looked at {looked} (Esc stops)", "note"))
+        told = self._survey.told()
+        text, role = (told, "") if isinstance(told, str) else told
+        pieces.append((f"  {text}" if text else "", role))
         picked = len(self._letters.picked)
         pieces.append(f"  {wording.count(picked)} selected" if picked else "")
         self.query_one("#dlq-totals", Lines).show(pieces)
@@ -278,7 +185,7 @@ class DeadLettersScreen(MainScreen):
         narrowed = "" if self._cause is None else "  one group"
         self.query_one("#letters-heading", Heading).show(
             "Dead letters",
-            f"{wording.count(listed)} of {wording.count(total)}{narrowed}   sort: {self._sort}",
+            f"{wording.count(listed)} of {wording.count(total)}{narrowed}   sort: {self._survey.sort}",
         )
 
     def _show_group(self) -> None:
@@ -323,7 +230,7 @@ class DeadLettersScreen(MainScreen):
     def _read(
         self, name: str, letters: Letters, keys: Sequence[int], then: Callable[[dict[int, EntryView]], None]
     ) -> None:
-        self._asked.ask(name, lambda inspector, _: fetch(inspector, letters, keys), then, self._failed)
+        self._asked.ask(name, lambda inspector, _: fetch(inspector, letters, keys), then, self._survey.failed)
 
     def _arrived(self, views: Mapping[int, EntryView]) -> None:
         # Payloads may be long, and are read again for whoever wants to see one.
@@ -371,7 +278,7 @@ class DeadLettersScreen(MainScreen):
                 "life",
                 lambda inspector, _: inspector.life(view.id, view.queue),
                 preview.show_life,
-                self._failed,
+                self._survey.failed,
             )
 
     # -- what keys do ----------------------------------------------------------------------------------
@@ -386,23 +293,21 @@ class DeadLettersScreen(MainScreen):
             where = Where.parse(text, self.dashboard.moment) if text else None
         except InvalidFilter as error:
             message.bar.complain(f"at {error.position + 1}: {error.reason}")
-            self._is_in_doubt = True
             self._letters.pick(())
             return
         message.bar.complain("")
-        self._is_in_doubt = False
-        if str(where or "") != str(self._where or ""):
-            self._where, self._cause = where, None
+        if str(where or "") != str(self._survey.where or ""):
+            self._survey.where, self._cause = where, None
             self._letters.pick(())
-            self._survey()
+            self._survey.begin()
 
     def on_filter_bar_left(self) -> None:
         self._letters.focus()
 
     def action_sort(self) -> None:
         """Sort by the next thing."""
-        self._sort = SORTS[(SORTS.index(self._sort) + 1) % len(SORTS)]
-        self._survey()
+        self._survey.sort = SORTS[(SORTS.index(self._survey.sort) + 1) % len(SORTS)]
+        self._survey.begin()
         self._show_totals()
 
     def action_groups(self) -> None:
@@ -461,9 +366,7 @@ class DeadLettersScreen(MainScreen):
 
     def action_back(self) -> None:
         """Stop what goes on, or leave the group, or have no filter, in this order."""
-        if self._asked.is_open("survey") and (self._found is None or not self._found.is_over):
-            self._asked.drop("survey")
-            self._is_stopped, self._counted = True, -1
+        if self._survey.stop():
             self._show_totals()
         elif self._cause is not None:
             self._narrow(None)
@@ -474,30 +377,19 @@ class DeadLettersScreen(MainScreen):
 
     def chosen_for(self, action: Action) -> Selection | None:
         """The letters that are selected, else the group where the cursor is, else the letter."""
-        view = self.query_one(Preview).view
-        if action.name in {"edit", "purge"} or action.target is Target.QUEUE:
-            if view is None:
-                return None
-            if action.name == "purge":
-                return dead_letters_of(view.queue)
-            return Selection(entry=view) if action.name == "edit" else Selection(queue=view.queue)
+        if is_of_one(action):
+            view = self.query_one(Preview).view
+            return None if view is None else chosen_with(view, action)
         if action.target is Target.DEAD_LETTERS:
             return self._selection()
         return super().chosen_for(action)
-
-    def action_act(self, name: str) -> None:
-        """As everywhere; but what is listed is not what is meant while the filter says nothing."""
-        if self._is_in_doubt:
-            self.dashboard.say(f"{name}: first mend the filter, or clear it with Esc")
-        else:
-            super().action_act(name)
 
     def _selection(self) -> Selection | None:
         found = self._found
         if found is None:
             return None
         keys, where = self._chosen(found)
-        return Selection(partial(_settle, found.letters, keys), where=where) if keys else None
+        return letters_of(found.letters, keys, where) if keys else None
 
     def _chosen(self, found: Found) -> tuple[list[int], str]:
         """The keys of what is chosen, and the filter that means the same, if one does."""
@@ -509,12 +401,12 @@ class DeadLettersScreen(MainScreen):
             # In the order in which they are listed.
             rows = self._letters.rows
             keys = filter(picked.__contains__, map(rows.key, range(len(rows))))
-            if len(picked) == len(rows) and found.is_over:
+            if len(picked) == len(rows) and self._survey.is_whole:
                 where = self._filter_of(self._cause)
         elif group is not None and found.is_over:
             chosen = found.choice.of_cause(group.cause)
             keys = map(chosen.key, range(len(chosen)))
-            where = self._filter_of(group.cause)
+            where = self._filter_of(group.cause) if self._survey.is_whole else ""
         else:
             keys = [self._letters.cursor_key]
         return [key for key in keys if isinstance(key, int)], where
@@ -525,15 +417,10 @@ class DeadLettersScreen(MainScreen):
             letters = self._found.letters
             keys, _ = self._chosen(self._found)
             if keys:
-                self.app.push_screen(ExportDialog(len(keys), partial(_each, letters, keys)))
+                self.app.push_screen(ExportDialog(len(keys), partial(each_letter, letters, keys)))
 
     def _filter_of(self, cause: Cause | None) -> str:
-        """The filter that means the same; empty if none does."""
-        if cause is not None and not cause.signature:
-            return ""
-        terms = [str(self._where)] if self._where is not None else []
-        terms += [f"sig:{cause.signature}"] if cause is not None else []
-        return " ".join(terms) or "state:dead"
+        return filter_of(self._survey.where, cause)
 
     # -- what it offers --------------------------------------------------------------------------------
 
@@ -561,24 +448,9 @@ class DeadLettersScreen(MainScreen):
         return entry_text.in_full(preview.view, preview.life or (), self.dashboard.source.path, self._when)
 
     def remember(self) -> Mapping[str, str]:
-        return {"filter": str(self._where or ""), "sort": self._sort}
+        return {"filter": str(self._survey.where or ""), "sort": self._survey.sort}
 
     def recall(self, kept: Mapping[str, str]) -> None:
         if kept.get("sort") in SORTS:
-            self._sort = kept["sort"]
+            self._survey.sort = kept["sort"]
         self.query_one(FilterBar).put(kept.get("filter", ""))
-
-
-def _settle(letters: Letters, keys: Sequence[int], inspector: Inspector, stop: threading.Event) -> Meant:
-    """Which of them are dead as of now, and under which token."""
-    return Meant.of(_each(letters, keys, inspector, stop))
-
-
-def _each(
-    letters: Letters, keys: Sequence[int], inspector: Inspector, stop: threading.Event
-) -> Iterator[EntryView]:
-    """Those of them that are dead as of now, in full."""
-    for at in range(0, len(keys), _AT_ONCE):
-        if stop.is_set():
-            return
-        yield from fetch(inspector, letters, keys[at : at + _AT_ONCE]).values()

@@ -19,11 +19,11 @@ from duraq.model import EntryStatus, last_failure
 from duraq.safe_text import safe_text
 from duraq.views import EntryView, RecordView
 from duraq_dashboard import entry_text, wording
-from duraq_dashboard.choosing import dead_letters_of
+from duraq_dashboard.choosing import chosen_with, is_of_one
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.questions import Questions
-from duraq_dashboard.screens.base import BaseScreen, act
+from duraq_dashboard.screens.base import LETTER_ACTS, BaseScreen
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
 from duraq_dashboard.widgets.text_lines import TextLines
@@ -55,10 +55,7 @@ class EntryScreen(BaseScreen):
         Binding("h", "form('hex')", "payload as hex", show=False, id="entry.hex"),
         Binding("r", "form('stored')", "payload as stored", show=False, id="entry.stored"),
         Binding("w", "wrap", "wrap", show=False, id="entry.wrap"),
-        act("retry"),
-        act("remove"),
-        act("move"),
-        act("edit"),
+        *LETTER_ACTS,
     ]
 
     def __init__(self, entry_id: str, queue: str | None = None, neighbours: Neighbours | None = None) -> None:
@@ -84,11 +81,11 @@ class EntryScreen(BaseScreen):
         with Horizontal(id="entry-panes"):
             for name in PANES[:2]:
                 with Vertical(id=f"{name}-pane", classes="entry-pane"):
-                    yield Heading(_TITLES[name], id=f"{name}-heading")
+                    yield Heading(_TITLES[name], of=name, id=f"{name}-heading")
                     yield TextLines(id=name)
         for name in PANES[2:]:
             with Vertical(id=f"{name}-pane", classes="entry-pane"):
-                yield Heading(_TITLES[name], id=f"{name}-heading")
+                yield Heading(_TITLES[name], of=name, id=f"{name}-heading")
                 yield TextLines(id=name)
 
     def on_mount(self) -> None:
@@ -130,14 +127,14 @@ class EntryScreen(BaseScreen):
         entry_id, queue = self._entry_id, self._of_queue
 
         def question(inspector: Inspector, _: object) -> tuple[EntryView, list[RecordView]]:
-            view = inspector.get(entry_id, queue)
-            return view, inspector.life(entry_id, view.queue)
+            view = inspector.find(entry_id, queue)
+            return view, inspector.life(view.id, view.queue)
 
         self._asked.ask("entry", question, self._arrived, self._failed)
 
     def _arrived(self, found: tuple[EntryView, Sequence[RecordView]]) -> None:
         self._view, self._life = found
-        self._of_queue = self._view.queue
+        self._entry_id, self._of_queue = self._view.id, self._view.queue
         self._problem = ""
         self.refresh_bindings()
         self._show()
@@ -232,14 +229,10 @@ class EntryScreen(BaseScreen):
 
     def chosen_for(self, action: Action) -> Selection | None:
         view = self._view
-        if view is not None and action.target is Target.QUEUE:
-            return Selection(queue=view.queue)
-        if view is None or not self._is_dead:
+        if view is None or not (self._is_dead or action.target is Target.QUEUE):
             return super().chosen_for(action)
-        if action.name == "edit":
-            return Selection(entry=view)
-        if action.name == "purge":
-            return dead_letters_of(view.queue)
+        if is_of_one(action):
+            return chosen_with(view, action)
         if action.target is not Target.DEAD_LETTERS:
             return super().chosen_for(action)
         letter: Letter = (view.id, view.token)

@@ -236,7 +236,7 @@ class ErrorsScreen(MainScreen):
             return f"\n{self._problem}"
         if self._failures is None:
             return "\nStopped. w begins again." if self._is_stopped else "\nreading ..."
-        return _NONE_ADMITTED if self._words else _NONE.format(window=window)
+        return self.unless_reading(_NONE_ADMITTED if self._words else _NONE.format(window=window))
 
     def _under_cursor(self) -> FailureGroup | None:
         key = self.query_one(RowList).cursor_key

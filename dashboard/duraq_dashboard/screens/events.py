@@ -12,9 +12,11 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from duraq.errors import InvalidFilter
+from duraq.events import Wanted, wanted
+from duraq.where import Where
 from duraq_dashboard import wording
 from duraq_dashboard.copying import Copyable
-from duraq_dashboard.happenings import Event, EventFilter, Following
+from duraq_dashboard.happenings import EventLine, Following
 from duraq_dashboard.rows import Cells, Column, Key
 from duraq_dashboard.screens.base import MainScreen
 from duraq_dashboard.snapshot import Snapshot
@@ -40,7 +42,7 @@ _COLUMNS = (
 class EventRows:
     """Events as rows, as they are at one moment."""
 
-    def __init__(self, events: Sequence[Event], now: datetime, times: Times) -> None:
+    def __init__(self, events: Sequence[EventLine], now: datetime, times: Times) -> None:
         self._events = events
         self._now, self._times = now, times
         self._numbers = {event.key: number for number, event in enumerate(events)}
@@ -85,9 +87,9 @@ class EventsScreen(MainScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._events: deque[Event] = deque(maxlen=MOST)
+        self._events: deque[EventLine] = deque(maxlen=MOST)
         self._following: Following | None = None
-        self._filter: EventFilter | None = None
+        self._filter: Wanted | None = None
         self._text = ""  # of the filter, as it was typed
         self._is_waiting = False
         self._goes_along = True
@@ -173,7 +175,7 @@ class EventsScreen(MainScreen):
             self._redraw()
         self._show_event()
 
-    def _under_cursor(self) -> Event | None:
+    def _under_cursor(self) -> EventLine | None:
         key = self.query_one(RowList).cursor_key
         return next((event for event in self._events if event.key == key), None)
 
@@ -198,7 +200,7 @@ class EventsScreen(MainScreen):
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         try:
             text = message.text.strip()
-            self._filter = EventFilter(text, self.dashboard.moment) if text else None
+            self._filter = wanted(where=Where.parse(text, self.dashboard.moment)) if text else None
         except InvalidFilter as error:
             message.bar.complain(error.reason)
             return

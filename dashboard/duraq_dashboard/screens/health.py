@@ -74,9 +74,9 @@ class HealthScreen(MainScreen):
         self._cost: Cost | None = None  # as it was then
 
     def compose_content(self) -> ComposeResult:
-        yield Heading(id="alerts-heading")
-        yield RowList(*health_view.ALERT_COLUMNS, empty=_WELL, id="alerts-list")
-        yield Heading(id="checks-heading")
+        yield Heading(of="alerts-list", id="alerts-heading")
+        yield RowList(*health_view.ALERT_COLUMNS, id="alerts-list")
+        yield Heading(of="checks", id="checks-heading")
         yield RowList(*health_view.CHECK_COLUMNS, id="checks")
         yield Lines(id="health-detail")
         yield Heading("This dashboard", id="self-heading")
@@ -102,7 +102,8 @@ class HealthScreen(MainScreen):
         self.query_one("#alerts-heading", Heading).show(
             f"Alerts {len(alerts) - seen}" + (f", {seen} seen" if seen else ""), "the rules of duraq check"
         )
-        self.query_one("#alerts-list", RowList).show(Listed(health_view.alert_rows(alerts, now, times)))
+        rows = Listed(health_view.alert_rows(alerts, now, times))
+        self.query_one("#alerts-list", RowList).show(rows, empty=self.unless_reading(_WELL))
         self._try_out()
         self._show_checks(snapshot)
         self._show_cost()

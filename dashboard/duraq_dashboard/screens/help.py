@@ -51,12 +51,17 @@ def found(hints: Sequence[Hint], text: str) -> list[Hint]:
 
 
 class HelpScreen(Modal[None]):
-    """Type to search; Esc closes."""
+    """Type to search; what moves elsewhere and is no letter moves here, too; Esc closes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", "back", id="help.close"),
         Binding("down", "scroll(1)", "down", show=False, id="help.down"),
         Binding("up", "scroll(-1)", "up", show=False, id="help.up"),
+        # The field, which has the letters, would take these for itself.
+        Binding("pagedown,ctrl+d", "page(1)", "next page", show=False, id="help.page-down", priority=True),
+        Binding("pageup,ctrl+u", "page(-1)", "page before", show=False, id="help.page-up", priority=True),
+        Binding("home", "end(-1)", "top", show=False, id="help.top", priority=True),
+        Binding("end", "end(1)", "bottom", show=False, id="help.bottom", priority=True),
     ]
 
     def __init__(self, title: str, hints: Sequence[Hint]) -> None:
@@ -66,7 +71,7 @@ class HelpScreen(Modal[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide"):
-            yield Static(f"Keys: {self._title}", classes="title", markup=False)
+            yield Static(f"Keys: {self._title}   PgUp PgDn scroll, Esc closes", classes="title", markup=False)
             field = Input(placeholder="search by key or by what it does", compact=True)
             field.cursor_blink = False
             yield field
@@ -74,7 +79,8 @@ class HelpScreen(Modal[None]):
                 yield Lines(id="keys")
 
     def on_mount(self) -> None:
-        self.query_one(Input).focus()
+        # At once, and not a moment later as by focus(): the next letter is on its way.
+        self.set_focus(self.query_one(Input))
         self._show()
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -91,6 +97,16 @@ class HelpScreen(Modal[None]):
     def action_scroll(self, by: int) -> None:
         """Up or down."""
         self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)
+
+    def action_page(self, pages: int) -> None:
+        """As many lines as are seen."""
+        scrolled = self.query_one(VerticalScroll)
+        scrolled.scroll_relative(y=pages * max(1, scrolled.size.height - 1), animate=False)
+
+    def action_end(self, which: int) -> None:
+        """To the first line, or to the last."""
+        scrolled = self.query_one(VerticalScroll)
+        scrolled.scroll_to(y=0 if which < 0 else scrolled.max_scroll_y, animate=False)
 
     def _show(self) -> None:
         lines = self.lines(self.query_one(Input).value)

@@ -15,6 +15,7 @@ from duraq.actions import Action, Target
 from duraq.views import LeaseView, WorkerView
 from duraq_dashboard import lease_view, wording
 from duraq_dashboard.copying import Copyable
+from duraq_dashboard.dialogs.reading import ReadingDialog
 from duraq_dashboard.lease_view import SORTS
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.rows import Listed
@@ -26,6 +27,7 @@ from duraq_dashboard.widgets.row_list import RowList
 
 _PATIENCE = 5.0  # seconds for systemctl
 _NO_LEASES = "\nNothing is being worked."
+_NONE_ADMITTED = "\nNo lease matches this. Esc clears the filter."
 _NO_WORKERS = "\nNobody who has this storage open has leased anything."
 
 
@@ -50,11 +52,11 @@ class LeasesScreen(MainScreen):
 
     def compose_content(self) -> ComposeResult:
         yield Lines(id="leases-totals")
-        yield Heading(id="leases-heading")
+        yield Heading(of="leases", id="leases-heading")
         yield FilterBar()
         yield RowList(*lease_view.LEASE_COLUMNS, id="leases")
         yield Lines(id="lease")
-        yield Heading(id="workers-heading")
+        yield Heading(of="workers", id="workers-heading")
         yield RowList(*lease_view.WORKER_COLUMNS, id="workers")
 
     def on_mount(self) -> None:
@@ -73,13 +75,13 @@ class LeasesScreen(MainScreen):
             f" {lease_view.totals(snapshot, self.app.size.width - 2)}"
         )
         self.query_one("#leases-heading", Heading).show("Leases", f"sort: {self._sort}   {len(found)}")
-        empty = "\nNo lease matches this. Esc clears the filter." if self._words else _NO_LEASES
+        empty = self.unless_reading(_NONE_ADMITTED if self._words else _NO_LEASES)
         self.query_one("#leases", RowList).show(Listed(lease_view.lease_rows(found, now)), empty=empty)
         living = sum(worker.alive is not False for worker in snapshot.workers)
         dead = len(snapshot.workers) - living
         self.query_one("#workers-heading", Heading).show("Workers", f"{living} living, {dead} dead")
         rows = lease_view.worker_rows(snapshot.workers, now)
-        self.query_one("#workers", RowList).show(Listed(rows), empty=_NO_WORKERS)
+        self.query_one("#workers", RowList).show(Listed(rows), empty=self.unless_reading(_NO_WORKERS))
         # Deadlines and ages are in seconds within a minute.
         self.shows_seconds = any(
             abs((moment - now).total_seconds()) < wording.MINUTE
@@ -114,6 +116,13 @@ class LeasesScreen(MainScreen):
         lease = self._under_cursor()
         if lease is not None:
             self.dashboard.open_entry(lease.id, lease.queue)
+
+    @on(RowList.Chosen, "#workers")
+    def _read_worker(self) -> None:
+        worker = self._worker()
+        if worker is not None:
+            lines = lease_view.worker_lines(worker, self.dashboard.moment)
+            self.app.push_screen(ReadingDialog(f"Worker {worker.id}", lines, lease_view.command(worker)))
 
     def chosen_for(self, action: Action) -> Selection | None:
         """The lease under the cursor, or all of the worker that is under it."""

@@ -80,7 +80,8 @@ class PaletteScreen(Modal[Command | None]):
             yield OptionList()
 
     def on_mount(self) -> None:
-        self.query_one(Input).focus()
+        # At once, and not a moment later as by focus(): the next letter is on its way.
+        self.set_focus(self.query_one(Input))
         self._show("")
 
     def on_resize(self) -> None:

@@ -12,19 +12,25 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from duraq.actions import Action
+from duraq.actions import Action, Target
+from duraq.errors import InvalidFilter
 from duraq.inspector import Inspector
 from duraq.model import Counts, EntryStatus
 from duraq.safe_text import safe_text
+from duraq.where import Where
 from duraq_dashboard import wording
-from duraq_dashboard.choosing import chosen_of
+from duraq_dashboard.choosing import chosen_of, dead_letters_of
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.entry_pages import PAGE, STATES, EntryRows, Page, columns, read_pages
+from duraq_dashboard.entry_search import EntrySearch
+from duraq_dashboard.entry_text import shell
 from duraq_dashboard.history import ENTERED, LEFT
 from duraq_dashboard.orders import Selection
-from duraq_dashboard.screens.base import BaseScreen, act
+from duraq_dashboard.questions import Questions
+from duraq_dashboard.screens.base import QUEUE_ACTS, BaseScreen
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.view_model import advice, facts, flow, outlook, why
+from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
 from duraq_dashboard.widgets.row_list import RowList
 
@@ -44,11 +50,9 @@ class QueueScreen(BaseScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right,l", "state(1)", "next state", id="queue.next-state"),
         Binding("left,h", "state(-1)", "state before", show=False, id="queue.previous-state"),
+        Binding("slash", "filter", "filter", id="filter"),
+        *QUEUE_ACTS,
         Binding("w", "window", "window", id="window"),
-        act("pause"),
-        act("retry", "retry dead"),
-        act("compact", show=False),
-        act("undo", show=False),
     ]
 
     class Read(Message):
@@ -68,6 +72,7 @@ class QueueScreen(BaseScreen):
         self._reading: threading.Event | None = None
         self._failure = ""  # why the pages could not be read
         self._is_behind = False  # the queue has changed since what is being read was asked for
+        self._search: EntrySearch | None = None
 
     @property
     def crumbs(self) -> Sequence[str]:
@@ -78,14 +83,26 @@ class QueueScreen(BaseScreen):
         yield Heading(id="rates-heading")
         yield Lines(id="rates")
         yield Lines(id="tabs")
+        yield FilterBar()
         yield RowList(*columns(STATES[self._state]), id="entries")
         yield Heading(id="why-heading")
         yield Lines(id="reasons")
 
     def on_mount(self) -> None:
+        later = self.app.call_later
+        questions = Questions(self.dashboard.source, later)
+        self._search = EntrySearch(
+            self.queue_name, questions, self._show_found, later=later, after=self.set_timer
+        )
         self.query_one(RowList).focus()
 
+    @property
+    def _found(self) -> EntrySearch:
+        assert self._search is not None
+        return self._search
+
     def on_unmount(self) -> None:
+        self._found.begin(None, STATES[self._state])
         if self._reading is not None:
             self._reading.set()
 
@@ -94,9 +111,8 @@ class QueueScreen(BaseScreen):
     def draw(self, snapshot: Snapshot) -> None:
         queue = snapshot.queues.get(self.queue_name)
         if queue is None:
-            self.query_one("#state", Lines).show(
-                [(" GONE ", "crit"), f"  there is no queue {self.queue_name}"]
-            )
+            gone: list[Piece] = [(" GONE ", "crit"), f"  there is no queue {self.queue_name}"]
+            self.query_one("#state", Lines).show(gone if snapshot.whole else ["still reading ..."])
             self.query_one(RowList).show(EntryRows(0, [], self.dashboard.moment, self.dashboard.times))
             return
         if self._queue is None:
@@ -106,8 +122,10 @@ class QueueScreen(BaseScreen):
         self._show_state(queue)
         self._show_rates(queue)
         self._show_reasons(queue)
-        if changed:
+        if changed and self._found.where is None:
             self._read()
+        elif changed:
+            self._found.changed()
         self._show_entries()
 
     def _begin_where_something_is(self, counts: Counts) -> None:
@@ -126,10 +144,15 @@ class QueueScreen(BaseScreen):
         done = "" if queue.metrics is None else f"  done {wording.count(queue.metrics.counters.completed)}"
         self.shows_seconds = oldest is not None and self.dashboard.moment - oldest < timedelta(minutes=1)
         self.query_one("#state", Lines).show([(queue.word, queue.role), f"  {age}{numbers}{done}"])
+        self._show_tabs(counts)
+
+    def _show_tabs(self, counts: Counts) -> None:
         tabs: list[Piece] = []
         for name, state in STATES.items():
             text = f"{name} {wording.count(getattr(counts, state.value))}"
             tabs.append((f"[{text}]", "bold") if name == self._state else f" {text} ")
+        if self._found.where is not None:
+            tabs.append((f"   {self._found.told(getattr(counts, STATES[self._state].value))}", "note"))
         self.query_one("#tabs", Lines).show(tabs)
 
     def _show_rates(self, queue: QueueNow) -> None:
@@ -154,9 +177,8 @@ class QueueScreen(BaseScreen):
             room = min(bars, width - len(f"{title} 0..123.4/s   now 123.4/s   "))
             peak, current = f"{title} 0..{shown.peak + '/s':<8} ", f" now {shown.now + '/s':<8}"
             lines.append([peak, (f"{shown.bars[-room:]:<{room}}", "flow"), current])
-            lasted.append(
-                f"{name} p50 {wording.seconds(lengths.p50):>6} p95 {wording.seconds(lengths.p95):>6}"
-            )
+            p50, p95 = wording.seconds(took.p50(lengths)), wording.seconds(took.p95(lengths))
+            lasted.append(f"{name} p50 {p50:>6} p95 {p95:>6}")
         if width >= _WIDE:
             lines = [[*line, f"   {text}"] for line, text in zip(lines, lasted, strict=True)]
             last = f"{outlook(queue.metrics, now)}   durations: {since}"
@@ -175,18 +197,26 @@ class QueueScreen(BaseScreen):
         self.query_one("#reasons", Lines).show(*reasons, *tries, *facts(queue, self.dashboard.moment))
 
     def _show_entries(self) -> None:
-        count = self._pages[0].count if self._pages else 0
-        rows = EntryRows(count, self._pages, self.dashboard.moment, self.dashboard.times)
+        pages = self._pages
+        if self._found.where is not None:
+            lines = self._found.matches.lines
+            pages = [Page(STATES[self._state], 0, lines, len(lines))]
+        count = pages[0].count if pages else 0
+        rows = EntryRows(count, pages, self.dashboard.moment, self.dashboard.times)
         self.query_one(RowList).show(rows, empty=self._nothing())
 
     def _nothing(self) -> str:
         queue = self._queue
         if queue is not None and queue.view.problem is not None:
             return self._problem(queue)
-        if self._reading is not None:
+        is_filtered = self._found.where is not None
+        failure = self._found.failure if is_filtered else self._failure
+        if failure:
+            return f"\n{failure}"
+        if is_filtered and (self._found.matches.is_over or self._found.is_stopped):
+            return f"\nNothing that is {STATES[self._state].value} matches. Esc clears the filter."
+        if is_filtered or self._reading is not None:
             return "\nreading ..."
-        if self._failure:
-            return f"\n{self._failure}"
         return f"\nNothing is {STATES[self._state].value} here."
 
     def _problem(self, queue: QueueNow) -> str:
@@ -233,7 +263,42 @@ class QueueScreen(BaseScreen):
     def on_row_list_wanted(self, message: RowList.Wanted) -> None:
         self._read([key for key in message.keys if isinstance(key, int)])
 
+    # -- filtering -------------------------------------------------------------------------------------
+
+    def _show_found(self) -> None:
+        if self._queue is not None:
+            self._show_tabs(self._queue.view.counts)
+            self._show_entries()
+
+    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        text = message.text.strip()
+        try:
+            where = Where.parse(text, self.dashboard.moment) if text else None
+        except InvalidFilter as error:
+            message.bar.complain(f"at {error.position + 1}: {error.reason}")
+            return
+        message.bar.complain("")
+        if str(where or "") != str(self._found.where or ""):
+            self._found.begin(where, STATES[self._state])
+            if where is None:
+                self._read()
+            self._show_found()
+
+    def on_filter_bar_left(self) -> None:
+        self.query_one(RowList).focus()
+
     # -- what keys do ----------------------------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        """Only some of the entries, by whatever entries can be filtered by."""
+        self.query_one(FilterBar).open()
+
+    def action_back(self) -> None:
+        """Stop what is searched for, or have no filter, or go one level back, in this order."""
+        if self._found.stop():
+            self._show_found()
+        elif not self.query_one(FilterBar).clear():
+            super().action_back()
 
     def action_state(self, by: int) -> None:
         """Show the entries in another state."""
@@ -243,7 +308,9 @@ class QueueScreen(BaseScreen):
             self._reading.set()
             self._reading = None
         self._pages, self._is_behind = [], False
-        self._read([0])
+        self._found.begin(self._found.where, STATES[self._state])
+        if self._found.where is None:
+            self._read([0])
         entries = self.query_one(RowList)
         entries.set_columns(*columns(STATES[self._state]))
         entries.action_go(0)
@@ -259,6 +326,10 @@ class QueueScreen(BaseScreen):
             self.dashboard.open_entry(message.key, self.queue_name)
 
     def chosen_for(self, action: Action) -> Selection | None:
+        """What concerns dead letters is about those that match, whichever state is listed."""
+        queue, where = self._queue, self._found.where
+        if queue is not None and where is not None and action.target is Target.DEAD_LETTERS:
+            return dead_letters_of(queue.name, where) if queue.view.counts.dead else None
         return super().chosen_for(action) if self._queue is None else chosen_of(self._queue, action)
 
     # -- what it offers --------------------------------------------------------------------------------
@@ -272,6 +343,10 @@ class QueueScreen(BaseScreen):
         ]
         if isinstance(key, str):
             offered.append(Copyable("i", "id", key))
+        where = () if self._found.where is None else ("--where", str(self._found.where))
+        state = STATES[self._state].value
+        listing = shell("duraq", "-C", path, "ls", self.queue_name, "--state", state, *where)
+        offered.append(Copyable("l", "list", listing))
         tries = advice(self._queue, path) if self._queue is not None else []
         return offered + ([Copyable("c", "command", tries[0])] if tries else [])
 
@@ -279,5 +354,8 @@ class QueueScreen(BaseScreen):
         if self._queue is None:
             return None
         lines = [self.queue_name, *why(self._queue), *facts(self._queue, self.dashboard.moment)]
-        lines += [f"{line.id}  {line.text}" for page in self._pages for line in page.lines[:PAGE]]
+        found = self._found.matches.lines
+        if self._found.where is None:
+            found = [line for page in self._pages for line in page.lines[:PAGE]]
+        lines += [f"{line.id}  {line.text}" for line in found]
         return "\n".join(lines)

@@ -19,7 +19,7 @@ from duraq_dashboard.history import ENTERED, LEFT
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.overview import Overview
 from duraq_dashboard.rows import Cell, Cells, Column, Key
-from duraq_dashboard.screens.base import MainScreen, act
+from duraq_dashboard.screens.base import QUEUE_ACTS, MainScreen
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.view_model import (
@@ -37,21 +37,22 @@ from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
 from duraq_dashboard.widgets.row_list import RowList
 
-_WIDE, _MEDIUM = 107, 75
-_COLUMNS = (
+# A queue's name has ten characters at least.
+_WIDEST, _WIDE, _MEDIUM = 115, 107, 76
+QUEUE_COLUMNS = (
     Column("STATUS", 12),
     Column("QUEUE"),
     Column("READY", 7, right=True),
-    Column("DELAY", 6, right=True, from_width=_WIDE),
-    Column("FLY", 5, right=True, from_width=_MEDIUM),
+    Column("SCHED", 6, right=True, from_width=_WIDE),
+    Column("LEASED", 6, right=True, from_width=_MEDIUM),
     Column("DLQ", 6, right=True),
     Column("OLDEST", 7, right=True),
     Column("IN/s", 6, right=True, from_width=_WIDE),
     Column("OUT/s", 6, right=True),
     Column("OUT 15m", 15, from_width=_MEDIUM),
-    Column("p50", 6, right=True, from_width=_WIDE),
+    Column("p50", 6, right=True, from_width=_WIDEST),
     Column("p95", 6, right=True, from_width=_WIDE),
-    Column("ERR%", 5, right=True, from_width=_WIDE),
+    Column("ERR%", 5, right=True, from_width=_WIDEST),
     Column("WRK", 4, right=True, from_width=_WIDE),
 )
 _EMPTY = """
@@ -123,10 +124,7 @@ class QueuesScreen(MainScreen):
         Binding("s", "sort", "sort", id="sort"),
         Binding("a", "note_gone", "forget it", id="note-gone"),
         Binding("exclamation_mark", "faults", "faults only", id="faults"),
-        act("pause"),
-        act("retry", "retry dead"),
-        act("compact", show=False),
-        act("undo", show=False),
+        *QUEUE_ACTS,
     ]
 
     def __init__(self) -> None:
@@ -143,7 +141,7 @@ class QueuesScreen(MainScreen):
         yield Lines(id="alerts")
         yield Heading("Queues", id="heading")
         yield FilterBar()
-        yield RowList(*_COLUMNS, id="queues")
+        yield RowList(*QUEUE_COLUMNS, id="queues")
         yield Heading(id="panel-heading")
         with Horizontal(id="panel"):
             yield Lines(id="bars")
@@ -167,8 +165,9 @@ class QueuesScreen(MainScreen):
         rows = QueueRows(shown, self._overview, now, ascii_only=self.dashboard.ascii_only)
         self.query_one(RowList).show(rows, empty=self._nothing(snapshot))
         narrowed = ", faults only" if self._faults_only else ""
+        so_far = "" if snapshot.whole else " so far"
         self.query_one("#heading", Heading).show(
-            "Queues", f"sort: {self._sort}{narrowed}   {len(shown)} of {len(snapshot.queues)}"
+            "Queues", f"sort: {self._sort}{narrowed}   {len(shown)} of {len(snapshot.queues)}{so_far}"
         )
         self.shows_seconds = any(is_young(queue, now) for queue in shown)
         self._show_panel()
@@ -183,20 +182,20 @@ class QueuesScreen(MainScreen):
 
     def _nothing(self, snapshot: Snapshot) -> str:
         if snapshot.queues:
-            return _NONE_ADMITTED
+            return self.unless_reading(_NONE_ADMITTED)
         command = f"""duraq -C {snapshot.path} put mail '{{"to": "ann@example.org"}}'"""
-        return _EMPTY.format(command=command)
+        return self.unless_reading(_EMPTY.format(command=command))
 
     def _show_totals(self) -> None:
         width = self.app.size.width
-        shown = (self.dashboard.moment.replace(microsecond=0), len(self._overview.alerts), width)
+        alerts, none = self._overview.alerts, self.unless_reading("no alerts").strip()
+        shown = (self.dashboard.moment.replace(microsecond=0), len(alerts), none, width)
         if shown == self._in_totals:
             return
         self._in_totals = shown
         line = next(line for line in self._overview.lines() if len(line) < width or line == "")
         self.query_one("#totals", Lines).show(line)
-        alerts = self._overview.alerts
-        text = f"! {wording.plural(len(alerts), 'alert')}: " if alerts else "no alerts"
+        text = f"! {wording.plural(len(alerts), 'alert')}: " if alerts else none
         room = width - len(text) - len("  (5 opens)")
         text += wording.fit(" | ".join(alerts[:20]), room)
         self.query_one("#alerts", Lines).show([(text, "warn" if alerts else "note")])
@@ -248,10 +247,12 @@ class QueuesScreen(MainScreen):
         )
         took = self._overview.durations.took(queue.metrics)
         since = (
-            "ever" if took.since is None else f"since {wording.moment(took.since, now, self.dashboard.times)}"
+            "ever"
+            if took.since is None
+            else f"since {wording.brief(wording.moment(took.since, now, self.dashboard.times))}"
         )
         lasted = [
-            f"{name} p50 {wording.seconds(lengths.p50)} p95 {wording.seconds(lengths.p95)}"
+            f"{name} p50 {wording.seconds(took.p50(lengths))} p95 {wording.seconds(took.p95(lengths))}"
             for name, lengths in (("wait", took.wait), ("run", took.run))
         ]
         return [

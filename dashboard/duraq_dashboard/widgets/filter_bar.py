@@ -26,7 +26,8 @@ class FilterBar(Horizontal):
     FilterBar > .says { width: auto; max-width: 60%; padding: 0 1; color: $role-warn; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "clear", "clear the filter", id="filter.clear"),
+        # Elsewhere Ctrl+C ends the program; whoever types wants no more than out of here.
+        Binding("escape,ctrl+c", "clear", "clear the filter", id="filter.clear"),
     ]
 
     class Changed(Message):
@@ -43,6 +44,10 @@ class FilterBar(Horizontal):
     class Left(Message):
         """Whoever typed is done with it: the list wants the keys again."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._complaint = ""
+
     def compose(self) -> ComposeResult:
         yield Static("/ ", classes="sign", markup=False)
         field = Input(compact=True, id="filter")
@@ -58,7 +63,8 @@ class FilterBar(Horizontal):
     def open(self) -> None:
         """Let a filter be typed."""
         self._open_or_close(is_open=True)
-        self.query_one(Input).focus()
+        # At once, and not a moment later as by focus(): the next letter is on its way.
+        self.screen.set_focus(self.query_one(Input))
 
     def put(self, text: str) -> None:
         """Have this as the filter."""
@@ -70,8 +76,14 @@ class FilterBar(Horizontal):
         # What is not to be seen must not be typed into.
         self.query_one(Input).can_focus = is_open
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether something is wrong with what is typed: then it means nothing."""
+        return bool(self._complaint)
+
     def complain(self, reason: str) -> None:
         """Say what is wrong with what is typed; nothing, if that is empty."""
+        self._complaint = reason
         self.query_one(".says", Static).update(Content(safe_text(reason, 200)))
 
     def clear(self) -> bool:

@@ -53,16 +53,23 @@ class Lines(Static):
 
 
 class Heading(Static):
-    """A rule across the screen with a title at its left and a few words at its right."""
+    """A rule across the screen with a title at its left and a few words at its right.
+
+    ``of``: the id of the pane below it, one of several. The one that has the keys is in brackets, as the tab
+    is that one is on: colours alone would not tell everybody.
+    """
 
     DEFAULT_CSS = "Heading { height: 1; color: $role-note; }"
 
-    def __init__(self, title: str = "", *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, title: str = "", *, of: str = "", id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id, markup=False)
         self._title, self._right = title, ""
+        self._of = of
         self._drawn = ""
 
     def on_mount(self) -> None:
+        if self._of:
+            self.watch(self.screen, "focused", self._draw, init=False)
         self._draw()
 
     def on_resize(self) -> None:
@@ -76,7 +83,10 @@ class Heading(Static):
     def _draw(self) -> None:
         width = self.size.width or self.app.size.width
         rule = "-" if cast("Dashboard", self.app).ascii_only else "─"
-        left = f"{rule} {fit(safe_text(self._title), max(0, width - 6))} "
+        title = fit(safe_text(self._title), max(0, width - 8))
+        if self._of and self.screen.focused is not None and self.screen.focused.id == self._of:
+            title = f"[{title}]"
+        left = f"{rule} {title} "
         right = f" {safe_text(self._right)} {rule}" if self._right else ""
         if len(left) + len(right) > width:
             right = ""

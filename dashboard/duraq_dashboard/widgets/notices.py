@@ -8,7 +8,8 @@ from textual.content import Content
 from textual.widgets import Static
 
 from duraq.safe_text import safe_text
-from duraq_dashboard.snapshot import Snapshot
+from duraq_dashboard.snapshot import Snapshot, Trouble
+from duraq_dashboard.wording import plural
 
 if TYPE_CHECKING:
     from duraq_dashboard.app import Dashboard
@@ -34,7 +35,20 @@ class TroubleNotice(Static):
     def _show(self, snapshot: Snapshot | None) -> None:
         if snapshot is None or snapshot.trouble is None:
             return
-        lines = cast("Dashboard", self.app).trouble_lines(snapshot.trouble)
+        lines = _lines(cast("Dashboard", self.app), snapshot.trouble)
         if lines != self._lines:
             self._lines = lines
             self.update(Content("\n".join(safe_text(line) for line in lines)))
+
+
+def _lines(app: Dashboard, trouble: Trouble) -> list[str]:
+    lines = ["", f"! {trouble.word}: {trouble.message}", ""]
+    if trouble.hint and trouble.hint not in trouble.message:
+        lines += [f"  {trouble.hint}", ""]
+    if app.meant_nearby is not None:
+        path, queues = app.meant_nearby
+        lines += [f"  Did you mean {path} ({plural(queues, 'queue')})?  Enter opens it", ""]
+    lines += ["  It opens by itself as soon as it can be read."]
+    if app.options.rule:
+        lines += [f"  Where it is: {app.source.path}, named by {app.options.rule}"]
+    return lines

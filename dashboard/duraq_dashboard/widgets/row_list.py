@@ -20,12 +20,9 @@ that it lacks, once; whoever has read them calls ``arrived``. Until then a row i
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
-from rich.cells import cell_len, set_cell_size
-from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
@@ -35,12 +32,11 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from duraq.safe_text import safe_text
+from duraq_dashboard.fetched import Fetched
 from duraq_dashboard.rows import GAP, Cells, Column, Key, Listed, Picked, Rows, follow, laid_out
+from duraq_dashboard.widgets.strips import differing, fitted, strip_of
 
-_KEPT = 4000  # rows that were fetched and are kept
-_NOT_YET: Cells = ()
 _DOUBLE = 2  # clicks
-_NEAR = 10  # cells
 
 
 class RowList(ScrollView, can_focus=True):
@@ -137,10 +133,7 @@ class RowList(ScrollView, can_focus=True):
         self._rows: Rows = Listed()
         self._cursor = 0
         self._picked = Picked()
-        self._kept: OrderedDict[Key, Cells] = OrderedDict()
-        self._fresh: set[Key] = set()  # of those kept, which are as of the rows that are shown
-        self._asked: set[Key] = set()
-        self._missing: list[Key] = []
+        self._fetched = Fetched()
         self._drawn: dict[int, object] = {}  # what stands on each line of the screen
 
     # -- what is shown ---------------------------------------------------------------------------------
@@ -183,8 +176,7 @@ class RowList(ScrollView, can_focus=True):
         self._cursor = follow(before, self._cursor, rows)
         top = (self._cursor if on_screen else follow(before, held, rows)) - line
         self._picked.stay(rows, self._cursor)
-        self._fresh.clear()
-        self._asked.clear()
+        self._fetched.are_old()
         self._resize()
         self._put_top(top)
         self._draw_what_differs()
@@ -197,16 +189,12 @@ class RowList(ScrollView, can_focus=True):
         """Have these columns from now on; the next rows must have cells for them."""
         if columns != self._columns:
             self._columns = columns
-            self._kept.clear()
+            self._fetched.forget()
             self.refresh()
 
     def arrived(self, cells: Mapping[Key, Cells]) -> None:
         """Here is what some of the rows say that were wanted."""
-        self._kept.update(cells)
-        self._fresh.update(cells)
-        self._asked.difference_update(cells)
-        while len(self._kept) > _KEPT:
-            self._fresh.discard(self._kept.popitem(last=False)[0])
+        self._fetched.add(cells)
         self._draw_what_differs()
 
     def go_to(self, key: Key) -> bool:
@@ -363,7 +351,7 @@ class RowList(ScrollView, can_focus=True):
         line = y - 1 if not len(self._rows) else -1
         words = self._empty.split("\n")
         text = f"  {safe_text(words[line])}" if 0 <= line < len(words) else ""
-        return _strip([(text, self.rich_style)], width, self.rich_style)
+        return strip_of([(text, self.rich_style)], width, self.rich_style)
 
     def _state(self, number: int) -> object:
         """All that the look of a row follows from."""
@@ -389,36 +377,21 @@ class RowList(ScrollView, can_focus=True):
             or before[2:] != now[2:]
         ):
             return [(0, self.size.width)]
-        old, new = before[1], now[1]
-        found: list[tuple[int, int]] = []
-        x = self._margin
-        for index, room in laid_out(self._columns, self.scrollable_content_region.width - self._margin):
-            if old[index : index + 1] != new[index : index + 1]:
-                if found and x - sum(found[-1]) <= _NEAR:
-                    # To begin anew costs more than to go on over what has not changed.
-                    found[-1] = (found[-1][0], x + room - found[-1][0])
-                else:
-                    found.append((x, room))
-            x += room + GAP
-        return found
+        shown = laid_out(self._columns, self.scrollable_content_region.width - self._margin)
+        return differing(before[1], now[1], shown, self._margin)
 
     def _cells(self, number: int) -> Cells:
         cells = self._rows.cells(number)
         if cells is not None:
             return cells
-        key = self._rows.key(number)
-        if key not in self._fresh and key not in self._asked:
-            if not self._missing:
-                # Once for all the rows of a frame.
-                self.call_after_refresh(self._ask)
-            self._asked.add(key)
-            self._missing.append(key)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key, _NOT_YET)
+        found, is_first_missing = self._fetched.get(self._rows.key(number))
+        if is_first_missing:
+            # Once for all the rows of a frame.
+            self.call_after_refresh(self._ask)
+        return found
 
     def _ask(self) -> None:
-        keys, self._missing = self._missing, []
+        keys = self._fetched.taken()
         if keys:
             self.post_message(self.Wanted(self, keys))
 
@@ -427,8 +400,8 @@ class RowList(ScrollView, can_focus=True):
         pieces = [(" " * self._margin, style)]
         for index, room in laid_out(self._columns, width - self._margin):
             column = self._columns[index]
-            pieces += [(_fitted(column.name, room, right=column.right), style), (" " * GAP, style)]
-        return _strip(pieces, width, style)
+            pieces += [(fitted(column.name, room, right=column.right), style), (" " * GAP, style)]
+        return strip_of(pieces, width, style)
 
     def _row(self, number: int, width: int) -> Strip:
         key, here = self._rows.key(number), number == self._cursor
@@ -441,9 +414,9 @@ class RowList(ScrollView, can_focus=True):
         for index, room in laid_out(self._columns, width - self._margin):
             cell = cells[index] if index < len(cells) else ""
             text, role = cell if isinstance(cell, tuple) else (cell, "")
-            fitted = _fitted(text, room, right=self._columns[index].right)
-            pieces += [(fitted, self._in_role(style, role)), (" " * GAP, style)]
-        return _strip(pieces, width, style)
+            shown = fitted(text, room, right=self._columns[index].right)
+            pieces += [(shown, self._in_role(style, role)), (" " * GAP, style)]
+        return strip_of(pieces, width, style)
 
     def _in_role(self, style: Style, role: str) -> Style:
         if not role or f"row-list--{role}" not in self.COMPONENT_CLASSES:
@@ -451,18 +424,3 @@ class RowList(ScrollView, can_focus=True):
         look = self.get_component_rich_style(f"row-list--{role}", partial=True)
         # The background stays that of the row.
         return style + Style(color=look.color, bold=look.bold, reverse=look.reverse, dim=look.dim)
-
-
-def _fitted(text: str, width: int, *, right: bool = False) -> str:
-    shown = safe_text(text, width)
-    if shown.isascii():
-        return shown.rjust(width) if right else shown.ljust(width)
-    if right:
-        shown = " " * (width - cell_len(shown)) + shown
-    return set_cell_size(shown, width)
-
-
-def _strip(pieces: Iterable[tuple[str, Style]], width: int, style: Style) -> Strip:
-    line = Strip([Segment(text, look) for text, look in pieces if text])
-    # Neighbours that look the same are one: each piece takes its colours along to the terminal.
-    return line.adjust_cell_length(width, style).simplify()

@@ -89,13 +89,13 @@ class TopBar(Static):
 
     def _laid_out(self) -> list[_Line]:
         width = self.app.size.width
-        right = self._freshness(short=width < ONE_LINE)
+        right = self._freshness()
         first = _Line()
         first.add("duraq", "bold")
         if width >= ONE_LINE:
-            tabs = self._tabs(" ")
-            room = width - len("duraq   ") - sum(len(text) for text, _, _ in tabs)
-            room -= sum(len(text) for text, _ in right) + 1
+            room = width - len("duraq   ") - sum(len(text) for text, _ in right) - 1
+            tabs = self._tabs(" ", room)
+            room -= sum(len(text) for text, _, _ in tabs)
             first.add(f"  {_fit_path(self._path, room)} ")
             for text, style, mode in tabs:
                 first.add(text, style, mode)
@@ -105,7 +105,7 @@ class TopBar(Static):
         first.add(f"  {_fit_path(self._path, room)}")
         first.end_with(right, width)
         second = _Line()
-        for text, style, mode in self._tabs(""):
+        for text, style, mode in self._tabs("", width):
             second.add(text, style, mode)
         return [first, second]
 
@@ -113,11 +113,12 @@ class TopBar(Static):
     def _path(self) -> str:
         return safe_text(self._dashboard.source.path, 200)
 
-    def _tabs(self, gap: str) -> list[tuple[str, str, str]]:
+    def _tabs(self, gap: str, room: int) -> list[tuple[str, str, str]]:
         """The six screens, or the way down from one of them."""
         screen = cast("BaseScreen", self.screen)
         if screen.crumbs:
-            return [(" " + " > ".join(safe_text(crumb, 60) for crumb in screen.crumbs), "bold", "")]
+            way = " " + " > ".join(safe_text(crumb, 60) for crumb in screen.crumbs)
+            return [(wording.fit(way, room), "bold", "")]
         tabs = []
         for number, (mode, title) in enumerate(self._dashboard.main_screens(), 1):
             is_here = mode == self.app.current_mode
@@ -125,8 +126,8 @@ class TopBar(Static):
             tabs.append((f"[{text}]" if is_here else f" {text} ", "bold" if is_here else "", mode))
         return tabs
 
-    def _freshness(self, *, short: bool) -> list[Piece]:
-        """Whether it is live, and the time of day; without what changes all the time if nothing else does."""
+    def _freshness(self) -> list[Piece]:
+        """Whether it only reads and is live, and the time; without what alone would change all the time."""
         dashboard = self._dashboard
         snapshot, now = dashboard.snapshot, dashboard.moment
         zone = UTC if dashboard.times is Times.UTC else None
@@ -140,6 +141,8 @@ class TopBar(Static):
             state, style = snapshot.trouble.word, REVERSE
         elif (behind := dashboard.behind) > STALE:
             state, style = f"STALE {wording.age(behind)}", REVERSE
+        elif not snapshot.whole:
+            state, style = "still reading", ""
         else:
             state, style = ("LIVE" if snapshot.live else "POLL"), ""
             if not quiet:
@@ -148,7 +151,7 @@ class TopBar(Static):
                     # One a second is enough to read.
                     self._lag = second, wording.seconds(snapshot.lag.total_seconds())
                 state += f" {self._lag[1]}"
-        only = " READ-ONLY  " if dashboard.read_only and not short else " "
+        only = " READ-ONLY  " if dashboard.read_only else " "
         return [(only, ""), (state, style), (f"  {clock}", "")]
 
 

@@ -7,9 +7,10 @@ import os
 
 import pytest
 
-from duraq import DeadLetterQueue, EntryStatus, Queue, acts
+from duraq import DeadLetterQueue, EntryStatus, FileStorage, Queue, acts
 from duraq.cli import dead_letters
 from duraq.cli.failing import Code
+from duraq.journal.log import Sizes
 
 
 def bury(queue, count, error="ValueError"):
@@ -439,3 +440,83 @@ def test_what_can_be_undone(duraq, queue, dead):
     duraq.ok("dlq", "rm", "--yes", "--act", "x", dead[1])
     assert [row["act"] for row in duraq.json("undo", "--list")["rows"]] == ["x"]
     assert queue.counts().dead == 1
+
+
+def test_by_a_part_of_the_id(duraq, queue):
+    """A part of an id that no other has is enough to retry, edit or remove a letter; all of it is said."""
+    ids = bury(queue, 3)
+    for entry_id, command in zip(ids, (("retry",), ("rm", "--yes"), ("retry", "--data", "9")), strict=True):
+        part = f"..{entry_id[-12:]}"
+        done = duraq("dlq", command[0], part, *command[1:])
+        assert done.exit_code == Code.DONE
+        assert f"{part} is jobs/{entry_id}" in done.stderr
+    assert duraq.ok("dlq", "ls", "-o", "ids") == ""
+    assert sorted(entry.data for entry in queue.dequeue(limit=9)) == [0, 9]
+
+
+def test_what_may_be_several_is_none(duraq, queue):
+    """Nothing is done to any dead letter by a part that several ids have."""
+    for number in range(2):
+        queue.enqueue(number, id=f"01a20e32-58a9-7455-bac3-{number}000000000aa")
+        queue.mark_failed(queue.dequeue(), "no", dead=True)
+    for command in ("retry", "rm"):
+        done = duraq("dlq", command, "01a20e32-58a9", "--yes")
+        assert done.exit_code == Code.CONFLICT
+        assert "0000000000aa" in done.stderr
+        assert "1000000000aa" in done.stderr
+    assert len(duraq.ok("dlq", "ls", "-o", "ids").split()) == 2
+
+
+# -- damage ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(root):
+    """Dead letters in two sound queues, and between them one in a queue that is damaged."""
+    with FileStorage(root, durability="process", sizes=Sizes(journal=1 << 14, segment=2000)) as storage:
+        ids = {name: bury(Queue(name, storage), 1) for name in ("aaa", "jobs", "zzz")}
+        # So many that the journal does not know the first any more, and could not mend it.
+        for number in range(300):
+            Queue("jobs", storage).enqueue(number)
+    segment = min((root / "jobs" / "segments").glob("*.jsonl"))
+    segment.write_bytes(segment.read_bytes().replace(b'"data":0', b'"data":1'))
+    for file in segment.parent.glob("*.checkpoint"):
+        file.unlink()
+    return [*ids["aaa"], *ids["zzz"]]
+
+
+@pytest.mark.parametrize(
+    "command", [("dlq", "ls", "-o", "ids"), ("dlq", "export"), ("ls", "--where", "state:dead", "-o", "ids")]
+)
+def test_looking_past_a_damaged_queue(duraq, damaged, command):
+    """Of all queues the sound ones are shown, the damaged one is named at the end with the way out: 7."""
+    done = duraq(*command)
+    assert done.exit_code == Code.DAMAGED
+    shown = [json.loads(line)["id"] if line.startswith("{") else line for line in done.stdout.splitlines()]
+    assert shown == damaged
+    *_, last = done.stderr.splitlines()
+    assert "queue jobs" in last or "jobs/segments" in last
+    assert "duraq repair" in last
+    assert duraq("dlq", "ls", "jobs").exit_code == Code.DAMAGED
+
+
+def test_changing_past_a_damaged_queue(duraq, damaged):
+    """What is meant in sound queues is done, the damaged one is named, and the exit code is 7."""
+    dry = duraq("dlq", "retry", "--all", "--dry-run", "-o", "ids")
+    assert (dry.exit_code, dry.stdout.split()) == (Code.DAMAGED, damaged)
+    done = duraq("dlq", "retry", "--all", "--yes")
+    assert done.exit_code == Code.DAMAGED
+    assert "2 ready" in done.stderr
+    assert "jobs/segments" in done.stderr
+    assert "duraq repair" in done.stderr
+    assert duraq("dlq", "ls", "-o", "ids").stdout == ""
+    again = duraq("dlq", "retry", "--all", "--yes")
+    assert again.exit_code == Code.DAMAGED
+
+
+def test_what_died_past_a_damaged_queue(duraq, damaged):
+    """The dead letters of sound queues are put together, the damaged one is named, and the exit code is 7."""
+    done = duraq("dlq", "errors", "--json")
+    assert done.exit_code == Code.DAMAGED
+    assert json.loads(done.stdout)["rows"][0]["queues"] == {"aaa": 1, "zzz": 1}
+    assert "jobs/segments" in done.stderr

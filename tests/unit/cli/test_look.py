@@ -155,6 +155,34 @@ def test_where_is(duraq, queue):
         assert segment.readline() == found
 
 
+ALIKE = ("01a20e32-58a9-7455-bac3-0000000000aa", "01a20e32-58a9-7455-bac3-1000000000aa")
+
+
+def test_show_by_a_part_of_the_id(duraq, queue, storage):
+    """A part of an id is as good as the id where it means one entry only; else all that it may are named."""
+    for entry_id in ALIKE:
+        queue.enqueue({"id": '"id":"01a20e32-58a9-7455-bac3-2000000000aa"'}, id=entry_id)
+    Queue("other", storage).enqueue(1, id="order-0000000001")
+    for part, entry_id in (
+        ("01a20e32-58a9-7455-bac3-0", ALIKE[0]),
+        ("..1000000000aa", ALIKE[1]),
+        ("..-1000000000aa", ALIKE[1]),
+        ("..00000001", "order-0000000001"),
+    ):
+        assert duraq.json("show", part)["id"] == entry_id
+        assert f"{part} is " in duraq("show", part, "--raw").stderr
+    for part in ("01a20e32", "01a20e32-58a9", "..000000aa"):
+        done = duraq("show", part)
+        assert done.exit_code == Code.CONFLICT
+        assert f"several entries are called {part}: jobs/{ALIKE[0]}, jobs/{ALIKE[1]}" in done.stderr
+    # Too short, of an id that is one's own, in another queue, or only in a payload.
+    for part in ("01a20e3", "..00000aa", "order-00000000", "01a20e32-58a9-7455-bac3-2", "1" * 8, "01a20e32*"):
+        assert duraq("show", part).exit_code == Code.NOT_FOUND
+    assert duraq("show", "..1000000000aa", "--queue", "other").exit_code == Code.NOT_FOUND
+    queue.mark_completed(queue.dequeue())
+    assert duraq.json("show", "01a20e32-58a9-7455-bac3-0")["status"] == "completed"
+
+
 def test_tail(duraq, queue, storage):
     """The newest records, of all queues or some."""
     Queue("other", storage).enqueue("x", id="other")
