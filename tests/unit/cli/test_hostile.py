@@ -83,8 +83,9 @@ CALLS = (
 
 
 @pytest.fixture
-def hostile(queue, storage, root):
+def hostile(queue, storage, root, tmp_path, monkeypatch):
     """Ids of a dead letter and of a ready entry of such a storage."""
+    monkeypatch.chdir(tmp_path)  # what some of the commands make is made there
     dead = queue.enqueue({HOSTILE: [HOSTILE], "x": 1}, key=HOSTILE, headers={"h": HOSTILE})
     error = AttemptError(HOSTILE, HOSTILE, f"Traceback\n  {HOSTILE}", HOSTILE)
     queue.mark_failed(queue.dequeue(), error, dead=True)
