@@ -219,12 +219,9 @@ class Log:
         with self.recycling.alone():
             self.lock()
             try:
+                # Should one of its syncs fail: that somebody was syncing stands in the control block, and
+                # whoever opens the storage next writes again what none is known to have written.
                 self.failed_syncs.go_over(self.journal.standing, afresh=True)
-            except OSError:
-                # If it was a sync, what the page cache shows may be nowhere else: whoever opens the storage
-                # next is to write all of it again.
-                self.failed_syncs.fail_at_all_costs()
-                raise
             finally:
                 self.unlock()
 
