@@ -92,7 +92,7 @@ class FailedSyncs:
                 self._log.unlock()
         except (OSError, StorageError) as error:
             raise OutcomeUnknown(
-                f"what is to be synced cannot be read ({error})", path=self._log.path
+                f"what is to be synced could not be written again first ({error})", path=self._log.path
             ) from error
         self._doubted = None
 

@@ -34,11 +34,12 @@ class Overlay:
         self._numbers = count(1 << 24)
         self._content: dict[str, bytearray] = {}
         self._directories: set[str] = set()
+        self._forbidden: dict[str, PermissionError] = {}
 
     @property
     def changed(self) -> bool:
-        """Whether anything is different here from below."""
-        return bool(self._content or self._directories)
+        """Whether anything is different here from below, or may not be known to be the same."""
+        return bool(self._content or self._directories or self._forbidden)
 
     # -- opening ---------------------------------------------------------------------------------------
 
@@ -84,12 +85,18 @@ class Overlay:
         path = f"{at.path}/{name}"
         if at.below is None:
             return path, None
+        if path in self._forbidden:
+            # Nothing could be laid over it: read now, it would pass for damaged.
+            raise self._forbidden[path]
         try:
             if directory:
                 return path, self._below.open_dir(at.below, name)
             return path, self._below.open_file(at.below, name, writable=False)
         except FileNotFoundError:
             return path, None
+        except PermissionError as error:
+            self._forbidden[path] = error
+            raise
 
     def _new(self, path: str, below: int | None) -> int:
         fd = next(self._numbers)
@@ -147,7 +154,8 @@ class Overlay:
     def names(self, directory: int) -> list[str]:
         at = self._open[directory]
         found = set() if at.below is None else set(self._below.names(at.below))
-        for path in (*self._content, *self._directories):
+        # What may not be opened is there for whoever looks: he is told so, and does not miss it.
+        for path in (*self._content, *self._directories, *self._forbidden):
             parent, _, name = path.rpartition("/")
             if parent == at.path:
                 found.add(name)
@@ -156,7 +164,8 @@ class Overlay:
     def file_names(self, directory: int) -> list[str]:
         at = self._open[directory]
         found = set() if at.below is None else set(self._below.file_names(at.below))
-        found.update(path.rpartition("/")[2] for path in self._content if path.rpartition("/")[0] == at.path)
+        mine = (*self._content, *self._forbidden)
+        found.update(path.rpartition("/")[2] for path in mine if path.rpartition("/")[0] == at.path)
         return sorted(found)
 
     def exists(self, directory: int, name: str) -> bool:

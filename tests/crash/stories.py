@@ -115,8 +115,8 @@ class Work(Story):
             durable = process.do(step, "first-" if process is self.first else "second-")
         except NotWritten:
             self._refused(process)
-        except (OutcomeUnknown, StorageFailed):
-            self._reopen(process.asked)
+        except (OutcomeUnknown, StorageFailed) as error:
+            self._reopen(process.asked, unusable="written again first" not in str(error))
         except StorageError as error:
             # Reading failed, and with it what had to be read before anything could be leased.
             if step[0] != "claim":
@@ -139,11 +139,14 @@ class Work(Story):
         except StorageFailed:
             self._reopen(self.model)
 
-    def _reopen(self, asked: Model) -> None:
-        """There wholly or not at all: which, is seen by opening the storage again, once the disk works."""
+    def _reopen(self, asked: Model, *, unusable: bool = True) -> None:
+        """There wholly or not at all: which, is seen by opening the storage again, once the disk works.
+
+        Or by the next call, where a sync could not even be begun.
+        """
         single = not (self.failure.for_ever or self.LEAD)
         # Nothing but a sync, or a disk that goes on failing, is to make a storage unusable.
-        assert not single or (self.fs.struck and self.fs.struck.name in SYNCS), self.where
+        assert not single or not unusable or (self.fs.struck and self.fs.struck.name in SYNCS), self.where
         self.first.storage.close()
         self.check_closed()
         self.fs.heal()
