@@ -122,6 +122,10 @@ def entry_of(row: Row) -> Entry:
     return entry
 
 
+# What is not leased, and not over.
+_HERE = (SCHEDULED, READY, DEAD)
+
+
 class RowShelf:
     """The rows of one queue that are not leased, as the fold's shelf; in a turn."""
 
@@ -213,12 +217,10 @@ class RowShelf:
         return Counts(*self._rows.count_expired(self._queue, now)) if self.may_expire else Counts()
 
     def walk(self, status: EntryStatus | None) -> Iterator[Entry]:
-        if status is LEASED:
-            return iter(())
         if status is None:
-            kinds = (self._walk(each, by_seq=True) for each in (SCHEDULED, READY, DEAD))
+            kinds = (self._walk(each, by_seq=True) for each in _HERE)
             return merge(*kinds, key=enqueue_order)
-        return self._walk(status, by_seq=status is not READY)
+        return self._walk(status, by_seq=status is not READY) if status in _HERE else iter(())
 
     def by_age(self) -> Iterator[Entry]:
         return self._walk(READY, by_seq=True)
