@@ -27,6 +27,14 @@ def installed() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall"
 
 
+def copied(programs: Path, home: Path) -> Path:
+    """Out of a directory of root's own, with the libraries that lie beside the package."""
+    package = programs.parent
+    for found in (programs, package.parent / f"{package.name}.libs"):
+        shutil.copytree(found, home / found.relative_to(package.parent))
+    return home / programs.relative_to(package.parent)
+
+
 def may_be_run_by_all(path: Path) -> bool:
     return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
 
@@ -45,8 +53,7 @@ class Server:
         if _NOBODY:
             os.chown(self.home, 65534, 65534)
             if not may_be_run_by_all(self._programs):
-                # In a directory of root's own: nobody must be able to run it.
-                self._programs = shutil.copytree(self._programs, self.home / "programs")
+                self._programs = copied(self._programs, self.home)
         self._run(
             *("initdb", "--pgdata", self._data, "--username", "duraq", "--auth", "trust"),
             *("--encoding", "UTF8", "--locale", "C", "--no-sync"),
