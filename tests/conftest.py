@@ -92,7 +92,7 @@ def _small_file(directory: Path, **options: Any) -> FileStorage:
 
 
 def _sqlite(directory: Path, **options: Any) -> SQLiteStorage:
-    return SQLiteStorage(directory / "queues.db", **options)
+    return SQLiteStorage(directory / "queues.db", **{"durability": "process"} | options)
 
 
 def _lmdb(directory: Path, **options: Any) -> LMDBStorage:
@@ -100,8 +100,8 @@ def _lmdb(directory: Path, **options: Any) -> LMDBStorage:
     path = str(directory / "environment")
     if path not in _environments:
         needed = len(LMDBStorage.required_databases)
-        _environments[path] = lmdb.open(path, max_dbs=needed + 1, map_size=1 << 28)
-    return LMDBStorage(_environments[path], **options)
+        _environments[path] = lmdb.open(path, max_dbs=needed + 1, map_size=1 << 28, sync=False)
+    return LMDBStorage(_environments[path], **{"durability": "process"} | options)
 
 
 _environments: dict[str, lmdb.Environment] = {}
