@@ -231,11 +231,18 @@ def with_lines(sound: Files, chance: Random) -> Case:
     else:
         lines.insert(other, chance.choice(sound[chance.choice(segments(sound))].splitlines(keepends=True)))
     content = b"".join(lines)
-    if name == [each for each in segments(sound) if each.startswith(name.partition("/")[0])][-1]:
-        # To the segment that was written last the journal writes what it has again, where it was; and behind
-        # the byte where the queue ended nothing is known to be durable. What was pushed there is kept aside.
+    last = [each for each in segments(sound) if each.startswith(name.partition("/")[0])][-1]
+    if name == last or is_in_journal(sound, name):
+        # To such a segment the journal writes what it has again, where it was, over whatever is there; and
+        # behind the byte where a queue ended nothing is known to be durable: that is cut off, and kept.
         lost = max(lost, displaced(sound[name], content))
     return Case(what, name, 0, 0, lost, {**sound, name: content})
+
+
+def is_in_journal(sound: Files, name: str) -> bool:
+    """Whether the journal has one of the segment's lines, and so writes it there again."""
+    journal = b"".join(content for other, content in sound.items() if other.endswith(".journal"))
+    return any(line in journal for line in sound[name].splitlines(keepends=True))
 
 
 def displaced(before: bytes, after: bytes) -> int:
