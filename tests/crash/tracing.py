@@ -234,7 +234,9 @@ class Replay:
 
     def _node(self, fd: Argument) -> Node:
         assert isinstance(fd, Fd)
-        node = self._removed[fd.path] if fd.removed else self._find(fd.path)
+        # That it was removed may be said before the call that does it has returned.
+        node = self._removed.get(fd.path) if fd.removed else None
+        node = node or self._find(fd.path)
         assert node is not None, fd
         return node
 
