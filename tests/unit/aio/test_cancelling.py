@@ -246,7 +246,7 @@ def check(script, world, path):
     if script in WHOLE:
         assert others.length + Queue("jobs", world.sync).counts().length == 3
     if path is None:
-        assert world.sync._waiting == set()
+        assert world.sync._places == set()
         other = threading.Thread(target=lambda: Queue("jobs", world.sync).enqueue("more"))
         other.start()
         other.join(PATIENCE.total_seconds())
