@@ -16,6 +16,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import lmdb
 import psycopg
@@ -113,11 +114,13 @@ def _postgres(directory: Path, **options: Any) -> PostgresStorage:
 
 def _dsn(directory: Path) -> str:
     """A schema of the test's own, on a server of this process's own."""
-    schema = f"test_{directory.stat().st_ino}"
-    with psycopg.connect(_server().dsn(), autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-    (directory / "dsn").write_text(_server().dsn(schema))
-    return _server().dsn(schema)
+    noted = directory / "dsn"
+    if not noted.exists():
+        schema = f"test_{uuid4().hex}"
+        with psycopg.connect(_server().dsn(), autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {schema}")
+        noted.write_text(_server().dsn(schema))
+    return noted.read_text()
 
 
 @cache

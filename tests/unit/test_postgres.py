@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import ExitStack
 from datetime import timedelta
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -46,9 +47,9 @@ def server():
 
 
 @pytest.fixture
-def dsn(server, tmp_path):
+def dsn(server):
     """A schema of the test's own."""
-    schema = f"test_{tmp_path.stat().st_ino}"
+    schema = f"test_{uuid4().hex}"
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
     return server.dsn(schema)
