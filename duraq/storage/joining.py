@@ -69,8 +69,11 @@ class JoiningStorage(TableStorage):
         finally:
             self._turns.give()
 
+    def _is_within(self) -> bool:
+        return self._is_joined()
+
     def _begin_within(self) -> None:
-        if self._joined is not None and self._inside == 2:
+        if self._inside == 2:
             self._set_savepoint(_TURN)
 
     def _end_within(self, error: BaseException | None) -> None:

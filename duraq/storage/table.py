@@ -73,13 +73,14 @@ class Turns:
         self._owner: transaction.Owner | None = None
         self._depth = 0
 
-    def take(self) -> None:
+    def take(self, *, anew: bool = False) -> None:
+        """``anew``: whatever an interrupt has left of one that its owner had is over."""
         me = transaction.owner()
         with self._free:
             while self._owner not in {None, me}:
                 self._free.wait()
             self._owner = me
-            self._depth += 1
+            self._depth = 1 if anew else self._depth + 1
 
     def give(self) -> None:
         with self._free:
@@ -155,16 +156,25 @@ class TableStorage(TransactingStorage):
             raise StorageClosed("this storage is closed")
 
     def _begin_turn(self) -> None:
-        self._turns.take()
-        if self._inside:
+        if self._is_within():
+            self._turns.take()
             self._inside += 1
             self._begin_within()
             return
+        self._turns.take(anew=True)
         try:
+            if self._inside:
+                # An interrupt came between its beginning and its with-block, or behind that.
+                self._inside = 0
+                self._discard()
             self._check_usable()
             self._begin(lasting=not getattr(self._own, "passing", False))
             self._inside = 1
         except BaseException as error:
+            self._inside = 0
+            if not isinstance(error, DuraqError):
+                # It may have begun all the same, should this be an interrupt.
+                self._roll_back_rows()
             self._turns.give()
             raise self._translated(error) from error
 
@@ -182,6 +192,10 @@ class TableStorage(TransactingStorage):
                 raise self._translated(error) from error
         finally:
             self._turns.give()
+
+    def _is_within(self) -> bool:
+        """Whether the caller has a turn already, in which others may begin and end."""
+        return False
 
     def _begin_within(self) -> None:
         """A turn begins in the one that its owner has already."""
