@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from abc import abstractmethod
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -138,8 +139,8 @@ class BesideStorage(WaitingStorage, JoiningStorage):
             self._presence.close()
             self._descriptors.close()
 
-    def _close_database(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _close_database(self) -> None: ...
 
     def after_fork_in_child(self) -> None:
         """The child closes the parent's descriptors and may not use this object; see StorageForked."""
@@ -152,8 +153,9 @@ class BesideStorage(WaitingStorage, JoiningStorage):
         self._descriptors.close()
         self._abandon_database()
 
+    @abstractmethod
     def _abandon_database(self) -> None:
-        raise NotImplementedError
+        """In a forked child: neither use nor close what is the parent's."""
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

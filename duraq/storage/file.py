@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,6 @@ from duraq.errors import (
     NotAStorage,
     NotEnqueued,
     NotWritten,
-    QueueError,
     QueueNotFound,
     StorageDamaged,
     StorageError,
@@ -41,7 +40,7 @@ from duraq.journal.segment import bytes_on_disk
 from duraq.journal.tail import Group
 from duraq.journal.waiters import Waiters
 from duraq.model import ACTS, OWN_QUEUES, is_users
-from duraq.operations import Complete, Drop, Enqueue, Keep, Operation, Release, Restore
+from duraq.operations import Complete, Drop, Enqueue, Keep, Operation, Restore
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.calls import Calls
@@ -519,14 +518,7 @@ class FileStorage(FileWaitingStorage):
             return
         mine = self._presence.worker
         for queue, known in list(self._queues.items()):
-            # As of now: once caught up, the same entries may show the leases of others.
-            held = [
-                Release(entry.id, entry.token) for entry in known.folded.state.leased.get(mine, {}).values()
-            ]
-            for release in held:
-                # One by one: a lease that was lost meanwhile must not keep the others from being given back.
-                with suppress(QueueError):
-                    self._commit_now({queue: (release,)})
+            self._release_each(queue, known.folded.state.leased.get(mine, {}).values())
 
     def after_fork_in_child(self) -> None:
         """The child closes the parent's descriptors and may not use this object; see StorageForked."""

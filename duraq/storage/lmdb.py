@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import lmdb
 import orjson
@@ -27,8 +27,7 @@ from duraq.errors import (
 from duraq.journal import wording
 from duraq.storage.beside import BesideStorage, absolute
 from duraq.storage.rows import Head, Row
-
-Durability = Literal["power", "process"]
+from duraq.storage.table import Durability, check_durability
 
 VERSION = 1
 MAP_SIZE = 1 << 30  # bytes; of address space, until it is filled
@@ -67,8 +66,7 @@ class LMDBStorage(BesideStorage):
         max_payload_bytes: int = 1 << 20,
         clock: Clock | None = None,
     ) -> None:
-        if durability not in {"power", "process"}:
-            raise InvalidOption(f'durability is "power" or "process", not {durability!r}')
+        check_durability(durability)
         try:
             path, flags = env.path(), env.flags()
         except lmdb.Error as error:
@@ -89,13 +87,7 @@ class LMDBStorage(BesideStorage):
         try:
             databases = [self._open_database(name) for name in _DATABASES]
             self._rows = rows = LMDBRows(self._transactions, *databases)
-            with self._turns.mine():
-                self._begin(lasting=True)
-                try:
-                    self._prepare(rows)
-                    self._commit_rows()
-                finally:
-                    self._roll_back_rows()
+            self._prepare_rows(lambda: self._prepare(rows))
         except BaseException as error:
             self._closed = True
             self._descriptors.close()

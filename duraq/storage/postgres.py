@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import psycopg
 
@@ -35,9 +35,9 @@ from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
 from duraq.storage.pg_session import CHANNEL, LOCKS, Session, lock_number
 from duraq.storage.sql import TABLES, VERSION, SQLRows
+from duraq.storage.table import Durability, check_durability
 from duraq.storage.transacting import Scope
 
-Durability = Literal["power", "process"]
 _COMMIT = {True: "on", False: "off"}
 
 # How often one who waits asks whether the holders of leases live, in seconds: nobody tells him when one dies.
@@ -80,8 +80,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         max_payload_bytes: int = 1 << 20,
         clock: Clock | None = None,
     ) -> None:
-        if durability not in {"power", "process"}:
-            raise InvalidOption(f'durability is "power" or "process", not {durability!r}')
+        check_durability(durability)
         self._server = server
         self.durability = durability
         self._pooled: list[psycopg.Connection] = []
@@ -104,13 +103,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         self._connection = connection
         self._rows = SQLRows(self, lock=" FOR UPDATE")
         try:
-            with self._turns.mine():
-                self._begin(lasting=True)
-                try:
-                    self._prepare()
-                    self._commit_rows()
-                finally:
-                    self._roll_back_rows()
+            self._prepare_rows(self._prepare)
         except BaseException as error:
             self._closed = True
             self._close_connections()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from duraq.clock import Clock, SystemClock
 from duraq.errors import (
@@ -24,10 +24,10 @@ from duraq.errors import (
 from duraq.journal import wording
 from duraq.storage.beside import BesideStorage, absolute
 from duraq.storage.sql import TABLES, VERSION, SQLRows
+from duraq.storage.table import Durability, check_durability
 
 T = TypeVar("T")
 
-Durability = Literal["power", "process"]
 _SYNCHRONOUS = {True: "FULL", False: "NORMAL"}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _KINDS: dict[int, tuple[type[StorageError], str]] = {
@@ -63,8 +63,7 @@ class SQLiteStorage(BesideStorage):
         create: bool = True,
         clock: Clock | None = None,
     ) -> None:
-        if durability not in {"power", "process"}:
-            raise InvalidOption(f'durability is "power" or "process", not {durability!r}')
+        check_durability(durability)
         if str(db_path) in {"", ":memory:"}:
             raise InvalidOption("an SQLiteStorage is a file; for queues in memory there is MemoryStorage")
         super().__init__(absolute(db_path), clock or SystemClock(), lock_duration, max_payload_bytes)
@@ -78,13 +77,7 @@ class SQLiteStorage(BesideStorage):
         try:
             self._rows = SQLRows(self._database)
             self._patiently(lambda: self._database.execute("PRAGMA journal_mode = WAL"))
-            with self._turns.mine():
-                self._begin(lasting=True)
-                try:
-                    self._prepare()
-                    self._commit_rows()
-                finally:
-                    self._roll_back_rows()
+            self._prepare_rows(self._prepare)
             if is_new:
                 # The file's name as well: SQLite syncs what is in it.
                 _sync_directory(Path(self.db_path).parent)

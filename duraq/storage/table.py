@@ -9,19 +9,20 @@ import logging
 import secrets
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Literal
 
 import orjson
 
 from duraq import transaction
 from duraq.clock import Clock, from_datetime, to_datetime
 from duraq.entry import LEASED, Entry
-from duraq.errors import DuraqError, QueueError, StorageClosed
+from duraq.errors import DuraqError, InvalidOption, StorageClosed
 from duraq.ledger import Ledger
 from duraq.model import Pause, is_users
-from duraq.operations import Enqueue, Operation, Release, WithoutEntry
+from duraq.operations import Enqueue, Operation, WithoutEntry
 from duraq.state import QueueState
 from duraq.storage.base import Limits, StoredEntry
 from duraq.storage.committing import only_extend_leases
@@ -30,6 +31,14 @@ from duraq.storage.rows import Head, Rows, RowShelf, entry_of, row_of
 from duraq.storage.transacting import TransactingStorage
 
 log = logging.getLogger("duraq")
+
+Durability = Literal["power", "process"]
+
+
+def check_durability(durability: str) -> None:
+    """Raise InvalidOption if it is none that a database has."""
+    if durability not in {"power", "process"}:
+        raise InvalidOption(f'durability is "power" or "process", not {durability!r}')
 
 
 class Known:
@@ -148,6 +157,16 @@ class TableStorage(TransactingStorage):
     @abstractmethod
     def _known_worker(self) -> str | None:
         """The name under which it holds leases, if it ever held one."""
+
+    def _prepare_rows(self, prepare: Callable[[], None]) -> None:
+        """Have a transaction of the database see to it that there is what the rows are kept in."""
+        with self._turns.mine():
+            self._begin(lasting=True)
+            try:
+                prepare()
+                self._commit_rows()
+            finally:
+                self._roll_back_rows()
 
     # -- turns -----------------------------------------------------------------------------------------
 
@@ -362,8 +381,5 @@ class TableStorage(TransactingStorage):
             return
         for queue in list(self._known):
             state = self._known_state(queue)
-            held = {} if state is None else state.leased.get(mine, {})
-            for release in [Release(entry.id, entry.token) for entry in held.values()]:
-                # One by one: a lease that was lost meanwhile must not keep the others from being given back.
-                with suppress(QueueError):
-                    self._commit_now({queue: (release,)})
+            if state is not None:
+                self._release_each(queue, state.leased.get(mine, {}).values())
