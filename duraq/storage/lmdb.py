@@ -32,7 +32,7 @@ from duraq.storage.table import Durability, check_durability
 VERSION = 1
 MAP_SIZE = 1 << 30  # bytes; of address space, until it is filled
 _VERSION_KEY = b"\0version"
-_DATABASES = ("duraq-queues", "duraq-entries", "duraq-payloads", "duraq-order")
+DATABASES = ("duraq-queues", "duraq-entries", "duraq-payloads", "duraq-order")
 
 _KINDS: tuple[tuple[type[lmdb.Error], type[StorageError], str], ...] = (
     (lmdb.MapFullError, NotWritten, "nothing was written; open the environment with a larger map_size"),
@@ -55,7 +55,7 @@ class LMDBStorage(BesideStorage):
     Raises InvalidOption, UnsupportedVersion, StorageReadOnly or StorageDamaged.
     """
 
-    required_databases: ClassVar[tuple[str, ...]] = _DATABASES
+    required_databases: ClassVar[tuple[str, ...]] = DATABASES
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class LMDBStorage(BesideStorage):
         self._transactions: list[lmdb.Transaction] = []  # the turn's, and its savepoints'
         self._open_beside()
         try:
-            databases = [self._open_database(name) for name in _DATABASES]
+            databases = [self._open_database(name) for name in DATABASES]
             self._rows = rows = LMDBRows(self._transactions, *databases)
             self._prepare_rows(lambda: self._prepare(rows))
         except BaseException as error:
@@ -100,7 +100,7 @@ class LMDBStorage(BesideStorage):
         ``map_size``: what it may grow to, in bytes. Raises StorageBusy if this process has it open already.
         """
         try:
-            env = lmdb.open(os.fspath(path), map_size=map_size, max_dbs=len(_DATABASES), mode=0o600)
+            env = lmdb.open(os.fspath(path), map_size=map_size, max_dbs=len(DATABASES), mode=0o600)
         except lmdb.Error as error:
             if "already open" in str(error):
                 raise StorageBusy(
@@ -124,7 +124,7 @@ class LMDBStorage(BesideStorage):
         except lmdb.DbsFullError as error:
             raise InvalidOption(
                 f"the environment has no room for the database {name!r}: "
-                f"open it with max_dbs for {len(_DATABASES)} more than your own"
+                f"open it with max_dbs for {len(DATABASES)} more than your own"
             ) from error
 
     def _prepare(self, rows: LMDBRows) -> None:
@@ -302,12 +302,14 @@ class LMDBRows:
     def payload(self, queue: str, entry_id: str) -> bytes:
         return bytes(self._txn.get(_name(queue, entry_id), b"", db=self._payloads))
 
-    def _scan(self, queue: str, kind: bytes, until: int | None = None) -> Iterator[Row]:
-        """The rows that stand in that order, up to that number."""
+    def _scan(
+        self, queue: str, kind: bytes, until: int | None = None, after: int | None = None
+    ) -> Iterator[Row]:
+        """The rows that stand in that order, up to that number, those up to ``after`` left out."""
         start = _key(queue, kind)
         end = None if until is None else _key(queue, kind, until + 1)
         with self._txn.cursor(db=self._order) as cursor:
-            if not cursor.set_range(start):
+            if not cursor.set_range(start if after is None else _key(queue, kind, after + 1)):
                 return
             for found, entry_id in cursor:
                 key = bytes(found)
@@ -343,6 +345,10 @@ class LMDBRows:
     def next_due(self, queue: str) -> int | None:
         row = next(self._scan(queue, _DUE), None)
         return None if row is None else row.ready_at
+
+    def due(self, queue: str, after: int, until: int | None) -> Iterator[Row]:
+        """See ReadableRows."""
+        return self._scan(queue, _DUE, until, after)
 
     def expired(self, queue: str, now: int, limit: int) -> list[Row]:
         return [row for _, row in zip(range(limit), self._scan(queue, _EXPIRING, now), strict=False)]

@@ -21,6 +21,11 @@ log = logging.getLogger("duraq")
 # The first of an advisory lock's two numbers; the second is of the worker's own.
 LOCKS = 0x64757261
 CHANNEL = "duraq"
+# Whether somebody holds the lock of these two numbers.
+IS_ALIVE = (
+    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND objid = ? AND granted"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 class Session:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from duraq.clock import Clock
 from duraq.errors import (
@@ -33,7 +34,7 @@ from duraq.storage.committing import feeds
 from duraq.storage.fold import TryAgain
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
-from duraq.storage.pg_session import CHANNEL, LOCKS, Session, lock_number
+from duraq.storage.pg_session import CHANNEL, IS_ALIVE, LOCKS, Session, lock_number
 from duraq.storage.sql import TABLES, VERSION, SQLRows
 from duraq.storage.table import Durability, check_durability
 from duraq.storage.transacting import Scope
@@ -81,6 +82,8 @@ class PostgresStorage(BellStorage, JoiningStorage):
         clock: Clock | None = None,
     ) -> None:
         check_durability(durability)
+        if isinstance(server, str):
+            check_address(server)
         self._server = server
         self.durability = durability
         self._pooled: list[psycopg.Connection] = []
@@ -98,7 +101,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
                 clock = self._server_clock = ServerClock()
                 self._set_clock(connection)
         except psycopg.Error as error:
-            raise StorageError(_first_line(error), path=self._name, hint="is the server there?") from error
+            raise StorageError(first_line(error), path=self._name, hint="is the server there?") from error
         super().__init__(clock, lock_duration, max_payload_bytes)
         self._connection = connection
         self._rows = SQLRows(self, lock=" FOR UPDATE")
@@ -115,11 +118,8 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     @property
     def _name(self) -> str:
-        if self._connection is not None:
-            info = self._connection.info
-            with suppress(psycopg.Error):
-                return f"postgresql://{info.host}:{info.port}/{info.dbname}"
-        return "postgresql"
+        found = None if self._connection is None else name_of(self._connection)
+        return found or "postgresql"
 
     def _prepare(self) -> None:
         """Make the tables, or see that they are of a version that is known."""
@@ -175,7 +175,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     def _away(self, error: psycopg.Error) -> NotWritten:
         return NotWritten(
-            f"the server is away: {_first_line(error)}", path=self._name, hint="nothing was written"
+            f"the server is away: {first_line(error)}", path=self._name, hint="nothing was written"
         )
 
     def _close_connections(self) -> None:
@@ -192,7 +192,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         """What the rows are asked with, in the transaction of the turn."""
         connection = self._theirs or self._connection
         assert connection is not None
-        return connection.execute(_with_percents(statement), parameters)
+        return connection.execute(with_percents(statement), parameters)
 
     def _ask(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
         """Something that belongs to no transaction of ours."""
@@ -307,7 +307,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _in_our_words(self, error: BaseException, *, committing: bool) -> BaseException | None:
         if not isinstance(error, psycopg.Error):
             return None
-        text = _first_line(error)
+        text = first_line(error)
         if isinstance(error, _AGAIN) and self._joined is None:
             return TryAgain(text)
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
@@ -394,12 +394,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         if worker == self._known_worker():
             return not (self._session is not None and self._session.lost)
         number = lock_number(worker.rpartition("-")[2])
-        found = self._ask(
-            "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND objid = ? AND granted"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            (LOCKS, number & 0xFFFFFFFF),
-        )
-        return bool(found)
+        return bool(self._ask(IS_ALIVE, (LOCKS, number & 0xFFFFFFFF)))
 
     # -- who waits -------------------------------------------------------------------------------------
 
@@ -511,10 +506,32 @@ class _TheirScope(Scope):
             super().__exit__(kind, error, trace)
 
 
+def check_address(server: str) -> None:
+    """Raise InvalidOption unless that is a connection string; what is wrong with one may be its password."""
+    try:
+        found = conninfo_to_dict(server)
+    except psycopg.ProgrammingError:
+        found = {"host": "@"}
+    ports = str(found.get("port", "")).replace(",", "")
+    # An @ or a / in a password, as it is, makes the rest of it a host or a port, which messages would show.
+    if "@" in str(found.get("host", "")) or not (ports.isdigit() or not ports):
+        raise InvalidOption(
+            "that is no address of a PostgreSQL server: it is postgresql://USER@HOST:PORT/DATABASE,"
+            " and in a password %40 stands for @, %2F for /, %25 for %"
+        )
+
+
+def name_of(connection: psycopg.Connection) -> str | None:
+    """Which database that is, without user and password; None if it is closed."""
+    with suppress(psycopg.Error):
+        return f"postgresql://{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
+    return None
+
+
 @lru_cache(256)
-def _with_percents(statement: str) -> str:
+def with_percents(statement: str) -> str:
     return statement.replace("?", "%s")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
