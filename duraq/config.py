@@ -141,7 +141,7 @@ def _share(value: Any) -> float:
 
 
 _PLAIN: Mapping[str, _Kind] = {
-    "root": _Kind(_root, "a directory"),
+    "root": _Kind(_root, "a directory, or a storage's URL"),
     "color": _one_of(*COLORS),
     "time": _one_of(*TIMES),
 }

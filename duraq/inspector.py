@@ -388,7 +388,10 @@ class Inspector:
             where = ", ".join(view.queue for view in live)
             raise QueueError(f"several queues have an entry {entry_id}: {where}; say which")
         if not live and not over:
-            raise EntryNotFound(f"there is no entry {entry_id}" + (f" in queue {queue}" if queue else ""))
+            text = f"there is no entry {entry_id}" + (f" in queue {queue}" if queue else "")
+            # Whoever looks for one in files finds it even when it is over.
+            text += "" if self.keeps_records else "; of what is over a database keeps nothing"
+            raise EntryNotFound(text)
         return max(live or over, key=lambda view: view.updated_at)
 
     def find(self, name: str, queue: str | None = None) -> EntryView:

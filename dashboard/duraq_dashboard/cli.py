@@ -12,6 +12,7 @@ import click
 
 from duraq.cli.descriptors import allow_many
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.files_only import files_only
 from duraq.cli.options import Settings, common, settings
 from duraq_dashboard.keymap import read_keymap
 from duraq_dashboard.logs import to_file
@@ -45,6 +46,7 @@ FULL = (120, 36)  # columns and lines of a picture for a pipe
 )
 @click.option("--served", is_flag=True, hidden=True)  # what --serve begins
 @common
+@files_only("dash")
 def dash(
     start: str | None,
     *,
