@@ -31,8 +31,6 @@ from duraq.model import OWN_QUEUES, Counts, EntryStatus, Pause
 from duraq.reader import AnyReader, Reader
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
-from duraq.storage import registry
-from duraq.storage.table_reader import TableReader
 from duraq.views import EntryView, LeaseView, Place, QueueView, RecordView, WorkerView
 from duraq.watching import Watcher
 from duraq.workers import workers
@@ -95,31 +93,39 @@ class Inspector:
         self._stand_on(Reader(os.fspath(path), file_system or ReaderFileSystem(), bookmarks, clock))
 
     @classmethod
-    def at(cls, url: str, *, bookmarks: MutableMapping[str, bytes] | None = None) -> Self:
+    def at(cls, url: str, *, clock: Clock | None = None) -> Self:
         """The storage of that URL, of any kind that ``duraq.open`` knows but ``memory:``.
 
         Of a database it sees one moment until the next ``refresh``. Nothing is made there, and nothing
         waited for; what is over has left no record in it, and no ``follow`` has anything to say. Raises
         InvalidOption as well: if it is no such URL, or if what it needs is not installed.
         """
-        directory = registry.directory_of(url)
-        if directory is not None:
-            return cls(directory, bookmarks=bookmarks)
+        from duraq.storage import registry  # noqa: PLC0415 - whoever looks at files needs none of it
+
+        kind, where = registry.split(url)
+        if kind == "file":
+            return cls(where, clock=clock)
         self = cls.__new__(cls)
-        self._stand_on(registry.reader(url))
+        reader = registry.reader(url)
+        reader.clock = clock or reader.clock
+        self._stand_on(reader)
         return self
 
-    def _stand_on(self, reader: Reader | TableReader) -> None:
+    def _stand_on(self, reader: AnyReader) -> None:
         self._reader: AnyReader = reader
         self._files = reader if isinstance(reader, Reader) else None
         self._watcher = None if self._files is None else Watcher(self._files)
-        self.path = reader.path
         self._clock = reader.clock
         try:
             self.refresh()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def path(self) -> str:
+        """What is looked at, as it may be shown: a directory, a database file, a server and no password."""
+        return self._reader.path
 
     def __repr__(self) -> str:
         return f"<Inspector {self.path!r}>"

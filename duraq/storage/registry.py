@@ -35,15 +35,9 @@ def reader(url: str) -> TableReader:
     """The database of that URL, to be looked at; nothing is looked at yet. Raises InvalidOption."""
     kind, where = split(url)
     if kind not in _READERS:
-        raise InvalidOption(f"{kind}: is no database")
+        raise InvalidOption(f"{kind}: is no database that can be looked at")
     with _installed(kind):
         return _READERS[kind](where)
-
-
-def directory_of(url: str) -> str | None:
-    """The directory that the URL names; None if it names a database. Raises InvalidOption."""
-    kind, where = split(url)
-    return where if kind == "file" else None
 
 
 def absolute(url: str) -> str:
