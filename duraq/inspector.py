@@ -114,7 +114,7 @@ class Inspector:
     def _stand_on(self, reader: AnyReader) -> None:
         self._reader: AnyReader = reader
         self._files = reader if isinstance(reader, Reader) else None
-        self._watcher = None if self._files is None else Watcher(self._files)
+        self._watcher: Watcher | None = None
         self._clock = reader.clock
         try:
             self.refresh()
@@ -207,8 +207,9 @@ class Inspector:
 
     @property
     def _watch(self) -> Watcher:
-        assert self._watcher is not None or self.files
-        return self._watcher  # type: ignore[return-value] # it has raised
+        if self._watcher is None:
+            self._watcher = Watcher(self.files)
+        return self._watcher
 
     @property
     def settled(self) -> bool:

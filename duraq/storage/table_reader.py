@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from duraq.clock import Clock, SystemClock
 from duraq.entry import Entry
@@ -163,35 +163,49 @@ class BesideReader(TableReader):
         super().__init__(absolute(path))
         self.clock = SystemClock()
         self._fs = ReaderFileSystem()
-        self._living = Living(self._fs)
         self._beside = ExitStack()
+        self._living = Living(self._fs)
         self._queues_home = -1
-        with suppress(FileNotFoundError):
-            home = self._fs.open_root(self.path + SUFFIX)
-            self._beside.callback(self._fs.close, home)
-            self._living.look_in(home, self.clock)
-            self._beside.callback(self._living.close)
-            self._queues_home = self._fs.open_dir(home, "queues")
-            self._beside.callback(self._fs.close, self._queues_home)
+        self._denied = False  # whether only others may know who lives
+
+    def refresh(self) -> bool:
+        first = super().refresh()
+        # It may have come into being since, or be another one.
+        self._leave_beside()
+        try:
+            self._look_beside()
+        except FileNotFoundError:
+            self._leave_beside()  # nobody has ever worked here, or all was cleared away
+        except PermissionError:
+            self._leave_beside()
+            self._denied = True
+        return first
+
+    def _look_beside(self) -> None:
+        home = self._fs.open_root(self.path + SUFFIX)
+        self._beside.callback(self._fs.close, home)
+        self._beside.callback(self._living.close)
+        self._living.look_in(home, self.clock)
+        self._queues_home = self._fs.open_dir(home, "queues")
+        self._beside.callback(self._fs.close, self._queues_home)
+
+    def _leave_beside(self) -> None:
+        self._beside.close()
+        self._queues_home, self._denied = -1, False
 
     def close(self) -> None:
         self._seen.clear()
         self._rows = None
-        self._beside.close()
-        self._queues_home = -1
+        self._leave_beside()
 
     def is_alive(self, worker: str) -> bool | None:
-        return self._living.is_alive(worker)
+        return None if self._denied else self._living.is_alive(worker)
 
     def described(self) -> Mapping[str, Description]:
         return self._living.described()
 
     def waiting(self, queue: str) -> int:
-        if self._queues_home < 0:
-            return 0
-        with suppress(PermissionError):
-            return count_living(self._fs, self._queues_home, queue)
-        return 0
+        return 0 if self._queues_home < 0 else count_living(self._fs, self._queues_home, queue)
 
     def refused(self, error: Exception, queue: str = "") -> StorageError:  # noqa: ARG002 - all are in one file
         if isinstance(error, OSError):

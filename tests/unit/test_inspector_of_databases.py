@@ -26,6 +26,7 @@ from duraq import (
 from duraq.errors import StorageClosed
 from duraq.failures import dead_by, gather
 from duraq.inspector import Inspector
+from duraq.journal.reading import ReaderFileSystem
 
 SECOND = timedelta(seconds=1)
 STATES = (None, EntryStatus.READY, EntryStatus.SCHEDULED, EntryStatus.LEASED, EntryStatus.DEAD)
@@ -122,6 +123,27 @@ def test_who_works(kind, url):
             assert inspector.metrics("jobs").workers == 1
             assert inspector.is_alive("4711-0a0a0a0a") is False
             assert inspector.is_alive("no worker at all") is False
+
+
+def test_who_works_may_be_denied(url_of, tmp_path, monkeypatch):
+    """Who may read the database and not what lies beside it is not told that a worker is dead."""
+    url = url_of("sqlite")
+    with duraq.open(url) as storage:
+        queue = Queue("jobs", storage)
+        queue.enqueue(1)
+        queue.dequeue()
+        opened = ReaderFileSystem.open_root
+
+        def denied(self, path, **options):
+            if path.endswith("-duraq"):
+                raise PermissionError(13, "not yours")
+            return opened(self, path, **options)
+
+        monkeypatch.setattr(ReaderFileSystem, "open_root", denied)
+        with Inspector.at(url) as inspector:
+            (lease,) = inspector.leases()
+            assert (lease.alive, lease.late) == (None, False)
+            assert inspector.overview("jobs").waiting == 0
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "lmdb"])
