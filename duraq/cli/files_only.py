@@ -25,7 +25,7 @@ INSTEAD: dict[str, dict[str, str]] = {
     },
     "verify": {
         "sqlite": "sqlite3 FILE 'PRAGMA integrity_check'",
-        "lmdb": "mdb_copy to /dev/null reads every page",
+        "lmdb": "mdb_copy DIR >/dev/null reads every page",
         "postgres": "pg_amcheck",
     },
     "repair": {
