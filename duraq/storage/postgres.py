@@ -8,12 +8,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
-from functools import lru_cache
 from types import TracebackType
 from typing import Any, Protocol
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from duraq.clock import Clock
 from duraq.errors import (
@@ -35,6 +33,7 @@ from duraq.storage.fold import TryAgain
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
 from duraq.storage.pg_session import CHANNEL, IS_ALIVE, LOCKS, Session, lock_number
+from duraq.storage.pg_words import check_address, first_line, name_of, with_percents
 from duraq.storage.sql import TABLES, VERSION, SQLRows
 from duraq.storage.table import Durability, check_durability
 from duraq.storage.transacting import Scope
@@ -504,34 +503,3 @@ class _TheirScope(Scope):
     ) -> None:
         with self._stack:
             super().__exit__(kind, error, trace)
-
-
-def check_address(server: str) -> None:
-    """Raise InvalidOption unless that is a connection string; what is wrong with one may be its password."""
-    try:
-        found = conninfo_to_dict(server)
-    except psycopg.ProgrammingError:
-        found = {"host": "@"}
-    ports = str(found.get("port", "")).replace(",", "")
-    # An @ or a / in a password, as it is, makes the rest of it a host or a port, which messages would show.
-    if "@" in str(found.get("host", "")) or not (ports.isdigit() or not ports):
-        raise InvalidOption(
-            "that is no address of a PostgreSQL server: it is postgresql://USER@HOST:PORT/DATABASE,"
-            " and in a password %40 stands for @, %2F for /, %25 for %"
-        )
-
-
-def name_of(connection: psycopg.Connection) -> str | None:
-    """Which database that is, without user and password; None if it is closed."""
-    with suppress(psycopg.Error):
-        return f"postgresql://{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
-    return None
-
-
-@lru_cache(256)
-def with_percents(statement: str) -> str:
-    return statement.replace("?", "%s")
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -14,7 +14,7 @@ from duraq.journal.described import Description
 from duraq.safe_text import without_password
 from duraq.storage.pg_clock import ServerClock
 from duraq.storage.pg_session import IS_ALIVE, LOCKS, lock_number
-from duraq.storage.postgres import check_address, first_line, name_of, with_percents
+from duraq.storage.pg_words import check_address, first_line, name_of, with_percents
 from duraq.storage.rows import Row
 from duraq.storage.sql import SQLRows
 from duraq.storage.table_reader import TableReader
