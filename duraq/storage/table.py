@@ -12,14 +12,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 from typing import Literal
 
 import orjson
 
-from duraq import transaction
+from duraq import stack, transaction
 from duraq.clock import Clock, from_datetime, to_datetime
 from duraq.entry import LEASED, Entry
-from duraq.errors import DuraqError, InvalidOption, StorageClosed
+from duraq.errors import DuraqError, InvalidOption, StorageClosed, StorageFailed
 from duraq.ledger import Ledger
 from duraq.model import Pause, is_users
 from duraq.operations import Enqueue, Operation, WithoutEntry
@@ -91,6 +92,10 @@ class Turns:
             self._owner = me
             self._depth = 1 if anew else self._depth + 1
 
+    def is_mine(self) -> bool:
+        """Whether the caller has it."""
+        return self._owner == transaction.owner()
+
     def give(self) -> None:
         with self._free:
             self._depth -= 1
@@ -115,7 +120,7 @@ class _Turn:
         self._storage = storage
 
     def __enter__(self) -> None:
-        self._storage._begin_turn()  # noqa: SLF001 - a part of it
+        self._storage._begin_turn(stack.caller_of_caller())  # noqa: SLF001 - a part of it
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._storage._end_turn(error)  # noqa: SLF001
@@ -131,6 +136,7 @@ class TableStorage(TransactingStorage):
         self._turn = _Turn(self)
         self._turns = Turns()
         self._inside = 0  # how often its owner is in it
+        self._call: FrameType | None = None  # whose turn it is, unless that lasts longer than a call
         self._known: dict[str, Known] = {}
         self._seen: dict[str, Known] = {}  # in this turn
         self._own = threading.local()  # ``passing``: what this thread's turns change may be lost
@@ -174,13 +180,20 @@ class TableStorage(TransactingStorage):
         if self._closed:
             raise StorageClosed("this storage is closed")
 
-    def _begin_turn(self) -> None:
+    def _begin_turn(self, call: FrameType | None = None) -> None:
+        """``call``: the one that will end it, if that is the one which begins it."""
         if self._is_within():
             self._turns.take()
             self._inside += 1
             self._begin_within()
             return
+        if self._turns.is_mine() and stack.is_running(self._call):
+            raise StorageFailed(
+                "this call comes from a signal handler in the middle of another one",
+                hint="set a flag in the handler instead",
+            )
         self._turns.take(anew=True)
+        self._call = call
         try:
             if self._inside:
                 # An interrupt came between its beginning and its with-block, or behind that.
@@ -194,6 +207,7 @@ class TableStorage(TransactingStorage):
             if not isinstance(error, DuraqError):
                 # It may have begun all the same, should this be an interrupt.
                 self._roll_back_rows()
+            self._call = None
             self._turns.give()
             raise self._translated(error) from error
 
@@ -203,6 +217,7 @@ class TableStorage(TransactingStorage):
             if self._inside:
                 self._end_within(error)
                 return
+            self._call = None
             # What was written before somebody was refused stays: entries that were over have ended.
             if error is None or isinstance(error, (DuraqError, TryAgain)):
                 self._keep()
