@@ -17,10 +17,17 @@ from typing import Literal
 
 import orjson
 
-from duraq import stack, transaction
+from duraq import stack
 from duraq.clock import Clock, from_datetime, to_datetime
 from duraq.entry import LEASED, Entry
-from duraq.errors import DuraqError, InvalidOption, StorageClosed, StorageFailed
+from duraq.errors import (
+    DuraqError,
+    InvalidOption,
+    StorageClosed,
+    StorageFailed,
+    StorageForked,
+    UnsupportedVersion,
+)
 from duraq.ledger import Ledger
 from duraq.model import Pause, is_users
 from duraq.operations import Enqueue, Operation, WithoutEntry
@@ -30,6 +37,7 @@ from duraq.storage.committing import only_extend_leases
 from duraq.storage.fold import TryAgain, found_again
 from duraq.storage.rows import Head, Rows, RowShelf, entry_of, row_of
 from duraq.storage.transacting import TransactingStorage
+from duraq.storage.turns import Turns
 
 log = logging.getLogger("duraq")
 
@@ -40,6 +48,16 @@ def check_durability(durability: str) -> None:
     """Raise InvalidOption if it is none that a database has."""
     if durability not in {"power", "process"}:
         raise InvalidOption(f'durability is "power" or "process", not {durability!r}')
+
+
+def check_version(found: int, known: int, place: str) -> None:
+    """Raise UnsupportedVersion if what is there is of another version than this one knows."""
+    if found != known:
+        raise UnsupportedVersion(
+            f"the tables are of version {found}, and this DuraQ knows version {known}",
+            path=place,
+            hint="upgrade DuraQ",
+        )
 
 
 class Known:
@@ -75,44 +93,6 @@ class Known:
         head.ledger = orjson.dumps(self.state.ledger.image()).decode()
 
 
-class Turns:
-    """The exclusive right to decide, of a thread or a task; it may take it again while it has it."""
-
-    def __init__(self) -> None:
-        self._free = threading.Condition(threading.RLock())
-        self._owner: transaction.Owner | None = None
-        self._depth = 0
-
-    def take(self, *, anew: bool = False) -> None:
-        """``anew``: whatever an interrupt has left of one that its owner had is over."""
-        me = transaction.owner()
-        with self._free:
-            while self._owner not in {None, me}:
-                self._free.wait()
-            self._owner = me
-            self._depth = 1 if anew else self._depth + 1
-
-    def is_mine(self) -> bool:
-        """Whether the caller has it."""
-        return self._owner == transaction.owner()
-
-    def give(self) -> None:
-        with self._free:
-            self._depth -= 1
-            if not self._depth:
-                self._owner = None
-                self._free.notify()
-
-    @contextmanager
-    def mine(self) -> Iterator[None]:
-        """Nobody else of this process is in a turn meanwhile."""
-        self.take()
-        try:
-            yield
-        finally:
-            self.give()
-
-
 class _Turn:
     """A turn, as a with-block."""
 
@@ -140,7 +120,7 @@ class TableStorage(TransactingStorage):
         self._known: dict[str, Known] = {}
         self._seen: dict[str, Known] = {}  # in this turn
         self._own = threading.local()  # ``passing``: what this thread's turns change may be lost
-        self._closed = self._closing = False
+        self._closed = self._closing = self._forked = False
 
     # -- what a subclass supplies ----------------------------------------------------------------------
 
@@ -160,6 +140,11 @@ class TableStorage(TransactingStorage):
     def _in_our_words(self, error: BaseException, *, committing: bool) -> BaseException | None:
         """What the database has refused; None if it is none of its errors. TryAgain, where that helps."""
 
+    @property
+    @abstractmethod
+    def _name(self) -> str:
+        """How messages speak of the database."""
+
     @abstractmethod
     def _known_worker(self) -> str | None:
         """The name under which it holds leases, if it ever held one."""
@@ -177,8 +162,16 @@ class TableStorage(TransactingStorage):
     # -- turns -----------------------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
+        if self._forked:
+            raise StorageForked("opened before a fork", path=self._name, hint="open it in the child")
         if self._closed:
-            raise StorageClosed("this storage is closed")
+            raise StorageClosed("this storage is closed", path=self._name)
+
+    def _check_leasing(self) -> None:
+        self._check_usable()
+        if self._closing:
+            # What is leased has been given back already.
+            raise StorageClosed("this storage is being closed", path=self._name)
 
     def _begin_turn(self, call: FrameType | None = None) -> None:
         """``call``: the one that will end it, if that is the one which begins it."""
