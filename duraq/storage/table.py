@@ -117,6 +117,7 @@ class TableStorage(TransactingStorage):
         self._turns = Turns()
         self._inside = 0  # how often its owner is in it
         self._call: FrameType | None = None  # whose turn it is, unless that lasts longer than a call
+        self._is_unended = False  # the database may have a transaction of a turn's, going on or broken off
         self._known: dict[str, Known] = {}
         self._seen: dict[str, Known] = {}  # in this turn
         self._own = threading.local()  # ``passing``: what this thread's turns change may be lost
@@ -188,11 +189,12 @@ class TableStorage(TransactingStorage):
         self._turns.take(anew=True)
         self._call = call
         try:
-            if self._inside:
-                # An interrupt came between its beginning and its with-block, or behind that.
+            if self._is_unended:
+                # An interrupt came between a turn's beginning and its with-block, or before its end.
                 self._inside = 0
                 self._discard()
             self._check_usable()
+            self._is_unended = True
             self._begin(lasting=not getattr(self._own, "passing", False))
             self._inside = 1
         except BaseException as error:
@@ -200,7 +202,7 @@ class TableStorage(TransactingStorage):
             if not isinstance(error, DuraqError):
                 # It may have begun all the same, should this be an interrupt.
                 self._roll_back_rows()
-            self._call = None
+            self._is_unended, self._call = False, None
             self._turns.give()
             raise self._translated(error) from error
 
@@ -242,7 +244,7 @@ class TableStorage(TransactingStorage):
         except BaseException as error:
             self._discard()
             raise self._translated(error, committing=committing) from error
-        self._seen = {}
+        self._seen, self._is_unended = {}, False
 
     def _save_heads(self) -> bool:
         """Write the heads of the queues that have changed; whether there are any."""
@@ -259,6 +261,7 @@ class TableStorage(TransactingStorage):
         """Nothing of this turn has happened."""
         self._roll_back_rows()
         self._forget_seen()
+        self._is_unended = False
 
     def _forget_seen(self) -> None:
         """What is known of the queues of this turn is to be read anew."""

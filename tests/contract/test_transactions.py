@@ -711,6 +711,24 @@ def test_a_turn_that_nobody_ended(storage, queues):
 
 
 @pytest.mark.needs("survives")
+def test_a_turn_whose_end_is_broken_off(storage, queues, monkeypatch):
+    """If a Ctrl-C comes as a turn is to be undone, the next one undoes it first."""
+    orders, *_ = queues
+    undo = getattr(storage, "_discard", None) or storage._forget
+
+    def interrupted():
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    orders.enqueue(1)
+    monkeypatch.setattr(storage, undo.__name__, interrupted)
+    with pytest.raises(KeyboardInterrupt), storage._turn:
+        raise MemoryError
+    orders.enqueue(2)
+    assert contents(orders) == [[1, 2]]
+
+
+@pytest.mark.needs("survives")
 def test_a_call_within_a_turn(storage, queues):
     """What a signal handler asks in the middle of a call is refused, and the call goes on."""
     orders, emails, _ = queues
