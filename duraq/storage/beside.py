@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from duraq.clock import Clock
-from duraq.errors import DuraqError, StorageClosed, StorageError, StorageForked
+from duraq.errors import DuraqError, StorageClosed, StorageError
 from duraq.journal import forks, wording
 from duraq.journal.filesystem import RealFileSystem
 from duraq.journal.lease import WorkerPresence
@@ -36,7 +36,6 @@ class BesideStorage(WaitingStorage, JoiningStorage):
         self.db_path = self._where = path
         self._fs = RealFileSystem()
         self._lines: dict[str, Waiters] = {}
-        self._forked = False
         self._closing_lock = threading.RLock()
         self._descriptors = ExitStack()
 
@@ -61,17 +60,9 @@ class BesideStorage(WaitingStorage, JoiningStorage):
 
     # -- who lives -------------------------------------------------------------------------------------
 
-    def _check_usable(self) -> None:
-        if self._forked:
-            raise StorageForked("opened before a fork", path=self.db_path, hint="open it in the child")
-        if self._closed:
-            raise StorageClosed("this storage is closed", path=self.db_path)
-
-    def _check_leasing(self) -> None:
-        self._check_usable()
-        if self._closing:
-            # What is leased has been given back already.
-            raise StorageClosed("this storage is being closed", path=self.db_path)
+    @property
+    def _name(self) -> str:
+        return self.db_path
 
     def _known_worker(self) -> str | None:
         return self._presence.known

@@ -22,12 +22,11 @@ from duraq.errors import (
     StorageDamaged,
     StorageError,
     StorageReadOnly,
-    UnsupportedVersion,
 )
 from duraq.journal import wording
 from duraq.storage.beside import BesideStorage, absolute
 from duraq.storage.rows import Head, Row
-from duraq.storage.table import Durability, check_durability
+from duraq.storage.table import Durability, check_durability, check_version
 
 VERSION = 1
 MAP_SIZE = 1 << 30  # bytes; of address space, until it is filled
@@ -132,12 +131,8 @@ class LMDBStorage(BesideStorage):
         found = rows.version()
         if found is None:
             rows.set_version(VERSION)
-        elif found != VERSION:
-            raise UnsupportedVersion(
-                f"the databases are of version {found}, and this DuraQ knows version {VERSION}",
-                path=self.db_path,
-                hint="upgrade DuraQ",
-            )
+        else:
+            check_version(found, VERSION, self.db_path)
 
     @property
     def txn(self) -> lmdb.Transaction:

@@ -9,54 +9,41 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 
-from duraq.clock import Clock
+from duraq.clock import Clock, SystemClock
 from duraq.errors import (
     DuraqError,
     InvalidOption,
     NotWritten,
     OutcomeUnknown,
-    StorageClosed,
     StorageError,
-    StorageForked,
     StorageReadOnly,
-    UnsupportedVersion,
 )
 from duraq.journal import forks
 from duraq.operations import Operation
+from duraq.storage import pg_connections
 from duraq.storage.bells import BellPlace, BellStorage
 from duraq.storage.committing import feeds
 from duraq.storage.fold import TryAgain
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
+from duraq.storage.pg_connections import Connections, Pool, is_gone
 from duraq.storage.pg_session import CHANNEL, IS_ALIVE, LOCKS, Session, lock_number
-from duraq.storage.pg_words import check_address, first_line, name_of, with_percents
+from duraq.storage.pg_words import first_line, with_percents
 from duraq.storage.sql import TABLES, VERSION, SQLRows
-from duraq.storage.table import Durability, check_durability
+from duraq.storage.table import Durability, check_durability, check_version
 from duraq.storage.transacting import Scope
 
 _COMMIT = {True: "on", False: "off"}
 
 # How often one who waits asks whether the holders of leases live, in seconds: nobody tells him when one dies.
 LOOK_INTERVAL = 0.1
-# How long a call waits for a server that is away, in seconds, and how often it tries.
-PATIENCE, RETRY_INTERVAL = 30.0, 0.1
 
 # In the caller's transaction, ours.
 _THEIRS = "duraq_0"
-
-# A forked child must neither use its parent's connections nor close them.
-_abandoned: list[psycopg.Connection] = []
-
-
-class Pool(Protocol):
-    """What of a psycopg_pool.ConnectionPool is needed."""
-
-    def getconn(self) -> psycopg.Connection: ...
-    def putconn(self, connection: psycopg.Connection) -> None: ...
 
 
 class PostgresStorage(BellStorage, JoiningStorage):
@@ -81,34 +68,24 @@ class PostgresStorage(BellStorage, JoiningStorage):
         clock: Clock | None = None,
     ) -> None:
         check_durability(durability)
-        if isinstance(server, str):
-            check_address(server)
-        self._server = server
         self.durability = durability
-        self._pooled: list[psycopg.Connection] = []
-        self._connection: psycopg.Connection | None = None
         self._session: Session | None = None
         self._places: set[BellPlace] = set()
         self._bells = threading.Lock()
-        self._forked = False
         self._theirs: psycopg.Connection | None = None  # that of the caller's own transaction
         self._closing_lock = threading.RLock()
-        self._server_clock: ServerClock | None = None
+        self._server_clock = ServerClock() if clock is None else None
         try:
-            connection = self._connect()
-            if clock is None:
-                clock = self._server_clock = ServerClock()
-                self._set_clock(connection)
+            self._connections = Connections(server, self._server_clock)
         except psycopg.Error as error:
-            raise StorageError(first_line(error), path=self._name, hint="is the server there?") from error
-        super().__init__(clock, lock_duration, max_payload_bytes)
-        self._connection = connection
+            raise StorageError(first_line(error), path="postgresql", hint="is the server there?") from error
+        super().__init__(clock or self._server_clock or SystemClock(), lock_duration, max_payload_bytes)
         self._rows = SQLRows(self, lock=" FOR UPDATE")
         try:
             self._prepare_rows(self._prepare)
         except BaseException as error:
             self._closed = True
-            self._close_connections()
+            self._connections.close()
             raise self._translated(error) from error
         forks.register(self)
 
@@ -117,8 +94,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     @property
     def _name(self) -> str:
-        found = None if self._connection is None else name_of(self._connection)
-        return found or "postgresql"
+        return self._connections.name
 
     def _prepare(self) -> None:
         """Make the tables, or see that they are of a version that is known."""
@@ -133,63 +109,16 @@ class PostgresStorage(BellStorage, JoiningStorage):
                 )
             found = [(VERSION, secrets.token_hex(8))]
             self.execute("INSERT INTO duraq_schema VALUES (?, ?)", found[0])
-        if found[0][0] != VERSION:
-            raise UnsupportedVersion(
-                f"the tables are of version {found[0][0]}, and this DuraQ knows version {VERSION}",
-                path=self._name,
-                hint="upgrade DuraQ",
-            )
+        check_version(found[0][0], VERSION, self._name)
         if self._server_clock is not None:
             # Whoever works here counts by the same clock.
             self._server_clock.boot_id = f"postgres-{found[0][1]}"
 
-    # -- connections -----------------------------------------------------------------------------------
-
-    def _connect(self) -> psycopg.Connection:
-        if isinstance(self._server, str):
-            return psycopg.connect(self._server, autocommit=True, fallback_application_name="duraq")
-        connection = self._server.getconn()
-        self._pooled.append(connection)
-        connection.autocommit = True
-        return connection
-
-    def _set_clock(self, connection: psycopg.Connection) -> None:
-        if self._server_clock is not None:
-            ((now,),) = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-            self._server_clock.set(now)
-
-    def _connected(self) -> psycopg.Connection:
-        """The connection of our turns, a new one if that was lost; waits for a server that is away."""
-        until = time.monotonic() + PATIENCE
-        while self._connection is None or self._connection.closed:
-            try:
-                self._connection = self._connect()
-                self._set_clock(self._connection)
-            except psycopg.OperationalError as error:
-                if time.monotonic() > until or self._closing:
-                    raise self._away(error) from error
-                # Of a server that comes back there is nothing to wait on.
-                time.sleep(RETRY_INTERVAL)
-        return self._connection
-
-    def _away(self, error: psycopg.Error) -> NotWritten:
-        return NotWritten(
-            f"the server is away: {first_line(error)}", path=self._name, hint="nothing was written"
-        )
-
-    def _close_connections(self) -> None:
-        for connection in (self._connection, *self._pooled):
-            if connection is not None:
-                with suppress(psycopg.Error):
-                    connection.close()
-        if not isinstance(self._server, str):
-            for connection in self._pooled:
-                self._server.putconn(connection)
-        self._pooled.clear()
+    # -- statements -------------------------------------------------------------------------------------
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Iterable[Any]:
         """What the rows are asked with, in the transaction of the turn."""
-        connection = self._theirs or self._connection
+        connection = self._theirs or self._connections.connection
         assert connection is not None
         return connection.execute(with_percents(statement), parameters)
 
@@ -199,13 +128,13 @@ class PostgresStorage(BellStorage, JoiningStorage):
             self._check_usable()
             while True:
                 try:
-                    self._connected()
+                    self._connections.connected()
                     return list(self.execute(statement, parameters))
                 except psycopg.Error as error:
                     if self._inside:
                         raise
-                    self._lose_connection()
-                    if not self._may_try_again(error):
+                    self._connections.lose()
+                    if not is_gone(error):
                         raise self._translated(error) from error
 
     # -- the database's transactions -------------------------------------------------------------------
@@ -214,84 +143,20 @@ class PostgresStorage(BellStorage, JoiningStorage):
         if self._theirs is not None:
             self._set_savepoint(_THEIRS)
             return
-        mode = _COMMIT[lasting and self.durability == "power"]
-        while True:
-            connection = self._connected()
-            try:
-                connection.execute("BEGIN")
-                connection.execute(f"SET LOCAL synchronous_commit = {mode}")
-            except psycopg.OperationalError as error:
-                self._lose_connection()
-                if not self._may_try_again(error):
-                    raise
-            else:
-                return
-
-    def _may_try_again(self, error: psycopg.Error) -> bool:
-        # What the server has no words for is that it, or the way to it, is gone.
-        return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
-
-    def _lose_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(psycopg.Error):
-                connection.close()
-            if connection in self._pooled and not isinstance(self._server, str):
-                self._pooled.remove(connection)
-                self._server.putconn(connection)
+        self._connections.begin(_COMMIT[lasting and self.durability == "power"])
 
     def _commit_rows(self) -> None:
-        if self._theirs is not None:
+        if self._theirs is None:
+            self._connections.commit()
+        else:
             self._release_savepoint(_THEIRS)  # the rest is the caller's to commit
-            return
-        assert self._connection is not None
-        try:
-            ((xid,),) = self._connection.execute("SELECT pg_current_xact_id_if_assigned()::text")
-        except psycopg.OperationalError as error:
-            # Nobody has asked for the commit yet.
-            if not self._may_try_again(error):
-                raise
-            self._lose_connection()
-            raise TryAgain from error
-        try:
-            self._connection.execute("COMMIT")
-        except psycopg.OperationalError as error:
-            if xid is None or not self._may_try_again(error):
-                raise
-            self._lose_connection()
-            if not self._was_committed(xid):
-                raise TryAgain from error
-
-    def _was_committed(self, xid: str) -> bool:
-        """What has become of a commit whose answer was lost. Raises what it takes to be unknown."""
-        until = time.monotonic() + PATIENCE
-        while True:
-            connection = self._connected()
-            try:
-                ((status,),) = connection.execute("SELECT pg_xact_status(%s::xid8)", (xid,))
-            except psycopg.DataError:
-                return False  # a number that the server, since it came back, has never given
-            except psycopg.OperationalError:
-                self._lose_connection()
-                status = "in progress"
-            if status != "in progress" or time.monotonic() > until:
-                if status not in {"committed", "aborted"}:
-                    raise psycopg.OperationalError(f"the transaction is {status}")
-                return bool(status == "committed")
-            time.sleep(RETRY_INTERVAL)
 
     def _roll_back_rows(self) -> None:
-        if self._theirs is not None:
-            with suppress(psycopg.Error):  # then the caller's transaction is over, and this with it
-                self._roll_back_to(_THEIRS)
+        if self._theirs is None:
+            self._connections.roll_back()
             return
-        if self._connection is None:
-            return
-        try:
-            if self._connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                self._connection.execute("ROLLBACK")
-        except psycopg.Error:
-            self._lose_connection()
+        with suppress(psycopg.Error):  # then the caller's transaction is over, and this with it
+            self._roll_back_to(_THEIRS)
 
     def _set_savepoint(self, name: str) -> None:
         self.execute(f"SAVEPOINT {name}")
@@ -311,8 +176,8 @@ class PostgresStorage(BellStorage, JoiningStorage):
             return TryAgain(text)
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
             return StorageReadOnly(text, path=self._name, hint="this is a standby; open the primary")
-        if isinstance(error, psycopg.OperationalError) and self._may_try_again(error):
-            self._lose_connection()
+        if isinstance(error, psycopg.OperationalError) and is_gone(error):
+            self._connections.lose()
             if committing:
                 return OutcomeUnknown(text, path=self._name, hint="look whether it was done")
             if self._joined is None:
@@ -337,7 +202,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         are not for the caller. Raises NoTransaction outside of ``with storage.transaction():``.
         """
         self._join()
-        connection = self._theirs or self._connection
+        connection = self._theirs or self._connections.connection
         assert connection is not None
         return connection
 
@@ -352,17 +217,8 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     # -- who lives -------------------------------------------------------------------------------------
 
-    def _check_usable(self) -> None:
-        if self._forked:
-            raise StorageForked("opened before a fork", path=self._name, hint="open it in the child")
-        if self._closed:
-            raise StorageClosed("this storage is closed", path=self._name)
-
     def _worker(self) -> str:
-        self._check_usable()
-        if self._closing:
-            # What is leased has been given back already.
-            raise StorageClosed("this storage is being closed", path=self._name)
+        self._check_leasing()
         session = self._session
         if session is not None and not session.lost:
             return session.worker
@@ -377,14 +233,12 @@ class PostgresStorage(BellStorage, JoiningStorage):
         if self._session is not None:
             self._session.close()
             self._session = None
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + pg_connections.PATIENCE
         while self._session is None:
             try:
-                self._session = Session(self._connect(), self._hear)
+                self._session = Session(self._connections.connect(), self._hear)
             except psycopg.OperationalError as error:
-                if time.monotonic() > until:
-                    raise self._away(error) from error
-                time.sleep(RETRY_INTERVAL)
+                self._connections.wait_for(error, until)
 
     def _known_worker(self) -> str | None:
         return None if self._session is None else self._session.worker
@@ -446,7 +300,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         with self._closing_lock:
             if self._closed or self._forked:
                 return
-            self._closing = True
+            self._closing = self._connections.closing = True
             self._warn_if_begun()
             with suppress(DuraqError):
                 # With the session the leases end all the same; only their attempts then count.
@@ -454,7 +308,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
             with self._turns.mine():
                 self._closed = True
             with ExitStack() as stack:
-                stack.callback(self._close_connections)
+                stack.callback(self._connections.close)
                 if self._session is not None:
                     stack.callback(self._session.close)
             self._ring()
@@ -464,16 +318,16 @@ class PostgresStorage(BellStorage, JoiningStorage):
         if self._closed or self._forked:
             return
         self._forked = True
-        _abandoned.extend(each for each in (self._connection, *self._pooled) if each is not None)
+        self._connections.abandon()
         if self._session is not None:
-            self._session.abandon(_abandoned)
+            self._session.abandon(pg_connections.abandoned)
 
 
 # What the same turn, taken once more, does not meet again.
 _AGAIN = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
-    psycopg.errors.UniqueViolation,  # of a queue that somebody else has just made
+    psycopg.errors.UniqueViolation,  # of a queue that somebody else has just made, or of an entry in it
 )
 
 

@@ -19,12 +19,11 @@ from duraq.errors import (
     StorageDamaged,
     StorageError,
     StorageReadOnly,
-    UnsupportedVersion,
 )
 from duraq.journal import wording
 from duraq.storage.beside import BesideStorage, absolute
 from duraq.storage.sql import TABLES, VERSION, SQLRows
-from duraq.storage.table import Durability, check_durability
+from duraq.storage.table import Durability, check_durability, check_version
 
 T = TypeVar("T")
 
@@ -109,12 +108,8 @@ class SQLiteStorage(BesideStorage):
             for statement in TABLES:
                 execute(statement.format(number="INTEGER PRIMARY KEY", blob="BLOB"))
             execute("INSERT INTO duraq_schema VALUES (?)", (VERSION,))
-        elif found[0] != VERSION:
-            raise UnsupportedVersion(
-                f"the tables are of version {found[0]}, and this DuraQ knows version {VERSION}",
-                path=self.db_path,
-                hint="upgrade DuraQ",
-            )
+        else:
+            check_version(found[0], VERSION, self.db_path)
 
     # -- the database's transactions -------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from duraq.clock import Clock, SystemClock
 from duraq.entry import Entry
-from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageError, UnsupportedVersion
+from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageError
 from duraq.journal import wording
 from duraq.journal.described import Description
 from duraq.journal.reading import ReaderFileSystem
@@ -22,7 +22,7 @@ from duraq.state import QueueState
 from duraq.storage.as_of import ReadableRows, RowsAsOf
 from duraq.storage.beside import SUFFIX, absolute
 from duraq.storage.sql import VERSION
-from duraq.storage.table import Known
+from duraq.storage.table import Known, check_version
 from duraq.views import EntryView, entry_view
 from duraq.workers import Living
 
@@ -96,12 +96,7 @@ class TableReader(ABC):
         """Raise NotAStorage if the database has no queues of ours in it, and UnsupportedVersion."""
         if version is None:
             raise NotAStorage("there are no queues of DuraQ in it", path=self.path)
-        if version != VERSION:
-            raise UnsupportedVersion(
-                f"the tables are of version {version}, and this DuraQ knows version {VERSION}",
-                path=self.path,
-                hint="upgrade DuraQ",
-            )
+        check_version(version, VERSION, self.path)
 
     def _rows_now(self) -> RowsAsOf:
         if self._rows is None:

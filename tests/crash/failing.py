@@ -32,6 +32,10 @@ class Call(NamedTuple):
     path: str
 
 
+# The lines of the engine that lead to a call: modules and numbers.
+Way = tuple[tuple[str, int], ...]
+
+
 class Failure(NamedTuple):
     """What becomes of the ``at``-th call: an errno, or a write of a part; ``for_ever``: also of its like."""
 
@@ -67,7 +71,7 @@ def failures(made: list[Call]) -> Iterator[Failure]:
 class FailingFileSystem(MemoryFileSystem):
     """Lists the calls that a process makes between ``begin`` and ``end``, and lets one of them fail.
 
-    ``made``: the calls. ``sites``: the lines of the engine that lead to them. ``struck``: what has failed.
+    ``made``: the calls. ``ways``: the lines of the engine that lead to each. ``struck``: what has failed.
     With ``lead`` it all begins with that.
     """
 
@@ -76,7 +80,7 @@ class FailingFileSystem(MemoryFileSystem):
         self.failure = failure
         self.lead: Lead | None = None
         self.made: list[Call] = []
-        self.sites: set[tuple[str, int]] = set()
+        self.ways: list[Way] = []
         self.recording = not failure.at
         self.struck: Call | None = None
         self.begun = False
@@ -111,7 +115,7 @@ class FailingFileSystem(MemoryFileSystem):
             self.struck = Call(call, path)
         elif not (for_ever and self.struck and call == self.struck.name):
             if self.recording:
-                self.sites.update(_lines())
+                self.ways.append(tuple(_lines()))
             return short
         return _fail(how, path, size)
 

@@ -20,12 +20,13 @@ from duraq import (
     InvalidOption,
     LeaseLost,
     NotEnqueued,
+    OutcomeUnknown,
     PostgresStorage,
     Queue,
     StorageError,
     UnsupportedVersion,
 )
-from duraq.storage import postgres
+from duraq.storage import pg_connections
 
 PATIENCE = timedelta(seconds=60)
 RETRIES = FixedDelay(max_attempts=9, delay=timedelta(0))
@@ -150,7 +151,7 @@ def test_in_no_transaction(dsn, storage):
 def end_session(storage):
     """As a network does that is cut."""
     session = storage._session
-    with psycopg.connect(storage._server, autocommit=True) as connection:
+    with psycopg.connect(storage._connections._address, autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(%s)", (session._connection.info.backend_pid,))
     session._listener.join()
 
@@ -179,8 +180,10 @@ def test_it_goes_on_under_another_name(queue):
 def test_a_lost_connection(storage, queue):
     """The connection of a storage's own turns may be lost between two calls: the next one makes another."""
     queue.enqueue("a")
-    with psycopg.connect(storage._server, autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(%s)", (storage._connection.info.backend_pid,))
+    with psycopg.connect(storage._connections._address, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(%s)", (storage._connections.connection.info.backend_pid,)
+        )
     queue.enqueue("b")
     assert queue.counts() == Counts(ready=2)
 
@@ -225,7 +228,7 @@ def test_a_later_version(app, dsn, storage):
 
 def test_a_server_that_is_away(monkeypatch):
     """A call waits for a server that is away, and says so if it does not come back; later it goes on."""
-    monkeypatch.setattr(postgres, "PATIENCE", 0.5)
+    monkeypatch.setattr(pg_connections, "PATIENCE", 0.5)
     server = Server(durable=True)
     try:
         server.start()
@@ -240,6 +243,41 @@ def test_a_server_that_is_away(monkeypatch):
             assert [entry.data for entry in queue.entries()] == ["a", "c"]
     finally:
         server.stop()
+
+
+def test_a_server_that_goes_away_in_a_commit(monkeypatch):
+    """If nobody can be asked what became of a commit, that is said, and not that nothing was written."""
+    server = Server(durable=True)
+    try:
+        server.start()
+        with PostgresStorage(server.dsn()) as storage:
+            queue = Queue("jobs", storage)
+            queue.enqueue("a")
+            monkeypatch.setattr(pg_connections, "PATIENCE", 0.5)
+            monkeypatch.setattr(storage._connections, "connection", _DiesAtCommit(storage, server))
+            with pytest.raises(OutcomeUnknown, match="during a commit"):
+                queue.enqueue("b")
+            server.start()
+            monkeypatch.setattr(pg_connections, "PATIENCE", 30.0)
+            # It died before it heard of it.
+            assert [entry.data for entry in queue.entries()] == ["a"]
+    finally:
+        server.stop()
+
+
+class _DiesAtCommit:
+    """A connection whose server is killed as soon as it is to commit."""
+
+    def __init__(self, storage, server):
+        self._connection, self._server = storage._connections.connection, server
+
+    def execute(self, statement, *parameters):
+        if statement == "COMMIT":
+            self._server.kill()
+        return self._connection.execute(statement, *parameters)
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
 
 
 WORKER = """

@@ -1,0 +1,188 @@
+"""The way to a PostgreSQL server: its connections, and what to do when one is lost or it is away."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Protocol
+
+import psycopg
+
+from duraq.errors import NotWritten, OutcomeUnknown
+from duraq.storage.fold import TryAgain
+from duraq.storage.pg_clock import ServerClock
+from duraq.storage.pg_words import check_address, first_line, name_of
+
+# How long a call waits for a server that is away, in seconds, and how often it tries.
+PATIENCE, RETRY_INTERVAL = 30.0, 0.1
+
+# A forked child must neither use its parent's connections nor close them.
+abandoned: list[psycopg.Connection] = []
+
+
+class Pool(Protocol):
+    """What of a psycopg_pool.ConnectionPool is needed."""
+
+    def getconn(self) -> psycopg.Connection: ...
+    def putconn(self, connection: psycopg.Connection) -> None: ...
+
+
+class Connections:
+    """Those of one storage to a server that is reached by a connection string or through a pool.
+
+    ``connection``: that of its turns, or None while it is lost. ``closing``: nobody waits any more.
+    """
+
+    def __init__(self, address: str | Pool, clock: ServerClock | None) -> None:
+        """Raises InvalidOption if it is no address."""
+        if isinstance(address, str):
+            check_address(address)
+        self._address = address
+        self._clock = clock
+        self._pooled: list[psycopg.Connection] = []
+        self.connection: psycopg.Connection | None = None
+        self.closing = False
+        self.connection = self._connect_anew()
+
+    @property
+    def name(self) -> str:
+        """How messages speak of it."""
+        found = None if self.connection is None else name_of(self.connection)
+        return found or "postgresql"
+
+    # -- having connections ----------------------------------------------------------------------------
+
+    def connect(self) -> psycopg.Connection:
+        """Another one, beside that of the turns. Raises psycopg.Error."""
+        if isinstance(self._address, str):
+            return psycopg.connect(self._address, autocommit=True, fallback_application_name="duraq")
+        connection = self._address.getconn()
+        self._pooled.append(connection)
+        connection.autocommit = True
+        return connection
+
+    def _connect_anew(self) -> psycopg.Connection:
+        connection = self.connect()
+        if self._clock is not None:
+            ((now,),) = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+            self._clock.set(now)
+        return connection
+
+    def connected(self) -> psycopg.Connection:
+        """The connection of the turns, a new one if that was lost. Raises NotWritten after ``PATIENCE``."""
+        until = time.monotonic() + PATIENCE
+        while self.connection is None or self.connection.closed:
+            try:
+                self.connection = self._connect_anew()
+            except psycopg.OperationalError as error:
+                self.wait_for(error, until)
+        return self.connection
+
+    def wait_for(self, error: psycopg.Error, until: float) -> None:
+        """It was away; try again after this. Raises NotWritten once that is too late."""
+        if self.closing or time.monotonic() > until:
+            raise NotWritten(
+                f"the server is away: {first_line(error)}", path=self.name, hint="nothing was written"
+            ) from error
+        # Of a server that comes back there is nothing to wait on.
+        time.sleep(RETRY_INTERVAL)
+
+    def lose(self) -> None:
+        """The connection of the turns is of no more use."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+            if connection in self._pooled and not isinstance(self._address, str):
+                self._pooled.remove(connection)
+                self._address.putconn(connection)
+
+    def close(self) -> None:
+        """End all of them, or give them back to the pool."""
+        for connection in (self.connection, *self._pooled):
+            if connection is not None:
+                with suppress(psycopg.Error):
+                    connection.close()
+        if not isinstance(self._address, str):
+            for connection in self._pooled:
+                self._address.putconn(connection)
+        self._pooled.clear()
+
+    def abandon(self) -> None:
+        """In a forked child: they are the parent's, and stay open there, unused."""
+        abandoned.extend(each for each in (self.connection, *self._pooled) if each is not None)
+
+    # -- the transactions of the turns -----------------------------------------------------------------
+
+    def begin(self, synchronous_commit: str) -> None:
+        """Begin one, on a new connection if need be."""
+        while True:
+            connection = self.connected()
+            try:
+                connection.execute("BEGIN")
+                connection.execute(f"SET LOCAL synchronous_commit = {synchronous_commit}")
+            except psycopg.OperationalError as error:
+                self.lose()
+                if not is_gone(error):
+                    raise
+            else:
+                return
+
+    def commit(self) -> None:
+        """Commit it. Raises TryAgain if the connection was lost and it was not."""
+        assert self.connection is not None
+        try:
+            ((xid,),) = self.connection.execute("SELECT pg_current_xact_id_if_assigned()::text")
+        except psycopg.OperationalError as error:
+            # Nobody has asked for the commit yet.
+            if not is_gone(error):
+                raise
+            self.lose()
+            raise TryAgain from error
+        try:
+            self.connection.execute("COMMIT")
+        except psycopg.OperationalError as error:
+            if xid is None or not is_gone(error):
+                raise
+            self.lose()
+            if not self._was_committed(xid):
+                raise TryAgain from error
+
+    def _was_committed(self, xid: str) -> bool:
+        """What has become of a commit whose answer was lost. Raises what it takes to be unknown."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                connection = self.connected()
+            except NotWritten as error:
+                # That is true of what would have been asked now, and not of the commit.
+                raise OutcomeUnknown(
+                    "the server went away during a commit", path=self.name, hint="look whether it was done"
+                ) from error
+            try:
+                ((status,),) = connection.execute("SELECT pg_xact_status(%s::xid8)", (xid,))
+            except psycopg.DataError:
+                return False  # a number that the server, since it came back, has never given
+            except psycopg.OperationalError:
+                self.lose()
+                status = "in progress"
+            if status != "in progress" or time.monotonic() > until:
+                if status not in {"committed", "aborted"}:
+                    raise psycopg.OperationalError(f"the transaction is {status}")
+                return bool(status == "committed")
+            time.sleep(RETRY_INTERVAL)
+
+    def roll_back(self) -> None:
+        """Roll it back, if there is still one; raises nothing."""
+        if self.connection is None:
+            return
+        try:
+            if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                self.connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self.lose()
+
+
+def is_gone(error: psycopg.Error) -> bool:
+    """Whether it says that the server, or the way to it, is gone: for that itself it has no words."""
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
