@@ -102,7 +102,7 @@ class Inspector:
         """
         from duraq.storage import registry  # noqa: PLC0415 - whoever looks at files needs none of it
 
-        kind, where = registry.split(url)
+        kind, where = registry.taken_apart(url)
         if kind == "file":
             return cls(where, clock=clock)
         self = cls.__new__(cls)

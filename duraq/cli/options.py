@@ -110,7 +110,7 @@ class Settings:
             return "file", root
         from duraq.storage import registry  # noqa: PLC0415 - a directory needs none of it
 
-        kind, where = registry.split(root)
+        kind, where = registry.taken_apart(root)
         if kind == "memory":
             raise CommandError(
                 Code.USAGE,

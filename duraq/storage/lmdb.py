@@ -298,13 +298,14 @@ class LMDBRows:
         return bytes(self._txn.get(_name(queue, entry_id), b"", db=self._payloads))
 
     def _scan(
-        self, queue: str, kind: bytes, until: int | None = None, after: int | None = None
+        self, queue: str, kind: bytes, until: int | None = None, behind: int | None = None
     ) -> Iterator[Row]:
-        """The rows that stand in that order, up to that number, those up to ``after`` left out."""
+        """The rows that stand in that order, from behind the one number up to the other."""
         start = _key(queue, kind)
+        first = start if behind is None else _key(queue, kind, behind + 1)
         end = None if until is None else _key(queue, kind, until + 1)
         with self._txn.cursor(db=self._order) as cursor:
-            if not cursor.set_range(start if after is None else _key(queue, kind, after + 1)):
+            if not cursor.set_range(first):
                 return
             for found, entry_id in cursor:
                 key = bytes(found)

@@ -26,14 +26,14 @@ def open(url: str, **options: Any) -> Storage:  # noqa: A001 - duraq.open
     stands for a space. Raises InvalidOption if it is no such URL, or if what it needs is not installed, and
     what the class raises.
     """
-    kind, where = split(url)
+    kind, where = taken_apart(url)
     with _installed(kind):
         return _OPENERS[kind](where, options)
 
 
 def reader(url: str) -> TableReader:
     """The database of that URL, to be looked at; nothing is looked at yet. Raises InvalidOption."""
-    kind, where = split(url)
+    kind, where = taken_apart(url)
     if kind not in _READERS:
         raise InvalidOption(f"{kind}: is no database that can be looked at")
     with _installed(kind):
@@ -42,11 +42,11 @@ def reader(url: str) -> TableReader:
 
 def absolute(url: str) -> str:
     """The same URL, from wherever it is opened."""
-    kind, where = split(url)
+    kind, where = taken_apart(url)
     return url if kind in _SERVERS else f"{kind}:{quote(str(Path(where).absolute()))}"
 
 
-def split(url: str) -> tuple[str, str]:
+def taken_apart(url: str) -> tuple[str, str]:
     """The kind of storage that the URL names, and where it is: a path, or for PostgreSQL the URL.
 
     Raises InvalidOption.
