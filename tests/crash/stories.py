@@ -145,7 +145,7 @@ class Work(Story):
         Or by the next call, where a sync could not even be begun.
         """
         single = not (self.failure.for_ever or self.LEAD)
-        # Nothing but a sync, what is asked behind it, or a disk that goes on failing, makes a storage unusable.
+        # Only a sync, what is asked behind it, or a disk that goes on failing, may make a storage unusable.
         by_a_sync = self.fs.struck and self.fs.struck.name in {*SYNCS, "has_name"}
         assert not single or not unusable or by_a_sync, self.where
         self.first.storage.close()
