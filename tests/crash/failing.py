@@ -4,6 +4,7 @@ import ast
 import errno
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -143,10 +144,16 @@ def _lines() -> Iterator[tuple[str, int]]:
     """The lines of the engine that lead to this call."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(ENGINE):
-            yield str(path.relative_to(ENGINE)), frame.f_lineno
+        module = _module(frame.f_code.co_filename)
+        if module is not None:
+            yield module, frame.f_lineno
         frame = frame.f_back
+
+
+@cache
+def _module(path: str) -> str | None:
+    """Which module of the engine that is, if it is one."""
+    return str(Path(path).relative_to(ENGINE)) if Path(path).is_relative_to(ENGINE) else None
 
 
 ELSEWHERE = {
