@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -178,9 +178,9 @@ def _read(fs: FileSystem, directory: int, files: tuple[int, ...]) -> tuple[list[
 class _InMemory(Replay):
     """The recovery over an overlay."""
 
-    def __init__(self, fs: FileSystem, root: int, lengths: _Lengths) -> None:
-        super().__init__(fs, root)
-        self._lengths = lengths
+    def __init__(self, overlay: Overlay, root: int, lengths: _Lengths) -> None:
+        super().__init__(overlay, root)
+        self._overlay, self._lengths = overlay, lengths
 
     def _refuse(self, queue: str, error: StorageDamaged, parts: list[Part]) -> None:
         """Nothing: that is for those who may write."""
@@ -189,13 +189,20 @@ class _InMemory(Replay):
         """Nothing either."""
 
     def _check(self, queue: str, parts: list[Part], end: End) -> None:
-        # One that we may not look into: whoever folds it is told.
-        with suppress(PermissionError):
+        with self._looking_into(queue):
             super()._check(queue, parts, end)
 
     def _mend(self, queue: str, parts: list[Part], end: End) -> None:
-        with suppress(PermissionError):
+        with self._looking_into(queue):
             super()._mend(queue, parts, end)
+
+    @contextmanager
+    def _looking_into(self, queue: str) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            # Whoever folds it is told, be it allowed again by then: of its end there is nothing laid over it.
+            self._overlay.forbid(queue, error)
 
     def _cut(self, queue: str, number: int, end: int) -> None:
         fd = self._segment(queue, number)
