@@ -46,8 +46,12 @@ class JoiningStorage(TableStorage):
             return
         self._begin_turn()
         self._joined = begun
-        for number in range(1, begun.depth + 1):
-            self._set_savepoint(_name(number))
+        try:
+            for number in range(begun.depth + 1):
+                self._set_savepoint(_name(number))
+        except BaseException as error:
+            self._leave(commit=False)
+            raise self._translated(error) from error
 
     def _is_joined(self) -> bool:
         """Whether the caller is in it."""
@@ -58,6 +62,7 @@ class JoiningStorage(TableStorage):
         self._inside -= 1
         try:
             if commit:
+                self._check_joined()
                 self._keep(always=True)
             else:
                 self._discard()
@@ -68,6 +73,14 @@ class JoiningStorage(TableStorage):
             ) from error
         finally:
             self._turns.give()
+
+    def _check_joined(self) -> None:
+        """Raise if it is not the same transaction any more: its owner has ended it, or it was lost."""
+        try:
+            self._release_savepoint(_name(0))
+        except BaseException as error:
+            self._discard()
+            raise self._translated(error) from error
 
     def _is_within(self) -> bool:
         return self._is_joined()
@@ -80,13 +93,25 @@ class JoiningStorage(TableStorage):
         if self._joined is None or self._inside != 1:
             return
         if error is None or isinstance(error, (DuraqError, TryAgain)):
-            # So that what is read anew, should a later one fail, is as this one has left it.
-            self._save_heads()
-            self._release_savepoint(_TURN)
+            try:
+                # So that what is read anew, should a later one fail, is as this one has left it.
+                self._save_heads()
+                self._release_savepoint(_TURN)
+            except BaseException as worse:
+                self._undo_to(_TURN)
+                raise self._translated(worse) from worse
         else:
-            self._forget_seen()
-            self._roll_back_to(_TURN)
+            self._undo_to(_TURN)
             raise self._translated(error) from error
+
+    def _undo_to(self, name: str) -> None:
+        """Undo what was done since. If that cannot be, the transaction is over, which its commit will say."""
+        self._forget_seen()
+        try:
+            self._roll_back_to(name)
+        except Exception as error:
+            if self._in_our_words(error, committing=False) is None:
+                raise
 
     # -- the transaction's ends ------------------------------------------------------------------------
 
@@ -94,7 +119,11 @@ class JoiningStorage(TableStorage):
         """Begin one, or set a savepoint; see Storage."""
         super().begin_transaction()
         if self._is_joined():
-            self._set_savepoint(_name(self._begun().depth))
+            try:
+                self._set_savepoint(_name(self._begun().depth))
+            except BaseException as error:
+                self._begun().roll_back()
+                raise self._translated(error) from error
 
     def commit_transaction(self) -> None:
         """Commit what was done, or give up the last savepoint; see Storage."""
@@ -103,7 +132,11 @@ class JoiningStorage(TableStorage):
             return
         begun = self._begun()
         if begun.is_nested:
-            self._release_savepoint(_name(begun.depth))
+            try:
+                self._release_savepoint(_name(begun.depth))
+            except BaseException as error:
+                self._give_up(begun.roll_back())
+                raise self._translated(error) from error
             super().commit_transaction()
             return
         super().commit_transaction()
@@ -117,8 +150,7 @@ class JoiningStorage(TableStorage):
         if self._is_joined():
             begun = transaction.current(self)
             if begun is not None and begun is self._joined:
-                self._forget_seen()
-                self._roll_back_to(_name(begun.depth + 1))
+                self._undo_to(_name(begun.depth + 1))
             else:
                 self._leave(commit=False)
         # Those that were taken since it joined are undone by that, and are found to be over.

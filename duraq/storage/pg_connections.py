@@ -49,6 +49,13 @@ class Connections:
                 return f"postgresql://{info.host}:{info.port}/{info.dbname}"
         return "postgresql"
 
+    @property
+    def begun(self) -> psycopg.Connection:
+        """That of the turn that is going on. Raises psycopg.OperationalError if it was lost in it."""
+        if self.connection is None:
+            raise psycopg.OperationalError("the connection was lost")
+        return self.connection
+
     # -- having connections ----------------------------------------------------------------------------
 
     def connect(self) -> psycopg.Connection:
@@ -129,9 +136,9 @@ class Connections:
 
     def commit(self) -> None:
         """Commit it. Raises TryAgain if the connection was lost and it was not."""
-        assert self.connection is not None
         try:
-            ((xid,),) = self.connection.execute("SELECT pg_current_xact_id_if_assigned()::text")
+            connection = self.begun
+            ((xid,),) = connection.execute("SELECT pg_current_xact_id_if_assigned()::text")
         except psycopg.OperationalError as error:
             # Nobody has asked for the commit yet.
             if not is_gone(error):
@@ -139,7 +146,7 @@ class Connections:
             self.lose()
             raise TryAgain from error
         try:
-            self.connection.execute("COMMIT")
+            connection.execute("COMMIT")
         except psycopg.OperationalError as error:
             if xid is None or not is_gone(error):
                 raise

@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 
+from duraq import transaction
 from duraq.clock import Clock, SystemClock
 from duraq.errors import (
     DuraqError,
@@ -43,7 +44,7 @@ _COMMIT = {True: "on", False: "off"}
 LOOK_INTERVAL = 0.1
 
 # In the caller's transaction, ours.
-_THEIRS = "duraq_0"
+_THEIRS = "duraq_theirs"
 
 
 class PostgresStorage(BellStorage, JoiningStorage):
@@ -118,12 +119,13 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Iterable[Any]:
         """What the rows are asked with, in the transaction of the turn."""
-        connection = self._theirs or self._connections.connection
-        assert connection is not None
+        connection = self._theirs or self._connections.begun
         return connection.execute(_with_percents(statement), parameters)
 
     def _ask(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
         """Something that belongs to no transaction of ours."""
+        if self._is_within():
+            return self._in_turn(lambda: list(self.execute(statement, parameters)))
         with self._turns.mine():
             self._check_usable()
             while True:
@@ -171,18 +173,23 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _in_our_words(self, error: BaseException, *, committing: bool) -> BaseException | None:
         if not isinstance(error, psycopg.Error):
             return None
-        text = first_line(error)
-        if isinstance(error, _AGAIN) and self._joined is None:
-            return TryAgain(text)
-        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-            return StorageReadOnly(text, path=self._name, hint="this is a standby; open the primary")
-        if isinstance(error, psycopg.OperationalError) and is_gone(error):
+        text, hint = first_line(error), "nothing was written"
+        again = isinstance(error, _AGAIN)
+        if isinstance(error, psycopg.OperationalError) and is_gone(error) and self._theirs is None:
             self._connections.lose()
             if committing:
                 return OutcomeUnknown(text, path=self._name, hint="look whether it was done")
-            if self._joined is None:
-                return TryAgain(text)
-        return NotWritten(text, path=self._name, hint="nothing was written")
+            again = True
+        if again and self._joined is None and self._theirs is None:
+            return TryAgain(text)
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            return StorageReadOnly(text, path=self._name, hint="this is a standby; open the primary")
+        if isinstance(error, _ENDED):
+            text, hint = (
+                "the transaction was ended already",
+                f"{hint}; leave COMMIT and ROLLBACK to the with-block",
+            )
+        return NotWritten(text, path=self._name, hint=hint)
 
     # -- the caller's own transaction ------------------------------------------------------------------
 
@@ -202,9 +209,10 @@ class PostgresStorage(BellStorage, JoiningStorage):
         are not for the caller. Raises NoTransaction outside of ``with storage.transaction():``.
         """
         self._join()
-        connection = self._theirs or self._connections.connection
-        assert connection is not None
-        return connection
+        try:
+            return self._theirs or self._connections.begun
+        except psycopg.Error as error:
+            raise self._translated(error) from error
 
     @contextmanager
     def _on(self, connection: psycopg.Connection) -> Iterator[None]:
@@ -335,6 +343,9 @@ _AGAIN = (
     psycopg.errors.UniqueViolation,  # of a queue that somebody else has just made, or of an entry in it
 )
 
+# What is said of a savepoint whose transaction is over.
+_ENDED = (psycopg.errors.NoActiveSqlTransaction, psycopg.errors.InvalidSavepointSpecification)
+
 
 class _TheirScope(Scope):
     """A with-block that is part of the caller's own transaction on that connection."""
@@ -349,6 +360,8 @@ class _TheirScope(Scope):
             self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         ):
             raise InvalidOption("the connection is in autocommit mode and in no transaction: begin one first")
+        if transaction.current(self._storage) is not None:
+            raise InvalidOption("there is a transaction on this storage already, and it is another one")
         super().__enter__()
         with ExitStack() as undo:
             undo.callback(self._postgres.rollback_transaction)

@@ -140,6 +140,7 @@ class SQLiteStorage(BesideStorage):
         self._database.execute(f"SAVEPOINT {name}")
 
     def _release_savepoint(self, name: str) -> None:
+        self._check_begun()
         self._database.execute(f"RELEASE {name}")
 
     def _roll_back_to(self, name: str) -> None:

@@ -178,7 +178,12 @@ class TableStorage(TransactingStorage):
         if self._is_within():
             self._turns.take()
             self._inside += 1
-            self._begin_within()
+            try:
+                self._begin_within()
+            except BaseException as error:
+                self._inside -= 1
+                self._turns.give()
+                raise self._translated(error) from error
             return
         if self._turns.is_mine() and stack.is_running(self._call):
             raise StorageFailed(

@@ -1,5 +1,7 @@
 """What is LMDB's own: an environment that the application owns and writes to."""
 
+import threading
+
 import lmdb
 import pytest
 
@@ -117,6 +119,20 @@ def test_it_is_full(env, storage, queue):
     env.set_mapsize(1 << 23)
     queue.enqueue("y")
     assert queue.counts() == Counts(ready=number - 4)
+
+
+def test_full_of_the_applications(env, orders, storage, queue):
+    """A transaction that the application has filled up is over, which is said; others go on."""
+    with pytest.raises(NotWritten, match="BAD_TXN"), storage.transaction():
+        with pytest.raises(lmdb.MapFullError):
+            storage.txn.put(b"a", b"x" * (1 << 23), db=orders)
+        with pytest.raises(NotWritten, match="BAD_TXN"):
+            queue.counts()
+    thread = threading.Thread(target=queue.enqueue, args=("a",), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert queue.counts() == Counts(ready=1)
 
 
 def test_no_room_for_its_databases(tmp_path):

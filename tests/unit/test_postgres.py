@@ -20,6 +20,7 @@ from duraq import (
     InvalidOption,
     LeaseLost,
     NotEnqueued,
+    NotWritten,
     OutcomeUnknown,
     PostgresStorage,
     Queue,
@@ -135,6 +136,106 @@ def test_a_block_in_it_fails(app, storage, queue):
     assert queue.dequeue().attempts == 1
 
 
+def test_after_a_statement_that_failed(app, storage, queue):
+    """In a transaction that a statement has spoilt nothing is done; a savepoint around it keeps it whole."""
+    with pytest.raises(NotEnqueued, match="aborted"), storage.transaction():
+        spoil(storage)
+        with pytest.raises(NotWritten, match="aborted"):
+            queue.counts()
+        queue.enqueue("a")
+    done_elsewhere(lambda: queue.enqueue("b"))
+    with storage.transaction():
+        with pytest.raises(NotWritten, match="aborted"), storage.transaction():
+            storage.connection.execute("INSERT INTO orders VALUES ('c')")
+            queue.enqueue("c")
+            spoil(storage)
+        storage.connection.execute("INSERT INTO orders VALUES ('d')")
+        queue.enqueue("d")
+    assert orders(app) == ["d"]
+    assert [entry.data for entry in queue.entries()] == ["b", "d"]
+
+
+def spoil(storage):
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        storage.connection.execute("SELECT 1 / 0")
+
+
+def done_elsewhere(call):
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_it_ended_the_transaction_itself(app, storage, queue):
+    """Whoever commits for himself is told, whether or not anything was to be done to a queue."""
+    with pytest.raises(NotWritten, match="ended already"), storage.transaction():
+        storage.connection.execute("COMMIT")
+    with pytest.raises(NotEnqueued, match="ended already"), storage.transaction():
+        storage.connection.execute("ROLLBACK")
+        queue.enqueue("a")
+    done_elsewhere(queue.counts)
+    assert queue.counts() == Counts()
+
+
+@pytest.mark.parametrize("asking", [True, False], ids=["asked", "not asked"])
+def test_the_connection_is_lost_in_a_transaction(app, dsn, storage, queue, asking):
+    """What was done on a connection that is lost was not done, whatever is asked before the end."""
+    queue.enqueue("a")
+    with PostgresStorage(dsn) as other:
+        held = Queue("jobs", other).dequeue()
+        with pytest.raises(NotWritten), storage.transaction():
+            storage.connection.execute("INSERT INTO orders VALUES ('a')")
+            end_connection(dsn, storage._connections.connection)
+            if asking:
+                with pytest.raises(NotWritten):
+                    queue.counts()
+                with pytest.raises(NotWritten):
+                    storage._is_alive(held.worker)
+                with pytest.raises(NotWritten):
+                    _ = storage.connection
+    assert orders(app) == []
+    done_elsewhere(lambda: queue.enqueue("b"))
+
+
+def test_the_callers_connection_is_lost(app, dsn, storage, queue):
+    """A transaction on a connection of the caller's that is gone is refused, or was never there."""
+    mine = storage._connections.connection
+    for early in (True, False):
+        with psycopg.connect(dsn) as theirs:
+            theirs.execute("INSERT INTO orders VALUES ('a')")
+            if early:
+                end_connection(dsn, theirs)
+            with pytest.raises(NotWritten), storage.transaction(theirs):
+                queue.enqueue("a")
+                end_connection(dsn, theirs)
+    assert orders(app) == []
+    assert queue.counts() == Counts()
+    assert storage._connections.connection is mine
+
+
+def end_connection(dsn, connection):
+    with psycopg.connect(dsn, autocommit=True) as another:
+        another.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+
+
+def test_within_another_transaction(app, storage, queue):
+    """A transaction on the caller's connection cannot be part of another one."""
+    app.execute("INSERT INTO orders VALUES ('a')")
+    with storage.transaction():
+        queue.enqueue("a")
+        with pytest.raises(InvalidOption, match="another one"), storage.transaction(app):
+            pass
+    with storage.transaction(app):
+        with storage.transaction():
+            queue.enqueue("b")
+        with pytest.raises(InvalidOption, match="another one"), storage.transaction(app):
+            pass
+        queue.enqueue("c")
+    app.commit()
+    assert [entry.data for entry in queue.entries()] == ["a", "b", "c"]
+
+
 def test_in_no_transaction(dsn, storage):
     """A connection that commits each statement by itself is in none that could be joined."""
     with (
@@ -151,8 +252,7 @@ def test_in_no_transaction(dsn, storage):
 def end_session(storage):
     """As a network does that is cut."""
     session = storage._session
-    with psycopg.connect(storage._connections._address, autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(%s)", (session._connection.info.backend_pid,))
+    end_connection(storage._connections._address, session._connection)
     session._listener.join()
 
 
@@ -180,10 +280,7 @@ def test_it_goes_on_under_another_name(queue):
 def test_a_lost_connection(storage, queue):
     """The connection of a storage's own turns may be lost between two calls: the next one makes another."""
     queue.enqueue("a")
-    with psycopg.connect(storage._connections._address, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(%s)", (storage._connections.connection.info.backend_pid,)
-        )
+    end_connection(storage._connections._address, storage._connections.connection)
     queue.enqueue("b")
     assert queue.counts() == Counts(ready=2)
 

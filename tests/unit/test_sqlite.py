@@ -14,6 +14,7 @@ from duraq import (
     InvalidOption,
     LeaseLost,
     NotAStorage,
+    NotEnqueued,
     NoTransaction,
     NotWritten,
     Queue,
@@ -143,6 +144,42 @@ def test_it_ended_the_transaction_itself(storage, queue):
     with pytest.raises(NotWritten, match="ended already"), storage.transaction():
         queue.enqueue("a")
         storage.connection.execute("ROLLBACK")
+    assert queue.counts() == Counts()
+
+
+def test_asked_after_it_ended_the_transaction(storage, queue):
+    """What is asked in a transaction that the application has ended is refused, and others go on."""
+    with storage.transaction():
+        storage.connection.execute("COMMIT")
+        with pytest.raises(NotWritten, match="ended already"):
+            queue.counts()
+        storage.rollback_transaction()
+        storage.begin_transaction()
+    thread = threading.Thread(target=queue.enqueue, args=("a",), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert queue.counts() == Counts(ready=1)
+
+
+def test_another_one_in_its_place(storage, queue, path):
+    """What the application has begun in the transaction's place is not taken for it."""
+    with pytest.raises(NotWritten, match="no such savepoint"), storage.transaction():
+        order(storage, "a")
+        storage.connection.execute("ROLLBACK")
+        storage.connection.execute("BEGIN")
+        order(storage, "b")
+    assert orders(path) == []
+
+
+def test_full_in_a_transaction(storage, queue, path):
+    """A database that is full is refused in DuraQ's words, beside the application's statements as well."""
+    (pages,) = storage._database.execute("PRAGMA page_count").fetchone()
+    storage._database.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(NotEnqueued, match="full"), storage.transaction():
+        order(storage, "a")
+        queue.enqueue("x" * 100_000)
+    assert orders(path) == []
     assert queue.counts() == Counts()
 
 
