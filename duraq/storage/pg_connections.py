@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from contextlib import suppress
 from typing import Protocol
@@ -14,6 +15,27 @@ from duraq.storage.pg_clock import ServerClock
 
 # How long a call waits for a server that is away, in seconds, and how often it tries.
 PATIENCE, RETRY_INTERVAL = 30.0, 0.1
+
+# What each storage has committed last, so that it can be asked for when an answer was lost. A number of the
+# server's own would not do: after a crash it may give the same one to somebody else.
+COMMITS = (
+    "CREATE TABLE IF NOT EXISTS duraq_commits"
+    " (id TEXT PRIMARY KEY, number BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL)"
+)
+_NOTE = (
+    "INSERT INTO duraq_commits VALUES (%s, %s, now())"
+    " ON CONFLICT (id) DO UPDATE SET number = excluded.number, at = excluded.at"
+)
+# It waits for the transaction that was to write it, and leaves it as it is.
+_ASK = (
+    "INSERT INTO duraq_commits VALUES (%s, 0, now())"
+    " ON CONFLICT (id) DO UPDATE SET number = duraq_commits.number RETURNING number"
+)
+# Not what somebody else is about to write.
+_FORGET = (
+    "DELETE FROM duraq_commits WHERE id IN (SELECT id FROM duraq_commits"
+    " WHERE id = %s OR at < now() - interval '1 day' FOR UPDATE SKIP LOCKED)"
+)
 
 # A forked child must neither use its parent's connections nor close them.
 abandoned: list[psycopg.Connection] = []
@@ -29,7 +51,8 @@ class Pool(Protocol):
 class Connections:
     """Those of one storage to a server that is reached by a connection string or through a pool.
 
-    ``connection``: that of its turns, or None while it is lost. ``closing``: nobody waits any more.
+    ``connection``: that of its turns, or None while it is lost; ``since``: when that began by the server's
+    clock, in microseconds since 1970. ``closing``: nobody waits any more.
     """
 
     def __init__(self, address: str | Pool, clock: ServerClock | None) -> None:
@@ -38,6 +61,8 @@ class Connections:
         self._pooled: list[psycopg.Connection] = []
         self.connection: psycopg.Connection | None = None
         self.closing = False
+        self.since = 0
+        self._id, self._number = secrets.token_hex(8), 0  # of the last commit
         self.connection = self._connect_anew()
 
     @property
@@ -69,9 +94,9 @@ class Connections:
 
     def _connect_anew(self) -> psycopg.Connection:
         connection = self.connect()
+        self.since = server_time(connection)
         if self._clock is not None:
-            ((now,),) = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-            self._clock.set(now)
+            self._clock.set(self.since)
         return connection
 
     def connected(self) -> psycopg.Connection:
@@ -105,6 +130,9 @@ class Connections:
 
     def close(self) -> None:
         """End all of them, or give them back to the pool."""
+        if self.connection is not None:
+            with suppress(psycopg.Error):
+                self.forget(self.connection)
         for connection in (self.connection, *self._pooled):
             if connection is not None:
                 with suppress(psycopg.Error):
@@ -138,7 +166,8 @@ class Connections:
         """Commit it. Raises TryAgain if the connection was lost and it was not."""
         try:
             connection = self.begun
-            ((xid,),) = connection.execute("SELECT pg_current_xact_id_if_assigned()::text")
+            self._number += 1
+            connection.execute(_NOTE, (self._id, self._number))
         except psycopg.OperationalError as error:
             # Nobody has asked for the commit yet.
             if not is_gone(error):
@@ -148,35 +177,37 @@ class Connections:
         try:
             connection.execute("COMMIT")
         except psycopg.OperationalError as error:
-            if xid is None or not is_gone(error):
+            if not is_gone(error):
                 raise
             self.lose()
-            if not self._was_committed(xid):
+            if not self._was_committed():
                 raise TryAgain from error
 
-    def _was_committed(self, xid: str) -> bool:
-        """What has become of a commit whose answer was lost. Raises what it takes to be unknown."""
-        until = time.monotonic() + PATIENCE
+    def _was_committed(self) -> bool:
+        """What has become of a commit whose answer was lost. Raises OutcomeUnknown if that cannot be told."""
         while True:
             try:
                 connection = self.connected()
-            except NotWritten as error:
-                # That is true of what would have been asked now, and not of the commit.
+                with connection.transaction():
+                    connection.execute(f"SET LOCAL lock_timeout = '{PATIENCE}s'")
+                    ((number,),) = connection.execute(_ASK, (self._id,))
+            except psycopg.errors.UndefinedTable:
+                return False  # it was to be made by that
+            except (NotWritten, psycopg.errors.LockNotAvailable) as error:
+                # Nothing was written of what would have been asked now; of the commit nobody knows.
                 raise OutcomeUnknown(
                     "the server went away during a commit", path=self.name, hint="look whether it was done"
                 ) from error
-            try:
-                ((status,),) = connection.execute("SELECT pg_xact_status(%s::xid8)", (xid,))
-            except psycopg.DataError:
-                return False  # a number that the server, since it came back, has never given
-            except psycopg.OperationalError:
+            except psycopg.OperationalError as error:
                 self.lose()
-                status = "in progress"
-            if status != "in progress" or time.monotonic() > until:
-                if status not in {"committed", "aborted"}:
-                    raise psycopg.OperationalError(f"the transaction is {status}")
-                return bool(status == "committed")
-            time.sleep(RETRY_INTERVAL)
+                if not is_gone(error):
+                    raise
+            else:
+                return bool(number == self._number)
+
+    def forget(self, connection: psycopg.Connection) -> None:
+        """Nothing will be asked any more of this one's commits, nor of those of others that are long gone."""
+        connection.execute(_FORGET, (self._id,))
 
     def roll_back(self) -> None:
         """Roll it back, if there is still one; raises nothing."""
@@ -187,6 +218,12 @@ class Connections:
                 self.connection.execute("ROLLBACK")
         except psycopg.Error:
             self.lose()
+
+
+def server_time(connection: psycopg.Connection) -> int:
+    """Microseconds since 1970, by the server's clock."""
+    ((now,),) = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+    return int(now)
 
 
 def is_gone(error: psycopg.Error) -> bool:

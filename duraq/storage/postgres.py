@@ -32,10 +32,10 @@ from duraq.storage.committing import feeds
 from duraq.storage.fold import TryAgain
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
-from duraq.storage.pg_connections import Connections, Pool, first_line, is_gone
+from duraq.storage.pg_connections import Connections, Pool, first_line, is_gone, server_time
 from duraq.storage.pg_session import CHANNEL, LOCKS, Session, lock_number
 from duraq.storage.sql import TABLES, VERSION, SQLRows
-from duraq.storage.table import Durability, check_durability, check_version
+from duraq.storage.table import Durability, Known, check_durability, check_version
 from duraq.storage.transacting import Scope
 
 _COMMIT = {True: "on", False: "off"}
@@ -111,6 +111,8 @@ class PostgresStorage(BellStorage, JoiningStorage):
             found = [(VERSION, secrets.token_hex(8))]
             self.execute("INSERT INTO duraq_schema VALUES (?, ?)", found[0])
         check_version(found[0][0], VERSION, self._name)
+        self.execute(pg_connections.COMMITS)
+        self._connections.forget(self._connections.begun)
         if self._server_clock is not None:
             # Whoever works here counts by the same clock.
             self._server_clock.boot_id = f"postgres-{found[0][1]}"
@@ -144,8 +146,10 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _begin(self, *, lasting: bool) -> None:
         if self._theirs is not None:
             self._set_savepoint(_THEIRS)
+            self._least_token = server_time(self._theirs)
             return
         self._connections.begin(_COMMIT[lasting and self.durability == "power"])
+        self._least_token = self._connections.since
 
     def _commit_rows(self) -> None:
         if self._theirs is None:
@@ -190,6 +194,14 @@ class PostgresStorage(BellStorage, JoiningStorage):
                 f"{hint}; leave COMMIT and ROLLBACK to the with-block",
             )
         return NotWritten(text, path=self._name, hint=hint)
+
+    def _look_up(self, queue: str, *, create: bool) -> Known | None:
+        known = super()._look_up(queue, create=create)
+        if known is not None:
+            # A server that crashes may forget leases, which are not synced, and their holders live on. No
+            # token of theirs is given again: it breaks off every connection, and what begins then is higher.
+            known.state.tokens = max(known.state.tokens, self._least_token)
+        return known
 
     # -- the caller's own transaction ------------------------------------------------------------------
 

@@ -48,9 +48,26 @@ def server():
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def fragile():
+    """One that tests kill, and start again."""
+    server = Server(durable=True)
+    server.start()
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        # So that what is not synced is lost.
+        connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        connection.execute("SELECT pg_reload_conf()")
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def dsn(server):
     """A schema of the test's own."""
+    return with_schema(server)
+
+
+def with_schema(server):
     schema = f"test_{uuid4().hex}"
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
@@ -323,54 +340,99 @@ def test_a_later_version(app, dsn, storage):
         PostgresStorage(dsn)
 
 
-def test_a_server_that_is_away(monkeypatch):
+def test_a_server_that_is_away(fragile, monkeypatch):
     """A call waits for a server that is away, and says so if it does not come back; later it goes on."""
     monkeypatch.setattr(pg_connections, "PATIENCE", 0.5)
-    server = Server(durable=True)
-    try:
-        server.start()
-        with PostgresStorage(server.dsn()) as storage:
-            queue = Queue("jobs", storage)
-            queue.enqueue("a")
-            server.kill()
-            with pytest.raises(NotEnqueued, match="away"):
-                queue.enqueue("b")
-            server.start()
-            queue.enqueue("c")
-            assert [entry.data for entry in queue.entries()] == ["a", "c"]
-    finally:
-        server.stop()
+    with PostgresStorage(with_schema(fragile)) as storage:
+        queue = Queue("jobs", storage)
+        queue.enqueue("a")
+        fragile.kill()
+        with pytest.raises(NotEnqueued, match="away"):
+            queue.enqueue("b")
+        fragile.start()
+        queue.enqueue("c")
+        assert [entry.data for entry in queue.entries()] == ["a", "c"]
 
 
-def test_a_server_that_goes_away_in_a_commit(monkeypatch):
+def test_a_lease_that_the_server_forgot(fragile):
+    """Whoever holds a lease that a crash took from the server cannot end the one that came after it."""
+    dsn = with_schema(fragile)
+    with PostgresStorage(dsn) as storage, ExitStack() as stack:
+        queue = Queue("jobs", storage)
+        queue.enqueue("a")
+        entry = queue.dequeue()
+        fragile.kill()
+        fragile.start()
+        other = Queue("jobs", stack.enter_context(PostgresStorage(dsn)), retry_policy=RETRIES)
+        again = other.dequeue(wait=PATIENCE)
+        assert (again.id, again.attempts) == (entry.id, 1)
+        with pytest.raises(LeaseLost):
+            queue.mark_completed(entry)
+        other.mark_completed(again)
+
+
+def test_a_server_that_goes_away_in_a_commit(fragile, monkeypatch):
     """If nobody can be asked what became of a commit, that is said, and not that nothing was written."""
-    server = Server(durable=True)
-    try:
-        server.start()
-        with PostgresStorage(server.dsn()) as storage:
-            queue = Queue("jobs", storage)
-            queue.enqueue("a")
-            monkeypatch.setattr(pg_connections, "PATIENCE", 0.5)
-            monkeypatch.setattr(storage._connections, "connection", _DiesAtCommit(storage, server))
-            with pytest.raises(OutcomeUnknown, match="during a commit"):
-                queue.enqueue("b")
-            server.start()
-            monkeypatch.setattr(pg_connections, "PATIENCE", 30.0)
-            # It died before it heard of it.
-            assert [entry.data for entry in queue.entries()] == ["a"]
-    finally:
-        server.stop()
+    with PostgresStorage(with_schema(fragile)) as storage:
+        queue = Queue("jobs", storage)
+        queue.enqueue("a")
+        monkeypatch.setattr(pg_connections, "PATIENCE", 0.5)
+        storage._connections.connection = _DiesAtCommit(storage, fragile)
+        with pytest.raises(OutcomeUnknown, match="during a commit"):
+            queue.enqueue("b")
+        fragile.start()
+        monkeypatch.setattr(pg_connections, "PATIENCE", 30.0)
+        # It died before it heard of it.
+        assert [entry.data for entry in queue.entries()] == ["a"]
+
+
+def test_somebody_else_gets_the_number_of_a_commit_that_was_lost(fragile):
+    """A commit that a crash took is done again, though the server says of its number that it is committed."""
+    dsn = with_schema(fragile)
+
+    def comes_back():
+        fragile.start()
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("CREATE TABLE others (name TEXT)")
+            for _ in range(50):
+                connection.execute("INSERT INTO others VALUES ('a')")
+
+    with PostgresStorage(dsn) as storage:
+        queue = Queue("jobs", storage)
+        queue.enqueue("a")
+        storage._connections.connection = _DiesAtCommit(storage, fragile, comes_back)
+        queue.enqueue("b")
+        assert [entry.data for entry in queue.entries()] == ["a", "b"]
+
+
+def test_what_is_known_of_commits(dsn, storage, queue):
+    """What is kept for those whose answers are lost is one row for each that is open."""
+    for _ in range(2):
+        with PostgresStorage(dsn) as other:
+            Queue("jobs", other).enqueue("a")
+            queue.enqueue("b")
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM duraq_commits").fetchone() == (1,)
+        connection.execute("UPDATE duraq_commits SET at = now() - interval '2 days'")
+        connection.execute("INSERT INTO duraq_commits VALUES ('of one who was killed', 7, now())")
+        connection.commit()
+        with PostgresStorage(dsn):
+            found = connection.execute("SELECT count(*) FROM duraq_commits").fetchone()
+        assert found == (2,)
+    queue.enqueue("c")
 
 
 class _DiesAtCommit:
     """A connection whose server is killed as soon as it is to commit."""
 
-    def __init__(self, storage, server):
+    def __init__(self, storage, server, comes_back=lambda: None):
         self._connection, self._server = storage._connections.connection, server
+        self._comes_back = comes_back
 
     def execute(self, statement, *parameters):
         if statement == "COMMIT":
             self._server.kill()
+            self._comes_back()
         return self._connection.execute(statement, *parameters)
 
     def __getattr__(self, name):
