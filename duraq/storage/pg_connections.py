@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from duraq.errors import NotWritten, OutcomeUnknown
 from duraq.storage.fold import TryAgain
@@ -167,7 +169,7 @@ class Connections:
         try:
             connection = self.begun
             self._number += 1
-            connection.execute(_NOTE, (self._id, self._number))
+            execute(connection, _NOTE, (self._id, self._number))
         except psycopg.OperationalError as error:
             # Nobody has asked for the commit yet.
             if not is_gone(error):
@@ -190,7 +192,7 @@ class Connections:
                 connection = self.connected()
                 with connection.transaction():
                     connection.execute(f"SET LOCAL lock_timeout = '{PATIENCE}s'")
-                    ((number,),) = connection.execute(_ASK, (self._id,))
+                    ((number,),) = execute(connection, _ASK, (self._id,))
             except psycopg.errors.UndefinedTable:
                 return False  # it was to be made by that
             except (NotWritten, psycopg.errors.LockNotAvailable) as error:
@@ -207,7 +209,7 @@ class Connections:
 
     def forget(self, connection: psycopg.Connection) -> None:
         """Nothing will be asked any more of this one's commits, nor of those of others that are long gone."""
-        connection.execute(_FORGET, (self._id,))
+        execute(connection, _FORGET, (self._id,))
 
     def roll_back(self) -> None:
         """Roll it back, if there is still one; raises nothing."""
@@ -220,9 +222,16 @@ class Connections:
             self.lose()
 
 
+def execute(
+    connection: psycopg.Connection, statement: str, parameters: Sequence[Any] = ()
+) -> psycopg.Cursor[tuple[Any, ...]]:
+    """With rows that are tuples, whatever the application has its own made into."""
+    return psycopg.Cursor(connection, row_factory=tuple_row).execute(statement, parameters)
+
+
 def server_time(connection: psycopg.Connection) -> int:
     """Microseconds since 1970, by the server's clock."""
-    ((now,),) = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+    ((now,),) = execute(connection, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
     return int(now)
 
 

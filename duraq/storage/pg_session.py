@@ -16,6 +16,8 @@ from contextlib import suppress
 
 import psycopg
 
+from duraq.storage.pg_connections import execute
+
 log = logging.getLogger("duraq")
 
 # The first of an advisory lock's two numbers; the second is of the worker's own.
@@ -39,10 +41,10 @@ class Session:
     def _appear(self) -> str:
         while True:
             number = secrets.token_hex(4)
-            found = self._connection.execute(
-                "SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, lock_number(number))
+            ((is_ours,),) = execute(
+                self._connection, "SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, lock_number(number))
             )
-            if found.fetchone() == (True,):
+            if is_ours:
                 return f"{os.getpid()}-{number}"
 
     def _listen(self) -> None:

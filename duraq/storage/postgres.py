@@ -32,7 +32,7 @@ from duraq.storage.committing import feeds
 from duraq.storage.fold import TryAgain
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
-from duraq.storage.pg_connections import Connections, Pool, first_line, is_gone, server_time
+from duraq.storage.pg_connections import Connections, Pool, execute, first_line, is_gone, server_time
 from duraq.storage.pg_session import CHANNEL, LOCKS, Session, lock_number
 from duraq.storage.sql import TABLES, VERSION, SQLRows
 from duraq.storage.table import Durability, Known, check_durability, check_version
@@ -122,7 +122,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Iterable[Any]:
         """What the rows are asked with, in the transaction of the turn."""
         connection = self._theirs or self._connections.begun
-        return connection.execute(_with_percents(statement), parameters)
+        return execute(connection, _with_percents(statement), parameters)
 
     def _ask(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
         """Something that belongs to no transaction of ours."""

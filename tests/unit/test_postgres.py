@@ -12,6 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from pg_server import Server
+from psycopg.rows import dict_row
 
 from duraq import (
     Cause,
@@ -137,6 +138,18 @@ def test_in_the_callers_transaction(app, storage, queue):
     app.commit()
     assert orders(app) == ["b"]
     assert [entry.data for entry in queue.entries()] == ["b"]
+
+
+@pytest.mark.parametrize("options", [{"row_factory": dict_row}, {"cursor_factory": psycopg.RawCursor}])
+def test_a_connection_of_the_applications_own_kind(app, dsn, storage, queue, options):
+    """What the caller's connection makes of rows and parameters is no matter to the queues."""
+    with psycopg.connect(dsn, **options) as connection:
+        connection.execute("INSERT INTO orders VALUES ('a')")
+        with storage.transaction(connection):
+            queue.enqueue("a")
+            assert queue.dequeue().data == "a"
+    assert orders(app) == ["a"]
+    assert queue.counts() == Counts(leased=1)
 
 
 def test_a_block_in_it_fails(app, storage, queue):

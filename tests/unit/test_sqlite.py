@@ -183,6 +183,19 @@ def test_full_in_a_transaction(storage, queue, path):
     assert queue.counts() == Counts()
 
 
+def test_rows_of_the_applications_own_kind(storage, queue):
+    """What the application has its rows and texts made into is no matter to the queues."""
+    with storage.transaction():
+        storage.connection.row_factory = lambda cursor, row: {"columns": len(row)}
+        assert storage.connection.execute("SELECT 1, 2").fetchone() == {"columns": 2}
+        queue.enqueue("a")
+        assert queue.dequeue().data == "a"
+        storage.connection.text_factory = bytes
+    assert queue.counts() == Counts(leased=1)
+    queue.enqueue("b")
+    assert queue.dequeue().data == "b"
+
+
 def test_outside_of_a_transaction(storage):
     """The connection belongs to a transaction."""
     with pytest.raises(NoTransaction):
