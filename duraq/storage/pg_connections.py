@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -14,6 +14,8 @@ from psycopg.rows import tuple_row
 from duraq.errors import NotWritten, OutcomeUnknown
 from duraq.storage.fold import TryAgain
 from duraq.storage.pg_clock import ServerClock
+
+T = TypeVar("T")
 
 # How long a call waits for a server that is away, in seconds, and how often it tries.
 PATIENCE, RETRY_INTERVAL = 30.0, 0.1
@@ -53,8 +55,8 @@ class Pool(Protocol):
 class Connections:
     """Those of one storage to a server that is reached by a connection string or through a pool.
 
-    ``connection``: that of its turns, or None while it is lost; ``since``: when that began by the server's
-    clock, in microseconds since 1970. ``closing``: nobody waits any more.
+    ``name``: how messages speak of it. ``connection``: that of its turns, or None while it is lost, and
+    ``since``: when it began by the server's clock, in microseconds since 1970. ``closing``: nobody waits.
     """
 
     def __init__(self, address: str | Pool, clock: ServerClock | None) -> None:
@@ -63,18 +65,9 @@ class Connections:
         self._pooled: list[psycopg.Connection] = []
         self.connection: psycopg.Connection | None = None
         self.closing = False
-        self.since = 0
+        self.name, self.since = "postgresql", 0
         self._id, self._number = secrets.token_hex(8), 0  # of the last commit
-        self.connection = self._connect_anew()
-
-    @property
-    def name(self) -> str:
-        """How messages speak of it."""
-        if self.connection is not None:
-            info = self.connection.info
-            with suppress(psycopg.Error):
-                return f"postgresql://{info.host}:{info.port}/{info.dbname}"
-        return "postgresql"
+        self.connection = self.connect(self._take_turns)
 
     @property
     def begun(self) -> psycopg.Connection:
@@ -85,17 +78,23 @@ class Connections:
 
     # -- having connections ----------------------------------------------------------------------------
 
-    def connect(self) -> psycopg.Connection:
-        """Another one, beside that of the turns. Raises psycopg.Error."""
+    def connect(self, use: Callable[[psycopg.Connection], T]) -> T:
+        """What is made of another one, which ends if that fails. Raises psycopg.Error."""
         if isinstance(self._address, str):
-            return psycopg.connect(self._address, autocommit=True, fallback_application_name="duraq")
-        connection = self._address.getconn()
-        self._pooled.append(connection)
-        connection.autocommit = True
-        return connection
+            connection = psycopg.connect(self._address, fallback_application_name="duraq")
+        else:
+            connection = self._address.getconn()
+            self._pooled.append(connection)
+        try:
+            connection.autocommit = True
+            return use(connection)
+        except BaseException:
+            self.end(connection)
+            raise
 
-    def _connect_anew(self) -> psycopg.Connection:
-        connection = self.connect()
+    def _take_turns(self, connection: psycopg.Connection) -> psycopg.Connection:
+        info = connection.info
+        self.name = f"postgresql://{info.host}:{info.port}/{info.dbname}"
         self.since = server_time(connection)
         if self._clock is not None:
             self._clock.set(self.since)
@@ -105,8 +104,9 @@ class Connections:
         """The connection of the turns, a new one if that was lost. Raises NotWritten after ``PATIENCE``."""
         until = time.monotonic() + PATIENCE
         while self.connection is None or self.connection.closed:
+            self.lose()
             try:
-                self.connection = self._connect_anew()
+                self.connection = self.connect(self._take_turns)
             except psycopg.OperationalError as error:
                 self.wait_for(error, until)
         return self.connection
@@ -124,25 +124,24 @@ class Connections:
         """The connection of the turns is of no more use."""
         connection, self.connection = self.connection, None
         if connection is not None:
-            with suppress(psycopg.Error):
-                connection.close()
-            if connection in self._pooled and not isinstance(self._address, str):
-                self._pooled.remove(connection)
-                self._address.putconn(connection)
+            self.end(connection)
+
+    def end(self, connection: psycopg.Connection) -> None:
+        """That one is of no more use."""
+        with suppress(psycopg.Error):
+            connection.close()
+        if connection in self._pooled and not isinstance(self._address, str):
+            self._pooled.remove(connection)
+            self._address.putconn(connection)  # which makes another one, for it is closed
 
     def close(self) -> None:
         """End all of them, or give them back to the pool."""
         if self.connection is not None:
             with suppress(psycopg.Error):
                 self.forget(self.connection)
-        for connection in (self.connection, *self._pooled):
-            if connection is not None:
-                with suppress(psycopg.Error):
-                    connection.close()
-        if not isinstance(self._address, str):
-            for connection in self._pooled:
-                self._address.putconn(connection)
-        self._pooled.clear()
+        self.lose()
+        for connection in list(self._pooled):
+            self.end(connection)
 
     def abandon(self) -> None:
         """In a forked child: they are the parent's, and stay open there, unused."""

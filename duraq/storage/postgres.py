@@ -250,15 +250,19 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     def _renew_session(self) -> None:
         """Another name, under which nothing is leased yet."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self._end_session()
         until = time.monotonic() + pg_connections.PATIENCE
         while self._session is None:
             try:
-                self._session = Session(self._connections.connect(), self._hear)
+                self._session = self._connections.connect(lambda one: Session(one, self._hear))
             except psycopg.OperationalError as error:
                 self._connections.wait_for(error, until)
+
+    def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+            self._connections.end(session.connection)
 
     def _known_worker(self) -> str | None:
         return None if self._session is None else self._session.worker
@@ -334,8 +338,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
                 self._closed = True
             with ExitStack() as stack:
                 stack.callback(self._connections.close)
-                if self._session is not None:
-                    stack.callback(self._session.close)
+                stack.callback(self._end_session)
             self._ring()
 
     def after_fork_in_child(self) -> None:

@@ -279,29 +279,29 @@ def test_in_no_transaction(dsn, storage):
 # -- sessions ----------------------------------------------------------------------------------------------
 
 
-def end_session(storage):
+def end_session(dsn, storage):
     """As a network does that is cut."""
     session = storage._session
-    end_connection(storage._connections._address, session._connection)
+    end_connection(dsn, session.connection)
     session._listener.join()
 
 
-def test_a_lost_session_ends_its_leases(queue, open_queue):
+def test_a_lost_session_ends_its_leases(dsn, queue, open_queue):
     """What a worker held whose connection is gone is another's at once, and he is told when he ends it."""
     queue.enqueue("a")
     entry = queue.dequeue()
-    end_session(queue._storage)
+    end_session(dsn, queue._storage)
     again = open_queue().dequeue(wait=PATIENCE)
     assert (again.id, again.attempts, again.errors[0].cause) == (entry.id, 2, Cause.WORKER_DIED)
     with pytest.raises(LeaseLost):
         queue.mark_completed(entry)
 
 
-def test_it_goes_on_under_another_name(queue):
+def test_it_goes_on_under_another_name(dsn, queue):
     """A worker whose session was lost leases again, as another one."""
     queue.enqueue_many(["a", "b"])
     first = queue.dequeue()
-    end_session(queue._storage)
+    end_session(dsn, queue._storage)
     second = queue.dequeue(wait=PATIENCE)
     assert second.worker != first.worker
     queue.mark_completed(second)
@@ -334,6 +334,42 @@ def test_the_answer_to_a_commit_is_lost(storage, queue, monkeypatch, when):
     queue.enqueue("b", id="b")
     assert lost
     assert [entry.data for entry in queue.entries()] == ["a", "b"]
+
+
+class Pool:
+    """Two connections at a time, as a psycopg_pool.ConnectionPool has them."""
+
+    def __init__(self, dsn):
+        self._dsn = dsn
+        self.out = []
+
+    def getconn(self):
+        if len(self.out) == 2:
+            raise psycopg.OperationalError("couldn't get a connection")
+        self.out.append(psycopg.connect(self._dsn))
+        return self.out[-1]
+
+    def putconn(self, connection):
+        self.out.remove(connection)
+        assert connection.closed
+
+
+def test_a_pool(dsn, monkeypatch):
+    """Two connections of a pool are enough, whichever of them is lost, and however; it gets them back."""
+    monkeypatch.setattr(pg_connections, "PATIENCE", 0.0)
+    pool = Pool(dsn)
+    with PostgresStorage(pool) as storage:
+        queue = Queue("jobs", storage, retry_policy=RETRIES)
+        queue.enqueue_many(["a", "b", "c"])
+        assert queue.dequeue().data == "a"
+        end_session(dsn, storage)
+        assert queue.dequeue().attempts == 2
+        end_connection(dsn, storage._connections.connection)
+        queue.enqueue("d")
+        storage._connections.connection.close()
+        assert queue.dequeue().data == "b"
+        assert len(pool.out) == 2
+    assert pool.out == []
 
 
 # -- the server --------------------------------------------------------------------------------------------
