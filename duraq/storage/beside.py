@@ -34,6 +34,8 @@ class BesideStorage(WaitingStorage, JoiningStorage):
     def __init__(self, path: str, clock: Clock, lock_duration: timedelta, max_payload_bytes: int) -> None:
         super().__init__(clock, lock_duration, max_payload_bytes)
         self.db_path = self._where = path
+        # Under whatever names the database is opened, these are the same.
+        self._beside = os.path.realpath(path) + SUFFIX
         self._fs = RealFileSystem()
         self._lines: dict[str, Waiters] = {}
         self._closing_lock = threading.RLock()
@@ -43,7 +45,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
         """Open what lies beside the database; it is made where it is missing."""
         try:
             with ExitStack() as undo:
-                self._home = self._fs.open_root(self.db_path + SUFFIX, create=True)
+                self._home = self._fs.open_root(self._beside, create=True)
                 undo.callback(self._fs.close, self._home)
                 leases = self._fs.open_dir(self._home, "leases", create=True)
                 undo.callback(self._fs.close, leases)
@@ -55,7 +57,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
                 self._presence.sweep()
                 self._descriptors = undo.pop_all()
         except OSError as error:
-            raise wording.of(error, self.db_path + SUFFIX) from error
+            raise wording.of(error, self._beside) from error
         forks.register(self)
 
     # -- who lives -------------------------------------------------------------------------------------

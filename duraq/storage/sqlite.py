@@ -70,9 +70,14 @@ class SQLiteStorage(BesideStorage):
         self._synchronous = ""
         is_new = _made(self.db_path, create=create)
         self._open_beside()
-        self._database = sqlite3.connect(
-            self.db_path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-        )
+        try:
+            self._database = sqlite3.connect(
+                self.db_path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            self._closed = True
+            self._descriptors.close()
+            raise NotAStorage(str(error), path=self.db_path) from error
         try:
             self._rows = SQLRows(self)
             self._patiently(lambda: self._database.execute("PRAGMA journal_mode = WAL"))

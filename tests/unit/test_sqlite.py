@@ -304,6 +304,22 @@ def test_no_database(tmp_path):
     assert (tmp_path / "letter.txt").read_text() == "Dear Sir,\n" * 1000
 
 
+def test_a_directory(tmp_path):
+    """A directory is no database, which is said in DuraQ's words."""
+    with pytest.raises(NotAStorage, match="unable to open"):
+        SQLiteStorage(tmp_path)
+
+
+def test_under_another_name(storage, queue, path):
+    """Whoever opens the database by a link to it sees that its workers live."""
+    (path.parent / "another.db").symlink_to(path.name)
+    queue.enqueue("a")
+    entry = queue.dequeue()
+    with SQLiteStorage(path.parent / "another.db") as other:
+        assert Queue("jobs", other).dequeue() is None
+    queue.mark_completed(entry)
+
+
 def test_it_is_not_there(path):
     """One that is not to be made is not made."""
     with pytest.raises(NotAStorage):
