@@ -20,6 +20,16 @@ T = TypeVar("T")
 # How long a call waits for a server that is away, in seconds, and how often it tries.
 PATIENCE, RETRY_INTERVAL = 30.0, 0.1
 
+# What the same turn, taken once more, does not meet again.
+AGAIN = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.UniqueViolation,  # of a queue that somebody else has just made, or of an entry in it
+)
+
+# What is said of a savepoint whose transaction is over.
+ENDED = (psycopg.errors.NoActiveSqlTransaction, psycopg.errors.InvalidSavepointSpecification)
+
 # What each storage has committed last, so that it can be asked for when an answer was lost. A number of the
 # server's own would not do: after a crash it may give the same one to somebody else.
 COMMITS = (

@@ -27,6 +27,7 @@ from duraq.errors import (
 from duraq.journal import forks
 from duraq.operations import Operation
 from duraq.storage import pg_connections
+from duraq.storage.base import Limits
 from duraq.storage.bells import BellPlace, BellStorage
 from duraq.storage.committing import feeds
 from duraq.storage.fold import TryAgain
@@ -178,7 +179,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         if not isinstance(error, psycopg.Error):
             return None
         text, hint = first_line(error), "nothing was written"
-        again = isinstance(error, _AGAIN)
+        again = isinstance(error, pg_connections.AGAIN)
         if isinstance(error, psycopg.OperationalError) and is_gone(error) and self._theirs is None:
             self._connections.lose()
             if committing:
@@ -188,12 +189,16 @@ class PostgresStorage(BellStorage, JoiningStorage):
             return TryAgain(text)
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
             return StorageReadOnly(text, path=self._name, hint="this is a standby; open the primary")
-        if isinstance(error, _ENDED):
+        if isinstance(error, pg_connections.ENDED):
             text, hint = (
                 "the transaction was ended already",
                 f"{hint}; leave COMMIT and ROLLBACK to the with-block",
             )
         return NotWritten(text, path=self._name, hint=hint)
+
+    def _commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None) -> int:
+        # In one order, or two who lock the same queues wait for each other until the server ends that.
+        return super()._commit(dict(sorted(changes.items())), limits)
 
     def _look_up(self, queue: str, *, create: bool) -> Known | None:
         known = super()._look_up(queue, create=create)
@@ -349,17 +354,6 @@ class PostgresStorage(BellStorage, JoiningStorage):
         self._connections.abandon()
         if self._session is not None:
             self._session.abandon(pg_connections.abandoned)
-
-
-# What the same turn, taken once more, does not meet again.
-_AGAIN = (
-    psycopg.errors.SerializationFailure,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.UniqueViolation,  # of a queue that somebody else has just made, or of an entry in it
-)
-
-# What is said of a savepoint whose transaction is over.
-_ENDED = (psycopg.errors.NoActiveSqlTransaction, psycopg.errors.InvalidSavepointSpecification)
 
 
 class _TheirScope(Scope):

@@ -276,6 +276,21 @@ def test_in_no_transaction(dsn, storage):
         pass
 
 
+def test_the_same_queues_in_another_order(dsn, storage, monkeypatch):
+    """Those who change the same queues do it in one order, so that none waits for another in a circle."""
+    order = []
+    look_up = PostgresStorage._look_up
+    monkeypatch.setattr(
+        PostgresStorage,
+        "_look_up",
+        lambda storage, queue, **options: order.append(queue) or look_up(storage, queue, **options),
+    )
+    with storage.transaction():
+        for name in ("b", "a", "c"):
+            Queue(name, storage).enqueue("x")
+    assert list(dict.fromkeys(order)) == ["a", "b", "c"]
+
+
 # -- sessions ----------------------------------------------------------------------------------------------
 
 
