@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 from psycopg.rows import tuple_row
 
-from duraq.errors import NotWritten, OutcomeUnknown
+from duraq.errors import NotWritten, OutcomeUnknown, StorageError
 from duraq.storage.fold import TryAgain
 from duraq.storage.pg_clock import ServerClock
 
@@ -97,6 +97,11 @@ class Connections:
             self._pooled.append(connection)
         try:
             connection.autocommit = True
+            # This host may go without a word, in the middle of a turn that others wait for.
+            connection.execute(
+                "SET client_encoding TO 'UTF8'; SET tcp_user_timeout TO '60s';"
+                " SET tcp_keepalives_idle TO '30s'; SET tcp_keepalives_interval TO '10s'"
+            )
             return use(connection)
         except BaseException:
             self.end(connection)
@@ -105,6 +110,12 @@ class Connections:
     def _take_turns(self, connection: psycopg.Connection) -> psycopg.Connection:
         info = connection.info
         self.name = f"postgresql://{info.host}:{info.port}/{info.dbname}"
+        encoding = info.parameter_status("server_encoding")
+        if encoding not in {"UTF8", "SQL_ASCII"}:
+            hint = "make one with ENCODING 'UTF8'"
+            raise StorageError(
+                f"the database cannot hold every text: it is in {encoding}", path=self.name, hint=hint
+            )
         self.since = server_time(connection)
         if self._clock is not None:
             self._clock.set(self.since)

@@ -30,7 +30,7 @@ from duraq.storage import pg_connections
 from duraq.storage.base import Limits
 from duraq.storage.bells import BellPlace, BellStorage
 from duraq.storage.committing import feeds
-from duraq.storage.fold import TryAgain
+from duraq.storage.fold import TryAgain, found_again
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
 from duraq.storage.pg_connections import Connections, Pool, execute, first_line, is_gone, server_time
@@ -43,6 +43,8 @@ _COMMIT = {True: "on", False: "off"}
 
 # How often one who waits asks whether the holders of leases live, in seconds: nobody tells him when one dies.
 LOOK_INTERVAL = 0.1
+# How often he looks if there are none: a network may be cut so that no notice comes, and nobody is told.
+IDLE_INTERVAL = 10.0
 
 # In the caller's transaction, ours.
 _THEIRS = "duraq_theirs"
@@ -84,7 +86,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         super().__init__(clock or self._server_clock or SystemClock(), lock_duration, max_payload_bytes)
         self._rows = SQLRows(self, lock=" FOR UPDATE")
         try:
-            self._prepare_rows(self._prepare)
+            self._make_tables()
         except BaseException as error:
             self._closed = True
             self._connections.close()
@@ -97,6 +99,13 @@ class PostgresStorage(BellStorage, JoiningStorage):
     @property
     def _name(self) -> str:
         return self._connections.name
+
+    @found_again
+    def _make_tables(self) -> None:
+        try:
+            self._prepare_rows(self._prepare)
+        except psycopg.Error as error:
+            raise self._translated(error) from error
 
     def _prepare(self) -> None:
         """Make the tables, or see that they are of a version that is known."""
@@ -259,7 +268,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         until = time.monotonic() + pg_connections.PATIENCE
         while self._session is None:
             try:
-                self._session = self._connections.connect(lambda one: Session(one, self._hear))
+                self._session = self._connections.connect(lambda one: Session(one, self._ring))
             except psycopg.OperationalError as error:
                 self._connections.wait_for(error, until)
 
@@ -300,9 +309,6 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _notify(self, queue: str, count: int) -> None:
         """They have been told."""
 
-    def _hear(self, queue: str | None) -> None:
-        self._ring(queue)
-
     def _seconds_to_sleep(self, queue: str, timeout: float) -> float | None:
         mine = self._worker()  # which listens
         holders: list[str] = []
@@ -322,7 +328,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         if self._in_turn(look) or not all(map(self._is_alive, holders)):
             self._next_liveness_check.pop(queue, None)
             return None
-        return min(seconds, LOOK_INTERVAL) if holders else seconds
+        return min(seconds, LOOK_INTERVAL if holders else IDLE_INTERVAL)
 
     def _count_waiting(self, queue: str) -> int:
         return self._count_places(queue)
@@ -369,6 +375,8 @@ class _TheirScope(Scope):
             self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         ):
             raise InvalidOption("the connection is in autocommit mode and in no transaction: begin one first")
+        if self._connection.info.encoding != "utf-8":
+            raise InvalidOption("the connection cannot hold every text: its client_encoding must be UTF8")
         if transaction.current(self._storage) is not None:
             raise InvalidOption("there is a transaction on this storage already, and it is another one")
         super().__enter__()

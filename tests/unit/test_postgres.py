@@ -28,7 +28,7 @@ from duraq import (
     StorageError,
     UnsupportedVersion,
 )
-from duraq.storage import pg_connections
+from duraq.storage import pg_connections, postgres
 
 PATIENCE = timedelta(seconds=60)
 RETRIES = FixedDelay(max_attempts=9, delay=timedelta(0))
@@ -107,6 +107,45 @@ def orders(app):
     names = [name for (name,) in app.execute("SELECT name FROM orders ORDER BY name")]
     app.rollback()
     return names
+
+
+# -- opening -----------------------------------------------------------------------------------------------
+
+
+def test_texts(server, dsn):
+    """A database that has no encoding takes every text as well; one that cannot hold some is refused."""
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        for name in ("SQL_ASCII", "LATIN1"):
+            connection.execute(
+                f"CREATE DATABASE {name} ENCODING {name} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+            )
+    plain, latin = (server.dsn().replace("=postgres", f"={name}") for name in ("sql_ascii", "latin1"))
+    with PostgresStorage(f"{plain} client_encoding=LATIN1") as storage:
+        queue = Queue("jobs", storage)
+        queue.enqueue("€\0", headers={"price": "€\0"}, key="€\0")
+        entry = queue.dequeue()
+        assert (entry.data, entry.headers, entry.key) == ("€\0", {"price": "€\0"}, "€\0")
+    with pytest.raises(StorageError, match="LATIN1"):
+        PostgresStorage(latin)
+    with PostgresStorage(dsn) as storage, psycopg.connect(dsn, client_encoding="LATIN1") as connection:
+        connection.execute("SELECT 1")
+        with pytest.raises(InvalidOption, match="client_encoding"), storage.transaction(connection):
+            pass
+
+
+def test_the_connection_is_lost_in_opening(dsn, monkeypatch):
+    """A connection that is lost while the tables are made is made anew, like any other."""
+    prepare, times = PostgresStorage._prepare, []
+
+    def losing(storage):
+        if not times:
+            times.append(end_connection(dsn, storage._connections.connection))
+        prepare(storage)
+
+    monkeypatch.setattr(PostgresStorage, "_prepare", losing)
+    with PostgresStorage(dsn) as storage:
+        Queue("jobs", storage).enqueue("a")
+    assert times
 
 
 # -- transactions ------------------------------------------------------------------------------------------
@@ -385,6 +424,16 @@ def test_a_pool(dsn, monkeypatch):
         assert queue.dequeue().data == "b"
         assert len(pool.out) == 2
     assert pool.out == []
+
+
+def test_a_notice_that_does_not_come(queue, open_queue, monkeypatch):
+    """Whoever waits finds what he was not told of: a network that is cut drops notices, and says nothing."""
+    monkeypatch.setattr(postgres, "IDLE_INTERVAL", 0.1)
+    monkeypatch.setattr(queue._storage, "_ring", lambda queue=None: None)
+    timer = threading.Timer(0.3, open_queue().enqueue, args=("a",))
+    timer.start()
+    assert queue.dequeue(wait=PATIENCE).data == "a"
+    timer.join()
 
 
 # -- the server --------------------------------------------------------------------------------------------
