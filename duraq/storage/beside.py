@@ -88,6 +88,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
                     home = self._fs.open_dir(self._queues_home, queue, create=True)
                     opened.callback(self._fs.close, home)
                     line = Waiters(self._fs.open_dir(home, "waiters", create=True))
+                    line.sweep()
                 self._lines[queue] = line
             return line
 
@@ -122,7 +123,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
             except DuraqError as error:
                 # The leases end all the same, when the locks go; only their attempts then count.
                 log.warning("closing %s: could not give back what was leased: %s", self.db_path, error)
-            with self._turns.mine():
+            with self._last_turn():
                 self._closed = True
                 self._close_database()
             for line in self._lines.values():

@@ -7,9 +7,10 @@ all that is done in it, to the queues and by the application, is committed toget
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from duraq import transaction
+from duraq import stack, transaction
 from duraq.errors import DuraqError, NotWritten
 from duraq.operations import Release
 from duraq.storage.fold import TryAgain
@@ -73,6 +74,15 @@ class JoiningStorage(TableStorage):
             ) from error
         finally:
             self._turns.give()
+
+    @contextmanager
+    def _last_turn(self) -> Iterator[None]:
+        """For closing: whatever was left of one, by a Ctrl-C or by a transaction, has not happened."""
+        with self._turns.mine(anew=True):
+            if self._inside and not stack.is_running(self._call):
+                self._joined, self._inside = None, 0
+                self._discard()
+            yield
 
     def _check_joined(self) -> None:
         """Raise if it is not the same transaction any more: its owner has ended it, or it was lost."""

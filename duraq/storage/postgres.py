@@ -345,7 +345,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
             with suppress(DuraqError):
                 # With the session the leases end all the same; only their attempts then count.
                 self._give_back()
-            with self._turns.mine():
+            with self._last_turn():
                 self._closed = True
             with ExitStack() as stack:
                 stack.callback(self._connections.close)

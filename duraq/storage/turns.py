@@ -49,6 +49,8 @@ class Turns:
 
     def give(self) -> None:
         with self._passed:
+            if not self.is_mine():
+                return  # closing has ended it
             self._depth -= 1
             if not self._depth:
                 self._pass_on()
@@ -58,9 +60,9 @@ class Turns:
         self._passed.notify()  # who began to wait first is woken first
 
     @contextmanager
-    def mine(self) -> Iterator[None]:
-        """Nobody else of this process is in a turn meanwhile."""
-        self.take()
+    def mine(self, *, anew: bool = False) -> Iterator[None]:
+        """Nobody else of this process is in a turn meanwhile; ``anew``: see ``take``."""
+        self.take(anew=anew)
         try:
             yield
         finally:

@@ -711,6 +711,22 @@ def test_a_turn_that_nobody_ended(storage, queues):
 
 
 @pytest.mark.needs("survives")
+def test_a_turn_that_closing_ends(storage, queues):
+    """What a Ctrl-C has left of a turn is over when the storage is closed, and others are told of that."""
+    orders, *_ = queues
+
+    def broken_off():
+        storage._turn.__enter__()
+
+    broken_off()
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(lambda: orders.enqueue(1))
+        storage.close()
+        with pytest.raises(StorageClosed):
+            waiting.result(30)
+
+
+@pytest.mark.needs("survives")
 def test_a_call_within_a_turn(storage, queues):
     """What a signal handler asks in the middle of a call is refused, and the call goes on."""
     orders, emails, _ = queues

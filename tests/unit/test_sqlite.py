@@ -18,6 +18,7 @@ from duraq import (
     NoTransaction,
     NotWritten,
     Queue,
+    StorageClosed,
     StorageDamaged,
     UnsupportedVersion,
 )
@@ -145,6 +146,17 @@ def test_it_ended_the_transaction_itself(storage, queue):
         queue.enqueue("a")
         storage.connection.execute("ROLLBACK")
     assert queue.counts() == Counts()
+
+
+def test_closed_in_a_transaction(storage, queue, path):
+    """A transaction in which the storage is closed was not committed, and is no more."""
+    with pytest.raises(StorageClosed), storage.transaction():
+        order(storage, "a")
+        queue.enqueue("a")
+        storage.close()
+    assert orders(path) == []
+    with SQLiteStorage(path) as again:
+        assert again.counts("jobs") == Counts()
 
 
 def test_asked_after_it_ended_the_transaction(storage, queue):
