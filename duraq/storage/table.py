@@ -117,7 +117,7 @@ class TableStorage(TransactingStorage):
         self._turns = Turns()
         self._inside = 0  # how often its owner is in it
         self._call: FrameType | None = None  # whose turn it is, unless that lasts longer than a call
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, Known | None] = {}  # None: to be read anew
         self._seen: dict[str, Known] = {}  # in this turn
         self._own = threading.local()  # ``passing``: what this thread's turns change may be lost
         self._closed = self._closing = self._forked = False
@@ -269,7 +269,7 @@ class TableStorage(TransactingStorage):
         """What is known of the queues of this turn is to be read anew."""
         seen, self._seen = self._seen, {}
         for queue in seen:
-            self._known.pop(queue, None)
+            self._known[queue] = None
 
     def _translated(self, error: BaseException, *, committing: bool = False) -> BaseException:
         return self._in_our_words(error, committing=committing) or error

@@ -159,6 +159,19 @@ def test_closed_in_a_transaction(storage, queue, path):
         assert again.counts("jobs") == Counts()
 
 
+def test_given_back_after_something_was_undone(storage, queue, path):
+    """What was leased before something else was undone is given back at the end, uncounted, all the same."""
+    queue.enqueue("a")
+    queue.dequeue()
+    with pytest.raises(Refused), storage.transaction():
+        order(storage, "a")
+        queue.enqueue("b", id="b")
+        raise Refused
+    storage.close()
+    with SQLiteStorage(path) as again:
+        assert Queue("jobs", again).dequeue().attempts == 1
+
+
 def test_asked_after_it_ended_the_transaction(storage, queue):
     """What is asked in a transaction that the application has ended is refused, and others go on."""
     with storage.transaction():
