@@ -35,6 +35,11 @@ _DATABASES = ("duraq-queues", "duraq-entries", "duraq-payloads", "duraq-order")
 
 _KINDS: tuple[tuple[type[lmdb.Error], type[StorageError], str], ...] = (
     (lmdb.MapFullError, NotWritten, "nothing was written; open the environment with a larger map_size"),
+    (
+        lmdb.MapResizedError,
+        NotWritten,
+        "nothing was written; another process has a larger map: call env.set_mapsize(0) while nobody reads",
+    ),
     (lmdb.DiskError, NotWritten, "nothing was written"),
     (lmdb.CorruptedError, StorageDamaged, "restore it from a backup"),
     (lmdb.PageNotFoundError, StorageDamaged, "restore it from a backup"),
@@ -47,7 +52,8 @@ class LMDBStorage(BesideStorage):
     """Queues in named databases of an LMDB environment, shared by the processes of one host.
 
     The environment is the caller's: he opens it, with ``max_dbs`` for ``required_databases`` beside his own,
-    and closes it after the storage. What ``close`` gives up is the leases. ``durability``: "power" (the
+    and closes it after the storage. If another process makes its map larger, calls raise NotWritten until he
+    has called ``env.set_mapsize(0)``. What ``close`` gives up is the leases. ``durability``: "power" (the
     default) needs an environment that syncs; "process" takes any.
 
     A child that is forked must open both anew. Within one process an environment can be open once.
@@ -152,7 +158,10 @@ class LMDBStorage(BesideStorage):
             try:
                 self._transactions.append(self.env.begin(write=True))
             except lmdb.MapResizedError:
-                # Another process has opened it with a larger one.
+                # Another process has opened it with a larger one. Whoever reads meanwhile reads what is no
+                # longer there, which ends the process: only its owner knows that nobody does.
+                if not self._owned:
+                    raise
                 self.env.set_mapsize(0)
                 self._transactions.append(self.env.begin(write=True))
         except BaseException:
