@@ -32,7 +32,9 @@ def open(url: str, **options: Any) -> Storage:  # noqa: A001 - duraq.open
     try:
         return _OPENERS[kind](url if kind.startswith("postgres") else rest, options)
     except ModuleNotFoundError as error:
-        raise InvalidOption(f"for {kind}: there must be {error.name}: pip install 'duraq[{kind}]'") from error
+        extra = "postgres" if kind.startswith("postgres") else kind
+        hint = f"pip install 'duraq[{extra}]'"
+        raise InvalidOption(f"for {kind}: there must be {error.name}: {hint}") from error
 
 
 def _path(url: str) -> str:
