@@ -60,7 +60,7 @@ class JoiningStorage(TableStorage):
 
     def _leave(self, *, commit: bool) -> None:
         self._joined = None
-        self._inside -= 1
+        self._inside = 0
         try:
             if commit:
                 self._check_joined()
@@ -73,7 +73,19 @@ class JoiningStorage(TableStorage):
                 "the database gave the transaction up", hint="nothing was written; begin it anew"
             ) from error
         finally:
-            self._turns.give()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._turns.give(whole=True)
+
+    def _left_early(self) -> None:
+        if not self._is_joined() or self._joined is None:
+            return
+        if transaction.current(self) is not self._joined:
+            self._leave(commit=False)
+        elif not self._undo_to(_name(self._joined.depth + 1)):
+            # What was done in the savepoint cannot be told from the rest: that is over too, as its end says.
+            self._undo_to(_name(0))
 
     @contextmanager
     def _last_turn(self) -> Iterator[None]:
@@ -114,14 +126,16 @@ class JoiningStorage(TableStorage):
             self._undo_to(_TURN)
             raise self._translated(error) from error
 
-    def _undo_to(self, name: str) -> None:
-        """Undo what was done since. If that cannot be, the transaction is over, which its commit will say."""
+    def _undo_to(self, name: str) -> bool:
+        """Undo what was done since; False if that cannot be: then it is over, which its commit will say."""
         self._forget_seen()
         try:
             self._roll_back_to(name)
         except Exception as error:
-            if self._in_our_words(error, committing=False) is None:
+            if not isinstance(error, DuraqError) and self._in_our_words(error, committing=False) is None:
                 raise
+            return False
+        return True
 
     # -- the transaction's ends ------------------------------------------------------------------------
 

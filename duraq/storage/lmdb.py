@@ -88,6 +88,7 @@ class LMDBStorage(BesideStorage):
         self.env = env
         self._owned = False  # whether the environment was opened for this storage alone
         self._transactions: list[lmdb.Transaction] = []  # the turn's, and its savepoints'
+        self._points: list[str] = []  # their names
         self._open_beside()
         try:
             databases = [self._open_database(name) for name in _DATABASES]
@@ -168,14 +169,28 @@ class LMDBStorage(BesideStorage):
             self._fs.unlock(self._turn_lock)
             raise
 
-    def _set_savepoint(self, name: str) -> None:  # noqa: ARG002 - they are nested, and so in order
+    def _set_savepoint(self, name: str) -> None:
         self._transactions.append(self.env.begin(write=True, parent=self._transactions[-1]))
+        self._points.append(name)
 
-    def _release_savepoint(self, name: str) -> None:  # noqa: ARG002
-        self._transactions.pop().commit()
+    def _release_savepoint(self, name: str) -> None:
+        for inner in self._taken_off(name):
+            inner.commit()
 
-    def _roll_back_to(self, name: str) -> None:  # noqa: ARG002
-        self._transactions.pop().abort()
+    def _roll_back_to(self, name: str) -> None:
+        for inner in self._taken_off(name):
+            inner.abort()
+
+    def _taken_off(self, name: str) -> Iterator[lmdb.Transaction]:
+        """Those from that savepoint on, the last one first."""
+        if name not in self._points:
+            raise lmdb.Error(f"there is no savepoint {name}")
+        while True:
+            last = self._points.pop()
+            del self._transactions[len(self._points) + 2 :]  # of one that was only just being set
+            yield self._transactions.pop()
+            if last == name:
+                return
 
     def _commit_rows(self) -> None:
         (only,) = self._transactions
@@ -184,6 +199,7 @@ class LMDBStorage(BesideStorage):
         self._fs.unlock(self._turn_lock)
 
     def _roll_back_rows(self) -> None:
+        self._points.clear()
         while self._transactions:
             with suppress(lmdb.Error):
                 self._transactions.pop().abort()

@@ -81,9 +81,9 @@ class Connections:
 
     @property
     def begun(self) -> psycopg.Connection:
-        """That of the turn that is going on. Raises psycopg.OperationalError if it was lost in it."""
+        """That of the turn that is going on. Raises NotWritten if it was lost in it."""
         if self.connection is None:
-            raise psycopg.OperationalError("the connection was lost")
+            raise NotWritten("the connection was lost", path=self.name, hint="nothing was written")
         return self.connection
 
     # -- having connections ----------------------------------------------------------------------------

@@ -131,8 +131,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Iterable[Any]:
         """What the rows are asked with, in the transaction of the turn."""
-        connection = self._theirs or self._connections.begun
-        return execute(connection, _with_percents(statement), parameters)
+        return execute(self._theirs or self._connections.begun, _with_percents(statement), parameters)
 
     def _ask(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
         """Something that belongs to no transaction of ours."""
@@ -235,10 +234,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         are not for the caller. Raises NoTransaction outside of ``with storage.transaction():``.
         """
         self._join()
-        try:
-            return self._theirs or self._connections.begun
-        except psycopg.Error as error:
-            raise self._translated(error) from error
+        return self._theirs or self._connections.begun
 
     @contextmanager
     def _on(self, connection: psycopg.Connection) -> Iterator[None]:
@@ -247,7 +243,12 @@ class PostgresStorage(BellStorage, JoiningStorage):
             try:
                 yield
             finally:
-                self._theirs = None
+                if self._turns.is_mine():
+                    self._theirs = None
+
+    def _let_go(self) -> None:
+        self._theirs = None  # before anybody else has a turn
+        super()._let_go()
 
     # -- who lives -------------------------------------------------------------------------------------
 

@@ -47,11 +47,12 @@ class Turns:
         """Whether the caller has it."""
         return self._owner == transaction.owner()
 
-    def give(self) -> None:
+    def give(self, *, whole: bool = False) -> None:
+        """``whole``: however often it was taken."""
         with self._passed:
             if not self.is_mine():
-                return  # closing has ended it
-            self._depth -= 1
+                return  # the whole was given
+            self._depth = 0 if whole else self._depth - 1
             if not self._depth:
                 self._pass_on()
 

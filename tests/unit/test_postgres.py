@@ -305,6 +305,29 @@ def test_within_another_transaction(app, storage, queue):
     assert [entry.data for entry in queue.entries()] == ["a", "b", "c"]
 
 
+def test_another_thread_when_the_callers_block_ends(app, storage, queue, monkeypatch):
+    """What another thread does next is no part of the caller's transaction."""
+    other, give = Queue("other", storage), storage._turns.give
+    thread = threading.Thread(target=lambda: other.enqueue("b"))
+
+    def giving(**options):
+        give(**options)
+        # The other one first, as soon as it is his turn.
+        if threading.current_thread() is threading.main_thread() and not storage._turns.is_mine():
+            thread.join(60)
+
+    app.execute("INSERT INTO orders VALUES ('a')")
+    with storage.transaction(app):
+        queue.enqueue("a")
+        thread.start()
+        while not storage._turns._line:
+            thread.join(0.001)
+        monkeypatch.setattr(storage._turns, "give", giving)
+    app.rollback()
+    assert queue.counts() == Counts()
+    assert other.counts() == Counts(ready=1)
+
+
 def test_in_no_transaction(dsn, storage):
     """A connection that commits each statement by itself is in none that could be joined."""
     with (

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -21,8 +22,10 @@ from duraq import (
     StorageClosed,
     StorageDamaged,
     UnsupportedVersion,
+    transaction,
 )
 from duraq.storage.sqlite import SQLiteStorage
+from duraq.transaction import Transaction
 
 
 class Refused(Exception):
@@ -170,6 +173,52 @@ def test_given_back_after_something_was_undone(storage, queue, path):
     storage.close()
     with SQLiteStorage(path) as again:
         assert Queue("jobs", again).dequeue().attempts == 1
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, where it comes."""
+
+
+def interrupting(monkeypatch, kind, method):
+    """The method is interrupted, once."""
+
+    def interrupted(*_):
+        monkeypatch.undo()
+        raise Interrupted
+
+    monkeypatch.setattr(kind, method, interrupted)
+
+
+@pytest.mark.parametrize("where", [(transaction, "mark"), (transaction, "end"), (SQLiteStorage, "_begun")])
+def test_a_ctrl_c_at_the_end_of_a_transaction(storage, queue, path, monkeypatch, where):
+    """A transaction whose end was interrupted is over: what comes next is no part of it, and is durable."""
+    with pytest.raises(Interrupted), storage.transaction():
+        order(storage, "a")
+        queue.enqueue("a")
+        interrupting(monkeypatch, *where)
+    queue.enqueue("b")
+    with SQLiteStorage(path) as other:
+        assert [entry.data for entry in Queue("jobs", other).entries()] == ["b"]
+    assert orders(path) == []
+
+
+@pytest.mark.parametrize(
+    "where", [(transaction, "mark"), (SQLiteStorage, "_begun"), (Transaction, "release_savepoint")]
+)
+def test_a_ctrl_c_at_the_end_of_a_savepoint(storage, queue, path, monkeypatch, where):
+    """Of a savepoint whose end was interrupted nothing is kept by the rest, or the rest fails with it."""
+    kept = []
+    with suppress(NotWritten), storage.transaction():
+        order(storage, "a")
+        with pytest.raises(Interrupted), storage.transaction():
+            order(storage, "b")
+            queue.enqueue("b")
+            interrupting(monkeypatch, *where)
+        queue.enqueue("c")
+        kept.append("c")
+    kept = kept if orders(path) else []
+    assert orders(path) == ["a"] * len(kept)
+    assert [entry.data for entry in queue.entries()] == kept
 
 
 def test_asked_after_it_ended_the_transaction(storage, queue):
