@@ -34,6 +34,8 @@ class BesideStorage(WaitingStorage, JoiningStorage):
     def __init__(self, path: str, clock: Clock, lock_duration: timedelta, max_payload_bytes: int) -> None:
         super().__init__(clock, lock_duration, max_payload_bytes)
         self.db_path = self._where = path
+        # Under whatever names the database is opened, these are the same.
+        self._beside = os.path.realpath(path) + SUFFIX
         self._fs = RealFileSystem()
         self._lines: dict[str, Waiters] = {}
         self._closing_lock = threading.RLock()
@@ -43,7 +45,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
         """Open what lies beside the database; it is made where it is missing."""
         try:
             with ExitStack() as undo:
-                self._home = self._fs.open_root(self.db_path + SUFFIX, create=True)
+                self._home = self._fs.open_root(self._beside, create=True)
                 undo.callback(self._fs.close, self._home)
                 leases = self._fs.open_dir(self._home, "leases", create=True)
                 undo.callback(self._fs.close, leases)
@@ -55,7 +57,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
                 self._presence.sweep()
                 self._descriptors = undo.pop_all()
         except OSError as error:
-            raise wording.of(error, self.db_path + SUFFIX) from error
+            raise wording.of(error, self._beside) from error
         forks.register(self)
 
     # -- who lives -------------------------------------------------------------------------------------
@@ -86,6 +88,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
                     home = self._fs.open_dir(self._queues_home, queue, create=True)
                     opened.callback(self._fs.close, home)
                     line = Waiters(self._fs.open_dir(home, "waiters", create=True))
+                    line.sweep()
                 self._lines[queue] = line
             return line
 
@@ -120,7 +123,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
             except DuraqError as error:
                 # The leases end all the same, when the locks go; only their attempts then count.
                 log.warning("closing %s: could not give back what was leased: %s", self.db_path, error)
-            with self._turns.mine():
+            with self._last_turn():
                 self._closed = True
                 self._close_database()
             for line in self._lines.values():

@@ -35,6 +35,11 @@ DATABASES = ("duraq-queues", "duraq-entries", "duraq-payloads", "duraq-order")
 
 _KINDS: tuple[tuple[type[lmdb.Error], type[StorageError], str], ...] = (
     (lmdb.MapFullError, NotWritten, "nothing was written; open the environment with a larger map_size"),
+    (
+        lmdb.MapResizedError,
+        NotWritten,
+        "nothing was written; another process has a larger map: call env.set_mapsize(0) while nobody reads",
+    ),
     (lmdb.DiskError, NotWritten, "nothing was written"),
     (lmdb.CorruptedError, StorageDamaged, "restore it from a backup"),
     (lmdb.PageNotFoundError, StorageDamaged, "restore it from a backup"),
@@ -47,7 +52,8 @@ class LMDBStorage(BesideStorage):
     """Queues in named databases of an LMDB environment, shared by the processes of one host.
 
     The environment is the caller's: he opens it, with ``max_dbs`` for ``required_databases`` beside his own,
-    and closes it after the storage. What ``close`` gives up is the leases. ``durability``: "power" (the
+    and closes it after the storage. If another process makes its map larger, calls raise NotWritten until he
+    has called ``env.set_mapsize(0)``. What ``close`` gives up is the leases. ``durability``: "power" (the
     default) needs an environment that syncs; "process" takes any.
 
     A child that is forked must open both anew. Within one process an environment can be open once.
@@ -82,6 +88,7 @@ class LMDBStorage(BesideStorage):
         self.env = env
         self._owned = False  # whether the environment was opened for this storage alone
         self._transactions: list[lmdb.Transaction] = []  # the turn's, and its savepoints'
+        self._points: list[str] = []  # their names
         self._open_beside()
         try:
             databases = [self._open_database(name) for name in DATABASES]
@@ -152,21 +159,38 @@ class LMDBStorage(BesideStorage):
             try:
                 self._transactions.append(self.env.begin(write=True))
             except lmdb.MapResizedError:
-                # Another process has opened it with a larger one.
+                # Another process has opened it with a larger one. Whoever reads meanwhile reads what is no
+                # longer there, which ends the process: only its owner knows that nobody does.
+                if not self._owned:
+                    raise
                 self.env.set_mapsize(0)
                 self._transactions.append(self.env.begin(write=True))
         except BaseException:
             self._fs.unlock(self._turn_lock)
             raise
 
-    def _set_savepoint(self, name: str) -> None:  # noqa: ARG002 - they are nested, and so in order
+    def _set_savepoint(self, name: str) -> None:
         self._transactions.append(self.env.begin(write=True, parent=self._transactions[-1]))
+        self._points.append(name)
 
-    def _release_savepoint(self, name: str) -> None:  # noqa: ARG002
-        self._transactions.pop().commit()
+    def _release_savepoint(self, name: str) -> None:
+        for inner in self._taken_off(name):
+            inner.commit()
 
-    def _roll_back_to(self, name: str) -> None:  # noqa: ARG002
-        self._transactions.pop().abort()
+    def _roll_back_to(self, name: str) -> None:
+        for inner in self._taken_off(name):
+            inner.abort()
+
+    def _taken_off(self, name: str) -> Iterator[lmdb.Transaction]:
+        """Those from that savepoint on, the last one first."""
+        if name not in self._points:
+            raise lmdb.Error(f"there is no savepoint {name}")
+        while True:
+            last = self._points.pop()
+            del self._transactions[len(self._points) + 2 :]  # of one that was only just being set
+            yield self._transactions.pop()
+            if last == name:
+                return
 
     def _commit_rows(self) -> None:
         (only,) = self._transactions
@@ -175,6 +199,7 @@ class LMDBStorage(BesideStorage):
         self._fs.unlock(self._turn_lock)
 
     def _roll_back_rows(self) -> None:
+        self._points.clear()
         while self._transactions:
             with suppress(lmdb.Error):
                 self._transactions.pop().abort()

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from duraq import transaction
 from duraq.clock import Clock, SystemClock
 from duraq.errors import (
     DuraqError,
@@ -25,25 +26,28 @@ from duraq.errors import (
 from duraq.journal import forks
 from duraq.operations import Operation
 from duraq.storage import pg_connections
+from duraq.storage.base import Limits
 from duraq.storage.bells import BellPlace, BellStorage
 from duraq.storage.committing import feeds
-from duraq.storage.fold import TryAgain
+from duraq.storage.fold import TryAgain, found_again
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
-from duraq.storage.pg_connections import Connections, Pool, is_gone
+from duraq.storage.pg_connections import Connections, Pool, execute, is_gone, server_time
 from duraq.storage.pg_session import CHANNEL, IS_ALIVE, LOCKS, Session, lock_number
 from duraq.storage.pg_words import first_line, with_percents
 from duraq.storage.sql import TABLES, VERSION, SQLRows
-from duraq.storage.table import Durability, check_durability, check_version
+from duraq.storage.table import Durability, Known, check_durability, check_version
 from duraq.storage.transacting import Scope
 
 _COMMIT = {True: "on", False: "off"}
 
 # How often one who waits asks whether the holders of leases live, in seconds: nobody tells him when one dies.
 LOOK_INTERVAL = 0.1
+# How often he looks if there are none: a network may be cut so that no notice comes, and nobody is told.
+IDLE_INTERVAL = 10.0
 
 # In the caller's transaction, ours.
-_THEIRS = "duraq_0"
+_THEIRS = "duraq_theirs"
 
 
 class PostgresStorage(BellStorage, JoiningStorage):
@@ -82,7 +86,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         super().__init__(clock or self._server_clock or SystemClock(), lock_duration, max_payload_bytes)
         self._rows = SQLRows(self, lock=" FOR UPDATE")
         try:
-            self._prepare_rows(self._prepare)
+            self._make_tables()
         except BaseException as error:
             self._closed = True
             self._connections.close()
@@ -95,6 +99,13 @@ class PostgresStorage(BellStorage, JoiningStorage):
     @property
     def _name(self) -> str:
         return self._connections.name
+
+    @found_again
+    def _make_tables(self) -> None:
+        try:
+            self._prepare_rows(self._prepare)
+        except psycopg.Error as error:
+            raise self._translated(error) from error
 
     def _prepare(self) -> None:
         """Make the tables, or see that they are of a version that is known."""
@@ -110,6 +121,8 @@ class PostgresStorage(BellStorage, JoiningStorage):
             found = [(VERSION, secrets.token_hex(8))]
             self.execute("INSERT INTO duraq_schema VALUES (?, ?)", found[0])
         check_version(found[0][0], VERSION, self._name)
+        self.execute(pg_connections.COMMITS)
+        self._connections.forget(self._connections.begun)
         if self._server_clock is not None:
             # Whoever works here counts by the same clock.
             self._server_clock.boot_id = f"postgres-{found[0][1]}"
@@ -118,12 +131,12 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Iterable[Any]:
         """What the rows are asked with, in the transaction of the turn."""
-        connection = self._theirs or self._connections.connection
-        assert connection is not None
-        return connection.execute(with_percents(statement), parameters)
+        return execute(self._theirs or self._connections.begun, with_percents(statement), parameters)
 
     def _ask(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
         """Something that belongs to no transaction of ours."""
+        if self._is_within():
+            return self._in_turn(lambda: list(self.execute(statement, parameters)))
         with self._turns.mine():
             self._check_usable()
             while True:
@@ -142,8 +155,10 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _begin(self, *, lasting: bool) -> None:
         if self._theirs is not None:
             self._set_savepoint(_THEIRS)
+            self._least_token = server_time(self._theirs)
             return
         self._connections.begin(_COMMIT[lasting and self.durability == "power"])
+        self._least_token = self._connections.since
 
     def _commit_rows(self) -> None:
         if self._theirs is None:
@@ -171,18 +186,35 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _in_our_words(self, error: BaseException, *, committing: bool) -> BaseException | None:
         if not isinstance(error, psycopg.Error):
             return None
-        text = first_line(error)
-        if isinstance(error, _AGAIN) and self._joined is None:
-            return TryAgain(text)
-        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-            return StorageReadOnly(text, path=self._name, hint="this is a standby; open the primary")
-        if isinstance(error, psycopg.OperationalError) and is_gone(error):
+        text, hint = first_line(error), "nothing was written"
+        again = isinstance(error, pg_connections.AGAIN)
+        if isinstance(error, psycopg.OperationalError) and is_gone(error) and self._theirs is None:
             self._connections.lose()
             if committing:
                 return OutcomeUnknown(text, path=self._name, hint="look whether it was done")
-            if self._joined is None:
-                return TryAgain(text)
-        return NotWritten(text, path=self._name, hint="nothing was written")
+            again = True
+        if again and self._joined is None and self._theirs is None:
+            return TryAgain(text)
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            return StorageReadOnly(text, path=self._name, hint="this is a standby; open the primary")
+        if isinstance(error, pg_connections.ENDED):
+            text, hint = (
+                "the transaction was ended already",
+                f"{hint}; leave COMMIT and ROLLBACK to the with-block",
+            )
+        return NotWritten(text, path=self._name, hint=hint)
+
+    def _commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None) -> int:
+        # In one order, or two who lock the same queues wait for each other until the server ends that.
+        return super()._commit(dict(sorted(changes.items())), limits)
+
+    def _look_up(self, queue: str, *, create: bool) -> Known | None:
+        known = super()._look_up(queue, create=create)
+        if known is not None:
+            # A server that crashes may forget leases, which are not synced, and their holders live on. No
+            # token of theirs is given again: it breaks off every connection, and what begins then is higher.
+            known.state.tokens = max(known.state.tokens, self._least_token)
+        return known
 
     # -- the caller's own transaction ------------------------------------------------------------------
 
@@ -202,9 +234,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         are not for the caller. Raises NoTransaction outside of ``with storage.transaction():``.
         """
         self._join()
-        connection = self._theirs or self._connections.connection
-        assert connection is not None
-        return connection
+        return self._theirs or self._connections.begun
 
     @contextmanager
     def _on(self, connection: psycopg.Connection) -> Iterator[None]:
@@ -213,7 +243,12 @@ class PostgresStorage(BellStorage, JoiningStorage):
             try:
                 yield
             finally:
-                self._theirs = None
+                if self._turns.is_mine():
+                    self._theirs = None
+
+    def _let_go(self) -> None:
+        self._theirs = None  # before anybody else has a turn
+        super()._let_go()
 
     # -- who lives -------------------------------------------------------------------------------------
 
@@ -230,15 +265,19 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     def _renew_session(self) -> None:
         """Another name, under which nothing is leased yet."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self._end_session()
         until = time.monotonic() + pg_connections.PATIENCE
         while self._session is None:
             try:
-                self._session = Session(self._connections.connect(), self._hear)
+                self._session = self._connections.connect(lambda one: Session(one, self._ring))
             except psycopg.OperationalError as error:
                 self._connections.wait_for(error, until)
+
+    def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+            self._connections.end(session.connection)
 
     def _known_worker(self) -> str | None:
         return None if self._session is None else self._session.worker
@@ -266,9 +305,6 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _notify(self, queue: str, count: int) -> None:
         """They have been told."""
 
-    def _hear(self, queue: str | None) -> None:
-        self._ring(queue)
-
     def _seconds_to_sleep(self, queue: str, timeout: float) -> float | None:
         mine = self._worker()  # which listens
         holders: list[str] = []
@@ -288,7 +324,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         if self._in_turn(look) or not all(map(self._is_alive, holders)):
             self._next_liveness_check.pop(queue, None)
             return None
-        return min(seconds, LOOK_INTERVAL) if holders else seconds
+        return min(seconds, LOOK_INTERVAL if holders else IDLE_INTERVAL)
 
     def _count_waiting(self, queue: str) -> int:
         return self._count_places(queue)
@@ -305,12 +341,11 @@ class PostgresStorage(BellStorage, JoiningStorage):
             with suppress(DuraqError):
                 # With the session the leases end all the same; only their attempts then count.
                 self._give_back()
-            with self._turns.mine():
+            with self._last_turn():
                 self._closed = True
             with ExitStack() as stack:
                 stack.callback(self._connections.close)
-                if self._session is not None:
-                    stack.callback(self._session.close)
+                stack.callback(self._end_session)
             self._ring()
 
     def after_fork_in_child(self) -> None:
@@ -321,14 +356,6 @@ class PostgresStorage(BellStorage, JoiningStorage):
         self._connections.abandon()
         if self._session is not None:
             self._session.abandon(pg_connections.abandoned)
-
-
-# What the same turn, taken once more, does not meet again.
-_AGAIN = (
-    psycopg.errors.SerializationFailure,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.UniqueViolation,  # of a queue that somebody else has just made, or of an entry in it
-)
 
 
 class _TheirScope(Scope):
@@ -344,6 +371,10 @@ class _TheirScope(Scope):
             self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         ):
             raise InvalidOption("the connection is in autocommit mode and in no transaction: begin one first")
+        if self._connection.info.encoding != "utf-8":
+            raise InvalidOption("the connection cannot hold every text: its client_encoding must be UTF8")
+        if transaction.current(self._storage) is not None:
+            raise InvalidOption("there is a transaction on this storage already, and it is another one")
         super().__enter__()
         with ExitStack() as undo:
             undo.callback(self._postgres.rollback_transaction)

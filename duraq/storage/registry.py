@@ -69,7 +69,9 @@ def _installed(kind: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InvalidOption(f"for {kind}: there must be {error.name}: pip install 'duraq[{kind}]'") from error
+        extra = "postgres" if kind.startswith("postgres") else kind
+        hint = f"pip install 'duraq[{extra}]'"
+        raise InvalidOption(f"for {kind}: there must be {error.name}: {hint}") from error
 
 
 def _path(url: str) -> str:

@@ -68,7 +68,8 @@ class SQLRows:
         self._lock = lock
 
     def _one(self, statement: str, *parameters: Any) -> Any:
-        return next(iter(self._connection.execute(statement, parameters)), None)
+        # To its end: SQLite commits nothing while a statement that writes has more to say.
+        return next(iter(list(self._connection.execute(statement, parameters))), None)
 
     def _rows(self, condition: str, *parameters: Any) -> Iterator[Row]:
         return self._each(

@@ -118,7 +118,7 @@ class TableStorage(TransactingStorage):
         self._inside = 0  # how often its owner is in it
         self._call: FrameType | None = None  # whose turn it is, unless that lasts longer than a call
         self._is_unended = False  # the database may have a transaction of a turn's, going on or broken off
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, Known | None] = {}  # None: to be read anew
         self._seen: dict[str, Known] = {}  # in this turn
         self._own = threading.local()  # ``passing``: what this thread's turns change may be lost
         self._closed = self._closing = self._forked = False
@@ -179,7 +179,12 @@ class TableStorage(TransactingStorage):
         if self._is_within():
             self._turns.take()
             self._inside += 1
-            self._begin_within()
+            try:
+                self._begin_within()
+            except BaseException as error:
+                self._inside -= 1
+                self._turns.give()
+                raise self._translated(error) from error
             return
         if self._turns.is_mine() and stack.is_running(self._call):
             raise StorageFailed(
@@ -267,7 +272,7 @@ class TableStorage(TransactingStorage):
         """What is known of the queues of this turn is to be read anew."""
         seen, self._seen = self._seen, {}
         for queue in seen:
-            self._known.pop(queue, None)
+            self._known[queue] = None
 
     def _translated(self, error: BaseException, *, committing: bool = False) -> BaseException:
         return self._in_our_words(error, committing=committing) or error

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -726,6 +727,22 @@ def test_a_turn_whose_end_is_broken_off(storage, queues, monkeypatch):
         raise MemoryError
     orders.enqueue(2)
     assert contents(orders) == [[1, 2]]
+
+
+@pytest.mark.needs("survives")
+def test_a_turn_that_closing_ends(storage, queues):
+    """What a Ctrl-C has left of a turn is over when the storage is closed, and nobody waits for it any more."""
+    orders, *_ = queues
+
+    def broken_off():
+        storage._turn.__enter__()
+
+    broken_off()
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(lambda: orders.enqueue(1))
+        storage.close()
+        with suppress(StorageClosed):  # or it came in between
+            waiting.result(30)
 
 
 @pytest.mark.needs("survives")

@@ -52,7 +52,7 @@ SCRIPT = (
     "show one --raw",
     "show ..4711-abcd --json",
     "show nosuch",
-    "get jobs -n 2 --json",
+    "get jobs -n 2 -o ids",
     "leases --json",
     "extend jobs/two/1 --lease 1h",
     "ack jobs/two/1",
@@ -147,7 +147,11 @@ def test_every_command_is_asked():
 # What differs from one run to the next, or is about files only.
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:]+(\.\d+)?(Z|\+00:00)?")
 _FLOAT = re.compile(r"\d+\.(?!0\b)\d+(e[+-]\d+)?")
-_LEFT_OUT = {"life", "path", "details", "worker", "trend", "act", "message"}
+_LEFT_OUT = {"life", "token", "path", "details", "worker", "trend", "act", "message"}
+
+
+_LEASE = re.compile(r"(jobs/\w+)/(\d+)")
+_TOKEN = re.compile(r"""(jobs/\w+/|\blease |"token":)\d+""")
 
 
 def scrubbed(value):
@@ -165,7 +169,7 @@ def as_read(line, text, url):
     if "--json" in line and text.startswith("{"):
         return [scrubbed(json.loads(each)) for each in text.splitlines()]
     kept = (each for each in text.splitlines() if "_bytes{" not in each and "seconds_bucket" not in each)
-    shown = [_FLOAT.sub("0.0", _TIME.sub("T", each)) for each in kept]
+    shown = [_TOKEN.sub(r"\1N", _FLOAT.sub("0.0", _TIME.sub("T", each))) for each in kept]
     shown = [each.removesuffix("; of what is over a database keeps nothing") for each in shown]
     for name in (without_password(url), url.removeprefix("file:")):
         shown = [each.replace(name, "URL") for each in shown]
@@ -175,14 +179,17 @@ def as_read(line, text, url):
 
 def played(duraq, letters, script):
     """What every line of the script comes to."""
-    said = {}
+    said, tokens = {}, {}
     for number, line in enumerate(script):
         argv = [part.replace("{letters}", str(letters)) for part in line.split()]
+        # A database has numbers of its own for leases.
+        argv = [_LEASE.sub(lambda found: f"{found[1]}/{tokens.get(found[1], found[2])}", each) for each in argv]
         if "dlq export" in line:
             argv.remove(str(letters))
         result = duraq(*argv)
         if "dlq export" in line:
             letters.write_text(result.stdout)
+        tokens |= dict(_LEASE.findall(result.stdout))
         said[number, line] = (
             result.exit_code,
             as_read(line, result.stdout, duraq.root),
