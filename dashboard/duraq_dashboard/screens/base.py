@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.events import ScreenResume
 from textual.screen import Screen
 
 from duraq.actions import ACTIONS, Action, Target
@@ -55,6 +56,7 @@ class BaseScreen(Screen[None]):
     # Not a field that is not to be seen, which would take every key for text.
     AUTO_FOCUS = "RowList"
     shows_seconds = False
+    _styled_as: str | None = None
 
     def compose(self) -> ComposeResult:
         yield TopBar()
@@ -83,7 +85,10 @@ class BaseScreen(Screen[None]):
         self.watch(self.app, "moment", self._redraw, init=False)
         self.watch(self.app, "times", self._redraw, init=False)
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        # While it was not seen, another theme may have been chosen; nothing else goes by it.
+        event.refresh_styles = self._styled_as != self.app.theme
+        self._styled_as = self.app.theme
         self._redraw()
         for bar in self.query(TopBar):
             bar.show_now()
