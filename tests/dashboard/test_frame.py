@@ -7,7 +7,7 @@ import pytest
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.options import Options
 from duraq_dashboard.remembered import Remembered
-from duraq_dashboard.screens import MAIN_SCREENS
+from duraq_dashboard.screens import TABS
 from duraq_dashboard.screens.copy_menu import CopyMenu
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import Trouble
@@ -96,10 +96,10 @@ async def test_digits_and_back(dashboard, source):
     source.show(snapshot(MAIL))
     async with dashboard().run_test(size=(120, 36)) as pilot:
         app = pilot.app
-        for number, screen in enumerate(MAIN_SCREENS, 1):
+        for number, (mode, title, _) in enumerate(TABS, 1):
             await pilot.press(str(number))
-            assert type(app.screen) is screen
-            assert f"[{number} {screen.TITLE}]" in top(app)
+            assert (app.screen.MODE, app.screen.TITLE) == (app.current_mode, title) == (mode, title)
+            assert f"[{number} {title}]" in top(app)
         await pilot.press("1", "3", "ctrl+o")
         assert app.current_mode == "queues"
         for key in ("escape", "q"):
@@ -352,8 +352,8 @@ async def test_a_part_is_not_shown_as_if_it_were_all(dashboard, source):
     """Until all queues were looked at no screen says that there is nothing: each says that it still reads."""
     source.show(snapshot(whole=False))
     async with dashboard().run_test(size=(120, 36)) as pilot:
-        for screen in MAIN_SCREENS[:5]:
-            await pilot.press(str(MAIN_SCREENS.index(screen) + 1))
+        for number, (screen, *_) in enumerate(TABS[:5], 1):
+            await pilot.press(str(number))
             await pilot.pause()
             assert "still reading  10:42:17" in top(pilot.app)
             text = "\n".join(text_of(pilot.app)[1:])

@@ -29,7 +29,6 @@ from duraq_dashboard.dead_rows import (
     group_lines,
     name_of,
 )
-from duraq_dashboard.dialogs.export import ExportDialog
 from duraq_dashboard.history import number_of
 from duraq_dashboard.letters import SORTS, Choice, Group, Letters, fetch
 from duraq_dashboard.orders import Selection
@@ -417,6 +416,8 @@ class DeadLettersScreen(MainScreen):
             letters = self._found.letters
             keys, _ = self._chosen(self._found)
             if keys:
+                from duraq_dashboard.dialogs.export import ExportDialog  # noqa: PLC0415 - as in the app
+
                 self.app.push_screen(ExportDialog(len(keys), partial(each_letter, letters, keys)))
 
     def _filter_of(self, cause: Cause | None) -> str:

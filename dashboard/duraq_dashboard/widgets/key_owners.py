@@ -14,6 +14,7 @@ def key_owners(keys: Mapping[str, str] = MappingProxyType({})) -> Iterator[Mappi
 
     ``keys``: by name, those that somebody wants instead.
     """
+    _import_all()
     kinds: list[type[DOMNode]] = [DOMNode]
     while kinds:
         kind = kinds.pop()
@@ -25,3 +26,21 @@ def key_owners(keys: Mapping[str, str] = MappingProxyType({})) -> Iterator[Mappi
                     for key in keys.get(binding.id, binding.key).split(","):
                         found.setdefault(key.strip(), set()).add(binding.id)
         yield found
+
+
+def _import_all() -> None:
+    """Whatever else is imported only once it is opened."""
+    from duraq_dashboard.dialogs import actor, export, reading  # noqa: F401, PLC0415
+    from duraq_dashboard.screens import (  # noqa: F401, PLC0415
+        copy_menu,
+        dead_letters,
+        entry,
+        errors,
+        events,
+        health,
+        help,  # noqa: A004 - the screen
+        leases,
+        palette,
+        queue_detail,
+        queues,
+    )
