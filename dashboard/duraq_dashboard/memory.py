@@ -18,11 +18,17 @@ _LARGE = 1 << 20  # bytes
 
 
 def give_back() -> None:
-    """Have the C library do so from here on, where it is one that can be told."""
+    """Have the C library give back what is large as soon as it is freed, where it is one that can be told."""
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         library.mallopt(_M_ARENA_MAX, 2)
+
+
+def give_back_now() -> None:
+    """Have it give back whatever else it keeps: to be called when much was made, and little of it is left."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager
