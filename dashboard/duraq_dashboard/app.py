@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -32,7 +33,7 @@ from duraq_dashboard.screens.base import BaseScreen, MainScreen
 from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.source import Source
 from duraq_dashboard.widgets.key_bar import hints
-from duraq_dashboard.widgets.key_owners import key_owners
+from duraq_dashboard.widgets.key_owners import complaints
 from duraq_dashboard.wording import Times
 
 if TYPE_CHECKING:
@@ -109,9 +110,8 @@ class Dashboard(FrugalApp):
         self.overview = Overview()
         self._last_mode: str | None = None
         self._opener = opener
-        self.nearby: list[tuple[str, int]] | None = (
-            None  # storages, if this is none; None: not looked for yet
-        )
+        # Storages, if this is none; None: not looked for yet.
+        self.nearby: list[tuple[str, int]] | None = None
         self._begun = False
         self.set_reactive(Dashboard.moment, self._now())
         self._kept = {} if self.options.remembered is None else self.options.remembered.load()
@@ -154,14 +154,8 @@ class Dashboard(FrugalApp):
         if not keys:
             return
         self.set_keymap(dict(keys))
-        known = {name for owner in key_owners() for names in owner.values() for name in names}
-        unknown = sorted(set(keys) - known)
-        if unknown:
-            self.say(f"keys.toml: there is no {', '.join(unknown)}; ? lists all names", severity="warning")
-        shared = [names for owner in key_owners(keys) for names in owner.values() if len(names) > 1]
-        taken = sorted({" and ".join(sorted(names)) for names in shared if names & keys.keys()})
-        if taken:
-            self.say(f"keys.toml: the same key for {'; '.join(taken)}", severity="warning")
+        for complaint in complaints(keys):
+            self.say(f"keys.toml: {complaint}", severity="warning")
 
     def kept_of(self, mode: str) -> dict[str, str]:
         """What was remembered of a screen."""
@@ -256,9 +250,7 @@ class Dashboard(FrugalApp):
     @staticmethod
     def clock_of_screen() -> float:
         """What frames are timed by."""
-        from time import monotonic  # noqa: PLC0415
-
-        return monotonic()
+        return time.monotonic()
 
     def _tick(self) -> None:
         """Draw what time alone has changed: by seconds as long as they are shown, else by minutes."""

@@ -57,6 +57,7 @@ class BaseScreen(Screen[None]):
     AUTO_FOCUS = "RowList"
     shows_seconds = False
     _styled_as: str | None = None
+    _resumes = False  # what the key that pauses does now
 
     def compose(self) -> ComposeResult:
         yield TopBar()
@@ -118,6 +119,7 @@ class BaseScreen(Screen[None]):
                 self.call_after_refresh(self._focus_again)
         if snapshot.trouble is None:
             self.draw(snapshot)
+            self.look_at_pause()
 
     def draw(self, snapshot: Snapshot) -> None:
         """Show it, as of ``self.dashboard.moment``.
@@ -168,6 +170,18 @@ class BaseScreen(Screen[None]):
             # The same key takes it back.
             name = "resume"
         self.dashboard.begin(name, selection)
+
+    def look_at_pause(self) -> None:
+        """Have the key that pauses say that it resumes, if that queue is paused."""
+        chosen = self.chosen_for(ACTIONS["pause"])
+        resumes = chosen is not None and self._is_paused(chosen.queue)
+        if resumes is not self._resumes:
+            self._resumes = resumes
+            self.refresh_bindings()
+
+    def label_of(self, binding: Binding) -> str:
+        """What the key does as things are."""
+        return "resume" if self._resumes and binding.action == "act('pause')" else binding.description
 
     def _is_paused(self, queue: str) -> bool:
         snapshot = self.dashboard.snapshot

@@ -203,6 +203,7 @@ class QueuesScreen(MainScreen):
 
     def on_row_list_moved(self) -> None:
         self._show_panel()
+        self.look_at_pause()
         self.refresh_bindings()
 
     def _under_cursor(self) -> QueueNow | None:
