@@ -149,8 +149,6 @@ class StorageSource:
             try:
                 if self._look(looker, pace, on_look, forced=forced):
                     on_look(looker.snapshot())
-                # Only now: until everything was looked at once, that comes first.
-                self._answers.begin()
                 if forced or not pace.is_lively():
                     self._bookmarks.save()
             except _Stopped:
@@ -159,6 +157,8 @@ class StorageSource:
                 log.exception("looking at %s failed; it goes on", self.path)
                 looker.close()
             self._wanted.wait(pace.pause())
+            # Only now: what the first look has found is drawn first.
+            self._answers.begin()
         looker.close()
 
     def _look(
