@@ -378,3 +378,40 @@ async def test_begun_at_a_queue_that_comes_later(source, clock):
         source.show(snapshot(queue_now(queue_view("other")), MAIL, number=2, whole=False))
         await pilot.pause(0.2)
         assert pilot.app.screen.crumbs == ("Queues", "mail")
+
+
+def _styled(app):
+    strips = app.screen._compositor.render_strips()
+    return [[(segment.text, str(segment.style)) for segment in strip] for strip in strips]
+
+
+async def _looks(pilot, theme):
+    """What each screen looks like, all seen before that theme was chosen; and one of them before that."""
+    for number, _ in enumerate(TABS, 1):
+        await pilot.press(str(number))
+    await pilot.press("1", "enter", "2")
+    before = _styled(pilot.app)
+    pilot.app.theme = theme
+    looks = []
+    for mode in ("queues", "errors", "leases", "events", "dlq"):
+        pilot.app.action_show(mode)
+        await pilot.pause(0.1)
+        looks.append(_styled(pilot.app))
+    pilot.app.open_queue("mail")
+    await pilot.pause(0.1)
+    looks.append(_styled(pilot.app))
+    await pilot.press("escape")
+    await pilot.pause(0.1)
+    return [*looks, _styled(pilot.app)], before
+
+
+async def test_a_theme_reaches_what_was_not_seen(source, clock):
+    """A screen that was left looks, when one comes back, as if the theme had been this one from the start."""
+    source.show(snapshot(MAIL))
+    async with Dashboard(source, clock=clock).run_test(size=(120, 36)) as pilot:
+        switched, dark = await _looks(pilot, "duraq-light")
+    light = Options(theme="duraq-light")
+    async with Dashboard(source, clock=clock, options=light).run_test(size=(120, 36)) as pilot:
+        from_the_start, before = await _looks(pilot, "duraq-light")
+    assert switched == from_the_start
+    assert before == from_the_start[4] != dark
