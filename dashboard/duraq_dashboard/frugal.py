@@ -65,20 +65,27 @@ class FrugalApp(App[None]):
             self._styled_as = self.theme
             super().refresh_css(animate)
 
-    def delay_update(self, delay: float = 0.0) -> None:  # noqa: ARG002 - a delay is what this is instead of
-        """Draw nothing until the screen that is gone to has shown what is known.
+    def delay_update(self, delay: float = 0.05) -> None:
+        """Draw nothing until the screen that is gone to has shown what is known, or for so many seconds.
 
-        Textual calls it when the mode is switched, and waits for 50 ms: longer than all the rest takes.
+        Textual calls it when the mode is switched, and waits that long: longer than all the rest takes.
         """
         held = ExitStack()
+        held.callback(self._draw_all)
         held.enter_context(self.batch_update())
 
-        def draw() -> None:
-            held.close()
-            self.screen.refresh()
+        def await_screen() -> None:
+            # By now it is the new one. It is at rest when it has heard that it is resumed.
+            if self.screen_stack:
+                self.screen.call_after_refresh(held.close)
 
-        # Called later, it is the new screen, which is at rest when it has heard that it is resumed.
-        self.call_later(lambda: self.screen.call_after_refresh(draw))
+        self.call_later(await_screen)
+        # Should that screen be gone before.
+        self.set_timer(delay, held.close)
+
+    def _draw_all(self) -> None:
+        if self.screen_stack:  # else it is being closed
+            self.screen.refresh()
 
     def text(self) -> list[str]:
         """What is on the screen, line by line, without its colours."""
