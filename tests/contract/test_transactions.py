@@ -731,7 +731,7 @@ def test_a_turn_whose_end_is_broken_off(storage, queues, monkeypatch):
 
 @pytest.mark.needs("survives")
 def test_a_turn_that_closing_ends(storage, queues):
-    """What a Ctrl-C has left of a turn is over when the storage is closed, and nobody waits for it any more."""
+    """What a Ctrl-C has left of a turn is over when the storage is closed, and nobody waits for it."""
     orders, *_ = queues
 
     def broken_off():

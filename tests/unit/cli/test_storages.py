@@ -177,13 +177,19 @@ def as_read(line, text, url):
     return shown[: shown.index("  on disk")] if "  on disk" in shown else shown
 
 
+def with_token(part, tokens):
+    """A lease in a command, with the token that was printed for it."""
+    found = _LEASE.fullmatch(part)
+    return part if found is None else f"{found[1]}/{tokens.get(found[1], found[2])}"
+
+
 def played(duraq, letters, script):
     """What every line of the script comes to."""
     said, tokens = {}, {}
     for number, line in enumerate(script):
         argv = [part.replace("{letters}", str(letters)) for part in line.split()]
         # A database has numbers of its own for leases.
-        argv = [_LEASE.sub(lambda found: f"{found[1]}/{tokens.get(found[1], found[2])}", each) for each in argv]
+        argv = [with_token(each, tokens) for each in argv]
         if "dlq export" in line:
             argv.remove(str(letters))
         result = duraq(*argv)
