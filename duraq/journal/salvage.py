@@ -136,6 +136,8 @@ def _steps(entry: Entry | None, operation: Operation, tokens: int) -> Sequence[O
         return () if entry is None else _to_its_end(entry)
     if entry is None:
         return None
+    if isinstance(operation, Remove) and operation.to:
+        return _to_nobody(entry)
     if isinstance(operation, Requeue | Remove):
         return _to_death(entry, tokens)
     if isinstance(operation, Extend | Complete | Fail | Bury | Release):
@@ -149,9 +151,13 @@ def _to_its_end(entry: Entry) -> list[Operation]:
     return [Remove(entry.id) if entry.status is DEAD else Expire(entry.id)]
 
 
+def _to_nobody(entry: Entry) -> list[Operation]:
+    return [Release(entry.id, entry.token)] if entry.status is LEASED else []
+
+
 def _to_waiting(entry: Entry) -> list[Operation]:
     if entry.status is LEASED:
-        return [Release(entry.id, entry.token)]
+        return _to_nobody(entry)
     return [Requeue(entry.id, keep_attempts=True)] if entry.status is DEAD else []
 
 

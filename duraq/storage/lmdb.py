@@ -302,12 +302,15 @@ class LMDBRows:
     def payload(self, queue: str, entry_id: str) -> bytes:
         return bytes(self._txn.get(_name(queue, entry_id), b"", db=self._payloads))
 
-    def _scan(self, queue: str, kind: bytes, until: int | None = None) -> Iterator[Row]:
-        """The rows that stand in that order, up to that number."""
+    def _scan(
+        self, queue: str, kind: bytes, until: int | None = None, behind: int | None = None
+    ) -> Iterator[Row]:
+        """The rows that stand in that order, from behind the one number up to the other."""
         start = _key(queue, kind)
+        first = start if behind is None else _key(queue, kind, behind + 1)
         end = None if until is None else _key(queue, kind, until + 1)
         with self._txn.cursor(db=self._order) as cursor:
-            if not cursor.set_range(start):
+            if not cursor.set_range(first):
                 return
             for found, entry_id in cursor:
                 key = bytes(found)
@@ -328,9 +331,9 @@ class LMDBRows:
         found = zip(range(limit), self._scan(queue, _READY), strict=False)
         return [self._with_payload(queue, row) for _, row in found]
 
-    def walk(self, queue: str, status: str, *, by_seq: bool) -> Iterator[Row]:
-        kind = _BY_SEQ[status] if by_seq else _READY
-        return (self._with_payload(queue, row) for row in self._scan(queue, kind))
+    def walk(self, queue: str, status: str, *, by_seq: bool, behind: int = 0) -> Iterator[Row]:
+        rows = self._scan(queue, _BY_SEQ[status], behind=behind) if by_seq else self._scan(queue, _READY)
+        return (self._with_payload(queue, row) for row in rows)
 
     def make_due(self, queue: str, now: int) -> int:
         found = list(self._scan(queue, _DUE, now))

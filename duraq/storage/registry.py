@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from duraq.errors import InvalidOption
 from duraq.storage.base import Storage
@@ -20,19 +21,35 @@ def open(url: str, **options: Any) -> Storage:  # noqa: A001 - duraq.open
     stands for a space. Raises InvalidOption if it is no such URL, or if what it needs is not installed, and
     what the class raises.
     """
-    if not url:
-        raise InvalidOption(f"there is no path: a storage's URL is one of {KINDS}")
-    kind, colon, rest = url.partition(":")
-    if not colon or "/" in kind:
-        kind, rest = "file", url
-    elif kind not in _OPENERS:
-        raise InvalidOption(f"{url!r:.200} is no storage's URL: it is one of {KINDS}")
-    elif not kind.startswith("postgres"):
-        rest = _path(url)
+    kind, place = taken_apart(url)
     try:
-        return _OPENERS[kind](url if kind.startswith("postgres") else rest, options)
+        return _OPENERS[kind](place, options)
     except ModuleNotFoundError as error:
         raise InvalidOption(f"for {kind}: there must be {error.name}: pip install 'duraq[{kind}]'") from error
+
+
+def taken_apart(url: str) -> tuple[str, str]:
+    """What kind of storage that is, and where: a path, or the whole URL of a server. Raises InvalidOption."""
+    if not url:
+        raise InvalidOption(f"there is no path: a storage's URL is one of {KINDS}")
+    kind, colon, _ = url.partition(":")
+    if not colon or "/" in kind:
+        return "file", url
+    if kind not in _OPENERS:
+        raise InvalidOption(f"{url!r:.200} is no storage's URL: it is one of {KINDS}")
+    return kind, url if kind.startswith("postgres") else _path(url)
+
+
+def shown(url: str) -> str:
+    """The URL as it may be shown, and written down: without a password, and with a whole path."""
+    kind, place = taken_apart(url)
+    if kind.startswith("postgres"):
+        parts = urlsplit(place)
+        user, at, host = parts.netloc.rpartition("@")
+        query = "&".join(each for each in parts.query.split("&") if not each.startswith("password="))
+        return urlunsplit(parts._replace(netloc=user.partition(":")[0] + at + host, query=query))
+    text = f"{kind}:{os.path.abspath(place)}" if place else f"{kind}:"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _path(url: str) -> str:

@@ -1,0 +1,136 @@
+"""A storage moved into another one, with everything that is in it: ``migrate``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from duraq import options
+from duraq.errors import InvalidOption, StorageDamaged
+from duraq.examining import verify
+from duraq.inspector import Inspector
+from duraq.metrics import QueueMetrics
+from duraq.migration.carrying import Ends
+from duraq.migration.notes import OUT, Notes
+from duraq.migration.places import Place
+from duraq.migration.running import Migration, Moved, Progress
+from duraq.storage.fold import FoldStorage
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What was moved: ``source`` and ``target`` as they may be shown, and what became of each queue.
+
+    ``left``: entries that were enqueued in the source too late for this run.
+    """
+
+    source: str
+    target: str
+    queues: Mapping[str, Moved] = field(default_factory=dict)
+    left: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left in the source."""
+        return not self.left and not any(each.stuck or each.problem for each in self.queues.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What would be moved: each queue in numbers, and how many entries the target has of its own in it."""
+
+    source: str
+    target: str
+    makes_target: bool
+    goes_on: bool
+    queues: Mapping[str, QueueMetrics]
+    own: Mapping[str, int]
+
+
+def migrate(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    wait: timedelta = timedelta(minutes=10),
+    merge: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Migrated:
+    """Move everything that is in one storage to another one: both are URLs as ``duraq.open`` takes them.
+
+    Entries of all states go, with their attempts, errors, schedules, times to live, keys and headers, in the
+    order of their delivery; dead letters, what was done to them in the last days, idempotency keys, pauses
+    and metrics. Workers and producers may go on meanwhile: a queue is paused in the source, for good, what
+    is leased is waited for (``wait``, for each queue), and what is enqueued is carried as well; in the target
+    it is paused until all of it is there. Each entry is read back, and compared, before it is removed from
+    the source. Interrupted or killed, it goes on when it is called again. ``merge``: also into queues that
+    have entries of their own in the target.
+
+    All that is in the target is durable on return. Raises NotAStorage, CannotMigrate, StorageDamaged, or
+    what the storages raise. A queue that is still worked when ``wait`` is over has it as its ``problem``.
+    """
+    here, there = Place(os.fspath(source)), Place(os.fspath(target))
+    seconds = options.duration("wait", wait, zero=True) / 1e6
+    _check(here, there)
+    with ExitStack() as opened:
+        before = opened.enter_context(here.open())
+        _check_sound(here, before)
+        after = opened.enter_context(there.open())
+        # What a process has written to files it does not read again; another storage reads all of it.
+        check = opened.enter_context(there.open()) if there.is_file else after
+        run = Migration(Ends(before, after, check, here.name, there.name), wait=seconds, merge=merge)
+        for each in run:
+            if progress is not None:
+                progress(each)
+        return Migrated(here.name, there.name, run.queues, run.left)
+
+
+def plan(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Planned:
+    """What ``migrate`` would do. Nothing is written, and nothing is made. Raises the same."""
+    here, there = Place(os.fspath(source)), Place(os.fspath(target))
+    _check(here, there)
+    queues, _, out = _looked_at(here)
+    is_there = there.is_there()
+    found, known, _ = _looked_at(there) if is_there else ({}, set(), None)
+    goes_on = out is not None and f"in/{out}" in known
+    own = {name: count for name in queues if (count := _count(found.get(name)))}
+    return Planned(here.name, there.name, not is_there, goes_on, queues, own)
+
+
+def _check(here: Place, there: Place) -> None:
+    here.check_there()
+    if here.is_same(there):
+        raise InvalidOption("source and target are the same storage")
+
+
+def _check_sound(place: Place, storage: FoldStorage) -> None:
+    """Read all of a source first: nothing is to be torn apart that must be repaired."""
+    if not place.is_file or Notes(storage).find(OUT) is not None:
+        return
+    for finding in verify(place.path).findings:
+        if finding.damage:
+            raise StorageDamaged(
+                finding.what,
+                path=f"{place.path}/{finding.path}",
+                line=finding.line,
+                byte=finding.byte,
+                hint="nothing was moved; duraq verify shows all of it, duraq repair sets it aside",
+            )
+
+
+def _looked_at(place: Place) -> tuple[dict[str, QueueMetrics], set[str], str | None]:
+    """Its queues in numbers, the names of its notes, and the migration that it was moved away in."""
+    if place.is_file:
+        with Inspector(place.path) as inspector:
+            return {name: inspector.metrics(name) for name in inspector.queues()}, set(), None
+    with place.open() as storage:
+        return {name: storage.metrics(name) for name in storage.queues()}, set(), None
+
+
+def _count(metrics: QueueMetrics | None) -> int:
+    return 0 if metrics is None else metrics.counts.length + metrics.counts.dead
+
+
+__all__ = ["Migrated", "Migration", "Moved", "Planned", "Progress", "migrate", "plan"]
