@@ -113,7 +113,7 @@ class NotLeased(LeaseLost):
 
 
 class CannotMigrate(QueueError):
-    """A storage cannot be moved into another one as they are; says which queue keeps it from that, and why."""
+    """A storage cannot be moved into another one as they are; says which queue stands in the way, and why."""
 
 
 class NoTransaction(QueueError):

@@ -136,10 +136,9 @@ def _steps(entry: Entry | None, operation: Operation, tokens: int) -> Sequence[O
         return () if entry is None else _to_its_end(entry)
     if entry is None:
         return None
-    if isinstance(operation, Remove) and operation.to:
-        return _to_nobody(entry)
     if isinstance(operation, Requeue | Remove):
-        return _to_death(entry, tokens)
+        is_moved = isinstance(operation, Remove) and operation.to
+        return _to_nobody(entry) if is_moved else _to_death(entry, tokens)
     if isinstance(operation, Extend | Complete | Fail | Bury | Release):
         return _to_lease(entry, operation.token)
     return _to_waiting(entry)

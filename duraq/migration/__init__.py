@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from duraq import options
-from duraq.errors import InvalidOption, StorageDamaged
+from duraq.errors import InvalidOption, QueueNotFound, StorageDamaged
 from duraq.examining import verify
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics
 from duraq.migration.carrying import Ends
-from duraq.migration.notes import OUT, Notes
+from duraq.migration.notes import OUT, Notes, out_of
 from duraq.migration.places import Place
 from duraq.migration.running import Migration, Moved, Progress
-from duraq.storage.fold import FoldStorage
+from duraq.model import MIGRATIONS
+from duraq.storage.transacting import TransactingStorage
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,27 @@ class Migrated:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What would be moved: each queue in numbers, and how many entries the target has of its own in it."""
+    """What would be moved: each queue in numbers, and how many entries the target has in it.
+
+    ``begun``: the queues that an earlier run has begun with.
+    """
 
     source: str
     target: str
     makes_target: bool
-    goes_on: bool
+    begun: frozenset[str]
     queues: Mapping[str, QueueMetrics]
     own: Mapping[str, int]
+
+    def is_refused(self, queue: str, *, merge: bool = False) -> bool:
+        """Whether the target has entries in it that have not come from the source."""
+        return not merge and queue in self.own and queue not in self.begun
+
+    def status(self, queue: str, *, merge: bool = False) -> str:
+        """What would be done to it."""
+        if self.is_refused(queue, merge=merge):
+            return f"refused: {self.own[queue]} of its own"
+        return "goes on" if queue in self.begun else "moves"
 
 
 def migrate(
@@ -91,12 +105,12 @@ def plan(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Plan
     """What ``migrate`` would do. Nothing is written, and nothing is made. Raises the same."""
     here, there = Place(os.fspath(source)), Place(os.fspath(target))
     _check(here, there)
-    queues, _, out = _looked_at(here)
+    queues, out, _ = _looked_at(here)
     is_there = there.is_there()
-    found, known, _ = _looked_at(there) if is_there else ({}, set(), None)
-    goes_on = out is not None and f"in/{out}" in known
+    found, _, notes = _looked_at(there) if is_there else ({}, None, [])
+    begun = frozenset(name.split("/")[2] for name in notes if out and name.startswith(f"in/{out}/"))
     own = {name: count for name in queues if (count := _count(found.get(name)))}
-    return Planned(here.name, there.name, not is_there, goes_on, queues, own)
+    return Planned(here.name, there.name, not is_there, begun, queues, own)
 
 
 def _check(here: Place, there: Place) -> None:
@@ -105,7 +119,7 @@ def _check(here: Place, there: Place) -> None:
         raise InvalidOption("source and target are the same storage")
 
 
-def _check_sound(place: Place, storage: FoldStorage) -> None:
+def _check_sound(place: Place, storage: TransactingStorage) -> None:
     """Read all of a source first: nothing is to be torn apart that must be repaired."""
     if not place.is_file or Notes(storage).find(OUT) is not None:
         return
@@ -120,13 +134,18 @@ def _check_sound(place: Place, storage: FoldStorage) -> None:
             )
 
 
-def _looked_at(place: Place) -> tuple[dict[str, QueueMetrics], set[str], str | None]:
-    """Its queues in numbers, the names of its notes, and the migration that it was moved away in."""
+def _looked_at(place: Place) -> tuple[dict[str, QueueMetrics], str | None, list[str]]:
+    """Its queues in numbers, the migration that it was moved away in, and the names of its notes."""
     if place.is_file:
-        with Inspector(place.path) as inspector:
-            return {name: inspector.metrics(name) for name in inspector.queues()}, set(), None
+        with Inspector(place.path) as inspector, suppress(QueueNotFound):
+            queues = {name: inspector.metrics(name) for name in inspector.queues()}
+            notes = {each.id: each.payload for each in inspector.each_entry(MIGRATIONS)}
+            return queues, out_of(notes), list(notes)
+        return queues, None, []
     with place.open() as storage:
-        return {name: storage.metrics(name) for name in storage.queues()}, set(), None
+        queues = {name: storage.metrics(name) for name in storage.queues()}
+        notes = {each.id: each.payload for each in Notes(storage).all()}
+        return queues, out_of(notes), list(notes)
 
 
 def _count(metrics: QueueMetrics | None) -> int:

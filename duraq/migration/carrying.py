@@ -17,7 +17,7 @@ from duraq.migration.notes import Mark, Notes, Sent, entry_of, migration_of
 from duraq.model import KEYS, MIGRATIONS
 from duraq.operations import Operation, Remove, Restore
 from duraq.storage.base import StoredEntry
-from duraq.storage.fold import FoldStorage
+from duraq.storage.transacting import TransactingStorage
 
 AT_ONCE = 500  # entries of a page
 BYTES = 1 << 20  # of payloads that are enough for one
@@ -35,7 +35,12 @@ class Ends:
     """
 
     def __init__(
-        self, source: FoldStorage, target: FoldStorage, check: FoldStorage, source_name: str, target_name: str
+        self,
+        source: TransactingStorage,
+        target: TransactingStorage,
+        check: TransactingStorage,
+        source_name: str,
+        target_name: str,
     ) -> None:
         self.source, self.target, self.check = source, target, check
         self.source_name, self.target_name = source_name, target_name
@@ -66,7 +71,7 @@ class Ends:
         """
         while page := self.source.page(KEYS, self._keys_behind, AT_ONCE, BYTES):
             known = {each.id for each in self.target.some(KEYS, [each.id for each in page])}
-            new = {
+            new: dict[str, dict[str, list[Operation]]] = {
                 each.id: {KEYS: [Restore(each.id, each.payload, entry_of(each), arrives=True)]}
                 for each in page
                 if each.id not in known
@@ -122,7 +127,7 @@ class Carrier:
         return len(mark.page)
 
     def _pass_over(self, sent: Mapping[str, Sent], now: Mapping[str, Sent]) -> None:
-        """What is there already as it is here has arrived in some way; what is there otherwise must not go."""
+        """What is there as it is here has arrived, in whatever way; what is there otherwise must not go."""
         for name, other in now.items():
             if other.checksum != sent[name].checksum:
                 self.stuck[name] = "there is another entry of that id in the target"
@@ -132,11 +137,11 @@ class Carrier:
         for each in page:
             if len(each.payload) > most:
                 raise InvalidOption(
-                    f"queue {self.queue}: entry {each.id} has {len(each.payload)} bytes of payload, the target"
-                    f" takes {most}: open it with a larger max_payload_bytes"
+                    f"queue {self.queue}: entry {each.id} has {len(each.payload)} bytes of payload, and the"
+                    f" target takes {most}: open it with a larger max_payload_bytes"
                 )
 
-    def _found(self, storage: FoldStorage, names: Mapping[str, object]) -> dict[str, Sent]:
+    def _found(self, storage: TransactingStorage, names: Mapping[str, object]) -> dict[str, Sent]:
         return {each.id: Sent.of(each) for each in storage.some(self.queue, names)}
 
     # -- what has arrived ------------------------------------------------------------------------------
@@ -146,7 +151,7 @@ class Carrier:
         if not self.mark.page:
             return
         self._verify()
-        removals: dict[str, Mapping[str, list[Operation]]] = {
+        removals: dict[str, dict[str, list[Operation]]] = {
             each.id: {self.queue: [self._removal(each, self._ends.target_name)]} for each in self.mark.page
         }
         outcomes = commit_each(self._ends.source, removals)
@@ -195,4 +200,3 @@ class Carrier:
                     path=self._ends.target_name,
                     hint="nothing of this page was removed from the source; see to the target's disk",
                 )
-

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
@@ -24,13 +24,18 @@ from duraq.entry import DEAD, READY, Entry
 from duraq.model import MIGRATIONS, Pause
 from duraq.operations import Enqueue, Expire, Operation
 from duraq.storage.base import StoredEntry
-from duraq.storage.fold import FoldStorage
+from duraq.storage.transacting import TransactingStorage
 
 OUT = "out"
 _REASON = re.compile(r"migration ([0-9a-f]{8}): ")
 _FILLING = "it is being filled from"
 _WORTH_IT = 100  # notes that are read at once
 _SUMS = 1 << 128
+
+
+def out_of(notes: Mapping[str, bytes]) -> str | None:
+    """Which migration a storage with these notes is moved away in, if in any."""
+    return orjson.loads(notes[OUT])["id"] if OUT in notes else None
 
 
 def new_id() -> str:
@@ -190,7 +195,7 @@ def pause_of(image: list[str] | None) -> Pause | None:
 class Notes:
     """The notes in one storage."""
 
-    def __init__(self, storage: FoldStorage) -> None:
+    def __init__(self, storage: TransactingStorage) -> None:
         self._storage = storage
 
     def find(self, name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import cast
 
 from duraq.errors import InvalidOption, NotAStorage, StorageError
 from duraq.storage import registry
-from duraq.storage.fold import FoldStorage
+from duraq.storage.transacting import TransactingStorage
 
 LARGEST_PAYLOAD = 16 << 20  # bytes; whatever a storage may have taken
 
@@ -50,9 +50,9 @@ class Place:
             return self.url == other.url
         return self.kind == other.kind and os.path.realpath(self.path) == os.path.realpath(other.path)
 
-    def open(self) -> FoldStorage:
+    def open(self) -> TransactingStorage:
         """Open it, with the best durability there is; it is made if it is not there."""
-        return cast("FoldStorage", registry.open(self.url, max_payload_bytes=LARGEST_PAYLOAD))
+        return cast("TransactingStorage", registry.open(self.url, max_payload_bytes=LARGEST_PAYLOAD))
 
 
 def _has_tables(path: str) -> bool:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NamedTuple
 
 from duraq import options
 from duraq.clock import to_datetime
@@ -36,7 +35,8 @@ ROUNDS = 100
 _LOOK = 0.2  # seconds between two looks at whether what is leased has come to its end
 
 
-class Progress(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Progress:
     """How far a queue is: entries that have arrived in this run, of how many; or how many are waited for."""
 
     queue: str
@@ -62,7 +62,7 @@ class Moved:
 
 
 class _Counted:
-    """The retry policy of nobody in particular: an attempt has ended, and what follows is for whoever is next."""
+    """The retry policy of nobody in particular: an attempt has ended; what follows is for whoever is next."""
 
     max_attempts = 1 << 31
 
@@ -108,8 +108,8 @@ class Migration:
         count = _all(ends.target.counts(queue))
         if count:
             raise CannotMigrate(
-                f"queue {queue}: the target has {count} entries of its own in a queue of that name; with merge"
-                " those of the source are added to them"
+                f"queue {queue}: the target has {count} entries of its own in a queue of that name; with"
+                " merge those of the source are added to them"
             )
 
     def _check_free(self, queue: str, pause: Pause | None) -> None:
@@ -125,12 +125,11 @@ class Migration:
         """Do it; ends between two pages at the earliest. Raises what keeps all of it from going on."""
         if not self.check():
             self._begin()
-        for number in range(ROUNDS):
+        for _ in range(ROUNDS):
             carried = 0
             for queue in self._ends.source.queues():
                 if self._has_work(queue):
-                    for progress in self._carry(queue):
-                        yield progress
+                    yield from self._carry(queue)
                     carried += 1
             carried += self._carry_acts()
             self._ends.copy_keys()
@@ -239,9 +238,10 @@ class Migration:
 
     def _held(self, queue: str, most: int = 3) -> str:
         held = self._ends.source.entries(queue, EntryStatus.LEASED, most)
+        ends = [f"{to_datetime(each.deadline_at or 0):%H:%M:%S} UTC" for each in held]
         return ", ".join(
-            f"{each.id} by {each.worker or 'no process'} until {to_datetime(each.deadline_at or 0):%H:%M:%S} UTC"
-            for each in held
+            f"{each.id} by {each.worker or 'no process'} until {end}"
+            for each, end in zip(held, ends, strict=True)
         )
 
     def _open_target(self, queue: str, before: Mark | None) -> Mark:

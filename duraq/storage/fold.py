@@ -271,7 +271,9 @@ class FoldStorage(ABC):
             now = self.clock.now()
             state.advance(now)
             each = [entry for entry in map(state.find, entry_ids) if entry is not None]
-            return [stored(entry, self._payload(queue, entry)) for entry in each if not state.is_over(entry, now)]
+            return [
+                stored(entry, self._payload(queue, entry)) for entry in each if not state.is_over(entry, now)
+            ]
 
     @found_again
     def head(self, queue: str) -> Adopt | None:

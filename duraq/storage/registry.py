@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -48,7 +48,7 @@ def shown(url: str) -> str:
         user, at, host = parts.netloc.rpartition("@")
         query = "&".join(each for each in parts.query.split("&") if not each.startswith("password="))
         return urlunsplit(parts._replace(netloc=user.partition(":")[0] + at + host, query=query))
-    text = f"{kind}:{os.path.abspath(place)}" if place else f"{kind}:"
+    text = f"{kind}:{Path(place).absolute()}" if place else f"{kind}:"
     return text.encode("utf-8", "backslashreplace").decode()
 
 
