@@ -21,6 +21,9 @@ from duraq.model import MIGRATIONS
 from duraq.storage.transacting import TransactingStorage
 
 
+_SAME = "source and target are the same storage"
+
+
 @dataclass(frozen=True, slots=True)
 class Migrated:
     """What was moved: ``source`` and ``target`` as they may be shown, and what became of each queue.
@@ -92,6 +95,8 @@ def migrate(
         before = opened.enter_context(here.open())
         _check_sound(here, before)
         after = opened.enter_context(there.open())
+        if here.is_on_server and before.clock.boot_id == after.clock.boot_id:
+            raise InvalidOption(_SAME)  # of a server, that is the name of the tables
         # What a process has written to files it does not read again; another storage reads all of it.
         check = opened.enter_context(there.open()) if there.is_file else after
         run = Migration(Ends(before, after, check, here.name, there.name), wait=seconds, merge=merge)
@@ -116,7 +121,7 @@ def plan(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Plan
 def _check(here: Place, there: Place) -> None:
     here.check_there()
     if here.is_same(there):
-        raise InvalidOption("source and target are the same storage")
+        raise InvalidOption(_SAME)
 
 
 def _check_sound(place: Place, storage: TransactingStorage) -> None:

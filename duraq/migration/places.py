@@ -29,6 +29,11 @@ class Place:
         """Whether it is a directory of segments."""
         return self.kind == "file"
 
+    @property
+    def is_on_server(self) -> bool:
+        """Whether it is a database of a server."""
+        return self.kind.startswith("postgres")
+
     def is_there(self) -> bool:
         """Whether there is a storage already. Nothing is made, and nothing is written."""
         if self.is_file:
@@ -46,7 +51,7 @@ class Place:
 
     def is_same(self, other: Place) -> bool:
         """Whether it is the same, as far as the names tell."""
-        if self.kind.startswith("postgres"):
+        if self.is_on_server:
             return self.url == other.url
         return self.kind == other.kind and os.path.realpath(self.path) == os.path.realpath(other.path)
 

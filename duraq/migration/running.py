@@ -156,7 +156,7 @@ class Migration:
         mark = self._ends.notes.mark(self._id, queue)
         if mark is None:
             # What another migration has emptied does not go twice.
-            return bool(here) or migration_of(self._ends.source.paused(queue)) is None
+            return bool(here) or migration_of(self._ends.source.paused(queue)) in {None, self._id}
         return not mark.over or here > (0 if moved is None else len(moved.stuck))
 
     def _is_left(self, queue: str) -> int:
