@@ -187,11 +187,11 @@ class Restore(Keep):
     """A dead letter that was removed is back, as it was.
 
     Or, if it has ``changed`` on the way, an entry of another queue: it takes the last place in this one. One
-    that ``arrives`` from another storage takes the last place too, and is else as it was. Not recorded.
+    that comes from another storage, which is its ``source``, takes the last place too, and is else as it was.
     """
 
     op: ClassVar[str] = "restore"
-    arrives: bool = False
+    source: str = ""
 
 
 @dataclass(slots=True)

@@ -407,13 +407,13 @@ class QueueState:
     def _restore(self, operation: Restore, seq: int, at: int, where: Any, position: int) -> None:
         # A copy: in a transaction the same operation is folded more than once.
         entry = copy(operation.entry)
-        if operation.changed or operation.arrives:
+        if operation.changed or operation.source:
             entry.seq = seq
         if operation.changed:
             entry.updated_at = at
         self._admit(entry, where, position)
         self.ledger.count(RESTORED, at)
-        if entry.redriven and entry.status is not DEAD:
+        if entry.status is not DEAD and not operation.source:
             # It came from the dead letters of another queue, and was put back on the way.
             self.ledger.count(REQUEUED, at)
 

@@ -57,7 +57,9 @@ def _queue(storage, name):
     return {
         "pause": head.pause,
         "tokens": head.tokens,
-        "numbers": head.ledger.image(),
+        # But how many have come here from elsewhere.
+        "numbers": head.ledger.totals()._replace(restored=0),
+        "durations": (head.ledger.wait.image(), head.ledger.run.image(), head.ledger.completed_at),
         "counts": storage.counts(name),
         "entries": [(each.id, each.status, Sent.of(each).checksum) for each in entries],
         "order": [each.id for each in storage.entries(name, EntryStatus.READY)],

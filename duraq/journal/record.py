@@ -102,13 +102,15 @@ def encode(operation: Operation | Seal, seq: int, at: str) -> bytes:
         head = f'{{"op":"enqueue","seq":{seq},"at":"{at}","id":"{operation.id}"{extra},"data":'
         body = head.encode() + operation.payload
     elif isinstance(operation, Keep):
-        said = snapshot.of(operation.entry)
+        said, source = snapshot.of(operation.entry), ""
         if operation.changed:
             said["updated_at"] = at
-        if isinstance(operation, Restore) and (operation.changed or operation.arrives):
-            said["order"] = seq
+        if isinstance(operation, Restore):
+            if operation.changed or operation.source:
+                said["order"] = seq
+            source = f',"from":{_text(operation.source)}' if operation.source else ""
         entry = orjson.dumps(said)
-        head = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}","id":"{operation.id}","entry":'
+        head = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}","id":"{operation.id}"{source},"entry":'
         body = b"".join((head.encode(), entry, _DATA, operation.payload))
     else:
         fields = _ENCODE[type(operation)](operation)
@@ -278,7 +280,8 @@ def _keep(fields: dict[str, Any]) -> Keep:
 
 
 def _restore(fields: dict[str, Any]) -> Restore:
-    return Restore(fields["id"], b"", snapshot.restore(fields["id"], fields["entry"]))
+    entry = snapshot.restore(fields["id"], fields["entry"])
+    return Restore(fields["id"], b"", entry, source=values.text(fields.get("from", "")))
 
 
 def _read_head(fields: dict[str, Any]) -> tuple[int, Pause | None, Ledger | None]:

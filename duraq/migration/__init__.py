@@ -20,7 +20,6 @@ from duraq.migration.running import Migration, Moved, Progress
 from duraq.model import MIGRATIONS
 from duraq.storage.transacting import TransactingStorage
 
-
 _SAME = "source and target are the same storage"
 
 

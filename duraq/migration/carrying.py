@@ -72,7 +72,7 @@ class Ends:
         while page := self.source.page(KEYS, self._keys_behind, AT_ONCE, BYTES):
             known = {each.id for each in self.target.some(KEYS, [each.id for each in page])}
             new: dict[str, dict[str, list[Operation]]] = {
-                each.id: {KEYS: [Restore(each.id, each.payload, entry_of(each), arrives=True)]}
+                each.id: {KEYS: [Restore(each.id, each.payload, entry_of(each), source=self.source_name)]}
                 for each in page
                 if each.id not in known
             }
@@ -108,7 +108,7 @@ class Carrier:
         while True:
             mark = self.mark.turned([each for each in sent.values() if each.id not in self.stuck])
             arriving = [
-                Restore(each.id, each.payload, entry_of(each), arrives=True)
+                Restore(each.id, each.payload, entry_of(each), source=self._ends.source_name)
                 for each in page
                 if each.id not in there
             ]

@@ -111,16 +111,15 @@ class Sent(NamedTuple):
 class Mark:
     """How far a queue has come.
 
-    ``then``: how it is to be paused in the target once it is ``over``. ``fresh``: it begins its life there,
-    and so goes on with the numbers that it has. ``count`` and ``total``: entries that have arrived so far,
-    and the sum of their checksums. ``page``: those that came last; they may still be in the source.
+    ``then``: how it is to be paused in the target once it is ``over``. ``count`` and ``total``: entries that
+    have arrived so far, and the sum of their checksums. ``page``: those that came last; they may still be in
+    the source.
     """
 
     migration: str
     queue: str
     number: int = 0
     then: Pause | None = None
-    fresh: bool = False
     over: bool = False
     count: int = 0
     total: int = 0
@@ -156,7 +155,6 @@ class Mark:
         """The operations that write it, in the place of the one before; they fail if that is not there."""
         content = {
             "then": pause_image(self.then),
-            "fresh": self.fresh,
             "over": self.over,
             "count": self.count,
             "total": self.checksum,
@@ -174,7 +172,6 @@ class Mark:
             queue,
             int(number),
             pause_of(content["then"]),
-            content["fresh"],
             content["over"],
             content["count"],
             int(content["total"], 16),

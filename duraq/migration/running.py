@@ -260,22 +260,18 @@ class Migration:
             raise CannotMigrate(f"queue {queue}: the target has got {count} entries of its own meanwhile")
         was = pause_of(ends.sent_notes.find(f"{OUT}/{queue}"))
         then = was if fresh else pause or (was if before is None else None)
-        if before is None:
-            mark = Mark(self._id, queue, then=then, fresh=fresh)
-        else:
-            mark = before.turned(then=then, fresh=fresh, over=False)
+        mark = Mark(self._id, queue, then=then) if before is None else before.turned(then=then, over=False)
         reason = reason_in_target(self._id, self._ends.source_name)
         now = Pause(to_datetime(target.clock.now()), self._who, reason)
-        ends.write([Adopt(head.tokens, now)], mark, before)
+        ends.write([Adopt(head.tokens, now, head.ledger if fresh else None)], mark, before)
         return mark
 
     def _close_target(self, mark: Mark) -> Mark:
-        """All of it is there: it is paused if it was, and goes on with its numbers."""
+        """All of it is there: it is paused if it was, and no token is given there that was given here."""
         head = self._ends.source.head(mark.queue)
         assert head is not None
         over = mark.turned(over=True)
-        adopt = Adopt(head.tokens, mark.then, head.ledger if mark.fresh else None)
-        self._ends.write([adopt], over, mark)
+        self._ends.write([Adopt(head.tokens, mark.then)], over, mark)
         return over
 
     def _carry_acts(self) -> int:

@@ -217,7 +217,7 @@ class CommittingStorage(FoldStorage):
         """Whether a queue that is not there can begin with these."""
         # Only feeding, pausing or moving brings one into being; anything else speaks of entries it must hold.
         first = operations[0]
-        arrives = isinstance(first, Restore) and first.arrives
+        arrives = isinstance(first, Restore) and first.source
         if not arrives and not isinstance(first, (Enqueue, PauseQueue, Adopt)):
             raise QueueNotFound(f"there is no queue {queue!r}")
         check_in_turn(QueueState(queue), operations, max_size, self.clock.now())
