@@ -149,14 +149,19 @@ def _show_plan(said: Settings, planned: Planned, *, merge: bool) -> int:
 def _drawn(said: Settings) -> Iterator[Callable[[Progress], None]]:
     """What shows how far it is: a bar at a terminal, else a line now and then."""
     at_terminal = sys.stderr.isatty()
-    shown_at = 0.0
+    began = shown_at = time.monotonic()
+    waited_for = ""
 
     def show(progress: Progress) -> None:
-        nonlocal shown_at
+        nonlocal shown_at, waited_for
         now = time.monotonic()
-        if said.quiet or said.is_json or now - shown_at < (_REDRAWN if at_terminal else _SAID):
+        # Whoever waits is to know at once for what.
+        is_news = bool(progress.leased) and progress.queue != waited_for
+        is_due = now - shown_at >= (_REDRAWN if at_terminal else _SAID)
+        if said.quiet or said.is_json or not (is_news or is_due):
             return
         shown_at = now
+        waited_for = progress.queue if progress.leased else ""
         if at_terminal:
             click.echo(f"\r{_bar(progress)}{_words(progress)}\x1b[K", err=True, nl=False)
         else:
@@ -165,7 +170,7 @@ def _drawn(said: Settings) -> Iterator[Callable[[Progress], None]]:
     try:
         yield show
     finally:
-        if at_terminal and shown_at:
+        if at_terminal and shown_at > began:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
