@@ -16,7 +16,7 @@ from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import Row, show_rows
 from duraq.cli.reports import report
 from duraq.cli.stage import Terminated
-from duraq.errors import NotAStorage
+from duraq.errors import NotAStorage, StorageError
 from duraq.migration import Migrated, Moved, Planned, Progress, plan
 from duraq.migration import migrate as move
 from duraq.safe_text import safe_text
@@ -61,6 +61,11 @@ def migrate(source: str, target: str, *, dry_run: bool, wait: timedelta, merge: 
                 moved = move(source, target, wait=wait, merge=merge, progress=draw)
         except (KeyboardInterrupt, Terminated):
             said.say(f"stopped; nothing is lost or there twice; to go on: {again}")
+            raise
+        except NotAStorage:
+            raise
+        except StorageError:
+            said.say(f"nothing is lost or there twice; once it is mended, to go on: {again}")
             raise
     return _show(said, moved, again)
 
@@ -132,13 +137,11 @@ def _show_plan(said: Settings, planned: Planned, *, merge: bool) -> int:
     verb = "would go on moving" if planned.begun else "would move"
     made = ", which would be made" if planned.makes_target else ""
     said.say(f"{verb} {planned.source} to {planned.target}{made}")
-    refused = [name for name in planned.queues if planned.is_refused(name, merge=merge)]
-    if refused:
-        raise CommandError(
-            Code.CONFLICT,
-            f"the target has entries of its own in {', '.join(refused)}",
-            "with --merge those of the source are added to them",
-        )
+    for name in planned.queues:
+        why = planned.refused(name, merge=merge)
+        if why is not None:
+            hint = None if name in planned.elsewhere else "with --merge those of the source are added to them"
+            raise CommandError(Code.CONFLICT, f"queue {name}: {why}", hint)
     return Code.DONE
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from duraq.examining import verify
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics
 from duraq.migration.carrying import Ends
-from duraq.migration.notes import OUT, Notes, out_of
+from duraq.migration.notes import OUT, Notes, migration_of, out_of
 from duraq.migration.places import Place
 from duraq.migration.running import Migration, Moved, Progress
 from duraq.model import MIGRATIONS
@@ -45,24 +45,30 @@ class Migrated:
 class Planned:
     """What would be moved: each queue in numbers, and how many entries the target has in it.
 
-    ``begun``: the queues that an earlier run has begun with.
+    ``begun``: the queues that an earlier run has begun with; ``elsewhere``: those that another migration,
+    which is not over, has to do with.
     """
 
     source: str
     target: str
     makes_target: bool
     begun: frozenset[str]
+    elsewhere: frozenset[str]
     queues: Mapping[str, QueueMetrics]
     own: Mapping[str, int]
 
-    def is_refused(self, queue: str, *, merge: bool = False) -> bool:
-        """Whether the target has entries in it that have not come from the source."""
-        return not merge and queue in self.own and queue not in self.begun
+    def refused(self, queue: str, *, merge: bool = False) -> str | None:
+        """What keeps it from being moved, if anything does."""
+        if queue in self.elsewhere:
+            return f"another migration is not over: {getattr(self.queues[queue].paused, 'reason', '')}"
+        if not merge and queue in self.own and queue not in self.begun:
+            return f"the target has {self.own[queue]} entries of its own"
+        return None
 
     def status(self, queue: str, *, merge: bool = False) -> str:
         """What would be done to it."""
-        if self.is_refused(queue, merge=merge):
-            return f"refused: {self.own[queue]} of its own"
+        if self.refused(queue, merge=merge) is not None:
+            return "refused"
         return "goes on" if queue in self.begun else "moves"
 
 
@@ -99,9 +105,11 @@ def migrate(
         # What a process has written to files it does not read again; another storage reads all of it.
         check = opened.enter_context(there.open()) if there.is_file else after
         run = Migration(Ends(before, after, check, here.name, there.name), wait=seconds, merge=merge)
-        for each in run:
-            if progress is not None:
-                progress(each)
+        # Closed at once, whatever ends it, so that it leaves nothing half done while the storages are open.
+        with closing(iter(run)) as steps:
+            for each in steps:
+                if progress is not None:
+                    progress(each)
         return Migrated(here.name, there.name, run.queues, run.left)
 
 
@@ -113,8 +121,12 @@ def plan(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Plan
     is_there = there.is_there()
     found, _, notes = _looked_at(there) if is_there else ({}, None, [])
     begun = frozenset(name.split("/")[2] for name in notes if out and name.startswith(f"in/{out}/"))
+    ours = {None, out if f"in/{out}" in notes else None}
+    elsewhere = frozenset(
+        name for name, each in queues.items() if migration_of(each.paused) not in ours and _count(each)
+    )
     own = {name: count for name in queues if (count := _count(found.get(name)))}
-    return Planned(here.name, there.name, not is_there, begun, queues, own)
+    return Planned(here.name, there.name, not is_there, begun, elsewhere, queues, own)
 
 
 def _check(here: Place, there: Place) -> None:

@@ -7,7 +7,7 @@ can be claimed in both. What is leased is waited for; what is enqueued meanwhile
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -121,7 +121,7 @@ class Migration:
                 f" that one, or give it up with `duraq resume {queue}`"
             )
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Generator[Progress]:
         """Do it; ends between two pages at the earliest. Raises what keeps all of it from going on."""
         if not self.check():
             self._begin()

@@ -5,13 +5,10 @@ import sys
 import threading
 from datetime import timedelta
 from itertools import pairwise
-from urllib.parse import quote
-from uuid import uuid4
 
-import psycopg
 import pytest
-from conftest import SMALL, _server
-from moved import fill, is_emptied, told
+from conftest import SMALL
+from moved import fill, is_emptied, on_server, told
 
 import duraq
 from duraq import (
@@ -31,15 +28,6 @@ from duraq.migration import plan
 
 SOON = timedelta(seconds=60)
 AT_ONCE = timedelta(0)
-
-
-def on_server():
-    """The URL of a database that is empty."""
-    schema, server = f"test_{uuid4().hex}", _server()
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {schema}")
-    options = quote(f"-csearch_path={schema}", safe="")
-    return f"postgresql://duraq@/postgres?host={quote(str(server.home), safe='')}&port=5432&options={options}"
 
 
 @pytest.fixture
@@ -212,6 +200,10 @@ def test_a_second_migration_before_the_first_is_over(source, target, tmp_path, m
     monkeypatch.undo()
     with pytest.raises(CannotMigrate, match=f"another migration, which is not over: .*{target}"):
         migrate(source, f"lmdb:{tmp_path}/other")
+    assert "another migration is not over: migration " in plan(source, f"lmdb:{tmp_path}/other").refused(
+        "held"
+    )
+    assert plan(source, target).refused("held") is None
     assert migrate(source, target).complete
     assert migrate(target, f"lmdb:{tmp_path}/other").complete
 
@@ -393,7 +385,8 @@ def test_a_plan_changes_nothing(source, target, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     with duraq.open(target) as storage:
         Queue("jobs", storage).enqueue("own")
-    assert plan(source, target).status("jobs") == "refused: 1 of its own"
+    assert plan(source, target).status("jobs") == "refused"
+    assert plan(source, target).refused("jobs") == "the target has 1 entries of its own"
     assert plan(source, target).status("jobs", merge=True) == "moves"
     migrate(source, target, merge=True)
     with duraq.open(source) as storage:

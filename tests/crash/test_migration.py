@@ -14,7 +14,7 @@ from random import Random
 import pytest
 from conftest import SMALL
 from evidence import count
-from moved import fill, is_emptied, told
+from moved import fill, is_emptied, on_server, told
 
 import duraq
 from duraq import Queue, migrate
@@ -186,10 +186,14 @@ def test_killed_by_the_system(tmp_path):
 
 
 @pytest.mark.skipif(not DEEP, reason="20 kills among 100,000 entries take minutes: DURAQ_TEST_DEEP=1")
-@pytest.mark.parametrize(("first", "second"), [("file:{}/a", "sqlite:{}/b"), ("sqlite:{}/a", "file:{}/b")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("file:{}/a", "sqlite:{}/b"), ("sqlite:{}/a", "file:{}/b"), ("file:{}/a", "on server")],
+)
 def test_killed_at_any_moment(tmp_path, first, second):
     """100,000 entries, and 20 kills all over their way: nothing is lost, and nothing there twice."""
-    source, target = first.format(tmp_path), second.format(tmp_path)
+    source = first.format(tmp_path)
+    target = on_server() if second == "on server" else second.format(tmp_path)
     entries, kills, chance = 100_000, 20, Random(1)
     before = fill_many(source, entries)
     for kill in range(kills):

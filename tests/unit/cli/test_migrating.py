@@ -102,7 +102,7 @@ def test_an_application_without_queues(duraq, source, tmp_path):
 
 
 def test_a_queue_that_is_worked(duraq, source, target):
-    """A queue whose leases do not end in time is told, with who holds what; that is `busy`, or `partly` done."""
+    """A queue whose leases do not end in time is told, with who holds what: `busy`, or `partly` done."""
     with FileStorage(source) as storage:
         held = Queue("jobs", storage).dequeue()
         done = duraq("migrate", "--wait", "0", source, target)
