@@ -200,9 +200,8 @@ def test_a_second_migration_before_the_first_is_over(source, target, tmp_path, m
     monkeypatch.undo()
     with pytest.raises(CannotMigrate, match=f"another migration, which is not over: .*{target}"):
         migrate(source, f"lmdb:{tmp_path}/other")
-    assert "another migration is not over: migration " in plan(source, f"lmdb:{tmp_path}/other").refused(
-        "held"
-    )
+    planned = plan(source, f"lmdb:{tmp_path}/other")
+    assert planned.refused("held").startswith("another migration is not over: migration ")
     assert plan(source, target).refused("held") is None
     assert migrate(source, target).complete
     assert migrate(target, f"lmdb:{tmp_path}/other").complete
