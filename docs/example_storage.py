@@ -43,6 +43,9 @@ class DictRows:
     def find(self, queue: str, entry_id: str) -> Row | None:
         return self.rows.get((queue, entry_id))
 
+    def some(self, queue: str, entry_ids: list[str]) -> list[Row]:
+        return [self.rows[queue, entry_id] for entry_id in entry_ids if (queue, entry_id) in self.rows]
+
     def payload(self, queue: str, entry_id: str) -> bytes:
         return self.rows[queue, entry_id].payload or b""
 

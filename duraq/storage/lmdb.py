@@ -299,6 +299,10 @@ class LMDBRows:
         found = self._txn.get(_name(queue, entry_id), db=self._entries)
         return None if found is None else Row(*(entry_id, *orjson.loads(found), None))
 
+    def some(self, queue: str, entry_ids: list[str]) -> list[Row]:
+        found = [self.find(queue, entry_id) for entry_id in entry_ids]
+        return [self._with_payload(queue, row) for row in found if row is not None]
+
     def payload(self, queue: str, entry_id: str) -> bytes:
         return bytes(self._txn.get(_name(queue, entry_id), b"", db=self._payloads))
 

@@ -78,6 +78,9 @@ class Rows(Protocol):
     def find(self, queue: str, entry_id: str) -> Row | None:
         """The row of that id, without its payload."""
 
+    def some(self, queue: str, entry_ids: list[str]) -> list[Row]:
+        """Those of these ids that are there, in no order, with their payloads."""
+
     def payload(self, queue: str, entry_id: str) -> bytes:
         """The payload of a row that is there."""
 

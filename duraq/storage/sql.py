@@ -140,6 +140,12 @@ class SQLRows:
     def find(self, queue: str, entry_id: str) -> Row | None:
         return next(self._rows("queue = ? AND id = ?", queue, entry_id), None)
 
+    def some(self, queue: str, entry_ids: list[str]) -> list[Row]:
+        if not entry_ids:
+            return []
+        marks = ", ".join("?" * len(entry_ids))
+        return list(self._whole_rows(f"queue = ? AND id IN ({marks})", queue, *entry_ids))
+
     def payload(self, queue: str, entry_id: str) -> bytes:
         return next(self._whole_rows("queue = ? AND id = ?", queue, entry_id)).payload or b""
 
