@@ -88,11 +88,10 @@ def check_between(source, target, before):
             assert kept is not None
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "start"), [("file:{}/a", "sqlite:{}/b", 1), ("sqlite:{}/a", "file:{}/b", 2)]
-)
-def test_killed_before_each_commit(tmp_path, monkeypatch, kill_before, first, second, start):
+@pytest.mark.parametrize("way", [("file:{}/a", "sqlite:{}/b", 1), ("sqlite:{}/a", "file:{}/b", 2)])
+def test_killed_before_each_commit(tmp_path, monkeypatch, kill_before, way):
     """Killed before any one commit, and run again, a migration ends as it does in one run."""
+    first, second, start = way
     monkeypatch.setattr(carrying, "AT_ONCE", 6)
     # Every day each of them in one direction or the other.
     for number in numbered(start, 1 if DEEP else 2):
