@@ -2,9 +2,9 @@
 
 The source has ``out``, the migration that it is in, and for each queue that is under way ``out/QUEUE``: how
 it was paused before. The target has ``in/ID`` for each migration that it took in, and for each queue of it
-one ``in/ID/QUEUE/NUMBER``, the mark. A mark is written in one change with the entries of a page, and takes
-the place of the one before. So it tells for certain which entries have arrived, however a run has ended, and
-of two runs at once only one can write a page.
+``begun/ID/QUEUE``, so that there is one first mark, and ``in/ID/QUEUE/NUMBER``, the mark. It is written in
+one change with the entries of a page, and takes the place of the one before. So it tells for certain which
+entries have arrived, however a run has ended, and of two runs at once only one can write a page.
 """
 
 from __future__ import annotations
@@ -152,7 +152,10 @@ class Mark:
         return f"{self.total:032x}"
 
     def written(self, before: Mark | None = None) -> list[Operation]:
-        """The operations that write it, in the place of the one before; they fail if that is not there."""
+        """The operations that write it, in the place of the one before; they fail if that is not there.
+
+        Or, if it is the first one, if there was one already.
+        """
         content = {
             "then": pause_image(self.then),
             "over": self.over,
@@ -160,8 +163,9 @@ class Mark:
             "total": self.checksum,
             "page": [list(each) for each in self.page],
         }
-        over: list[Operation] = [] if before is None else [Expire(before.id)]
-        return [*over, Enqueue(self.id, orjson.dumps(content))]
+        begun = Enqueue(f"begun/{self.migration}/{self.queue}", b"null")
+        turned = begun if before is None else Expire(before.id)
+        return [turned, Enqueue(self.id, orjson.dumps(content))]
 
     @classmethod
     def read(cls, name: str, content: dict[str, Any]) -> Self:

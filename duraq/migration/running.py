@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from duraq import options
 from duraq.clock import to_datetime
-from duraq.errors import CannotMigrate, DuraqError, InvalidOption, StorageBusy
+from duraq.errors import CannotMigrate, DuraqError, InvalidOption, QueueError, StorageBusy
 from duraq.migration.carrying import Carrier, Ends, Overtaken
 from duraq.migration.notes import (
     OUT,
@@ -96,16 +96,15 @@ class Migration:
             if ends.sent_notes.find(f"in/{out['id']}") is not None:
                 raise InvalidOption("source and target are the same storage")
             self._id = out["id"]
+        begun = ends.notes.marks(self._id) if self._id else {}
         for queue in ends.source.queues():
-            self._check_queue(queue)
+            self._check_free(queue, ends.source.paused(queue))
+            if queue not in begun and not self._merge:
+                self._check_target(queue)
         return bool(self._id)
 
-    def _check_queue(self, queue: str) -> None:
-        ends = self._ends
-        self._check_free(queue, ends.source.paused(queue))
-        if self._merge or (self._id and ends.notes.mark(self._id, queue) is not None):
-            return
-        count = _all(ends.target.counts(queue))
+    def _check_target(self, queue: str) -> None:
+        count = _all(self._ends.target.counts(queue))
         if count:
             raise CannotMigrate(
                 f"queue {queue}: the target has {count} entries of its own in a queue of that name; with"
@@ -126,10 +125,11 @@ class Migration:
         if not self.check():
             self._begin()
         for _ in range(ROUNDS):
-            carried = 0
+            carried, marks = 0, self._ends.notes.marks(self._id)
             for queue in self._ends.source.queues():
-                if self._has_work(queue):
-                    yield from self._carry(queue)
+                mark = marks.get(queue)
+                if self._has_work(queue, mark):
+                    yield from self._carry(queue, mark)
                     carried += 1
             carried += self._carry_acts()
             self._ends.copy_keys()
@@ -148,12 +148,11 @@ class Migration:
         ends.target.commit({MIGRATIONS: ends.notes.put(f"in/{found}", {**about, "from": ends.source_name})})
         self._id = found
 
-    def _has_work(self, queue: str) -> bool:
+    def _has_work(self, queue: str, mark: Mark | None) -> bool:
         moved = self.queues.get(queue)
         if moved is not None and moved.problem is not None:
             return False
         here = _all(self._ends.source.counts(queue))
-        mark = self._ends.notes.mark(self._id, queue)
         if mark is None:
             # What another migration has emptied does not go twice.
             return bool(here) or migration_of(self._ends.source.paused(queue)) in {None, self._id}
@@ -166,20 +165,20 @@ class Migration:
 
     # -- a queue ---------------------------------------------------------------------------------------
 
-    def _carry(self, queue: str) -> Iterator[Progress]:
+    def _carry(self, queue: str, mark: Mark | None) -> Iterator[Progress]:
         moved = self.queues.setdefault(queue, Moved(queue))
         while True:
             try:
-                yield from self._carry_once(queue, moved)
+                yield from self._carry_once(queue, mark, moved)
             except Overtaken:
+                mark = self._ends.notes.mark(self._id, queue)
                 continue
             except StorageBusy as busy:
                 moved.problem = busy
             return
 
-    def _carry_once(self, queue: str, moved: Moved) -> Iterator[Progress]:
+    def _carry_once(self, queue: str, mark: Mark | None, moved: Moved) -> Iterator[Progress]:
         ends = self._ends
-        mark = ends.notes.mark(self._id, queue)
         yield from self._stop_source(queue, mark)
         if mark is None or mark.over:
             mark = self._open_target(queue, mark)
@@ -207,7 +206,12 @@ class Migration:
             self._check_free(queue, pause)
             reason = reason_in_source(self._id, self._ends.target_name)
             noted = notes.put(note, pause_image(pause))
-            source.commit({queue: [PauseQueue(self._who, reason)], MIGRATIONS: noted})
+            try:
+                source.commit({queue: [PauseQueue(self._who, reason)], MIGRATIONS: noted})
+            except QueueError:
+                # Another run has written that note, and paused it.
+                if migration_of(source.paused(queue)) != self._id:
+                    raise
         try:
             yield from self._wait(queue)
         except BaseException:
@@ -257,6 +261,7 @@ class Migration:
             raise CannotMigrate(f"queue {queue}: the target has it in another migration: {pause.reason}")
         fresh = here is None or is_other  # what was moved away, and comes back, goes on as it is here
         if before is None and count and not self._merge:
+            ends.check_last(Mark(self._id, queue), None)
             raise CannotMigrate(f"queue {queue}: the target has got {count} entries of its own meanwhile")
         was = pause_of(ends.sent_notes.find(f"{OUT}/{queue}"))
         then = was if fresh else pause or (was if before is None else None)
@@ -281,11 +286,13 @@ class Migration:
         if _all(ends.source.counts(ACTS)) <= len(moved.stuck):
             return 0
         mark = ends.notes.mark(self._id, ACTS)
-        if mark is None:
-            mark = Mark(self._id, ACTS)
-            ends.write([], mark, None)
-        carrier = Carrier(ends, mark, moved.stuck)
-        carried = sum(carrier.all())
+        try:
+            if mark is None:
+                mark = Mark(self._id, ACTS)
+                ends.write([], mark, None)
+            carried = sum(Carrier(ends, mark, moved.stuck).all())
+        except Overtaken:
+            return 1  # there may be more; the next round looks
         if moved.stuck:
             self.queues[ACTS] = moved
         return carried

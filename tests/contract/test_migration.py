@@ -4,10 +4,10 @@ import subprocess
 import sys
 import threading
 from datetime import timedelta
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
-from conftest import SMALL
+from conftest import DEEP, SMALL
 from moved import fill, is_emptied, on_server, told
 
 import duraq
@@ -299,21 +299,34 @@ def test_a_dead_worker_is_not_waited_for(source, target, tmp_path):
 # -- what others do meanwhile ------------------------------------------------------------------------------
 
 
-def at_commit(monkeypatch, number, act):
-    """Have something done just before the commit of that number."""
+def test_two_runs_at_once(tmp_path, monkeypatch):
+    """If another run does all of it at any moment of this one, it is as if there had been one."""
     from duraq.storage.transacting import TransactingStorage  # noqa: PLC0415
 
     commit = TransactingStorage.commit
-    made = [0]
+    for number in count(3, 1 if DEEP else 2):
+        source, target = f"file:{tmp_path}/{number}", f"sqlite:{tmp_path}/{number}.db"
+        with FileStorage(tmp_path / str(number), durability="process", sizes=SMALL) as storage:
+            fill(storage)
+            before = told(storage)
+        left = [number]
 
-    def counted(self, changes, limits=None):
-        made[0] += 1
-        if made[0] == number:
-            act()
-        commit(self, changes, limits)
+        def counted(self, changes, limits=None, left=left, pair=(source, target)):
+            left[0] -= 1
+            if left[0] == 0:
+                assert migrate(*pair).complete
+            commit(self, changes, limits)
 
-    monkeypatch.setattr(TransactingStorage, "commit", counted)
-    return made
+        monkeypatch.setattr(TransactingStorage, "commit", counted)
+        assert migrate(source, target).complete
+        monkeypatch.undo()
+        with duraq.open(target) as storage:
+            assert told(storage) == before
+        with duraq.open(source) as storage:
+            assert is_emptied(storage)
+        if left[0] > 0:
+            break  # it has made fewer
+    assert number > 15
 
 
 def test_a_letter_that_is_put_back_on_the_way(source, target, monkeypatch):
