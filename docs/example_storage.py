@@ -43,6 +43,9 @@ class DictRows:
     def find(self, queue: str, entry_id: str) -> Row | None:
         return self.rows.get((queue, entry_id))
 
+    def some(self, queue: str, entry_ids: list[str]) -> list[Row]:
+        return [self.rows[queue, entry_id] for entry_id in entry_ids if (queue, entry_id) in self.rows]
+
     def payload(self, queue: str, entry_id: str) -> bytes:
         return self.rows[queue, entry_id].payload or b""
 
@@ -52,8 +55,8 @@ class DictRows:
     def leased(self, queue: str) -> list[Row]:
         return self._all(queue, "leased")
 
-    def walk(self, queue: str, status: str, *, by_seq: bool) -> Iterator[Row]:
-        found = self._all(queue, status)
+    def walk(self, queue: str, status: str, *, by_seq: bool, behind: int = 0) -> Iterator[Row]:
+        found = [row for row in self._all(queue, status) if row.seq > behind]
         return iter(sorted(found, key=lambda row: (0 if by_seq else -row.priority, row.seq)))
 
     def ready(self, queue: str, limit: int) -> list[Row]:

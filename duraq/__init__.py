@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from duraq.dead_letters import DeadLetterQueue
     from duraq.errors import (
         ActNotFound,
+        CannotMigrate,
         DuplicateEntry,
         DuraqError,
         EntryNotFound,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from duraq.manager import QueueManager
     from duraq.mending import Repaired, repair
     from duraq.metrics import QueueMetrics
+    from duraq.migration import Migrated, migrate
     from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry
     from duraq.queue import Queue
     from duraq.retry import ExponentialBackoff, FixedDelay, NoRetry, RetryPolicy
@@ -80,6 +82,7 @@ _HOMES = {
     "Attempt": "duraq.model",
     "AttemptError": "duraq.model",
     "backup": "duraq.backups",
+    "CannotMigrate": "duraq.errors",
     "Cause": "duraq.model",
     "Copied": "duraq.backups",
     "Counts": "duraq.model",
@@ -105,6 +108,8 @@ _HOMES = {
     "LMDBStorage": "duraq.storage.lmdb",
     "LeaseLost": "duraq.errors",
     "MemoryStorage": "duraq.storage.memory",
+    "migrate": "duraq.migration",
+    "Migrated": "duraq.migration",
     "MetricsHealthCheck": "duraq.health",
     "NetworkFileSystem": "duraq.errors",
     "NoRetry": "duraq.retry",
@@ -155,6 +160,7 @@ __all__ = [
     "ActNotFound",
     "Attempt",
     "AttemptError",
+    "CannotMigrate",
     "Cause",
     "Copied",
     "Counts",
@@ -181,6 +187,7 @@ __all__ = [
     "LeaseLost",
     "MemoryStorage",
     "MetricsHealthCheck",
+    "Migrated",
     "NetworkFileSystem",
     "NoRetry",
     "NoTransaction",
@@ -219,6 +226,7 @@ __all__ = [
     "Worker",
     "WorkerStats",
     "backup",
+    "migrate",
     "open",
     "repair",
     "restore",

@@ -30,6 +30,10 @@ def check(state: QueueState, operation: Operation) -> None:
         _check_new(state, operation)
     elif isinstance(operation, (Extend, Complete, Fail, Bury, Release)):
         _check_lease(state, operation.id, operation.token)
+    elif isinstance(operation, Remove) and operation.to:
+        entry = _entry(state, operation.id, READY, SCHEDULED, DEAD)
+        if entry.version != operation.version:
+            raise EntryNotFound(f"queue {state.name}: entry {operation.id} is not as it was")
     elif isinstance(operation, (Requeue, Remove)):
         entry = _entry(state, operation.id, DEAD)
         if operation.token not in {0, entry.token}:

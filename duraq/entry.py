@@ -75,6 +75,11 @@ class Entry:
         self.queued = False
 
     @property
+    def version(self) -> tuple[int, int, int]:
+        """What is different once something has become of the entry, or once another one has its id."""
+        return self.created_at, self.token, self.redriven
+
+    @property
     def ready_since(self) -> int:
         """Since when it could have been leased, if it is ready."""
         ready_at, updated_at = self.ready_at, self.updated_at

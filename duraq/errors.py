@@ -12,6 +12,7 @@ DuraqError
     QueueFull
     DuplicateEntry
     EntryNotFound
+    CannotMigrate                      the target has entries of its own, or another migration is not over
     NoTransaction                      there is none to commit or to roll back
     ActNotFound                        nothing was done under that id, or it was too long ago
     LeaseLost                          the lease ended: completing, failing or extending changed nothing
@@ -109,6 +110,10 @@ class LeaseLost(QueueError):
 
 class NotLeased(LeaseLost):
     """The entry is not leased through this storage: it never was, or that lease has been ended."""
+
+
+class CannotMigrate(QueueError):
+    """A storage cannot be moved into another one as they are; says which queue stands in the way, and why."""
 
 
 class NoTransaction(QueueError):

@@ -37,7 +37,7 @@ _STATES = {
     "restore": EntryStatus.DEAD,
 }
 # All that can happen, as records have it.
-EVENTS = (*_STATES, "keep", "drop", "pause", "resume", "repair", "seal")
+EVENTS = (*_STATES, "keep", "drop", "adopt", "pause", "resume", "repair", "seal")
 _AT_LEAST = 200  # records that are read at once, if not all of them are wanted
 
 Wanted = Callable[[RecordView], bool]

@@ -88,7 +88,7 @@ METRICS = (
     _counter("removed", "Dead letters that were removed.", lambda queue: queue.counters.removed),
     _counter(
         "restored",
-        "Dead letters whose removal was undone, or that came from another queue.",
+        "Dead letters whose removal was undone, or entries that came from another queue or storage.",
         lambda queue: queue.counters.restored,
     ),
     Metric(

@@ -23,7 +23,8 @@ class Counters(NamedTuple):
 
     ``failed``: attempts whose handler failed, the last ones among them; ``dead``: entries that became dead
     letters, for whatever cause; ``timed_out``, ``worker_died`` and ``released``: leases that ended so;
-    ``expired``: entries whose TTL passed; ``requeued``, ``removed``, ``restored``: dead letters that were.
+    ``expired``: entries whose TTL passed; ``requeued``, ``removed``, ``restored``: dead letters that
+    were; and ``restored``: entries that came from another storage.
     """
 
     enqueued: int = 0

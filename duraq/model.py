@@ -25,9 +25,10 @@ WORKER = re.compile(r"[1-9][0-9]{0,9}-[0-9a-f]{8}")
 # From here on are the numbers of entries that a transaction has made and not committed.
 PROVISIONAL = 1 << 62
 
-# Queues of the storage's own, beside its users': what was done to many entries, and the keys of entries.
-ACTS, KEYS = "_acts", "_keys"
-OWN_QUEUES = frozenset({ACTS, KEYS})
+# Queues of the storage's own, beside its users': what was done to many entries, the keys of entries, and what
+# was moved to or from another storage.
+ACTS, KEYS, MIGRATIONS = "_acts", "_keys", "_migrations"
+OWN_QUEUES = frozenset({ACTS, KEYS, MIGRATIONS})
 
 
 def is_queue_name(name: str) -> bool:

@@ -139,11 +139,15 @@ class Remove:
     """A dead letter is removed.
 
     ``token``: only if it is still the one that died under that token. Not recorded.
+    ``to``: an entry that nobody holds, dead or not, lies in that other storage from now on; then only if it
+    is still of that ``version`` (see ``Entry``). That is not recorded.
     """
 
     op: ClassVar[str] = "remove"
     id: str
     token: int = 0
+    to: str = ""
+    version: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -182,10 +186,12 @@ class Keep:
 class Restore(Keep):
     """A dead letter that was removed is back, as it was.
 
-    Or, if it has ``changed`` on the way, an entry of another queue: it takes the last place in this one.
+    Or, if it has ``changed`` on the way, an entry of another queue: it takes the last place in this one. One
+    that comes from another storage, which is its ``source``, takes the last place too, and is else as it was.
     """
 
     op: ClassVar[str] = "restore"
+    source: str = ""
 
 
 @dataclass(slots=True)
@@ -205,6 +211,20 @@ class Drop:
 
 
 @dataclass(slots=True)
+class Adopt:
+    """The queue is from now on what one of another storage was, but for its entries.
+
+    Its pause is this one, or none; no token is given again that was given there; and what has happened there
+    has happened here, if ``ledger`` is given.
+    """
+
+    op: ClassVar[str] = "adopt"
+    tokens: int
+    pause: Pause | None
+    ledger: Ledger | None = None
+
+
+@dataclass(slots=True)
 class Repair:
     """Stands where a record was that was damaged; what was left of it is in ``quarantine/``, in that file."""
 
@@ -213,7 +233,7 @@ class Repair:
 
 
 # These are about a queue as a whole.
-WithoutEntry = PauseQueue | ResumeQueue | Drop | Repair
+WithoutEntry = PauseQueue | ResumeQueue | Drop | Adopt | Repair
 
 Operation = (
     Enqueue
@@ -231,5 +251,6 @@ Operation = (
     | Keep
     | Restore
     | Drop
+    | Adopt
     | Repair
 )

@@ -70,6 +70,9 @@ class Shelf(Protocol):
     def by_age(self) -> Iterator[Entry]:
         """The ready ones, as enqueued."""
 
+    def behind(self, seq: int) -> Iterator[Entry]:
+        """All that were enqueued as a later number than that, as enqueued."""
+
     def lived(self, before: int) -> Iterator[Entry]:
         """Those that were enqueued before that number and have been leased since, in no order."""
 
@@ -112,6 +115,9 @@ class EmptyShelf:
         return iter(())
 
     def by_age(self) -> Iterator[Entry]:
+        return iter(())
+
+    def behind(self, seq: int) -> Iterator[Entry]:  # noqa: ARG002 - as above
         return iter(())
 
     def lived(self, before: int) -> Iterator[Entry]:  # noqa: ARG002 - as above

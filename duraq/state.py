@@ -20,6 +20,7 @@ from duraq.ledger import DEAD as DIED
 from duraq.ledger import ENQUEUED, EXPIRED, REMOVED, REQUEUED, RESTORED, Ledger
 from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
 from duraq.operations import (
+    Adopt,
     Bury,
     Complete,
     Drop,
@@ -148,6 +149,13 @@ class QueueState:
         order = delivery_order if status is READY else enqueue_order
         here: Iterable[Entry] = (each for each in self.entries.values() if status in {None, each.status})
         return merge(sorted(here, key=order), self.shelf.walk(status), key=order)
+
+    def behind(self, seq: int, now: int) -> Iterator[Entry]:
+        """Those that were enqueued as a later number than that, in that order, but for what is over."""
+        self.advance(now)
+        here = (entry for entry in self.entries.values() if entry.seq > seq)
+        found = merge(sorted(here, key=enqueue_order), self.shelf.behind(seq), key=enqueue_order)
+        return (entry for entry in found if not self.is_over(entry, now))
 
     def lived(self, before: int) -> Iterator[Entry]:
         """Those that were enqueued as a number before that one and have been leased since, in no order."""
@@ -375,11 +383,11 @@ class QueueState:
         self.ledger.count(REQUEUED, at)
 
     def _remove(self, operation: Remove, _seq: int, at: int, _where: Any, _position: int) -> None:
-        if operation.id not in self.entries:
-            self._unshelve(operation.id, at)
-        self._tally[DEAD] -= 1
+        entry = self.entries.get(operation.id) or self._unshelve(operation.id, at)
+        self._tally[entry.status] -= 1
         self._drop(operation.id)
-        self.ledger.count(REMOVED, at)
+        if not operation.to:
+            self.ledger.count(REMOVED, at)
 
     def _pause(self, operation: PauseQueue, _seq: int, at: int, _where: Any, _position: int) -> None:
         self.pause = Pause(to_datetime(at), operation.who, operation.reason)
@@ -399,11 +407,13 @@ class QueueState:
     def _restore(self, operation: Restore, seq: int, at: int, where: Any, position: int) -> None:
         # A copy: in a transaction the same operation is folded more than once.
         entry = copy(operation.entry)
+        if operation.changed or operation.source:
+            entry.seq = seq
         if operation.changed:
-            entry.seq, entry.updated_at = seq, at
+            entry.updated_at = at
         self._admit(entry, where, position)
         self.ledger.count(RESTORED, at)
-        if entry.status is not DEAD:
+        if entry.status is not DEAD and not operation.source:
             # It came from the dead letters of another queue, and was put back on the way.
             self.ledger.count(REQUEUED, at)
 
@@ -412,6 +422,13 @@ class QueueState:
         self.pause = operation.pause
         # Whoever begins here knows no more; a version that kept no numbers has left none to begin with.
         self.ledger = Ledger() if operation.ledger is None else operation.ledger
+
+    def _adopt(self, operation: Adopt, _seq: int, _at: int, _where: Any, _position: int) -> None:
+        self.tokens = max(self.tokens, operation.tokens)
+        self.pause = operation.pause
+        if operation.ledger is not None:
+            # A copy, for this one goes on counting.
+            self.ledger = Ledger.of(operation.ledger.image())
 
     def _note_repair(self, _operation: Repair, _seq: int, _at: int, _where: Any, _position: int) -> None:
         """What was lost changes nothing any more."""
@@ -537,6 +554,7 @@ _FOLD: dict[type[Any], _Fold] = {
     Keep: QueueState._keep,  # noqa: SLF001
     Restore: QueueState._restore,  # noqa: SLF001
     Drop: QueueState._drop_before,  # noqa: SLF001
+    Adopt: QueueState._adopt,  # noqa: SLF001
     Repair: QueueState._note_repair,  # noqa: SLF001
     PauseQueue: QueueState._pause,  # noqa: SLF001
     ResumeQueue: QueueState._resume,  # noqa: SLF001

@@ -20,6 +20,7 @@ KINDS = {
     "traced": ("crash states of traced system calls", 100_000),
     "killed": ("system calls at which a process was killed", 2_000),
     "killed at random": ("kills at random, under load", 2_000),
+    "migrated": ("kills of who moves a storage into another one", 60),
     "cut ext4": ("power cuts, ext4", 500),
     "cut xfs": ("power cuts, XFS", 200),
     "cut ext4, sqlite": ("power cuts, ext4, with SQLiteStorage", 100),

@@ -18,6 +18,7 @@ from duraq.journal.record import Seal
 from duraq.ledger import Ledger
 from duraq.model import AttemptError, Cause
 from duraq.operations import (
+    Adopt,
     Bury,
     Complete,
     Drop,
@@ -56,13 +57,14 @@ OPERATIONS = [
     (Release("a", 1, 2, "ann", "why"), Release("a", 1)),
     (Expire("a"), Expire("a")),
     (Requeue("a", act="b"), Requeue("a")),
-    (Remove("a"), Remove("a")),
+    (Remove("a", to="b"), Remove("a")),
     (PauseQueue("ann", "why"), PauseQueue("ann", "")),
     (ResumeQueue("ann"), ResumeQueue("ann")),
     (Keep("a", b"{}", ENTRY), Keep("a", b"{}", ENTRY)),
-    (Restore("a", b"{}", ENTRY), Restore("a", b"{}", ENTRY)),
+    (Restore("a", b"{}", ENTRY, source="b"), Restore("a", b"{}", ENTRY)),
     (Repair("a.jsonl"), Repair("a.jsonl")),
     (Drop(2, 99, 1, None, Ledger()), Drop(2, 99, 1, None)),
+    (Adopt(1, None, Ledger()), Adopt(1, None)),
     (Seal(2), Seal(2)),
 ]
 

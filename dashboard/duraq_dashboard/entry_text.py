@@ -230,6 +230,8 @@ def _detail(record: RecordView) -> str:
         pieces.append(safe_text(f"{fields.get('cause', '')} {error.get('type', '')}: {first}", 300))
     if record.op == "requeue" and fields.get("act"):
         pieces.append(f"act {safe_text(fields['act'], 60)}")
+    if record.op == "remove" and fields.get("to"):
+        pieces.append(f"to {safe_text(fields['to'], 200)}")
     if record.op == "fail" and fields.get("ready_at"):
         pieces.append(f"again at {safe_text(fields['ready_at'], 40)}")
     return "  ".join(pieces)

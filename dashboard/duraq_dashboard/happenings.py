@@ -20,7 +20,7 @@ from duraq.clock import Clock
 from duraq.errors import DuraqError
 from duraq.events import Wanted
 from duraq.inspector import Inspector
-from duraq.model import KEYS, pid_of
+from duraq.model import KEYS, MIGRATIONS, pid_of
 from duraq.safe_text import safe_text
 from duraq.views import RecordView
 from duraq_dashboard import wording
@@ -31,7 +31,7 @@ LAST = 100  # records that are shown to begin with
 EXCERPT = 300
 _WITH_PAYLOAD = {"enqueue", "keep", "restore"}
 # Of the storage's own bookkeeping nobody has asked.
-_HIDDEN = {KEYS}
+_HIDDEN = {KEYS, MIGRATIONS}
 _LARGE = 64 * 1024
 
 

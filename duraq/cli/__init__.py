@@ -60,6 +60,7 @@ GROUPS = {
         "compact": ("upkeep", "Free the disk space of what is over, now."),
         "backup": ("backups", "Copy the storage, while it is worked."),
         "restore": ("backups", "Bring a backup back."),
+        "migrate": ("migrating", "Move all that is in a storage to another one, be it a database."),
         "config": ("configuring", "Settings: get, set, path."),
         "completion": ("helping", "What makes a shell complete all this: bash, zsh or fish."),
         "help": ("helping", "A command, or a topic: filters, exit-codes, files, formats, systemd."),

@@ -58,7 +58,8 @@ _STATES: dict[type[Any], frozenset[EntryStatus]] = {
     Lease: _WAITING,
     Expire: _WAITING,
     **dict.fromkeys((Extend, Complete, Fail, Bury, Release), _HELD),
-    **dict.fromkeys((Requeue, Remove), _BURIED),
+    Requeue: _BURIED,
+    Remove: _WAITING | _BURIED,
 }
 
 

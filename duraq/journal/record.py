@@ -23,6 +23,7 @@ from duraq.flaw import raise_if_no_memory
 from duraq.ledger import Ledger
 from duraq.model import Cause, Pause
 from duraq.operations import (
+    Adopt,
     Bury,
     Complete,
     Drop,
@@ -101,13 +102,15 @@ def encode(operation: Operation | Seal, seq: int, at: str) -> bytes:
         head = f'{{"op":"enqueue","seq":{seq},"at":"{at}","id":"{operation.id}"{extra},"data":'
         body = head.encode() + operation.payload
     elif isinstance(operation, Keep):
-        said = snapshot.of(operation.entry)
+        said, source = snapshot.of(operation.entry), ""
         if operation.changed:
             said["updated_at"] = at
-            if isinstance(operation, Restore):
+        if isinstance(operation, Restore):
+            if operation.changed or operation.source:
                 said["order"] = seq
+            source = f',"from":{_text(operation.source)}' if operation.source else ""
         entry = orjson.dumps(said)
-        head = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}","id":"{operation.id}","entry":'
+        head = f'{{"op":"{operation.op}","seq":{seq},"at":"{at}","id":"{operation.id}"{source},"entry":'
         body = b"".join((head.encode(), entry, _DATA, operation.payload))
     else:
         fields = _ENCODE[type(operation)](operation)
@@ -165,13 +168,14 @@ def _text(value: str) -> str:
     return orjson.dumps(value).decode()
 
 
-def _drop(o: Drop) -> str:
+def _head(o: Drop | Adopt) -> str:
+    """What a queue is besides its entries."""
     pause = "null"
     if o.pause is not None:
         at = rfc3339(from_datetime(o.pause.at))
         pause = f'{{"at":"{at}","who":{_text(o.pause.who)},"reason":{_text(o.pause.reason)}}}'
     ledger = "" if o.ledger is None else f',"ledger":{orjson.dumps(o.ledger.image()).decode()}'
-    return f',"first":{o.first},"bytes":{o.bytes},"tokens":{o.tokens},"pause":{pause}{ledger}'
+    return f',"tokens":{o.tokens},"pause":{pause}{ledger}'
 
 
 _ENCODE: dict[type[Any], Callable[[Any], str]] = {
@@ -183,8 +187,9 @@ _ENCODE: dict[type[Any], Callable[[Any], str]] = {
     Release: _release,
     Expire: lambda o: f',"id":"{o.id}"',
     Requeue: _requeue,
-    Remove: lambda o: f',"id":"{o.id}"',
-    Drop: _drop,
+    Remove: lambda o: f',"id":"{o.id}"' + (f',"to":{_text(o.to)}' if o.to else ""),
+    Drop: lambda o: f',"first":{o.first},"bytes":{o.bytes}{_head(o)}',
+    Adopt: _head,
     PauseQueue: lambda o: f',"who":{_text(o.who)},"reason":{_text(o.reason)}',
     ResumeQueue: lambda o: f',"who":{_text(o.who)}',
     Repair: lambda o: f',"aside":{_text(o.aside)}',
@@ -275,23 +280,18 @@ def _keep(fields: dict[str, Any]) -> Keep:
 
 
 def _restore(fields: dict[str, Any]) -> Restore:
-    return Restore(fields["id"], b"", snapshot.restore(fields["id"], fields["entry"]))
+    entry = snapshot.restore(fields["id"], fields["entry"])
+    return Restore(fields["id"], b"", entry, source=values.text(fields.get("from", "")))
 
 
-def _dropped(fields: dict[str, Any]) -> Drop:
+def _read_head(fields: dict[str, Any]) -> tuple[int, Pause | None, Ledger | None]:
     found = fields["pause"]
     pause = None
     if found is not None:
         at = to_datetime(microseconds(found["at"]))
         pause = Pause(at, values.text(found["who"]), values.text(found["reason"]))
     ledger = Ledger.of(fields["ledger"]) if "ledger" in fields else None
-    return Drop(
-        values.number(fields["first"]),
-        values.number(fields["bytes"]),
-        values.number(fields["tokens"]),
-        pause,
-        ledger,
-    )
+    return values.number(fields["tokens"]), pause, ledger
 
 
 _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
@@ -342,10 +342,11 @@ _DECODE: dict[str, Callable[[dict[str, Any]], Operation | Seal]] = {
     "requeue": lambda f: Requeue(
         values.entry_id(f["id"]), values.flag(f["keep_attempts"]), values.text(f.get("act", ""))
     ),
-    "remove": lambda f: Remove(values.entry_id(f["id"])),
+    "remove": lambda f: Remove(values.entry_id(f["id"]), to=values.text(f.get("to", ""))),
     "keep": _keep,
     "restore": _restore,
-    "drop": _dropped,
+    "drop": lambda f: Drop(values.number(f["first"]), values.number(f["bytes"]), *_read_head(f)),
+    "adopt": lambda f: Adopt(*_read_head(f)),
     "pause": lambda f: PauseQueue(values.text(f["who"]), values.text(f["reason"])),
     "resume": lambda f: ResumeQueue(values.text(f["who"])),
     "repair": lambda f: Repair(values.text(f["aside"])),

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from heapq import heapify, heappop, heappush, heapreplace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from duraq.entry import READY, Entry
@@ -436,6 +436,11 @@ class Runs:
         for run, row in self._in_order(READY):
             yield self._entry(run, row)
 
+    def behind(self, seq: int) -> Iterator[Entry]:
+        """All that were enqueued as a later number than that, as enqueued."""
+        for run, row in self._in_order(None, seq):
+            yield self._entry(run, row)
+
     def lived(self, before: int) -> Iterator[Entry]:
         """Those that were enqueued before that number and have been leased since, in no order."""
         for run in [run for run in self._runs.values() if run.lowest < before]:
@@ -445,9 +450,14 @@ class Runs:
                 if order < before and run.marks[row] != TAKEN and is_changed(state):
                     yield self._entry(run, row)
 
-    def _in_order(self, status: EntryStatus | None) -> Iterator[tuple[Run, int]]:
+    def _in_order(self, status: EntryStatus | None, behind: int = 0) -> Iterator[tuple[Run, int]]:
         """Rows in the order they were enqueued in; a run is gone into when its first one may be next."""
         runs = [run for run in self._runs.values() if run.has(status)]
+        if behind:
+            # Nothing in a segment was enqueued as a later number than the next one's first.
+            numbers = sorted(self._runs)
+            following = dict(pairwise(numbers))
+            runs = [run for run in runs if following.get(run.segment, behind + 2) > behind + 1]
         waiting = sorted(runs, key=lambda run: run.lowest, reverse=True)
         heap: list[tuple[int, int, int]] = []
         while waiting or heap:
@@ -457,7 +467,9 @@ class Runs:
                 assert run.marks is not None
                 for row, mark in enumerate(run.marks):
                     if mark != TAKEN and status in {None, STATUS[mark]}:
-                        heap.append((index.key(row)[1], run.segment, row))
+                        order = index.key(row)[1]
+                        if order > behind:
+                            heap.append((order, run.segment, row))
                 heapify(heap)
             if heap:
                 _, segment, row = heappop(heap)

@@ -137,7 +137,8 @@ def _steps(entry: Entry | None, operation: Operation, tokens: int) -> Sequence[O
     if entry is None:
         return None
     if isinstance(operation, Requeue | Remove):
-        return _to_death(entry, tokens)
+        is_moved = isinstance(operation, Remove) and operation.to
+        return _to_nobody(entry) if is_moved else _to_death(entry, tokens)
     if isinstance(operation, Extend | Complete | Fail | Bury | Release):
         return _to_lease(entry, operation.token)
     return _to_waiting(entry)
@@ -149,9 +150,13 @@ def _to_its_end(entry: Entry) -> list[Operation]:
     return [Remove(entry.id) if entry.status is DEAD else Expire(entry.id)]
 
 
+def _to_nobody(entry: Entry) -> list[Operation]:
+    return [Release(entry.id, entry.token)] if entry.status is LEASED else []
+
+
 def _to_waiting(entry: Entry) -> list[Operation]:
     if entry.status is LEASED:
-        return [Release(entry.id, entry.token)]
+        return _to_nobody(entry)
     return [Requeue(entry.id, keep_attempts=True)] if entry.status is DEAD else []
 
 

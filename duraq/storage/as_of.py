@@ -75,6 +75,9 @@ class RowsAsOf:
         row = self._rows.find(queue, entry_id)
         return None if row is None else self._now(queue, row)
 
+    def some(self, queue: str, entry_ids: list[str]) -> list[Row]:
+        return [self._now(queue, row) for row in self._rows.some(queue, entry_ids)]
+
     def payload(self, queue: str, entry_id: str) -> bytes:
         return self._rows.payload(queue, entry_id)
 
@@ -86,12 +89,12 @@ class RowsAsOf:
         due = self._due_in_order(queue, by_seq=False)
         return list(islice(merge(found, due, key=_delivery), limit))
 
-    def walk(self, queue: str, status: str, *, by_seq: bool) -> Iterator[Row]:
-        found = self._rows.walk(queue, status, by_seq=by_seq)
+    def walk(self, queue: str, status: str, *, by_seq: bool, behind: int = 0) -> Iterator[Row]:
+        found = self._rows.walk(queue, status, by_seq=by_seq, behind=behind)
         if status == "scheduled":
             return (row for row in found if not self._is_due(queue, row))
         if status == "ready":
-            due = self._due_in_order(queue, by_seq=by_seq)
+            due = (row for row in self._due_in_order(queue, by_seq=by_seq) if row.seq > behind)
             return merge(found, due, key=_number if by_seq else _delivery)
         return found
 

@@ -25,6 +25,7 @@ from duraq.errors import (
 from duraq.laid_over import check_in_turn
 from duraq.model import Cause
 from duraq.operations import (
+    Adopt,
     Bury,
     Enqueue,
     Expire,
@@ -214,8 +215,10 @@ class CommittingStorage(FoldStorage):
 
     def _check_beginning(self, queue: str, operations: Sequence[Operation], max_size: int | None) -> None:
         """Whether a queue that is not there can begin with these."""
-        # Only feeding or pausing brings one into being; anything else speaks of entries it must hold.
-        if not isinstance(operations[0], (Enqueue, PauseQueue)):
+        # Only feeding, pausing or moving brings one into being; anything else speaks of entries it must hold.
+        first = operations[0]
+        arrives = isinstance(first, Restore) and first.source
+        if not arrives and not isinstance(first, (Enqueue, PauseQueue, Adopt)):
             raise QueueNotFound(f"there is no queue {queue!r}")
         check_in_turn(QueueState(queue), operations, max_size, self.clock.now())
 
@@ -332,6 +335,8 @@ def feeds(operation: Operation) -> bool:
     """Whether somebody who waits may find something because of it."""
     if isinstance(operation, Restore):
         return operation.entry.status is not DEAD
+    if isinstance(operation, Adopt):
+        return operation.pause is None
     return isinstance(operation, _FEEDING)
 
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
+from itertools import islice
 from typing import Any, ParamSpec, Self, TypeVar
 
 from duraq import options
 from duraq.clock import Clock, to_datetime
 from duraq.entry import Entry
 from duraq.errors import EntryNotFound, NotLeased, QueueNotFound
+from duraq.ledger import Ledger
 from duraq.metrics import QueueMetrics, measure
 from duraq.model import Cause, Counts, EntryStatus, Pause
-from duraq.operations import Lease, Operation
+from duraq.operations import Adopt, Lease, Operation
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.storage.base import Held, Lapsed, Place, StoredEntry
@@ -243,6 +245,48 @@ class FoldStorage(ABC):
                 return []
             chosen = state.listing(status, self.clock.now(), limit, offset)
             return [stored(entry, self._seen_payload(queue, entry)) for entry in chosen]
+
+    @found_again
+    def page(self, queue: str, behind: int, limit: int, most_bytes: int) -> list[StoredEntry]:
+        """Entries of a later number than that, in enqueue order: the first ones, but not more than so many.
+
+        ``most_bytes`` of payloads are enough. Only of what is committed.
+        """
+        with self._turn:
+            state = self._state(queue)
+            if state is None:
+                return []
+            found: list[StoredEntry] = []
+            length = 0
+            for entry in islice(state.behind(behind, self.clock.now()), limit):
+                found.append(stored(entry, self._payload(queue, entry)))
+                length += len(found[-1].payload)
+                if length >= most_bytes:
+                    break
+            return found
+
+    @found_again
+    def some(self, queue: str, entry_ids: Iterable[str]) -> list[StoredEntry]:
+        """Those of these ids that are there, in no order. Only of what is committed."""
+        with self._turn:
+            state = self._state(queue)
+            if state is None:
+                return []
+            now = self.clock.now()
+            state.advance(now)
+            each = [entry for entry in map(state.find, entry_ids) if entry is not None]
+            return [
+                stored(entry, self._payload(queue, entry)) for entry in each if not state.is_over(entry, now)
+            ]
+
+    @found_again
+    def head(self, queue: str) -> Adopt | None:
+        """What a queue is besides its entries, as that what makes another one so; None if it is not there."""
+        with self._turn:
+            state = self._state(queue)
+            if state is None:
+                return None
+            return Adopt(state.tokens, state.pause, Ledger.of(state.ledger.image()))
 
     @found_again
     def counts(self, queue: str) -> Counts:

@@ -319,6 +319,10 @@ class LMDBRows:
         found = self._txn.get(_name(queue, entry_id), db=self._entries)
         return None if found is None else Row(*(entry_id, *orjson.loads(found), None))
 
+    def some(self, queue: str, entry_ids: list[str]) -> list[Row]:
+        found = [self.find(queue, entry_id) for entry_id in entry_ids]
+        return [self._with_payload(queue, row) for row in found if row is not None]
+
     def payload(self, queue: str, entry_id: str) -> bytes:
         return bytes(self._txn.get(_name(queue, entry_id), b"", db=self._payloads))
 
@@ -351,9 +355,9 @@ class LMDBRows:
         found = zip(range(limit), self._scan(queue, _READY), strict=False)
         return [self._with_payload(queue, row) for _, row in found]
 
-    def walk(self, queue: str, status: str, *, by_seq: bool) -> Iterator[Row]:
-        kind = _BY_SEQ[status] if by_seq else _READY
-        return (self._with_payload(queue, row) for row in self._scan(queue, kind))
+    def walk(self, queue: str, status: str, *, by_seq: bool, behind: int = 0) -> Iterator[Row]:
+        rows = self._scan(queue, _BY_SEQ[status], behind=behind) if by_seq else self._scan(queue, _READY)
+        return (self._with_payload(queue, row) for row in rows)
 
     def make_due(self, queue: str, now: int) -> int:
         found = list(self._scan(queue, _DUE, now))

@@ -74,6 +74,15 @@ def _installed(kind: str) -> Iterator[None]:
         raise InvalidOption(f"for {kind}: there must be {error.name}: {hint}") from error
 
 
+def shown(url: str) -> str:
+    """The URL as it may be shown, and written down: without a password, and with a whole path."""
+    kind, place = taken_apart(url)
+    if kind in _SERVERS:
+        return without_password(place)
+    text = f"{kind}:{Path(place).absolute()}" if place else f"{kind}:"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _path(url: str) -> str:
     """What stands behind the scheme; of ``sqlite:///a/b`` it is ``/a/b``."""
     parts = urlsplit(url)

@@ -78,6 +78,9 @@ class Rows(Protocol):
     def find(self, queue: str, entry_id: str) -> Row | None:
         """The row of that id, without its payload."""
 
+    def some(self, queue: str, entry_ids: list[str]) -> list[Row]:
+        """Those of these ids that are there, in no order, with their payloads."""
+
     def payload(self, queue: str, entry_id: str) -> bytes:
         """The payload of a row that is there."""
 
@@ -87,8 +90,11 @@ class Rows(Protocol):
     def ready(self, queue: str, limit: int) -> list[Row]:
         """The first ready ones in the order of delivery, with their payloads."""
 
-    def walk(self, queue: str, status: str, *, by_seq: bool) -> Iterator[Row]:
-        """Those in that state, with their payloads: by number, or in the order of delivery."""
+    def walk(self, queue: str, status: str, *, by_seq: bool, behind: int = 0) -> Iterator[Row]:
+        """Those in that state, with their payloads: by number, or in the order of delivery.
+
+        ``behind``: only those of a higher number.
+        """
 
     def make_due(self, queue: str, now: int) -> int:
         """Scheduled ones whose time has come are ready; returns how many."""
@@ -225,8 +231,12 @@ class RowShelf:
     def by_age(self) -> Iterator[Entry]:
         return self._walk(READY, by_seq=True)
 
+    def behind(self, seq: int) -> Iterator[Entry]:
+        kinds = (self._walk(each, by_seq=True, behind=seq) for each in _HERE)
+        return merge(*kinds, key=enqueue_order)
+
     def lived(self, before: int) -> Iterator[Entry]:
         return (entry for entry in self.walk(None) if entry.token and entry.seq < before)
 
-    def _walk(self, status: EntryStatus, *, by_seq: bool) -> Iterator[Entry]:
-        return map(entry_of, self._rows.walk(self._queue, status.value, by_seq=by_seq))
+    def _walk(self, status: EntryStatus, *, by_seq: bool, behind: int = 0) -> Iterator[Entry]:
+        return map(entry_of, self._rows.walk(self._queue, status.value, by_seq=by_seq, behind=behind))

@@ -52,6 +52,7 @@ _COLUMNS = "id, seq, status, priority, ready_at, expires_at, about"
 _OVER = "queue = ? AND expires_at <= ? AND status IN ('scheduled', 'ready')"
 
 _MOST = 1 << 62  # rows; what a database takes as a limit
+_SOME = 100  # rows that are asked for at once
 
 
 class Connection(Protocol):
@@ -141,6 +142,12 @@ class SQLRows:
     def find(self, queue: str, entry_id: str) -> Row | None:
         return next(self._rows("queue = ? AND id = ?", queue, entry_id), None)
 
+    def some(self, queue: str, entry_ids: list[str]) -> list[Row]:
+        if not entry_ids:
+            return []
+        marks = ", ".join("?" * len(entry_ids))
+        return list(self._whole_rows(f"queue = ? AND id IN ({marks})", queue, *entry_ids))
+
     def payload(self, queue: str, entry_id: str) -> bytes:
         return next(self._whole_rows("queue = ? AND id = ?", queue, entry_id)).payload or b""
 
@@ -154,9 +161,20 @@ class SQLRows:
             )
         )
 
-    def walk(self, queue: str, status: str, *, by_seq: bool) -> Iterator[Row]:
-        order = "seq" if by_seq else "priority DESC, seq"
-        return self._whole_rows(f"queue = ? AND status = ? ORDER BY {order}", queue, status)
+    def walk(self, queue: str, status: str, *, by_seq: bool, behind: int = 0) -> Iterator[Row]:
+        if not by_seq:
+            return self._whole_rows("queue = ? AND status = ? ORDER BY priority DESC, seq", queue, status)
+        return self._by_seq(queue, status, behind)
+
+    def _by_seq(self, queue: str, status: str, behind: int) -> Iterator[Row]:
+        condition = "queue = ? AND status = ? AND seq > ? ORDER BY seq LIMIT ?"
+        while True:
+            # Some at a time, for a server sends all that it is asked for.
+            found = list(self._whole_rows(condition, queue, status, behind, _SOME))
+            yield from found
+            if len(found) < _SOME:
+                return
+            behind = found[-1].seq
 
     def make_due(self, queue: str, now: int) -> int:
         found = self._connection.execute(

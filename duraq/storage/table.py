@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
@@ -30,11 +30,11 @@ from duraq.errors import (
 )
 from duraq.ledger import Ledger
 from duraq.model import Pause, is_users
-from duraq.operations import Enqueue, Operation, WithoutEntry
+from duraq.operations import Enqueue, Operation, Restore, WithoutEntry
 from duraq.state import QueueState
 from duraq.storage.base import Limits, StoredEntry
 from duraq.storage.committing import only_extend_leases
-from duraq.storage.fold import TryAgain, found_again
+from duraq.storage.fold import TryAgain, found_again, stored
 from duraq.storage.rows import Head, Rows, RowShelf, entry_of, row_of
 from duraq.storage.transacting import TransactingStorage
 from duraq.storage.turns import Turns
@@ -42,6 +42,9 @@ from duraq.storage.turns import Turns
 log = logging.getLogger("duraq")
 
 Durability = Literal["power", "process"]
+
+# Before these there is no entry of that id.
+_NEW = (Enqueue, Restore)
 
 
 def check_durability(durability: str) -> None:
@@ -331,8 +334,8 @@ class TableStorage(TransactingStorage):
             state.apply(operation, head.seq, now, payload)
             if isinstance(operation, WithoutEntry):
                 continue
-            if payload is not None and (operation.id in touched or not isinstance(operation, Enqueue)):
-                # It may take the place of one of that id that is over, and whose row is still there.
+            if payload is not None and (operation.id in touched or not isinstance(operation, _NEW)):
+                # It takes the place of a row of that id.
                 head.payload_bytes -= self._rows.delete(state.name, operation.id)
             touched[operation.id] = payload or touched.get(operation.id)
         for entry_id, payload in touched.items():
@@ -376,6 +379,22 @@ class TableStorage(TransactingStorage):
             return super().claim(queue, limit, lease_for=lease_for, detached=detached)
 
     # -- the rest --------------------------------------------------------------------------------------
+
+    @found_again
+    def some(self, queue: str, entry_ids: Iterable[str]) -> list[StoredEntry]:
+        """Those of these ids that are there, in no order; see FoldStorage."""
+        with self._turn:
+            state = self._state(queue)
+            if state is None:
+                return []
+            now = self.clock.now()
+            state.advance(now)
+            found = []
+            for row in self._rows.some(queue, list(entry_ids)):
+                entry = entry_of(row)
+                if not state.is_over(entry, now):
+                    found.append(stored(entry, row.payload or b""))
+            return found
 
     @found_again
     def queues(self) -> list[str]:

@@ -19,6 +19,7 @@ from duraq.journal.record import BadRecord, Seal, UnknownRecord
 from duraq.ledger import Ledger
 from duraq.model import Attempt, AttemptError, Cause, Pause
 from duraq.operations import (
+    Adopt,
     Bury,
     Complete,
     Drop,
@@ -120,13 +121,14 @@ BUILT = {
     Release: (ids, numbers, maybe_times, texts, texts),
     Expire: (ids,),
     Requeue: (ids, st.booleans(), st.just("") | ids),
-    Remove: (ids,),
+    Remove: (ids, st.just(0), st.just("") | texts),
     PauseQueue: (texts, texts),
     ResumeQueue: (texts,),
     Repair: (texts,),
     Keep: (ids, payloads, kept()),
     Restore: (ids, payloads, kept()),
     Drop: (numbers, numbers, numbers, st.none() | pauses, st.none() | ledgers()),
+    Adopt: (numbers, st.none() | pauses, st.none() | ledgers()),
     Seal: (numbers,),
 }
 enqueues = st.builds(Enqueue, *BUILT[Enqueue])

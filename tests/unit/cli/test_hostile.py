@@ -77,6 +77,7 @@ CALLS = (
     *("errors", "errors --raw-messages", "dlq errors", "dlq errors --raw-messages --by type"),
     *("leases", "workers", "release nosuch", "top", "move jobs --all --to broken -n"),
     *("init", "init nosuch/nosuch", "create jobs", "create made", "dlq export", "dlq import nosuch"),
+    *("migrate nosuch other", "migrate -n storage other", "migrate storage other", "migrate storage storage"),
     *("config get", "help files", "help nosuch", "completion zsh"),
     *("stats --by key", "ls jobs --sort -error", "tail -w payload:x --event fail,dead --since 1h"),
 )

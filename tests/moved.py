@@ -1,0 +1,87 @@
+"""A storage in which there is something of everything, and all that is to be the same once it is moved."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from urllib.parse import quote
+from uuid import uuid4
+
+import psycopg
+from conftest import _server
+
+from duraq import DeadLetterQueue, EntryStatus, FixedDelay, Queue
+from duraq.migration.notes import Sent
+from duraq.model import ACTS, KEYS
+
+POLICY = FixedDelay(max_attempts=2, delay=timedelta(0))
+HOUR = timedelta(hours=1)
+REMOVED = "removed-act"
+
+
+def on_server():
+    """The URL of a database that is empty."""
+    schema, server = f"test_{uuid4().hex}", _server()
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+    options = quote(f"-csearch_path={schema}", safe="")
+    return f"postgresql://duraq@/postgres?host={quote(str(server.home), safe='')}&port=5432&options={options}"
+
+
+def fill(storage):
+    """Entries in every state, of every kind, in several queues."""
+    jobs = Queue("jobs", storage, retry_policy=POLICY)
+    for number in range(4):
+        jobs.enqueue({"fails": number}, id=f"fails-{number}")
+    for _ in range(3):
+        for entry in jobs.dequeue(limit=3):
+            jobs.mark_failed(entry, ValueError("no, " + entry.id))
+    letters = DeadLetterQueue("jobs", None, storage)
+    letters.retry("fails-0")
+    again = jobs.dequeue()
+    jobs.release(again)
+    jobs.enqueue_many(
+        [f"many-{number}" for number in range(9)], ids=[f"many-{number}" for number in range(9)]
+    )
+    jobs.enqueue("first", id="first", priority=9)
+    jobs.enqueue("late", id="late", delay=HOUR, headers={"trace": "1", "data": "é"})
+    jobs.enqueue("short", id="short", ttl=HOUR)
+    jobs.enqueue("once", id="once", key="order-17")
+    jobs.enqueue("done", id="done", priority=99)
+    jobs.mark_completed(jobs.dequeue())
+    letters.remove("fails-1", reason="not wanted")
+    held = Queue("held", storage)
+    held.enqueue_many(["a", "b"], ids=["a", "b"])
+    held.pause("till Monday", who="ann")
+    empty = Queue("empty", storage)
+    empty.pause("", who="ann")
+    empty.resume(who="ann")
+
+
+def told(storage):
+    """What must be the same in whichever storage it is."""
+    found = {name: _queue(storage, name) for name in storage.queues()}
+    for name in (ACTS, KEYS):
+        found[name] = sorted(Sent.of(each).checksum for each in storage.entries(name))
+    return found
+
+
+def _queue(storage, name):
+    head = storage.head(name)
+    entries = storage.entries(name)
+    return {
+        "pause": head.pause,
+        "tokens": head.tokens,
+        # But how many have come here from elsewhere.
+        "numbers": head.ledger.totals()._replace(restored=0),
+        "durations": (head.ledger.wait.image(), head.ledger.run.image(), head.ledger.completed_at),
+        "counts": storage.counts(name),
+        "entries": [(each.id, each.status, Sent.of(each).checksum) for each in entries],
+        "order": [each.id for each in storage.entries(name, EntryStatus.READY)],
+    }
+
+
+def is_emptied(storage):
+    """Whether no queue of it has an entry, and nobody may take one that is yet to come."""
+    left = [storage.counts(name) for name in storage.queues()]
+    paused = [storage.paused(name) for name in storage.queues()]
+    return not any(each.length or each.dead for each in left) and all(paused)
