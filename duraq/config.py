@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from duraq.attention import DEFAULT, Thresholds
 from duraq.errors import InvalidOption
+from duraq.safe_text import without_password
 
 COLORS = ("auto", "always", "never")
 TIMES = ("relative", "local", "utc", "unix")
@@ -141,7 +142,7 @@ def _share(value: Any) -> float:
 
 
 _PLAIN: Mapping[str, _Kind] = {
-    "root": _Kind(_root, "a directory"),
+    "root": _Kind(_root, "a directory, or a storage's URL"),
     "color": _one_of(*COLORS),
     "time": _one_of(*TIMES),
 }
@@ -229,6 +230,8 @@ def save(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
+        if without_password(text) != text:
+            temporary.touch(0o600)
         temporary.write_text(text, "utf-8")
         temporary.replace(path)
     finally:

@@ -134,22 +134,21 @@ class DeadIndex:
 
     # -- building --------------------------------------------------------------------------------------
 
-    def add_memory(self, letters: list[Entry]) -> None:
+    def add_memory(self, letters: Iterable[Entry]) -> None:
         """Those that lie in no index yet."""
         self._pieces.append(_Piece(_IN_MEMORY, 0, len(self)))
-        for entry in sorted(letters, key=lambda entry: -entry.updated_at):
-            last = last_failure(entry.history)
-            error = None if last is None else last.error
-            cause = ("", "")
-            if error is not None:
-                function = error.frame.rpartition(" in ")[2]
-                cause = (error.signature or signature(error.type, error.message, function), error.type)
-            self.orders.append(entry.seq)
-            self.died.append(entry.updated_at)
-            self.attempts.append(min(entry.attempts, _MOST_ATTEMPTS))
-            self.cause.append(self._number(cause))
+        # Of what may be a million nothing is kept but these few.
+        found = [
+            (entry.updated_at, entry.seq, entry.attempts, self._number(_cause(entry)), entry.id)
+            for entry in letters
+        ]
+        for died, seq, attempts, cause, entry_id in sorted(found, key=lambda each: -each[0]):
+            self.orders.append(seq)
+            self.died.append(died)
+            self.attempts.append(min(attempts, _MOST_ATTEMPTS))
+            self.cause.append(cause)
             self._rows.append(len(self._ids))
-            self._ids.append(entry.id)
+            self._ids.append(entry_id)
         self._length = len(self.orders)
 
     def add_run(self, runs: Runs, run: Run, before: DeadIndex | None) -> None:
@@ -207,6 +206,16 @@ class DeadIndex:
         )
 
 
+def _cause(entry: Entry) -> tuple[str, str]:
+    """What it died of."""
+    last = last_failure(entry.history)
+    if last is None:
+        return "", ""
+    error = last.error
+    function = error.frame.rpartition(" in ")[2]
+    return error.signature or signature(error.type, error.message, function), error.type
+
+
 def in_order(values: array[int], *, descending: bool = False) -> array[int]:
     """The places of the values in their order; of those that are equal, as they stand.
 
@@ -247,7 +256,10 @@ def build(
     """The index of the state's dead letters; None if it was stopped. Raises Mislaid."""
     index = DeadIndex(state.name, {} if before is None else before._causes)  # noqa: SLF001 - one of us
     total = state.tally.dead
-    index.add_memory([entry for entry in state.entries.values() if entry.status is DEAD])
+    index.add_memory(entry for entry in state.entries.values() if entry.status is DEAD)
+    if not isinstance(state.shelf, Runs):
+        # Rows of a database, which has no index of them.
+        index.add_memory(state.shelf.walk(DEAD))
     for runs, run in _runs(state):
         if stop is not None and stop.is_set():
             return None

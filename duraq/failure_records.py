@@ -1,4 +1,4 @@
-"""The failures in one queue's records: read once, and on from there.
+"""The failures in one queue's records: read once, and on from there. Or, without records, in its entries.
 
 An attempt is known by its ``fail`` or ``dead`` record, as long as that is there. Of what was compacted away
 only the histories of entries tell that have not ended; they are asked for the time before the first record.
@@ -7,6 +7,7 @@ only the histories of entries tell that have not ended; they are asked for the t
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from bisect import bisect_right
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from contextlib import closing, suppress
 from functools import lru_cache
 
 from duraq.clock import from_datetime
-from duraq.entry import DEAD
+from duraq.entry import DEAD, Entry
 from duraq.fates import Fate, Fates, signature_of
 from duraq.journal import record
 from duraq.journal.lines import Lines
@@ -102,12 +103,8 @@ class FailureRecords:
         for entry in state.lived(numbers[0]):
             if stop is not None and stop.is_set():
                 return False
-            for attempt in entry.history:
-                ended_at = from_datetime(attempt.ended_at)
-                if attempt.cause is not Cause.RELEASED and ended_at < self.reach:
-                    # As the entry is now, unless a record that is read next says otherwise.
-                    error, dead = attempt.error, entry.status is DEAD
-                    self.fates.fail(entry.id, ended_at, signature_of(error), error, dead=dead)
+            # As the entry is now, unless a record that is read next says otherwise.
+            _tell(self.fates, entry, self.reach)
         return True
 
     def _read(
@@ -153,6 +150,42 @@ class FailureRecords:
                     self.fates.move(entry_id, _restored(line))
                 else:
                     self.fates.end(entry_id, Fate.OK if op == b"complete" else Fate.OTHER)
+
+
+class FailureHistories:
+    """The failures that entries tell which are still there: all that is known where no records are kept.
+
+    So nothing is known of what has failed and was completed, and ``reach`` is the moment itself.
+    """
+
+    def __init__(self, queue: str, origin: int, width: int, horizon: int) -> None:
+        self._queue = queue
+        self._stretches = origin, width, horizon
+        self.fates = Fates(queue, origin, width, horizon)
+        self.reach = 0
+
+    def catch_up(self, state: QueueState, now: int, stop: threading.Event | None = None) -> None:
+        """Ask every entry once more; stopped, those that were asked so far have told."""
+        self.reach = now
+        self.fates = Fates(self._queue, *self._stretches)
+        for entry in state.lived(sys.maxsize):
+            if stop is not None and stop.is_set():
+                break
+            _tell(self.fates, entry, now + 1)
+        self.show()
+
+    def show(self) -> None:
+        """Have samples and errors as of what was asked."""
+        self.fates.show(_shown)
+
+
+def _tell(fates: Fates, entry: Entry, before: int) -> None:
+    """What the entry's history has of failures before that time."""
+    for attempt in entry.history:
+        ended_at = from_datetime(attempt.ended_at)
+        if attempt.cause is not Cause.RELEASED and ended_at < before:
+            error = attempt.error
+            fates.fail(entry.id, ended_at, signature_of(error), error, dead=entry.status is DEAD)
 
 
 def _restored(line: bytes) -> Fate:

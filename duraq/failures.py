@@ -19,7 +19,7 @@ from heapq import nlargest
 from duraq.clock import from_datetime, from_timedelta, to_datetime
 from duraq.dead_index import Cause, DeadIndex
 from duraq.errors import StorageError
-from duraq.failure_records import FailureRecords
+from duraq.failure_records import FailureHistories, FailureRecords
 from duraq.fates import Fate, Kind, Sample
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics, history
@@ -110,7 +110,7 @@ class Gatherer:
         self.window = window
         self._width = max(from_timedelta(window) // _STRETCHES, 1)
         self._origin = from_datetime(now) - self._width * _STRETCHES
-        self._queues: dict[str, FailureRecords] = {}
+        self._queues: dict[str, FailureRecords | FailureHistories] = {}
         self._problems: dict[str, StorageError] = {}
         self._counted: dict[str, QueueMetrics] = {}
 
@@ -145,7 +145,7 @@ class Gatherer:
                 inspector.reader.mislay(name)
             except StorageError as error:
                 self._problems[name] = error
-            except OSError as error:
+            except inspector.reader.errors as error:
                 self._problems[name] = inspector.reader.refused(error, name)
         return stop is None or not stop.is_set()
 
@@ -165,8 +165,12 @@ class Gatherer:
         if known is None:
             if not _failed(self._counted[name], 2 * self.window):
                 return  # as in most queues; they need not be read
-            known = self._queues[name] = FailureRecords(name, self._origin, self._width, self._horizon(now))
-        known.catch_up(inspector.reader, folded.state, stop, told)
+            kind = FailureRecords if inspector.keeps_records else FailureHistories
+            known = self._queues[name] = kind(name, self._origin, self._width, self._horizon(now))
+        if isinstance(known, FailureRecords):
+            known.catch_up(inspector.files, folded.state, stop, told)
+        else:
+            known.catch_up(folded.state, now, stop)
 
     def _last(self, now: int) -> int:
         """The stretch of time that is not over yet."""

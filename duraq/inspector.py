@@ -19,20 +19,19 @@ from itertools import islice
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from duraq import dead_index, following, short_ids
-from duraq.clock import Clock, SystemClock, to_datetime
+from duraq.clock import Clock, to_datetime
 from duraq.dead_index import DeadIndex
 from duraq.entry import READY, Entry, delivery_order, enqueue_order
-from duraq.errors import EntryNotFound, QueueError, StorageDamaged, StorageError
+from duraq.errors import EntryNotFound, InvalidOption, QueueError, StorageDamaged, StorageError
 from duraq.journal.filesystem import FileSystem
-from duraq.journal.lease import WorkerPresence
 from duraq.journal.reading import ReaderFileSystem
 from duraq.journal.segment import Gap
 from duraq.metrics import QueueMetrics, measure
 from duraq.model import OWN_QUEUES, Counts, EntryStatus, Pause
-from duraq.reader import Reader
+from duraq.reader import AnyReader, Reader
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
-from duraq.views import EntryView, LeaseView, Place, QueueView, RecordView, WorkerView, entry_view
+from duraq.views import EntryView, LeaseView, Place, QueueView, RecordView, WorkerView
 from duraq.watching import Watcher
 from duraq.workers import workers
 
@@ -91,18 +90,42 @@ class Inspector:
 
         With these there is less to be read. It is kept up to date, and several inspectors may share it.
         """
-        self._reader = Reader(os.fspath(path), file_system or ReaderFileSystem(), bookmarks)
-        self.path = self._reader.path
-        with self._told():
-            self._clock = clock or SystemClock()
-        self._watcher = Watcher(self._reader)
-        self._leases = -1
-        self._presence: WorkerPresence | None = None
+        self._stand_on(Reader(os.fspath(path), file_system or ReaderFileSystem(), bookmarks, clock))
+
+    @classmethod
+    def at(cls, url: str, *, clock: Clock | None = None) -> Self:
+        """The storage of that URL, of any kind that ``duraq.open`` knows but ``memory:``.
+
+        Of a database it sees one moment until the next ``refresh``. Nothing is made there, and nothing
+        waited for; what is over has left no record in it, and no ``follow`` has anything to say. Raises
+        InvalidOption as well: if it is no such URL, or if what it needs is not installed.
+        """
+        from duraq.storage import registry  # noqa: PLC0415 - whoever looks at files needs none of it
+
+        kind, where = registry.taken_apart(url)
+        if kind == "file":
+            return cls(where, clock=clock)
+        self = cls.__new__(cls)
+        reader = registry.reader(url)
+        reader.clock = clock or reader.clock
+        self._stand_on(reader)
+        return self
+
+    def _stand_on(self, reader: AnyReader) -> None:
+        self._reader: AnyReader = reader
+        self._files = reader if isinstance(reader, Reader) else None
+        self._watcher: Watcher | None = None
+        self._clock = reader.clock
         try:
             self.refresh()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def path(self) -> str:
+        """What is looked at, as it may be shown: a directory, a database file, a server and no password."""
+        return self._reader.path
 
     def __repr__(self) -> str:
         return f"<Inspector {self.path!r}>"
@@ -119,15 +142,27 @@ class Inspector:
         return self._clock
 
     @property
-    def reader(self) -> Reader:
-        """What it stands on: its queues folded, and their lines; for the modules beside it."""
+    def reader(self) -> AnyReader:
+        """What it stands on: its queues folded; for the modules beside it."""
         return self._reader
+
+    @property
+    def files(self) -> Reader:
+        """The same, with its lines. Raises InvalidOption if it is a database, which has none."""
+        if self._files is None:
+            raise InvalidOption(f"{self.path}: a database keeps no records of what has happened")
+        return self._files
+
+    @property
+    def keeps_records(self) -> bool:
+        """Whether there are records of what has happened; if not, only what is there now is known."""
+        return self._files is not None
 
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
-        self._watcher.close()
+        if self._watcher is not None:
+            self._watcher.close()
         self._reader.close()
-        self._leave_leases()
 
     @_in_our_words
     def refresh(self) -> bool:
@@ -135,19 +170,13 @@ class Inspector:
 
         Returns whether there is another storage in the place of the one before.
         """
-        moved = self._reader.refresh()
-        if moved:
-            self._leave_leases()
-            with suppress(FileNotFoundError):
-                self._leases = self._reader.fs.open_dir(self._reader.root, "leases")
-                self._presence = WorkerPresence(self._leases, self._clock)
-        return moved
+        return self._reader.refresh()
 
     @contextmanager
     def _told(self, queue: str = "") -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except self._reader.errors as error:
             raise self._reader.refused(error, queue) from error
 
     def _mislay(self, queue: str, lost: Exception, losses: int) -> None:
@@ -155,12 +184,6 @@ class Inspector:
         if losses >= _LOSSES:
             raise lost if isinstance(lost, StorageError) else StorageDamaged(str(lost), path=queue)
         self._reader.mislay(queue)
-
-    def _leave_leases(self) -> None:
-        if self._presence is not None:
-            self._presence.close()
-            self._reader.fs.close(self._leases)
-            self._presence = None
 
     # -- noticing changes ------------------------------------------------------------------------------
 
@@ -170,7 +193,7 @@ class Inspector:
 
         Needs no ``refresh``, and is none.
         """
-        return self._watcher.pulse()
+        return self._watch.pulse()
 
     @_in_our_words
     def changed(self, *, thorough: bool = True) -> set[str]:
@@ -180,12 +203,18 @@ class Inspector:
         reads everything anew, which only those that are named here make necessary. Not ``thorough``: only
         those in which something was written, which is quicker.
         """
-        return self._watcher.changed(thorough=thorough)
+        return self._watch.changed(thorough=thorough)
+
+    @property
+    def _watch(self) -> Watcher:
+        if self._watcher is None:
+            self._watcher = Watcher(self.files)
+        return self._watcher
 
     @property
     def settled(self) -> bool:
         """Whether the queues are read from their files; else what the journal makes of them, in memory."""
-        return self._reader.view.settled
+        return self._files is None or self._files.view.settled
 
     @_in_our_words
     def next_change(self, queue: str) -> int | None:
@@ -268,15 +297,7 @@ class Inspector:
 
     def is_alive(self, worker: str) -> bool | None:
         """Whether a worker lives; None if this reader may not know."""
-        if self._presence is None:
-            return False
-        try:
-            return self._presence.is_alive(worker)
-        except (StorageError, OSError):
-            # Its files are another user's.
-            return None
-        except ValueError:
-            return False
+        return self._reader.is_alive(worker)
 
     @_in_our_words
     def workers(self, leases: Iterable[LeaseView] | None = None) -> list[WorkerView]:
@@ -284,8 +305,8 @@ class Inspector:
 
         Of those leases; by default of all there are.
         """
-        directory = -1 if self._presence is None else self._leases
-        return workers(self._reader.fs, directory, self.is_alive, self.leases() if leases is None else leases)
+        held = self.leases() if leases is None else leases
+        return workers(self._reader.described(), self.is_alive, held)
 
     def _leases_of(self, state: QueueState) -> Iterator[LeaseView]:
         boot, uptime = self._clock.boot_id, self._clock.uptime()
@@ -325,7 +346,7 @@ class Inspector:
     def _each_view(self, queue: str, chosen: Iterable[Entry]) -> Iterator[EntryView]:
         with self._told(queue):
             for entry in chosen:
-                view = self._entry(queue, entry)
+                view = self._reader.entry_view(queue, entry)
                 if view is not None:
                     yield view
 
@@ -364,16 +385,20 @@ class Inspector:
             state.advance(self._clock.now())
             with _dropped(name):
                 entry = state.find(entry_id)
-            view = None if entry is None else self._entry(name, entry)
+            view = None if entry is None else self._reader.entry_view(name, entry)
             if view is not None:
                 live.append(view)
-        ended = [] if live else [following.over(self._reader, name, entry_id) for name in names]
+        files = None if live else self._files
+        ended = [] if files is None else [following.over(files, name, entry_id) for name in names]
         over = [view for view in ended if view is not None]
         if len(live) > 1:
             where = ", ".join(view.queue for view in live)
             raise QueueError(f"several queues have an entry {entry_id}: {where}; say which")
         if not live and not over:
-            raise EntryNotFound(f"there is no entry {entry_id}" + (f" in queue {queue}" if queue else ""))
+            text = f"there is no entry {entry_id}" + (f" in queue {queue}" if queue else "")
+            # Whoever looks for one in files finds it even when it is over.
+            text += "" if self.keeps_records else "; of what is over a database keeps nothing"
+            raise EntryNotFound(text)
         return max(live or over, key=lambda view: view.updated_at)
 
     def find(self, name: str, queue: str | None = None) -> EntryView:
@@ -401,38 +426,27 @@ class Inspector:
     def _ids(self, like: re.Pattern[bytes], queue: str | None) -> list[tuple[str, str]]:
         names = self.queues() if queue is None else [queue]
         most = short_ids.TOLD + 1
-        return [(name, each) for name in names for each in following.ids(self._reader, name, like, most)]
+        if self._files is not None:
+            return [(name, each) for name in names for each in following.ids(self._files, name, like, most)]
+        there = ((name, entry.id) for name in names for entry in self._reader.state(name).listing(None, 0))
+        return list(islice((each for each in there if like.fullmatch(each[1].encode())), most))
 
     @_in_our_words
     def life(self, entry_id: str, queue: str | None = None) -> list[RecordView]:
-        """Every record that concerns the entry, oldest first, each with its file, line and byte."""
+        """Every record that concerns the entry, oldest first, each with its file, line and byte.
+
+        None where none are kept, in a database.
+        """
         found = []
-        for name in self.queues() if queue is None else [queue]:
-            lines = following.of_entry(self._reader, name, entry_id)
+        names = self.queues() if queue is None else [queue]
+        for name in names if self._files is not None else ():
+            lines = following.of_entry(self.files, name, entry_id)
             found += [following.view(name, *each) for each in lines]
         return following.in_time(found)
 
     def where_is(self, entry_id: str, queue: str | None = None) -> list[Place]:
         """File, line and byte of each record of the entry, oldest first."""
         return [view.place for view in self.life(entry_id, queue)]
-
-    def _entry(self, queue: str, entry: Entry) -> EntryView | None:
-        """The entry with its payload; None if it has come to its end since it was read."""
-        folded, found = self._reader.fold(queue), entry
-        while True:
-            assert folded.segments is not None
-            try:
-                return entry_view(queue, found, folded.segments.payload(found.where))
-            except Gap:
-                # Its segment was dropped since. If it lives, it lies elsewhere now.
-                before = found.where
-                folded = self._reader.fold_on(queue)
-                later = folded.state.find(entry.id)
-                if later is None:
-                    return None
-                if later.where == before:
-                    raise
-                found = later
 
     # -- dead letters ----------------------------------------------------------------------------------
 
@@ -458,14 +472,14 @@ class Inspector:
         state = self._reader.state(index.queue)
         with _dropped(index.queue):
             found = dead_index.entries(index, state, places)
-        return [None if entry is None else self._entry(index.queue, entry) for entry in found]
+        return [None if entry is None else self._reader.entry_view(index.queue, entry) for entry in found]
 
     # -- records ---------------------------------------------------------------------------------------
 
     @_in_our_words
     def records(self, queues: Iterable[str] | None = None, *, last: int = 10) -> list[RecordView]:
         """The newest records of these queues, or of all, oldest first."""
-        return following.newest(self._reader, self.queues() if queues is None else queues, last)
+        return following.newest(self.files, self.queues() if queues is None else queues, last)
 
     def follow(
         self, queues: Iterable[str] | None = None, *, last: int = 0, stop: threading.Event | None = None
@@ -477,4 +491,4 @@ class Inspector:
         """
         chosen = None if queues is None else list(queues)
         with self._told():
-            yield from following.follow(self._reader, chosen, last, stop or threading.Event())
+            yield from following.follow(self.files, chosen, last, stop or threading.Event())

@@ -3,27 +3,73 @@
 from __future__ import annotations
 
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Protocol
 
+from duraq.clock import Clock, SystemClock
+from duraq.entry import Entry
 from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamaged, StorageError
 from duraq.journal import opening, reading, refusal, wording
+from duraq.journal.described import Description
 from duraq.journal.filesystem import FileSystem, Mark
 from duraq.journal.folded import FoldedByReader
 from duraq.journal.lines import Lines
 from duraq.journal.reading import View
-from duraq.journal.segment import bytes_on_disk, file_name
+from duraq.journal.segment import Gap, bytes_on_disk, file_name
 from duraq.journal.segments import Segments
 from duraq.journal.waiters import count_living
 from duraq.model import is_users
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
+from duraq.views import EntryView, entry_view
+from duraq.workers import Living
 
 # A queue that changes while it is read can look damaged; damage that is real stays.
 _ATTEMPTS = 3
 _PAUSE = 0.02  # seconds
 _MANY = 200  # records, of which most are about entries that are over
+
+
+class Seen(Protocol):
+    """One queue as a reader sees it, and what keeps it from being read, if anything does."""
+
+    problem: StorageError | None
+
+    @property
+    def state(self) -> QueueState: ...
+
+    @property
+    def live_bytes(self) -> int: ...
+
+
+class AnyReader(Protocol):
+    """What an Inspector stands on, whatever it is that keeps the queues; what it says is as of ``refresh``.
+
+    ``errors`` is what it raises where the system, or the database, refuses something: ``refused`` has words
+    for these. Any method may raise Mislaid.
+    """
+
+    path: str  # as it may be shown
+    clock: Clock
+    errors: tuple[type[Exception], ...]
+
+    def refresh(self) -> bool: ...
+    def queues(self) -> list[str]: ...
+    def has_queue(self, queue: str) -> bool: ...
+    def check_queue(self, queue: str) -> None: ...
+    def state(self, queue: str) -> QueueState: ...
+    def fold(self, queue: str) -> Seen: ...
+    def place(self, queue: str) -> object: ...
+    def entry_view(self, queue: str, entry: Entry) -> EntryView | None: ...
+    def bytes_on_disk(self, queue: str) -> int: ...
+    def waiting(self, queue: str) -> int: ...
+    def is_alive(self, worker: str) -> bool | None: ...
+    def described(self) -> Mapping[str, Description]: ...
+    def mislay(self, queue: str) -> None: ...
+    def refused(self, error: Exception, queue: str = "") -> StorageError: ...
+    def close(self) -> None: ...
 
 
 class Folded:
@@ -56,8 +102,14 @@ class Folded:
 class Reader:
     """Keeps what was read, reads what was added since ``refresh``, and begins anew where it must."""
 
+    errors: tuple[type[Exception], ...] = (OSError,)
+
     def __init__(
-        self, path: str, file_system: FileSystem, bookmarks: MutableMapping[str, bytes] | None = None
+        self,
+        path: str,
+        file_system: FileSystem,
+        bookmarks: MutableMapping[str, bytes] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """``bookmarks``, by queue, are gone on from, and kept up to date."""
         self._bookmarks: MutableMapping[str, bytes] = {} if bookmarks is None else bookmarks
@@ -65,6 +117,11 @@ class Reader:
         self.path = str(Path(path).absolute())
         self.fs = file_system
         self.root = -1
+        self._living = Living(file_system)
+        try:
+            self.clock = clock or SystemClock()
+        except OSError as error:
+            raise self.refused(error) from error
         self._view: View | None = None
         self._folded: dict[str, Folded] = {}
         self._fresh: set[str] = set()
@@ -76,6 +133,7 @@ class Reader:
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
         self._forget()
+        self._living.close()
         if self.root >= 0:
             self.fs.close(self.root)
             self.root = -1
@@ -87,6 +145,8 @@ class Reader:
         if self._view is None or not self._view.settled:
             self._forget()
             self._view = reading.look(self.fs, self.root)
+        if moved:
+            self._living.look_in(self.root, self.clock)
         return moved
 
     def _find_root(self) -> bool:
@@ -207,6 +267,32 @@ class Reader:
         self._waiting[queue] = (mark, found, known is not None and known[0] == mark)
         return found
 
+    def is_alive(self, worker: str) -> bool | None:
+        """Whether a worker lives; None if this reader may not know."""
+        return self._living.is_alive(worker)
+
+    def described(self) -> dict[str, Description]:
+        """The workers that have left a word here, living or dead."""
+        return self._living.described()
+
+    def entry_view(self, queue: str, entry: Entry) -> EntryView | None:
+        """The entry with its payload; None if it has come to its end since it was read."""
+        folded, found = self.fold(queue), entry
+        while True:
+            assert folded.segments is not None
+            try:
+                return entry_view(queue, found, folded.segments.payload(found.where))
+            except Gap:
+                # Its segment was dropped since. If it lives, it lies elsewhere now.
+                before = found.where
+                folded = self.fold_on(queue)
+                later = folded.state.find(entry.id)
+                if later is None:
+                    return None
+                if later.where == before:
+                    raise
+                found = later
+
     def mislay(self, queue: str) -> None:
         """What lay on the queue's shelf is gone: read it anew, and not from the same checkpoint."""
         self._bookmarks.pop(queue, None)
@@ -269,8 +355,9 @@ class Reader:
         if folded.problem is None:
             folded.problem = self.view.damaged.get(name)
 
-    def refused(self, error: OSError, queue: str = "") -> StorageError:
+    def refused(self, error: Exception, queue: str = "") -> StorageError:
         """What the system refuses to a reader, in our words."""
+        assert isinstance(error, OSError)
         path = f"{self.path}/{queue}" if queue else self.path
         return wording.of(error, path, hint="this user must be able to read it")
 

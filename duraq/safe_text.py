@@ -24,6 +24,8 @@ _UNSAFE = re.compile(
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _NOT_ASCII = re.compile("[^\x20-\x7e]")
 _MORE = "..."
+# In the address of a server; up to the last @ of the word, since a password may have one in it.
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|(password=)[^&\s]*")
 # A screen has room for no more, and a payload may have millions.
 LONGEST = 1 << 20
 
@@ -49,6 +51,11 @@ def safe_lines(text: object, limit: int = LONGEST) -> str:
     lines = str(text)[: limit + 1].replace("\r\n", "\n").expandtabs(4).split("\n")
     shown = "\n".join(map(safe_text, lines))
     return shown if len(shown) <= limit else _cut_whole(shown, limit)
+
+
+def without_password(text: str) -> str:
+    """The text, with three stars in the place of each password in an address such as ``scheme://ann:pw@host``."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def ascii_json(value: Any) -> str:

@@ -123,6 +123,26 @@ def _dsn(directory: Path) -> str:
     return noted.read_text()
 
 
+@pytest.fixture
+def url_of(tmp_path):
+    """The URL of a storage of that kind in the test's own directory; nothing is made there."""
+
+    def url_of(kind: str) -> str:
+        if kind != "postgres":
+            return f"{kind}:{tmp_path / {'file': 'storage', 'sqlite': 'queues.db', 'lmdb': 'env'}[kind]}"
+        where = dict(part.split("=", 1) for part in _dsn(tmp_path).split())
+        return (
+            f"postgresql://{where['user']}:{PASSWORD}@/{where['dbname']}?host={where['host']}"
+            f"&port={where['port']}&options={where['options'].replace('=', '%3D')}"
+        )
+
+    return url_of
+
+
+# The server asks for none.
+PASSWORD = "s3cret"
+
+
 @cache
 def _server() -> Server:
     server = Server()

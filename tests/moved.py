@@ -70,7 +70,6 @@ def _queue(storage, name):
     entries = storage.entries(name)
     return {
         "pause": head.pause,
-        "tokens": head.tokens,
         # But how many have come here from elsewhere.
         "numbers": head.ledger.totals()._replace(restored=0),
         "durations": (head.ledger.wait.image(), head.ledger.run.image(), head.ledger.completed_at),

@@ -5,51 +5,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from rich.console import RenderableType
-from rich.text import Text
-from textual import events
-from textual.app import App, SuspendNotSupported
+from textual.app import SuspendNotSupported
 from textual.binding import Binding, BindingType
-from textual.filter import LineFilter
 from textual.reactive import reactive
-from textual.screen import Screen
 
 from duraq.clock import Clock, SystemClock, to_datetime
-from duraq.safe_text import safe_lines, safe_text
+from duraq.safe_text import safe_lines
 from duraq_dashboard import roots
 from duraq_dashboard.alerts import Alerts
 from duraq_dashboard.commands import Command
 from duraq_dashboard.copying import show_in_pager
-from duraq_dashboard.dialogs.actor import Actor
-from duraq_dashboard.health_view import Cost
-from duraq_dashboard.logs import log_file
+from duraq_dashboard.cost import Cost
+from duraq_dashboard.frugal import FrugalApp
 from duraq_dashboard.messages import Looked
 from duraq_dashboard.options import THEMES as NAMES
 from duraq_dashboard.options import Options
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.overview import Overview
-from duraq_dashboard.screens import MAIN_SCREENS
-from duraq_dashboard.screens.base import BaseScreen
-from duraq_dashboard.screens.copy_menu import CopyMenu
-from duraq_dashboard.screens.dead_letters import DeadLettersScreen
-from duraq_dashboard.screens.entry import EntryScreen, Neighbours
-from duraq_dashboard.screens.help import HelpScreen
-from duraq_dashboard.screens.palette import PaletteScreen, commands_of
-from duraq_dashboard.screens.queue_detail import QueueScreen
+from duraq_dashboard.screens import TABS
+from duraq_dashboard.screens.base import BaseScreen, MainScreen
 from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.source import Source
-from duraq_dashboard.theme import THEMES, VARIABLES
-from duraq_dashboard.widgets.addressing import Addressing
-from duraq_dashboard.widgets.ascii_only import AsciiOnly
 from duraq_dashboard.widgets.key_bar import hints
-from duraq_dashboard.widgets.key_owners import key_owners
-from duraq_dashboard.widgets.sparing import sparing
+from duraq_dashboard.widgets.key_owners import complaints
 from duraq_dashboard.wording import Times
+
+if TYPE_CHECKING:
+    from duraq_dashboard.dialogs.actor import Actor
+    from duraq_dashboard.screens.entry import Neighbours
 
 log = logging.getLogger("duraq.dashboard")
 
@@ -60,25 +49,18 @@ TICK = 1.0
 NEVER = datetime.min.replace(tzinfo=to_datetime(0).tzinfo)
 
 
-class Dashboard(App[None]):
+class Dashboard(FrugalApp):
     """What ``duraq-dashboard`` shows. ``read_only``: it offers nothing that changes anything."""
 
     TITLE = "duraq"
-    ENABLE_COMMAND_PALETTE = False  # there is one of our own, which shows what is asked of it as plain text
     CSS_PATH = "dashboard.tcss"
-    MODES: ClassVar = {screen.MODE: screen for screen in MAIN_SCREENS}
+    MODES: ClassVar = {tab.mode: tab.make for tab in TABS}
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-small"), (80, "-medium"), (110, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-short"), (22, "-mid"), (30, "-tall")]
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
-            Binding(
-                str(number),
-                f"show('{screen.MODE}')",
-                screen.TITLE or "",
-                show=False,
-                id=f"show.{screen.MODE}",
-            )
-            for number, screen in enumerate(MAIN_SCREENS, 1)
+            Binding(str(number), f"show('{tab.mode}')", tab.title, show=False, id=f"show.{tab.mode}")
+            for number, tab in enumerate(TABS, 1)
         ),
         Binding("y", "copy", "copy", id="copy"),
         Binding("o", "pager", "open in $PAGER", show=False, id="pager"),
@@ -109,18 +91,18 @@ class Dashboard(App[None]):
         opener: Callable[[str], Source] | None = None,
     ) -> None:
         self.options = options or Options()
-        # With it, what is drawn has no colours at all; without, Textual would turn them to shades of grey.
-        super().__init__(ansi_color=True if self.options.without_color else None)
+        super().__init__(
+            theme=self.options.theme,
+            ascii_only=self.options.ascii_only,
+            without_color=self.options.without_color,
+        )
         self.source = source
         self.read_only = read_only
-        self._actor = Actor(self)
+        self._actor: Actor | None = None
         self.clock = clock or SystemClock()
         self.alerts = Alerts()
         self.began_at, self.began_cost = self._now(), Cost.now()
         self.frozen_at: datetime | None = None
-        self.ascii_only = self.options.ascii_only
-        self._ascii_filter = AsciiOnly()
-        self.animation_level = "none"
         self._newest: Snapshot | None = None  # not shown yet
         self._drawn_at = 0.0
         self._waiting_to_draw = False
@@ -128,30 +110,15 @@ class Dashboard(App[None]):
         self.overview = Overview()
         self._last_mode: str | None = None
         self._opener = opener
-        self.nearby: list[tuple[str, int]] | None = (
-            None  # storages, if this is none; None: not looked for yet
-        )
+        # Storages, if this is none; None: not looked for yet.
+        self.nearby: list[tuple[str, int]] | None = None
         self._begun = False
-        self._addressing = Addressing(self)
-        for theme in THEMES:
-            self.register_theme(theme)
-        self.theme = self.options.theme or NAMES[0]
         self.set_reactive(Dashboard.moment, self._now())
         self._kept = {} if self.options.remembered is None else self.options.remembered.load()
 
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        return VARIABLES
-
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        filters = super().get_line_filters()
-        return [*filters, self._ascii_filter] if self.ascii_only else filters
-
-    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
-        super()._display(screen, sparing(renderable))
-
     def main_screens(self) -> Sequence[tuple[str, str]]:
         """The six, in the order of their keys: mode and title."""
-        return [(screen.MODE, screen.TITLE or "") for screen in MAIN_SCREENS]
+        return [(tab.mode, tab.title) for tab in TABS]
 
     # -- beginning and end -----------------------------------------------------------------------------
 
@@ -163,7 +130,7 @@ class Dashboard(App[None]):
         self.set_class(self.ascii_only, "-ascii")
         self._take_keys(self.options.keys)
         kept = self._kept.get("app", {})
-        self.switch_mode(kept["screen"] if kept.get("screen") in self.MODES else MAIN_SCREENS[0].MODE)
+        self.switch_mode(kept["screen"] if kept.get("screen") in self.MODES else TABS[0].mode)
         if kept.get("times") in {times.value for times in Times}:
             self.times = Times(kept["times"])
         self._begin()
@@ -177,31 +144,18 @@ class Dashboard(App[None]):
         self.source.start(tell)
 
     def on_unmount(self) -> None:
-        self._actor.close()
+        if self._actor is not None:
+            self._actor.close()
         self.source.stop()
         self._remember()
 
     def _take_keys(self, keys: Mapping[str, str]) -> None:
         """Have these keys instead of those that the bindings of these names have."""
+        if not keys:
+            return
         self.set_keymap(dict(keys))
-        known = {name for owner in key_owners() for names in owner.values() for name in names}
-        unknown = sorted(set(keys) - known)
-        if unknown:
-            self.say(f"keys.toml: there is no {', '.join(unknown)}; ? lists all names", severity="warning")
-        shared = [names for owner in key_owners(keys) for names in owner.values() if len(names) > 1]
-        taken = sorted({" and ".join(sorted(names)) for names in shared if names & keys.keys()})
-        if taken:
-            self.say(f"keys.toml: the same key for {'; '.join(taken)}", severity="warning")
-
-    def _fatal_error(self) -> None:
-        """What kills it goes to the log, whole. The terminal gets a line: nobody can read more there.
-
-        Textual would print all local variables as well, and with them what strangers wrote.
-        """
-        error = self._exception
-        log.critical("the dashboard has failed", exc_info=error)
-        shown = safe_text(f"{type(error).__name__}: {error}", 500)
-        self.panic(Text(f"duraq: the dashboard has failed: {shown}\nThe whole story is in {log_file()}"))
+        for complaint in complaints(keys):
+            self.say(f"keys.toml: {complaint}", severity="warning")
 
     def kept_of(self, mode: str) -> dict[str, str]:
         """What was remembered of a screen."""
@@ -226,11 +180,6 @@ class Dashboard(App[None]):
         """For how long nobody has looked at the storage: something hangs, the disk for one."""
         looked_at = self.source.looked_at
         return timedelta(0) if looked_at is None else self.moment - looked_at
-
-    async def on_event(self, event: events.Event) -> None:
-        if isinstance(event, events.Key):
-            event = await self._addressing.addressed(event)
-        await super().on_event(event)
 
     def on_looked(self, message: Looked) -> None:
         if not self.screen_stack:
@@ -301,9 +250,7 @@ class Dashboard(App[None]):
     @staticmethod
     def clock_of_screen() -> float:
         """What frames are timed by."""
-        from time import monotonic  # noqa: PLC0415
-
-        return monotonic()
+        return time.monotonic()
 
     def _tick(self) -> None:
         """Draw what time alone has changed: by seconds as long as they are shown, else by minutes."""
@@ -331,11 +278,6 @@ class Dashboard(App[None]):
     def meant_nearby(self) -> tuple[str, int] | None:
         """A storage that was probably meant if this is none, and how many queues it has."""
         return self.nearby[0] if self.nearby and self._opener is not None else None
-
-    def text(self) -> list[str]:
-        """What is on the screen, line by line, without its colours."""
-        strips = self.screen._compositor.render_strips()  # noqa: SLF001 - there is no other way to it
-        return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
 
     # -- what keys do ----------------------------------------------------------------------------------
 
@@ -375,10 +317,13 @@ class Dashboard(App[None]):
 
     def action_help(self) -> None:
         """Every key that does something here."""
+        from duraq_dashboard.screens.help import HelpScreen  # noqa: PLC0415 - imported when it is opened
+
         self.push_screen(HelpScreen(self.screen.title or "this screen", hints(self.screen)))
 
     def action_palette(self) -> None:
         """Everything that can be done here, by name."""
+        from duraq_dashboard.screens.palette import PaletteScreen, commands_of  # noqa: PLC0415 - as above
 
         def run(command: Command | None) -> None:
             if command is not None:
@@ -388,6 +333,8 @@ class Dashboard(App[None]):
 
     def open_queue(self, name: str) -> None:
         """Show one queue in full."""
+        from duraq_dashboard.screens.queue_detail import QueueScreen  # noqa: PLC0415 - as above
+
         self.action_show("queues")
         self.push_screen(QueueScreen(name))
 
@@ -395,6 +342,8 @@ class Dashboard(App[None]):
         """Offer what can be copied here."""
         offered = self.screen.copies() if isinstance(self.screen, BaseScreen) else ()
         if offered:
+            from duraq_dashboard.screens.copy_menu import CopyMenu  # noqa: PLC0415 - as above
+
             self.push_screen(CopyMenu(offered))
         else:
             self.say("there is nothing to copy here")
@@ -419,19 +368,25 @@ class Dashboard(App[None]):
 
     def begin(self, action: str, selection: Selection) -> None:
         """Ask whether that action shall be done to what was chosen, and if so do it."""
+        if self._actor is None:
+            from duraq_dashboard.dialogs.actor import Actor  # noqa: PLC0415 - as are the screens
+
+            self._actor = Actor(self)
         self._actor.begin(action, selection)
 
     def open_entry(
         self, entry_id: str, queue: str | None = None, neighbours: Neighbours | None = None
     ) -> None:
         """Show one entry in full; ``neighbours``: the list that it is opened from."""
+        from duraq_dashboard.screens.entry import EntryScreen  # noqa: PLC0415 - as above
+
         self.push_screen(EntryScreen(entry_id, queue, neighbours))
 
     def show_letters(self, where: str) -> None:
         """Show the dead letters that a filter means."""
         kept = self._kept["dlq"] = {**self.kept_of("dlq"), "filter": where}
         self.action_show("dlq")
-        if isinstance(self.screen, DeadLettersScreen) and self.screen.is_mounted:
+        if isinstance(self.screen, MainScreen) and self.screen.is_mounted:
             self.screen.recall(kept)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
@@ -440,18 +395,3 @@ class Dashboard(App[None]):
             snapshot = self.snapshot
             return bool(self.nearby) and snapshot is not None and snapshot.trouble is not None
         return not (action == "pager" and self.options.served)
-
-    def say(self, text: str, *, severity: str = "information") -> None:
-        """Tell the person something, for a moment, instead of what was told before.
-
-        A pile of notices would hide the screen, and Textual does not always take all of it away again.
-        """
-        self.clear_notifications()
-        level = severity if severity in {"information", "warning", "error"} else "information"
-        self.notify(text, severity=level, markup=False, timeout=3)  # type: ignore[arg-type]
-
-    def copied(self, text: str) -> None:
-        """Hand a text to the clipboard."""
-        self.copy_to_clipboard(text)
-        # OSC 52 is never acknowledged.
-        self.say("sent to the terminal's clipboard")

@@ -12,10 +12,11 @@ import click
 
 from duraq.cli.descriptors import allow_many
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.files_only import files_only
 from duraq.cli.options import Settings, common, settings
 from duraq_dashboard.keymap import read_keymap
 from duraq_dashboard.logs import to_file
-from duraq_dashboard.memory import give_back
+from duraq_dashboard.memory import for_good, give_back
 from duraq_dashboard.options import THEMES, Options
 from duraq_dashboard.remembered import Remembered
 
@@ -45,6 +46,7 @@ FULL = (120, 36)  # columns and lines of a picture for a pipe
 )
 @click.option("--served", is_flag=True, hidden=True)  # what --serve begins
 @common
+@files_only("dash")
 def dash(
     start: str | None,
     *,
@@ -141,8 +143,10 @@ def print_picture(said: Settings, options: Options) -> None:
 def _app(said: Settings, options: Options, *, read_only: bool) -> Dashboard:
     try:
         # Textual takes longer than all before it.
-        from duraq_dashboard.app import Dashboard  # noqa: PLC0415
-        from duraq_dashboard.source import StorageSource  # noqa: PLC0415
+        with for_good():
+            from duraq_dashboard.app import Dashboard  # noqa: PLC0415
+            from duraq_dashboard.screens import queues  # noqa: F401, PLC0415 - the first to be seen, as a rule
+            from duraq_dashboard.source import StorageSource  # noqa: PLC0415
     except ImportError as error:
         if error.name is None or not error.name.startswith(("textual", "rich")):
             raise

@@ -14,8 +14,11 @@ from duraq.signature import normalised
 from duraq.sparkline import sparkline
 from duraq.views import EntryView
 from duraq_dashboard import wording
+from duraq_dashboard.history import number_of
 from duraq_dashboard.letters import Group
 from duraq_dashboard.rows import Cell, Cells, Column, Key
+from duraq_dashboard.snapshot import Snapshot
+from duraq_dashboard.view_model import AN_HOUR
 
 _MEDIUM, _WIDE = 68, 96
 LETTER_COLUMNS = (
@@ -116,4 +119,18 @@ def group_lines(group: Group, total: int, when: When, *, ascii_only: bool) -> li
         f"{wording.count(group.letters)} of {wording.count(total)}",
         [("Enter", "bold"), "  only these, Esc all again"],
         [("R", "bold"), f"  retry all {wording.count(group.letters)} (asks first)"],
+    ]
+
+
+def totals(snapshot: Snapshot, now: datetime, told: Cell, picked: int) -> list[Cell]:
+    """How many there are, how many died lately, how far the counting is, and how many are selected."""
+    queues = snapshot.queues.values()
+    metrics = [queue.metrics for queue in queues if queue.metrics is not None]
+    died = sum(number_of(each, ("dead",), AN_HOUR, now) for each in metrics)
+    text, role = (told, "") if isinstance(told, str) else told
+    return [
+        (f" DLQ {wording.count(sum(queue.view.counts.dead for queue in queues))}", "dead"),
+        f"  +{wording.count(died)} last hour",
+        (f"  {text}" if text else "", role),
+        f"  {wording.count(picked)} selected" if picked else "",
     ]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from duraq.errors import StorageDamaged
 from duraq.health import HealthResult, HealthStatus
@@ -16,6 +14,7 @@ from duraq.journal.mounts import file_system_type, is_network
 from duraq.safe_text import safe_text
 from duraq_dashboard import wording
 from duraq_dashboard.alerts import Alert
+from duraq_dashboard.cost import Cost, memory
 from duraq_dashboard.rows import Cells, Column, Key
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.verifying import Verified
@@ -208,34 +207,6 @@ def verified_text(verified: Verified) -> str:
 
 
 # -- this dashboard ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What this process has cost so far: seconds of a processor, bytes written, seconds it has lived."""
-
-    cpu: float
-    written: int
-    lived: float
-
-    @classmethod
-    def now(cls) -> Cost:
-        """As of now. Nearly all that a dashboard writes is what it draws."""
-        times = os.times()
-        try:
-            lines = Path("/proc/self/io").read_text("ascii").splitlines()
-            written = int(next(line for line in lines if line.startswith("wchar:")).split()[1])
-        except (OSError, ValueError, StopIteration):
-            written = 0
-        return cls(times.user + times.system, written, time.monotonic())
-
-
-def memory() -> int:
-    """Bytes that this process has in memory; 0 if that is not known."""
-    try:
-        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def this_dashboard(before: Cost, after: Cost, *, read_only: bool, began_at: datetime, times: Times) -> str:

@@ -141,13 +141,13 @@ class Letters:
             self._orders = {name: order for name, order in self._orders.items() if name in {"died", sort}}
         return known
 
-    def newest_first(self, numbers: Iterable[int]) -> list[int]:
+    def newest_first(self, numbers: Iterable[int]) -> array[int]:
         """These as they died, the last first."""
         chosen = bytearray(len(self))
         for number in numbers:
             chosen[number] = True
         order = self.in_order("died")
-        return list(compress(order, map(chosen.__getitem__, order)))
+        return array("I", compress(order, map(chosen.__getitem__, order)))
 
     def _ties_settled(self, numbers: array[int]) -> array[int]:
         """The numbers, sorted by when they died, with those that died at once in an order as well."""

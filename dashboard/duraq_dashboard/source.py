@@ -13,12 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from duraq.attention import DEFAULT, Thresholds
 from duraq.bookmarks import Bookmarks
 from duraq.clock import Clock, SystemClock, to_datetime
+from duraq.errors import StorageError
 from duraq.events import Wanted
 from duraq.inspector import Inspector
 from duraq_dashboard.happenings import Following
@@ -155,6 +157,8 @@ class StorageSource:
                 log.exception("looking at %s failed; it goes on", self.path)
                 looker.close()
             self._wanted.wait(pace.pause())
+            # Only now: what the first look has found is drawn first.
+            self._answers.begin()
         looker.close()
 
     def _look(
@@ -304,6 +308,11 @@ class _Answers:
             self._changed.notify_all()
         return given_up
 
+    def begin(self) -> None:
+        """Be ready for the first question: each thread looks at the storage. Idempotent."""
+        with self._changed:
+            self._begin()
+
     def stop(self) -> None:
         """End the threads; a question that is being answered is waited for, but not for long."""
         with self._changed:
@@ -314,7 +323,7 @@ class _Answers:
             thread.join(timeout=2)
 
     def _begin(self) -> None:
-        if not self._threads:
+        if not self._threads and not self._stopped:
             for patience in (0.0, PATIENCE):
                 thread = threading.Thread(
                     target=self._answer, args=(patience,), name="duraq-answer", daemon=True
@@ -324,11 +333,14 @@ class _Answers:
 
     def _answer(self, patience: float) -> None:
         inspector = _Kept(self._path, self._clock, self._bookmarks)
+        with suppress(StorageError):  # of which whoever asks is told
+            inspector()
         while (run := self._next(patience)) is not None:
             try:
                 run(inspector)
             except Exception:
                 log.exception("an answer about %s was not taken", self._path)
+            del run  # and what was asked about, while nothing else is asked
         inspector.close()
 
     def _next(self, patience: float) -> Run | None:

@@ -17,12 +17,14 @@ from duraq.errors import QueueError, StorageError
 from duraq.inspector import Inspector
 from duraq.where import Where
 from duraq_dashboard.letters import Choice, Group, Letters, Queues, Search
+from duraq_dashboard.memory import give_back_now
 
-# What is known is put in order and grouped anew when it has grown so many times: together, that costs but a
-# few times as much as doing it once.
-_GROWTH = 2
-# So long letters are counted until others may ask; to begin again where it ended costs some 20 ms.
-_COUNTING = 0.2  # seconds
+# What is known is put in order and grouped anew when it has grown so many times: together, that costs little
+# more than doing it once.
+_GROWTH = 4
+# So long letters are counted until others may ask, in seconds: at first until there are some to be listed,
+# then each time twice as long, for to begin again where it ended costs up to 20 ms.
+_SOON, _COUNTING = 0.025, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,10 @@ class Found:
 class _Slice(threading.Event):
     """Set as soon as another event is, or the time is up that one may take."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, seconds: float) -> None:
         super().__init__()
         self._stop = stop
-        self._until = time.thread_time() + _COUNTING
+        self._until = time.thread_time() + seconds
 
     def is_set(self) -> bool:
         return self._stop.is_set() or time.thread_time() > self._until
@@ -86,6 +88,7 @@ class Survey:
         self._names = None if names is None else list(names)[::-1]
         self._indexes: list[DeadIndex] = []
         self._problems: dict[str, str] = {}
+        self._patience = _SOON
         self._half: DeadIndex | None = None  # of the last of them, as far as it is known
         self._shown = 0
         self._found: Found | None = None
@@ -104,6 +107,10 @@ class Survey:
         if stop.is_set():
             return None
         self._found = self._partly() if self._search is None else self._filtered(self._search)
+        if self._found.is_over:
+            # On the way there was a half of it again and again.
+            self._half, self._known = None, {}
+            give_back_now()
         return self._found
 
     # -- counting --------------------------------------------------------------------------------------
@@ -112,7 +119,8 @@ class Survey:
         """Count some of the queues. One that cannot be read keeps only itself out, and is a problem."""
         if self._names is None:
             self._names = inspector.queues()[::-1]
-        slice_ = _Slice(stop)
+        slice_ = _Slice(stop, self._patience)
+        self._patience = min(2 * self._patience, _COUNTING)
         while self._names and not slice_.is_set():
             name = self._names[-1]
             try:

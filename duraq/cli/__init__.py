@@ -142,7 +142,8 @@ def cli() -> None:
     """A durable work queue for daemons on one host: no server, only files.
 
     The storage is the directory given by --root, by $DURAQ_ROOT, ./.duraq if it is there, by `duraq config`,
-    or ~/.local/state/duraq.
+    or ~/.local/state/duraq. Instead of a directory a URL may name a database: sqlite:PATH, lmdb:PATH,
+    postgresql://...
     """
 
 

@@ -7,6 +7,7 @@ import click
 from duraq.backups import Copied
 from duraq.backups import backup as make_backup
 from duraq.backups import restore as bring_back
+from duraq.cli.files_only import files_only
 from duraq.cli.options import Settings, common, settings
 from duraq.cli.output import show_one
 
@@ -16,6 +17,7 @@ COLUMNS = ("path", "queues", "records", "bytes")
 @click.command()
 @click.argument("directory", metavar="DIR")
 @common
+@files_only("backup")
 def backup(directory: str) -> None:
     """Copy the storage to DIR, which is new or empty, as it is at this moment.
 
@@ -28,6 +30,7 @@ def backup(directory: str) -> None:
 @click.command()
 @click.argument("directory", metavar="DIR")
 @common
+@files_only("restore")
 def restore(directory: str) -> None:
     """Bring back the backup in DIR: copy it to the storage's directory, which is new or empty.
 

@@ -23,6 +23,7 @@ from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
 from duraq.errors import DuraqError, StorageDamaged
 from duraq.health import (
+    HealthCheck,
     HealthCheckAggregator,
     HealthResult,
     HealthStatus,
@@ -31,7 +32,8 @@ from duraq.health import (
     StorageHealthCheck,
     worst,
 )
-from duraq.health.looking import Source
+from duraq.health.database import DatabaseHealthCheck
+from duraq.inspector import Inspector
 from duraq.safe_text import safe_text
 from duraq.times import span
 
@@ -138,36 +140,49 @@ def check(queues: tuple[str, ...], **limits: Any) -> int:
 
     Ends with 0 if so, 1 if somebody should look (degraded), 2 if something does not work (unhealthy), and 3
     if that could not be found out. It opens nothing, waits for nobody who is stopped, and writes nothing but
-    a file of its own for a moment.
+    a file of its own for a moment; in a database nothing at all, and its lock is not tried.
     """
     said = settings()
     for name, field in _SETTLED.items():
         if limits[name] is None:
             limits[name] = getattr(said.config.thresholds, field)
+    kind, where = said.place()
+    path = where if kind == "file" else None
     with ExitStack() as opened:
-        source: Source
+        source: Inspector | str
         try:
             source = inspector = opened.enter_context(inspecting(said))
             for name in queues:
                 inspector.check_queue(name)
         except StorageDamaged:
             # The journal. The checks find that too, and say it.
-            source = said.storage()
-        rows = [row for result in _checks(said.storage(), source, queues, limits) for row in _rows(result)]
+            if path is None:
+                raise
+            source = path
+        rows = [row for result in _checks(path, source, queues, limits) for row in _rows(result)]
     overall = worst(HealthStatus(row["health"]) for row in rows)
     _show(overall, rows)
     return _PLUGIN[overall][1]
 
 
 def _checks(
-    path: Source, source: Source, queues: tuple[str, ...], limits: dict[str, Any]
+    path: str | None, source: Inspector | str, queues: tuple[str, ...], limits: dict[str, Any]
 ) -> list[HealthResult]:
+    """``path``: the directory of the storage, if it is not a database."""
     about_storage = {name: limits.pop(name) for name in ("min_free", "max_lock_wait", "max_sync")}
     write = not limits.pop("no_write")
     limits["max_oldest_ready"] = limits.pop("max_oldest")
+    about: HealthCheck
+    if path is not None:
+        about = StorageHealthCheck(path, write=write, **about_storage)
+    else:
+        assert isinstance(source, Inspector)
+        about = DatabaseHealthCheck(
+            source, min_free=about_storage["min_free"], max_look=about_storage["max_sync"]
+        )
     checks = HealthCheckAggregator(
         [
-            StorageHealthCheck(path, write=write, **about_storage),
+            about,
             MetricsHealthCheck(source),
             QueueHealthCheck(source, queues or None, **limits),
         ]

@@ -1,6 +1,6 @@
 """What a shell is offered when somebody presses Tab: names of queues, fields and events.
 
-It must be there at once, so nothing is opened for it: queues are directories, and are listed as such.
+It must be there at once: queues are directories, and are listed as such, or rows of a database file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from duraq.cli.failing import CommandError
 from duraq.cli.options import Settings
+from duraq.errors import DuraqError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -31,11 +33,22 @@ class QueueName(click.ParamType[str]):
         """The queues of the storage that the line names so far."""
         said = ctx.ensure_object(Settings)
         try:
-            with os.scandir(said.storage()) as found:
-                names = sorted(each.name for each in found if _is_queue(each))
-        except OSError:
+            names = _queues(*said.place())
+        except (OSError, CommandError, DuraqError):
             return []
         return offered(names, incomplete)
+
+
+def _queues(kind: str, where: str) -> list[str]:
+    if kind == "file":
+        with os.scandir(where) as found:
+            return sorted(each.name for each in found if _is_queue(each))
+    if kind == "postgres":
+        return []  # a server may be a long way off
+    from duraq.inspector import Inspector  # noqa: PLC0415 - a directory needs none of it
+
+    with Inspector.at(where) as inspector:
+        return inspector.queues()
 
 
 def _is_queue(found: os.DirEntry[str]) -> bool:

@@ -12,7 +12,7 @@ from duraq.cli.completing import offered
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.options import common, settings
 from duraq.cli.output import show_rows
-from duraq.safe_text import safe_text
+from duraq.safe_text import safe_text, without_password
 from duraq.times import span
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def get(name: str | None) -> None:
         click.echo(_text(found.values[name]))
         return
     rows = [
-        {"name": each, "value": value, "from": "file" if each in found.given else "default"}
+        {"name": each, "value": _shown(value), "from": "file" if each in found.given else "default"}
         for each, value in found.values.items()
         if name in {None, each}
     ]
@@ -69,7 +69,11 @@ def get(name: str | None) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, timedelta):
         return span(value)
-    return "" if value is None else safe_text(value)
+    return "" if value is None else safe_text(_shown(value))
+
+
+def _shown(value: Any) -> Any:
+    return without_password(value) if isinstance(value, str) else value
 
 
 @config.command("set")

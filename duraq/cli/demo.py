@@ -30,6 +30,7 @@ from duraq import DeadLetterQueue, EntryStatus, Queue
 from duraq.cli.demo_job import FILES, SourceFile, measure, open_storage, queues, work
 from duraq.cli.demo_report import Kill, Outcome, Report, Stretch, as_text, compare, group_by_error
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.files_only import refuse_database
 from duraq.cli.options import Settings, common, settings
 from duraq.cli.stage import run_safely
 from duraq.inspector import Inspector
@@ -75,6 +76,8 @@ def demo(directory: Path | None, storage: Path | None, workers: int, *, dash: bo
     said = settings()
     begin = time.monotonic()
     top = (directory or Path(sysconfig.get_path("stdlib"))).resolve()
+    if storage is None and said.root:
+        refuse_database("demo")
     storage = storage or Path(said.root or "duraq-demo")
     if top.is_relative_to(storage.resolve()):
         raise CommandError(Code.USAGE, f"{top} is in the storage itself", "name another --storage")

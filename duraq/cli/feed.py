@@ -19,7 +19,7 @@ from duraq.queue import Queue
 from duraq.safe_text import ascii_json
 
 if TYPE_CHECKING:
-    from duraq.storage.file import FileStorage
+    from duraq.storage.base import Storage
 
 INPUT_LIMIT = 16 << 20
 
@@ -134,7 +134,7 @@ def resume(queues: tuple[str, ...]) -> None:
             said.say(f"{name} is resumed")
 
 
-def existing(storage: FileStorage, names: tuple[str, ...]) -> tuple[str, ...]:
+def existing(storage: Storage, names: tuple[str, ...]) -> tuple[str, ...]:
     """These queues, for they exist. Raises QueueNotFound."""
     known = set(storage.queues())
     for name in names:

@@ -7,7 +7,7 @@ import os
 import sys
 
 from duraq.cli.options import Settings
-from duraq.safe_text import safe_lines, safe_text
+from duraq.safe_text import safe_lines, safe_text, without_password
 
 # What syslog and systemd's journal call these; a line that begins with <3> is an error to them.
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
@@ -21,10 +21,10 @@ class _Lines(logging.Formatter):
         self._for_journal = for_journal
 
     def format(self, record: logging.LogRecord) -> str:
-        text = safe_text(record.getMessage(), 4000)
+        text = safe_text(without_password(record.getMessage()), 4000)
         if record.exc_info:
             # One event, one line, wherever lines are events.
-            trace = self.formatException(record.exc_info)
+            trace = without_password(self.formatException(record.exc_info))
             text += f" {safe_text(trace)}" if self._for_journal else f"\n{safe_lines(trace)}"
         return f"<{_PRIORITIES.get(record.levelname, 5)}>{text}" if self._for_journal else f"duraq: {text}"
 

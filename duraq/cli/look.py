@@ -14,6 +14,7 @@ import click
 
 from duraq.cli.completing import QUEUE, last_of_many
 from duraq.cli.failing import Code, CommandError, code_of_several
+from duraq.cli.files_only import files_only, refuse_database
 from duraq.cli.input import words
 from duraq.cli.options import FILTER_HELP, Settings, common, filtered, in_time, settings
 from duraq.cli.output import Row, Stream, show_one, show_rows
@@ -188,6 +189,8 @@ def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> 
     """
     said = settings()
     given = words(ids, "IDS")
+    if where_is:
+        refuse_database("show --where-is")
     with inspecting(said) as inspector, nullcontext() if raw else paged(said):
         found, problems = find_entries(inspector, given, queue)
         if raw:
@@ -294,6 +297,7 @@ class _Events(click.ParamType[tuple[str, ...]]):
 )
 @in_time
 @common
+@files_only("tail")
 def tail(
     queues: tuple[str, ...],
     count: int | None,

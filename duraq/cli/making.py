@@ -10,34 +10,43 @@ import click
 from duraq import options
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code
-from duraq.cli.options import common, settings
+from duraq.cli.options import Settings, common, settings
 from duraq.cli.output import Row, conclude, show_one
 from duraq.model import check_queue_name
 from duraq.operations import PauseQueue, ResumeQueue
+from duraq.safe_text import without_password
 
 if TYPE_CHECKING:
     from duraq.storage.base import Storage
 
 
 @click.command()
-@click.argument("directory", metavar="[DIR]", required=False)
+@click.argument("directory", metavar="[DIR|URL]", required=False)
 @common
 def init(directory: str | None) -> int:
-    """Make a storage in DIR, which is new or empty; without DIR where --root and the like say.
+    """Make a storage in DIR, which is new or empty, or in the database of a URL.
 
-    One that is there already is left as it is. `put` makes one by itself.
+    Without either, where --root and the like say. One that is there already is left as it is. `put` makes one
+    by itself.
     """
     said = settings()
     if directory is not None:
         said.root = directory
-    root = said.storage()
-    was_there = (root / "duraq.json").exists()
-    with said.open(create=True) as storage:
-        path = storage.path
+    was_there, path = _is_there(said), without_password(said.url())
+    said.open(create=True).close()
     if was_there:
         said.say(f"there is one already: {path}")
     show_one(said, "duraq.init/1", {"path": path, "made": not was_there}, ("path",))
     return Code.DONE
+
+
+def _is_there(said: Settings) -> bool:
+    kind, where = said.place()
+    if kind == "file":
+        return (Path(where) / "duraq.json").exists()
+    from duraq.cli.databases import is_there  # noqa: PLC0415 - a directory needs none of it
+
+    return is_there(where)
 
 
 @click.command()
@@ -53,7 +62,8 @@ def create(queues: tuple[str, ...]) -> int:
     for name in queues:
         check_queue_name(name)
     rows: list[Row] = []
-    with said.open(create=Path(said.storage()).exists()) as storage:
+    kind, where = said.place()
+    with said.open(create=kind == "file" and Path(where).exists()) as storage:
         there = set(storage.queues())
         for name in queues:
             if name not in there:

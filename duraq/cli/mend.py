@@ -8,6 +8,7 @@ import click
 
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.files_only import files_only
 from duraq.cli.options import Settings, common, settings
 from duraq.cli.output import Row, show_rows
 from duraq.examining import Finding, Report
@@ -22,6 +23,7 @@ MORE = ("path", "line", "byte", "length", "damage")
 @click.command()
 @click.argument("queues", type=QUEUE, nargs=-1)
 @common
+@files_only("verify")
 def verify(queues: tuple[str, ...]) -> int:
     """Read every record of QUEUES, or of all, and the journal, and check it.
 
@@ -40,6 +42,7 @@ def verify(queues: tuple[str, ...]) -> int:
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common
+@files_only("repair")
 def repair(queues: tuple[str, ...], *, dry_run: bool, yes: bool) -> int:
     """Set aside what is damaged in QUEUES, or in all, and make the rest usable.
 

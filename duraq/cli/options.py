@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from duraq.cli.failing import Code, CommandError
 from duraq.errors import NotAStorage
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from duraq.config import Config
+    from duraq.storage.base import Storage
     from duraq.storage.file import FileStorage
     from duraq.where import Where
 
@@ -83,39 +85,84 @@ class Settings:
         """Whether there is a person to ask."""
         return not self.no_input and sys.stdin.isatty() and sys.stderr.isatty()
 
-    def storage(self) -> Path:
-        """The directory: flag, $DURAQ_ROOT, ./.duraq if it is there, config, ~/.local/state/duraq."""
-        return self.found_root()[0]
+    def found_root(self) -> tuple[str, str]:
+        """What names the storage, a directory or a URL, and what named that.
 
-    def found_root(self) -> tuple[Path, str]:
-        """The storage's directory, and what named it."""
+        Flag, $DURAQ_ROOT, ./.duraq if it is there, config, ~/.local/state/duraq.
+        """
         if self.root:
-            return Path(self.root), "--root"
+            return self.root, "--root"
         if os.environ.get("DURAQ_ROOT"):
-            return Path(os.environ["DURAQ_ROOT"]), "$DURAQ_ROOT"
-        here = Path(".duraq")
-        if here.is_dir():
-            return here, "./.duraq"
+            return os.environ["DURAQ_ROOT"], "$DURAQ_ROOT"
+        if Path(".duraq").is_dir():
+            return ".duraq", "./.duraq"
         if self.config.root is not None:
-            return Path(self.config.root), str(self.config.path)
+            return self.config.root, str(self.config.path)
         state = os.environ.get("XDG_STATE_HOME")
-        return (Path(state) if state else Path.home() / ".local" / "state") / "duraq", "the default place"
+        home = Path(state) if state else Path.home() / ".local" / "state"
+        return str(home / "duraq"), "the default place"
 
-    def open(self, *, create: bool = False, **options: Any) -> FileStorage:
+    def place(self) -> tuple[str, str]:
+        """The kind of the storage, and where it is: its directory, or the URL of a database."""
+        root = self.found_root()[0]
+        kind, colon, _ = root.partition(":")
+        if not colon or "/" in kind:
+            return "file", root
+        from duraq.storage import registry  # noqa: PLC0415 - a directory needs none of it
+
+        kind, where = registry.taken_apart(root)
+        if kind == "memory":
+            raise CommandError(
+                Code.USAGE,
+                "memory: lasts as long as the process that has it, and so no longer than one command",
+                "name a directory or a database",
+            )
+        return (kind, where) if kind == "file" else (kind, root)
+
+    def storage(self) -> Path:
+        """The storage's directory. Raises CommandError if it is a database."""
+        kind, where = self.place()
+        if kind != "file":
+            raise CommandError(Code.USAGE, f"this is about the files of a storage, and {kind}: has none")
+        return Path(where)
+
+    def url(self) -> str:
+        """The storage, as a process that runs elsewhere can name it. It may have a password in it."""
+        kind, where = self.place()
+        if kind == "file":
+            return str(Path(where).absolute())
+        from duraq.storage import registry  # noqa: PLC0415 - as above
+
+        return registry.absolute(where)
+
+    def open(self, *, create: bool = False, **options: Any) -> Storage:
         """The storage, to change."""
+        kind, where = self.place()
+        if kind == "file":
+            return self.open_files(create=create, **options)
+        from duraq.cli.databases import opened  # noqa: PLC0415 - as above
+
+        return opened(self, where, create=create, **options)
+
+    def open_files(self, *, create: bool = False, **options: Any) -> FileStorage:
+        """The same, if it is a directory. Raises CommandError if not."""
         from duraq.cli.logs import to_stderr  # noqa: PLC0415 - only who changes something pays for it
         from duraq.storage.file import FileStorage  # noqa: PLC0415
 
         to_stderr(self)
-        root, rule = self.found_root()
+        root = self.storage()
         missing = not root.exists()
         if missing and not create:
             raise NotAStorage("there is no such directory", path=root)
         storage = FileStorage(root, create=create, **options)
         if missing:
-            # A mistyped path makes a storage too; that should not go unnoticed.
-            self.say(f"made a new storage: {storage.path} (named by {rule})")
+            self.say_made(storage.path)
         return storage
+
+    def say_made(self, name: str) -> None:
+        """Say that there is a new storage."""
+        # A mistyped path makes one too; that should not go unnoticed.
+        self.say(f"made a new storage: {name} (named by {self.found_root()[1]})")
 
     def say(self, text: str) -> None:
         """Say a line to a person, on stderr, unless asked to be quiet. Who wants JSON gets no talk."""
@@ -181,7 +228,7 @@ def common(command: F, *, without: str = "") -> F:
     """Give a command the common options (but for one, if it has another of that name)."""
     for option in reversed(
         [
-            Option("-C", "--root", metavar="DIR", help="The storage."),
+            Option("-C", "--root", metavar="DIR|URL", help="The storage."),
             Option("-o", "--output", type=click.Choice(FORMATS), help="Default: table, or tsv in a pipe."),
             Option("--json", is_flag=True, default=None, help="Short for -o json."),
             Option("--jsonl", is_flag=True, default=None, help="Short for -o jsonl."),

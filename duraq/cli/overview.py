@@ -37,9 +37,14 @@ _OFTEN = timedelta(seconds=2)
 @contextmanager
 def inspecting(said: Settings) -> Iterator[Inspector]:
     """An inspector of the storage that the settings name; how far it has read is kept for the next one."""
+    kind, where = said.place()
+    if kind != "file":
+        with Inspector.at(where) as inspector:
+            yield inspector
+        return
     allow_many()
-    bookmarks = Bookmarks(said.storage())
-    with Inspector(said.storage(), bookmarks=bookmarks) as inspector:
+    bookmarks = Bookmarks(where)
+    with Inspector(where, bookmarks=bookmarks) as inspector:
         yield inspector
         bookmarks.save()
 

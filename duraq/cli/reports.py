@@ -9,12 +9,13 @@ import click
 from duraq.cli.failing import Code, CommandError, code_of
 from duraq.cli.options import Settings
 from duraq.errors import InvalidFilter, NotAStorage
-from duraq.safe_text import ascii_json, safe_lines, safe_text
+from duraq.safe_text import ascii_json, safe_lines, safe_text, without_password
 
 
 def report(said: Settings, error: Exception, *, as_json: bool | None = None) -> Code:
     """Say it on stderr; returns its exit code."""
     code, message, hint, context = _explain(said, error)
+    message, hint = without_password(message), None if hint is None else without_password(hint)
     if said.is_json if as_json is None else as_json:
         body = {"code": int(code), "type": type(error).__name__, "message": message, "hint": hint}
         click.echo(ascii_json({"error": body}), err=True)
@@ -27,7 +28,8 @@ def report(said: Settings, error: Exception, *, as_json: bool | None = None) -> 
         text += f" ({safe_text(hint, 400)})"
     click.echo(text, err=True)
     if code is Code.UNEXPECTED and said.verbose:
-        click.echo(safe_lines("".join(traceback.format_exception(error))), err=True)
+        trace = "".join(traceback.format_exception(error))
+        click.echo(safe_lines(without_password(trace)), err=True)
     return code
 
 
@@ -48,7 +50,7 @@ def _explain(said: Settings, error: Exception) -> tuple[Code, str, str | None, s
     message = str(error)
     if isinstance(error, NotAStorage):
         root, rule = said.found_root()
-        hint = f"the storage {str(root)!r} was named by {rule}"
+        hint = f"the storage {without_password(root)!r} was named by {rule}"
     elif code is Code.UNEXPECTED and not isinstance(error, CommandError | OSError) and not _is_ours(error):
         message = f"unexpected {type(error).__name__}: {message}"
     return code, message, hint, ""

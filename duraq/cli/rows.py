@@ -110,7 +110,7 @@ def describe(said: Settings, view: EntryView, life: list[RecordView]) -> str:
         if attempt.error.traceback:
             trace = safe_lines(attempt.error.traceback, 20_000).rstrip()
             lines += [f"    {line}" for line in trace.split("\n")]
-    lines.append("  on disk")
+    lines += ["  on disk"] if life else []
     lines += [f"    {safe_text(record.op):<9} {when(said, record.at):<12}  {record.place}" for record in life]
     return "\n".join(lines)
 

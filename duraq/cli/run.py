@@ -115,6 +115,7 @@ def run(
         # Found out now, it costs no entry an attempt.
         raise CommandError(Code.USAGE, f"there is no program {command[0]!r}")
     policy = ExponentialBackoff(max_attempts=max_attempts, base_delay=backoff)
+    root = said.url()
     with closing(Guard()) as guard, said.open() as storage:
         programs = Programs(command, guard, to_stderr=said.is_json)
         systemd = Systemd(os.environ if notify else {})
@@ -123,7 +124,7 @@ def run(
         def handle(entry: QueueEntry[Any]) -> None:
             environment = {
                 **inherited,
-                "DURAQ_ROOT": storage.path,
+                "DURAQ_ROOT": root,
                 "DURAQ_ID": entry.id,
                 "DURAQ_QUEUE": entry.queue,
                 "DURAQ_ATTEMPT": str(entry.attempts),

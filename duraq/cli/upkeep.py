@@ -9,6 +9,7 @@ import click
 
 from duraq.cli.completing import QUEUE
 from duraq.cli.feed import existing
+from duraq.cli.files_only import files_only
 from duraq.cli.options import common, settings
 from duraq.cli.output import show_rows
 from duraq.errors import QueueNotFound
@@ -24,6 +25,7 @@ COLUMNS = ("queue", "freed", "kept")
 @click.command()
 @click.argument("queues", type=QUEUE, nargs=-1)
 @common
+@files_only("compact")
 def compact(queues: tuple[str, ...]) -> None:
     """Free the disk space of what is over in QUEUES, or in all, now.
 
@@ -31,7 +33,7 @@ def compact(queues: tuple[str, ...]) -> None:
     freed, and how many living entries were written again for it.
     """
     said = settings()
-    with said.open() as storage:
+    with said.open_files() as storage:
         done = [storage.compact(name) for name in existing(storage, queues) or storage.queues()]
         if not queues:
             done += _compact_own(storage)

@@ -8,19 +8,15 @@ from typing import Any
 
 from duraq import options
 from duraq.clock import SystemClock
-from duraq.errors import DuraqError, InvalidOption
+from duraq.errors import DuraqError
 from duraq.health.looking import Source, path_of
 from duraq.health.result import HealthResult, HealthStatus, worst
+from duraq.health.space import Findings, check_min_free, free_in_words, judge_space
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.probe import Probe
 
-# A journal whose sync failed goes on in a new file, of 4 MiB, while segments grow. With less than this left,
-# enqueueing is about to be refused.
-_LEAST = 16 << 20
 _STATES = {"T": "stopped", "t": "stopped by a debugger", "D": "waiting for a disk", "Z": "dead"}
 _STOPPED = ("T", "t")
-# What was found: how bad it is, and what it is.
-_Findings = list[tuple[HealthStatus, str]]
 
 
 class StorageHealthCheck:
@@ -51,8 +47,7 @@ class StorageHealthCheck:
         lock: bool = True,
         file_system: FileSystem | None = None,
     ) -> None:
-        if min_free < 0 or (min_free > 1 and not isinstance(min_free, int)):
-            raise InvalidOption(f"min_free is a share from 0 to 1 or a number of bytes, not {min_free!r}")
+        check_min_free(min_free)
         self._source = storage
         self._min_free = min_free
         options.duration("max_lock_wait", max_lock_wait, zero=True)
@@ -94,7 +89,7 @@ class StorageHealthCheck:
         results = []
         with Probe(path, self._file_system) as probe:
             for component, check in parts.items():
-                found: _Findings = []
+                found: Findings = []
                 details: dict[str, Any] = {}
                 check(probe, found, details)
                 wrong = "; ".join(says for status, says in found if status is not HealthStatus.HEALTHY)
@@ -102,7 +97,7 @@ class StorageHealthCheck:
                 results.append(HealthResult(component, overall, wrong or _SAYS[component](details), details))
         return results
 
-    def _check_marks(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
+    def _check_marks(self, probe: Probe, found: Findings, details: dict[str, Any]) -> None:
         details["refused"] = refused = probe.refused()
         if refused:
             found.append((HealthStatus.UNHEALTHY, f"damaged, and refused: queue {', '.join(refused)}"))
@@ -117,27 +112,10 @@ class StorageHealthCheck:
                 (HealthStatus.DEGRADED, "a sync of the journal has failed: the disk cannot be trusted")
             )
 
-    def _check_space(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
-        space = probe.space()
-        details["free_bytes"], details["total_bytes"] = space.free, space.total
-        share = space.free / space.total if space.total else 1.0
-        says = f"{space.free >> 20} MiB free ({share:.0%})"
-        if space.free < _LEAST:
-            found.append((HealthStatus.UNHEALTHY, f"the disk is full: {says}"))
-        # A whole number is one of bytes; but nobody means a single byte, or wants all of a disk free.
-        elif (space.free if self._min_free > 1 else share) < self._min_free:
-            found.append((HealthStatus.DEGRADED, f"the disk is filling up: {says}"))
-        if space.files:
-            details["free_files"] = space.free_files
-            share = space.free_files / space.files
-            if not space.free_files:
-                found.append((HealthStatus.UNHEALTHY, "the file system can hold no more files"))
-            elif self._min_free <= 1 and share < self._min_free:
-                found.append(
-                    (HealthStatus.DEGRADED, f"the file system has room for {space.free_files} files")
-                )
+    def _check_space(self, probe: Probe, found: Findings, details: dict[str, Any]) -> None:
+        judge_space(probe.space(), self._min_free, found, details)
 
-    def _check_lock(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
+    def _check_lock(self, probe: Probe, found: Findings, details: dict[str, Any]) -> None:
         wait = probe.wait_for_lock(self._max_lock_wait.total_seconds())
         details["lock_wait_seconds"] = round(wait.seconds, 6)
         if wait.got:
@@ -152,7 +130,7 @@ class StorageHealthCheck:
             says += f": process {pid} has it" + (f", which is {_STATES[state]}" if state in _STATES else "")
         found.append((HealthStatus.UNHEALTHY, f"{says}; whoever adds or takes entries waits for it"))
 
-    def _check_holder(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
+    def _check_holder(self, probe: Probe, found: Findings, details: dict[str, Any]) -> None:
         pid, state = probe.holder() or (0, "")
         # Waiting for a disk it may be for a moment, and nobody waited to see.
         if state in _STOPPED and probe.holder() == (pid, state):
@@ -160,7 +138,7 @@ class StorageHealthCheck:
             says = f"process {pid} has the lock, which is {_STATES[state]}"
             found.append((HealthStatus.UNHEALTHY, f"{says}; whoever adds or takes entries waits for it"))
 
-    def _check_write(self, probe: Probe, found: _Findings, details: dict[str, Any]) -> None:
+    def _check_write(self, probe: Probe, found: Findings, details: dict[str, Any]) -> None:
         begin = self._clock.uptime()
         try:
             probe.write()
@@ -179,15 +157,9 @@ def _waited(seconds: float | None) -> str:
     return "nobody who is stopped has it" if seconds is None else f"to be had after {seconds * 1000:.1f} ms"
 
 
-def _free(details: dict[str, Any]) -> str:
-    total = details["total_bytes"]
-    share = f" ({details['free_bytes'] / total:.0%})" if total else ""
-    return f"{details['free_bytes'] >> 20} MiB free{share}"
-
-
 _SAYS: dict[str, Callable[[dict[str, Any]], str]] = {
     "marks": lambda _: "no sync has failed, no queue is refused",
-    "space": _free,
+    "space": free_in_words,
     "lock": lambda details: _waited(details.get("lock_wait_seconds")),
     "disk": lambda details: f"written and synced in {details['sync_seconds'] * 1000:.1f} ms",
 }

@@ -32,6 +32,7 @@ from duraq.journal import forks
 from duraq.journal.fifo import Descriptor, make_fifo, open_fifo, unlink_if_there
 from duraq.journal.filesystem import RealFileSystem
 from duraq.model import WORKER
+from duraq.safe_text import without_password
 from duraq.times import rfc3339
 
 _FILE = re.compile(rf"(?P<worker>{WORKER.pattern})\.(?P<kind>new|json|fifo)")
@@ -267,7 +268,7 @@ def _description(clock: Clock) -> bytes:
 
 def _argv(cmdline: bytes) -> list[str]:
     arguments = cmdline[:_ARGV_LIMIT].removesuffix(b"\0").split(b"\0")
-    return [argument.decode("utf-8", "backslashreplace") for argument in arguments]
+    return [without_password(argument.decode("utf-8", "backslashreplace")) for argument in arguments]
 
 
 def _unit(cgroups: str) -> str | None:

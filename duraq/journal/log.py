@@ -18,8 +18,11 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from threading import get_ident
+from types import FrameType
 from typing import NamedTuple
 
+from duraq import stack
 from duraq.errors import (
     OutcomeUnknown,
     StorageBusy,
@@ -76,7 +79,8 @@ class Log:
         self.closed = self.forked = False
         # Re-entrant, so that a thread that was interrupted in the middle of a turn can still close all this.
         self._threads = threading.RLock()
-        self._inside = False  # a turn is going on
+        self._inside = 0  # the thread that is in a turn
+        self._call: FrameType | None = None  # whose turn that is
         self.shared = False  # whether others wrote between the last two turns of this process
         self.queues: dict[str, Segments] = {}
         self._opened = ExitStack()
@@ -252,7 +256,7 @@ class Log:
         self.forked = self.forked or not self.closed
         self.closed = True
         # Locks may be held by threads that do not exist here.
-        self._threads, self._inside = threading.RLock(), False
+        self._threads, self._inside, self._call = threading.RLock(), 0, None
         self._let_go()
 
     def check_usable(self) -> None:
@@ -268,8 +272,11 @@ class Log:
 
     # -- the lock --------------------------------------------------------------------------------------
 
-    def lock(self) -> None:
-        """Hold the storage's lock; everything written by others is in the segments, to be caught up on."""
+    def lock(self, call: FrameType | None = None) -> None:
+        """Hold the storage's lock; everything written by others is in the segments, to be caught up on.
+
+        ``call``: the one that will give it up; by default whoever calls this.
+        """
         # A signal handler may raise between any two calls: what is taken here is given up whatever happens.
         try:
             self._threads.acquire()
@@ -282,9 +289,11 @@ class Log:
             raise StorageFailed(
                 "a call was broken off in its middle, or this one comes from a signal handler within it",
                 path=self.path,
-                hint="close the storage and open it again; in a signal handler, set a flag instead",
+                hint="in a signal handler, set a flag instead; else close the storage and open it again",
             )
-        self._inside = True
+        # First the call, so that whoever finds it held can see whether it is still going on.
+        self._call = call or stack.caller_of_caller()
+        self._inside = get_ident()
         try:
             if self.closed:
                 self.check_usable()
@@ -301,7 +310,7 @@ class Log:
 
     def unlock(self) -> None:
         """Give the lock up."""
-        self._inside = False
+        self._inside, self._call = 0, None
         try:
             if not self.closed:
                 self.fs.unlock(self.control.fd)
@@ -344,11 +353,12 @@ class Log:
     def end_broken_turn(self, forget: Callable[[], None]) -> None:
         """If a turn of this thread was broken off so that it left the lock held, give it up.
 
-        Called outside of turns, so that nothing else can be the reason. ``forget`` makes good what the turn
-        may have left half done.
+        ``forget`` makes good what the turn may have left half done.
         """
+        if self._inside != get_ident():
+            return
         with self._threads:
-            if self._inside:
+            if not stack.is_running(self._call):
                 try:
                     forget()
                 finally:

@@ -98,6 +98,10 @@ class Overlay:
             self._forbidden[path] = error
             raise
 
+    def forbid(self, name: str, error: PermissionError) -> None:
+        """From here on nobody may open what is of that name at the top."""
+        self._forbidden[f"/{name}"] = error
+
     def _new(self, path: str, below: int | None) -> int:
         fd = next(self._numbers)
         self._open[fd] = _Open(path, below)

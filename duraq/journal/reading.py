@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -128,25 +128,23 @@ def is_queue(fs: FileSystem, root: int, name: str) -> bool:
         fs.close(home)
 
 
-def _lengths(fs: FileSystem, root: int) -> dict[tuple[str, int], int]:
-    """How long the segments are now, of those that may be growing."""
-    found = {}
+class _Lengths(NamedTuple):
+    """How long the segments are now, of those that may be growing; and the queues of which nobody knows."""
+
+    known: dict[tuple[str, int], int]
+    unknown: set[str]
+
+
+def _lengths(fs: FileSystem, root: int) -> _Lengths:
+    found = _Lengths({}, set())
     for queue in queue_names(fs, root):
         try:
-            home = fs.open_dir(root, queue)
-        except OSError:
-            continue
-        try:
-            directory = fs.open_dir(home, "segments")
-            try:
+            with opened(fs, root, queue) as home, opened(fs, home, "segments") as directory:
                 for number, length in segment.growing(fs, directory).items():
-                    found[queue, number] = length
-            finally:
-                fs.close(directory)
+                    found.known[queue, number] = length
         except OSError:
-            continue
-        finally:
-            fs.close(home)
+            # Whoever reads it is told, should it be so for good.
+            found.unknown.add(queue)
     return found
 
 
@@ -180,9 +178,9 @@ def _read(fs: FileSystem, directory: int, files: tuple[int, ...]) -> tuple[list[
 class _InMemory(Replay):
     """The recovery over an overlay."""
 
-    def __init__(self, fs: FileSystem, root: int, lengths: dict[tuple[str, int], int]) -> None:
-        super().__init__(fs, root)
-        self._lengths = lengths
+    def __init__(self, overlay: Overlay, root: int, lengths: _Lengths) -> None:
+        super().__init__(overlay, root)
+        self._overlay, self._lengths = overlay, lengths
 
     def _refuse(self, queue: str, error: StorageDamaged, parts: list[Part]) -> None:
         """Nothing: that is for those who may write."""
@@ -191,20 +189,28 @@ class _InMemory(Replay):
         """Nothing either."""
 
     def _check(self, queue: str, parts: list[Part], end: End) -> None:
-        # One that we may not look into: whoever folds it is told.
-        with suppress(PermissionError):
+        with self._looking_into(queue):
             super()._check(queue, parts, end)
 
     def _mend(self, queue: str, parts: list[Part], end: End) -> None:
-        with suppress(PermissionError):
+        with self._looking_into(queue):
             super()._mend(queue, parts, end)
+
+    @contextmanager
+    def _looking_into(self, queue: str) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            # Whoever folds it is told, be it allowed again by then: of its end there is nothing laid over it.
+            self._overlay.forbid(queue, error)
 
     def _cut(self, queue: str, number: int, end: int) -> None:
         fd = self._segment(queue, number)
-        length = self._lengths.get((queue, number))
+        known, unknown = self._lengths
+        length = known.get((queue, number))
         if length is None:
             # Made since, so it is growing; or long sealed, so it is not.
-            newest = max((other for name, other in self._lengths if name == queue), default=0)
-            length = 0 if number > newest else self._fs.size(fd)
+            newest = max((other for name, other in known if name == queue), default=0)
+            length = 0 if number > newest and queue not in unknown else self._fs.size(fd)
         if length > end:
             self._fs.truncate(fd, end)

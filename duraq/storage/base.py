@@ -172,3 +172,8 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Give back what is leased (uncounted), release locks and descriptors. Idempotent."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""

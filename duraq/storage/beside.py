@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from duraq.clock import Clock
-from duraq.errors import DuraqError, StorageClosed, StorageError, StorageForked
+from duraq.errors import DuraqError, StorageClosed, StorageError
 from duraq.journal import forks, wording
 from duraq.journal.filesystem import RealFileSystem
 from duraq.journal.lease import WorkerPresence
@@ -34,9 +34,10 @@ class BesideStorage(WaitingStorage, JoiningStorage):
     def __init__(self, path: str, clock: Clock, lock_duration: timedelta, max_payload_bytes: int) -> None:
         super().__init__(clock, lock_duration, max_payload_bytes)
         self.db_path = self._where = path
+        # Under whatever names the database is opened, these are the same.
+        self._beside = os.path.realpath(path) + SUFFIX
         self._fs = RealFileSystem()
         self._lines: dict[str, Waiters] = {}
-        self._forked = False
         self._closing_lock = threading.RLock()
         self._descriptors = ExitStack()
 
@@ -44,7 +45,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
         """Open what lies beside the database; it is made where it is missing."""
         try:
             with ExitStack() as undo:
-                self._home = self._fs.open_root(self.db_path + SUFFIX, create=True)
+                self._home = self._fs.open_root(self._beside, create=True)
                 undo.callback(self._fs.close, self._home)
                 leases = self._fs.open_dir(self._home, "leases", create=True)
                 undo.callback(self._fs.close, leases)
@@ -56,22 +57,14 @@ class BesideStorage(WaitingStorage, JoiningStorage):
                 self._presence.sweep()
                 self._descriptors = undo.pop_all()
         except OSError as error:
-            raise wording.of(error, self.db_path + SUFFIX) from error
+            raise wording.of(error, self._beside) from error
         forks.register(self)
 
     # -- who lives -------------------------------------------------------------------------------------
 
-    def _check_usable(self) -> None:
-        if self._forked:
-            raise StorageForked("opened before a fork", path=self.db_path, hint="open it in the child")
-        if self._closed:
-            raise StorageClosed("this storage is closed", path=self.db_path)
-
-    def _check_leasing(self) -> None:
-        self._check_usable()
-        if self._closing:
-            # What is leased has been given back already.
-            raise StorageClosed("this storage is being closed", path=self.db_path)
+    @property
+    def _name(self) -> str:
+        return self.db_path
 
     def _known_worker(self) -> str | None:
         return self._presence.known
@@ -95,6 +88,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
                     home = self._fs.open_dir(self._queues_home, queue, create=True)
                     opened.callback(self._fs.close, home)
                     line = Waiters(self._fs.open_dir(home, "waiters", create=True))
+                    line.sweep()
                 self._lines[queue] = line
             return line
 
@@ -129,7 +123,7 @@ class BesideStorage(WaitingStorage, JoiningStorage):
             except DuraqError as error:
                 # The leases end all the same, when the locks go; only their attempts then count.
                 log.warning("closing %s: could not give back what was leased: %s", self.db_path, error)
-            with self._turns.mine():
+            with self._last_turn():
                 self._closed = True
                 self._close_database()
             for line in self._lines.values():

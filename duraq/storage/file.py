@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from duraq import options
+from duraq import options, stack
 from duraq.clock import Clock, SystemClock, from_timedelta
 from duraq.entry import Entry
 from duraq.errors import (
@@ -68,15 +68,18 @@ class _Turn:
         self._storage, self._log = storage, log
 
     def __enter__(self) -> None:
+        call = stack.caller_of_caller()
         try:
-            self._log.lock()
+            # A Ctrl-C may have come between a with-block and its end.
+            self._log.end_broken_turn(self._storage._forget)  # noqa: SLF001
+            self._log.lock(call)
             while self._storage._in_doubt:  # noqa: SLF001
                 # In a turn of its own: the next one then begins with what is true.
                 try:
                     self._storage._forget()  # noqa: SLF001
                 finally:
                     self._log.unlock()
-                self._log.lock()
+                self._log.lock(call)
         except OSError as error:
             raise self._storage._refused(error, self._storage.path, NotWritten) from error  # noqa: SLF001
 

@@ -77,6 +77,10 @@ class FoldStorage(ABC):
     def _check_usable(self) -> None:
         """Raise StorageClosed or StorageForked if it is not."""
 
+    def _check_leasing(self) -> None:
+        """Raise StorageClosed or StorageForked if nothing can be leased any more."""
+        self._check_usable()
+
     @abstractmethod
     def _state(self, queue: str, *, create: bool = False) -> QueueState | None:
         """The queue's state, caught up; only in a turn."""

@@ -7,9 +7,10 @@ all that is done in it, to the queues and by the application, is committed toget
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from duraq import transaction
+from duraq import stack, transaction
 from duraq.errors import DuraqError, NotWritten
 from duraq.operations import Release
 from duraq.storage.fold import TryAgain
@@ -46,8 +47,12 @@ class JoiningStorage(TableStorage):
             return
         self._begin_turn()
         self._joined = begun
-        for number in range(1, begun.depth + 1):
-            self._set_savepoint(_name(number))
+        try:
+            for number in range(begun.depth + 1):
+                self._set_savepoint(_name(number))
+        except BaseException as error:
+            self._leave(commit=False)
+            raise self._translated(error) from error
 
     def _is_joined(self) -> bool:
         """Whether the caller is in it."""
@@ -55,9 +60,10 @@ class JoiningStorage(TableStorage):
 
     def _leave(self, *, commit: bool) -> None:
         self._joined = None
-        self._inside -= 1
+        self._inside = 0
         try:
             if commit:
+                self._check_joined()
                 self._keep(always=True)
             else:
                 self._discard()
@@ -67,7 +73,36 @@ class JoiningStorage(TableStorage):
                 "the database gave the transaction up", hint="nothing was written; begin it anew"
             ) from error
         finally:
-            self._turns.give()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._turns.give(whole=True)
+
+    def _left_early(self) -> None:
+        if not self._is_joined() or self._joined is None:
+            return
+        if transaction.current(self) is not self._joined:
+            self._leave(commit=False)
+        elif not self._undo_to(_name(self._joined.depth + 1)):
+            # What was done in the savepoint cannot be told from the rest: that is over too, as its end says.
+            self._undo_to(_name(0))
+
+    @contextmanager
+    def _last_turn(self) -> Iterator[None]:
+        """For closing: whatever was left of one, by a Ctrl-C or by a transaction, has not happened."""
+        with self._turns.mine(anew=True):
+            if self._inside and not stack.is_running(self._call):
+                self._joined, self._inside = None, 0
+                self._discard()
+            yield
+
+    def _check_joined(self) -> None:
+        """Raise if it is not the same transaction any more: its owner has ended it, or it was lost."""
+        try:
+            self._release_savepoint(_name(0))
+        except BaseException as error:
+            self._discard()
+            raise self._translated(error) from error
 
     def _is_within(self) -> bool:
         return self._is_joined()
@@ -80,13 +115,27 @@ class JoiningStorage(TableStorage):
         if self._joined is None or self._inside != 1:
             return
         if error is None or isinstance(error, (DuraqError, TryAgain)):
-            # So that what is read anew, should a later one fail, is as this one has left it.
-            self._save_heads()
-            self._release_savepoint(_TURN)
+            try:
+                # So that what is read anew, should a later one fail, is as this one has left it.
+                self._save_heads()
+                self._release_savepoint(_TURN)
+            except BaseException as worse:
+                self._undo_to(_TURN)
+                raise self._translated(worse) from worse
         else:
-            self._forget_seen()
-            self._roll_back_to(_TURN)
+            self._undo_to(_TURN)
             raise self._translated(error) from error
+
+    def _undo_to(self, name: str) -> bool:
+        """Undo what was done since; False if that cannot be: then it is over, which its commit will say."""
+        self._forget_seen()
+        try:
+            self._roll_back_to(name)
+        except Exception as error:
+            if not isinstance(error, DuraqError) and self._in_our_words(error, committing=False) is None:
+                raise
+            return False
+        return True
 
     # -- the transaction's ends ------------------------------------------------------------------------
 
@@ -94,7 +143,11 @@ class JoiningStorage(TableStorage):
         """Begin one, or set a savepoint; see Storage."""
         super().begin_transaction()
         if self._is_joined():
-            self._set_savepoint(_name(self._begun().depth))
+            try:
+                self._set_savepoint(_name(self._begun().depth))
+            except BaseException as error:
+                self._begun().roll_back()
+                raise self._translated(error) from error
 
     def commit_transaction(self) -> None:
         """Commit what was done, or give up the last savepoint; see Storage."""
@@ -103,7 +156,11 @@ class JoiningStorage(TableStorage):
             return
         begun = self._begun()
         if begun.is_nested:
-            self._release_savepoint(_name(begun.depth))
+            try:
+                self._release_savepoint(_name(begun.depth))
+            except BaseException as error:
+                self._give_up(begun.roll_back())
+                raise self._translated(error) from error
             super().commit_transaction()
             return
         super().commit_transaction()
@@ -117,8 +174,7 @@ class JoiningStorage(TableStorage):
         if self._is_joined():
             begun = transaction.current(self)
             if begun is not None and begun is self._joined:
-                self._forget_seen()
-                self._roll_back_to(_name(begun.depth + 1))
+                self._undo_to(_name(begun.depth + 1))
             else:
                 self._leave(commit=False)
         # Those that were taken since it joined are undone by that, and are found to be over.

@@ -22,20 +22,24 @@ from duraq.errors import (
     StorageDamaged,
     StorageError,
     StorageReadOnly,
-    UnsupportedVersion,
 )
 from duraq.journal import wording
 from duraq.storage.beside import BesideStorage, absolute
 from duraq.storage.rows import Head, Row
-from duraq.storage.table import Durability, check_durability
+from duraq.storage.table import Durability, check_durability, check_version
 
 VERSION = 1
 MAP_SIZE = 1 << 30  # bytes; of address space, until it is filled
 _VERSION_KEY = b"\0version"
-_DATABASES = ("duraq-queues", "duraq-entries", "duraq-payloads", "duraq-order")
+DATABASES = ("duraq-queues", "duraq-entries", "duraq-payloads", "duraq-order")
 
 _KINDS: tuple[tuple[type[lmdb.Error], type[StorageError], str], ...] = (
     (lmdb.MapFullError, NotWritten, "nothing was written; open the environment with a larger map_size"),
+    (
+        lmdb.MapResizedError,
+        NotWritten,
+        "nothing was written; another process has a larger map: call env.set_mapsize(0) while nobody reads",
+    ),
     (lmdb.DiskError, NotWritten, "nothing was written"),
     (lmdb.CorruptedError, StorageDamaged, "restore it from a backup"),
     (lmdb.PageNotFoundError, StorageDamaged, "restore it from a backup"),
@@ -48,14 +52,15 @@ class LMDBStorage(BesideStorage):
     """Queues in named databases of an LMDB environment, shared by the processes of one host.
 
     The environment is the caller's: he opens it, with ``max_dbs`` for ``required_databases`` beside his own,
-    and closes it after the storage. What ``close`` gives up is the leases. ``durability``: "power" (the
+    and closes it after the storage. If another process makes its map larger, calls raise NotWritten until he
+    has called ``env.set_mapsize(0)``. What ``close`` gives up is the leases. ``durability``: "power" (the
     default) needs an environment that syncs; "process" takes any.
 
     A child that is forked must open both anew. Within one process an environment can be open once.
     Raises InvalidOption, UnsupportedVersion, StorageReadOnly or StorageDamaged.
     """
 
-    required_databases: ClassVar[tuple[str, ...]] = _DATABASES
+    required_databases: ClassVar[tuple[str, ...]] = DATABASES
 
     def __init__(
         self,
@@ -83,9 +88,10 @@ class LMDBStorage(BesideStorage):
         self.env = env
         self._owned = False  # whether the environment was opened for this storage alone
         self._transactions: list[lmdb.Transaction] = []  # the turn's, and its savepoints'
+        self._points: list[str] = []  # their names
         self._open_beside()
         try:
-            databases = [self._open_database(name) for name in _DATABASES]
+            databases = [self._open_database(name) for name in DATABASES]
             self._rows = rows = LMDBRows(self._transactions, *databases)
             self._prepare_rows(lambda: self._prepare(rows))
         except BaseException as error:
@@ -100,7 +106,7 @@ class LMDBStorage(BesideStorage):
         ``map_size``: what it may grow to, in bytes. Raises StorageBusy if this process has it open already.
         """
         try:
-            env = lmdb.open(os.fspath(path), map_size=map_size, max_dbs=len(_DATABASES), mode=0o600)
+            env = lmdb.open(os.fspath(path), map_size=map_size, max_dbs=len(DATABASES), mode=0o600)
         except lmdb.Error as error:
             if "already open" in str(error):
                 raise StorageBusy(
@@ -124,7 +130,7 @@ class LMDBStorage(BesideStorage):
         except lmdb.DbsFullError as error:
             raise InvalidOption(
                 f"the environment has no room for the database {name!r}: "
-                f"open it with max_dbs for {len(_DATABASES)} more than your own"
+                f"open it with max_dbs for {len(DATABASES)} more than your own"
             ) from error
 
     def _prepare(self, rows: LMDBRows) -> None:
@@ -132,12 +138,8 @@ class LMDBStorage(BesideStorage):
         found = rows.version()
         if found is None:
             rows.set_version(VERSION)
-        elif found != VERSION:
-            raise UnsupportedVersion(
-                f"the databases are of version {found}, and this DuraQ knows version {VERSION}",
-                path=self.db_path,
-                hint="upgrade DuraQ",
-            )
+        else:
+            check_version(found, VERSION, self.db_path)
 
     @property
     def txn(self) -> lmdb.Transaction:
@@ -157,21 +159,38 @@ class LMDBStorage(BesideStorage):
             try:
                 self._transactions.append(self.env.begin(write=True))
             except lmdb.MapResizedError:
-                # Another process has opened it with a larger one.
+                # Another process has opened it with a larger one. Whoever reads meanwhile reads what is no
+                # longer there, which ends the process: only its owner knows that nobody does.
+                if not self._owned:
+                    raise
                 self.env.set_mapsize(0)
                 self._transactions.append(self.env.begin(write=True))
         except BaseException:
             self._fs.unlock(self._turn_lock)
             raise
 
-    def _set_savepoint(self, name: str) -> None:  # noqa: ARG002 - they are nested, and so in order
+    def _set_savepoint(self, name: str) -> None:
         self._transactions.append(self.env.begin(write=True, parent=self._transactions[-1]))
+        self._points.append(name)
 
-    def _release_savepoint(self, name: str) -> None:  # noqa: ARG002
-        self._transactions.pop().commit()
+    def _release_savepoint(self, name: str) -> None:
+        for inner in self._taken_off(name):
+            inner.commit()
 
-    def _roll_back_to(self, name: str) -> None:  # noqa: ARG002
-        self._transactions.pop().abort()
+    def _roll_back_to(self, name: str) -> None:
+        for inner in self._taken_off(name):
+            inner.abort()
+
+    def _taken_off(self, name: str) -> Iterator[lmdb.Transaction]:
+        """Those from that savepoint on, the last one first."""
+        if name not in self._points:
+            raise lmdb.Error(f"there is no savepoint {name}")
+        while True:
+            last = self._points.pop()
+            del self._transactions[len(self._points) + 2 :]  # of one that was only just being set
+            yield self._transactions.pop()
+            if last == name:
+                return
 
     def _commit_rows(self) -> None:
         (only,) = self._transactions
@@ -180,6 +199,7 @@ class LMDBStorage(BesideStorage):
         self._fs.unlock(self._turn_lock)
 
     def _roll_back_rows(self) -> None:
+        self._points.clear()
         while self._transactions:
             with suppress(lmdb.Error):
                 self._transactions.pop().abort()
@@ -350,6 +370,10 @@ class LMDBRows:
     def next_due(self, queue: str) -> int | None:
         row = next(self._scan(queue, _DUE), None)
         return None if row is None else row.ready_at
+
+    def due(self, queue: str, after: int, until: int | None) -> Iterator[Row]:
+        """See ReadableRows."""
+        return self._scan(queue, _DUE, until, after)
 
     def expired(self, queue: str, now: int, limit: int) -> list[Row]:
         return [row for _, row in zip(range(limit), self._scan(queue, _EXPIRING, now), strict=False)]

@@ -16,18 +16,25 @@ from contextlib import suppress
 
 import psycopg
 
+from duraq.storage.pg_connections import execute
+
 log = logging.getLogger("duraq")
 
 # The first of an advisory lock's two numbers; the second is of the worker's own.
 LOCKS = 0x64757261
 CHANNEL = "duraq"
+# Whether somebody holds the lock of these two numbers.
+IS_ALIVE = (
+    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND objid = ? AND granted"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 class Session:
     """One connection that holds a worker's lock; ``heard`` is called with each queue that was fed."""
 
     def __init__(self, connection: psycopg.Connection, heard: Callable[[str | None], None]) -> None:
-        self._connection = connection
+        self.connection = connection
         self._heard = heard
         self.lost = False
         self.worker = self._appear()
@@ -39,21 +46,21 @@ class Session:
     def _appear(self) -> str:
         while True:
             number = secrets.token_hex(4)
-            found = self._connection.execute(
-                "SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, lock_number(number))
+            ((is_ours,),) = execute(
+                self.connection, "SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, lock_number(number))
             )
-            if found.fetchone() == (True,):
+            if is_ours:
                 return f"{os.getpid()}-{number}"
 
     def _listen(self) -> None:
         poller = select.poll()
         poller.register(self._bell, select.POLLIN)
-        poller.register(self._connection.fileno(), select.POLLIN)
+        poller.register(self.connection.fileno(), select.POLLIN)
         try:
-            while not self._connection.closed:
+            while not self.connection.closed:
                 if any(fd == self._bell for fd, _ in poller.poll()):
                     return
-                for notice in self._connection.notifies(timeout=0):
+                for notice in self.connection.notifies(timeout=0):
                     self._heard(notice.payload)
         except (psycopg.Error, OSError) as error:
             log.warning("a worker's session has ended: %s", error)
@@ -67,12 +74,12 @@ class Session:
         if self._listener is not threading.current_thread():
             self._listener.join()
         with suppress(psycopg.Error):
-            self._connection.close()
+            self.connection.close()
         os.close(self._bell)
 
     def abandon(self, kept: list[psycopg.Connection]) -> None:
         """In a forked child: it is the parent's; what must not be closed here is kept."""
-        kept.append(self._connection)
+        kept.append(self.connection)
         os.close(self._bell)
 
 

@@ -8,55 +8,46 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
-from functools import lru_cache
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 
-from duraq.clock import Clock
+from duraq import transaction
+from duraq.clock import Clock, SystemClock
 from duraq.errors import (
     DuraqError,
     InvalidOption,
     NotWritten,
     OutcomeUnknown,
-    StorageClosed,
     StorageError,
-    StorageForked,
     StorageReadOnly,
-    UnsupportedVersion,
 )
 from duraq.journal import forks
 from duraq.operations import Operation
+from duraq.storage import pg_connections
+from duraq.storage.base import Limits
 from duraq.storage.bells import BellPlace, BellStorage
 from duraq.storage.committing import feeds
-from duraq.storage.fold import TryAgain
+from duraq.storage.fold import TryAgain, found_again
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
-from duraq.storage.pg_session import CHANNEL, LOCKS, Session, lock_number
+from duraq.storage.pg_connections import Connections, Pool, execute, is_gone, server_time
+from duraq.storage.pg_session import CHANNEL, IS_ALIVE, LOCKS, Session, lock_number
+from duraq.storage.pg_words import first_line, with_percents
 from duraq.storage.sql import TABLES, VERSION, SQLRows
-from duraq.storage.table import Durability, check_durability
+from duraq.storage.table import Durability, Known, check_durability, check_version
 from duraq.storage.transacting import Scope
 
 _COMMIT = {True: "on", False: "off"}
 
 # How often one who waits asks whether the holders of leases live, in seconds: nobody tells him when one dies.
 LOOK_INTERVAL = 0.1
-# How long a call waits for a server that is away, in seconds, and how often it tries.
-PATIENCE, RETRY_INTERVAL = 30.0, 0.1
+# How often he looks if there are none: a network may be cut so that no notice comes, and nobody is told.
+IDLE_INTERVAL = 10.0
 
 # In the caller's transaction, ours.
-_THEIRS = "duraq_0"
-
-# A forked child must neither use its parent's connections nor close them.
-_abandoned: list[psycopg.Connection] = []
-
-
-class Pool(Protocol):
-    """What of a psycopg_pool.ConnectionPool is needed."""
-
-    def getconn(self) -> psycopg.Connection: ...
-    def putconn(self, connection: psycopg.Connection) -> None: ...
+_THEIRS = "duraq_theirs"
 
 
 class PostgresStorage(BellStorage, JoiningStorage):
@@ -81,32 +72,24 @@ class PostgresStorage(BellStorage, JoiningStorage):
         clock: Clock | None = None,
     ) -> None:
         check_durability(durability)
-        self._server = server
         self.durability = durability
-        self._pooled: list[psycopg.Connection] = []
-        self._connection: psycopg.Connection | None = None
         self._session: Session | None = None
         self._places: set[BellPlace] = set()
         self._bells = threading.Lock()
-        self._forked = False
         self._theirs: psycopg.Connection | None = None  # that of the caller's own transaction
         self._closing_lock = threading.RLock()
-        self._server_clock: ServerClock | None = None
+        self._server_clock = ServerClock() if clock is None else None
         try:
-            connection = self._connect()
-            if clock is None:
-                clock = self._server_clock = ServerClock()
-                self._set_clock(connection)
+            self._connections = Connections(server, self._server_clock)
         except psycopg.Error as error:
-            raise StorageError(_first_line(error), path=self._name, hint="is the server there?") from error
-        super().__init__(clock, lock_duration, max_payload_bytes)
-        self._connection = connection
+            raise StorageError(first_line(error), path="postgresql", hint="is the server there?") from error
+        super().__init__(clock or self._server_clock or SystemClock(), lock_duration, max_payload_bytes)
         self._rows = SQLRows(self, lock=" FOR UPDATE")
         try:
-            self._prepare_rows(self._prepare)
+            self._make_tables()
         except BaseException as error:
             self._closed = True
-            self._close_connections()
+            self._connections.close()
             raise self._translated(error) from error
         forks.register(self)
 
@@ -115,11 +98,14 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     @property
     def _name(self) -> str:
-        if self._connection is not None:
-            info = self._connection.info
-            with suppress(psycopg.Error):
-                return f"postgresql://{info.host}:{info.port}/{info.dbname}"
-        return "postgresql"
+        return self._connections.name
+
+    @found_again
+    def _make_tables(self) -> None:
+        try:
+            self._prepare_rows(self._prepare)
+        except psycopg.Error as error:
+            raise self._translated(error) from error
 
     def _prepare(self) -> None:
         """Make the tables, or see that they are of a version that is known."""
@@ -134,79 +120,34 @@ class PostgresStorage(BellStorage, JoiningStorage):
                 )
             found = [(VERSION, secrets.token_hex(8))]
             self.execute("INSERT INTO duraq_schema VALUES (?, ?)", found[0])
-        if found[0][0] != VERSION:
-            raise UnsupportedVersion(
-                f"the tables are of version {found[0][0]}, and this DuraQ knows version {VERSION}",
-                path=self._name,
-                hint="upgrade DuraQ",
-            )
+        check_version(found[0][0], VERSION, self._name)
+        self.execute(pg_connections.COMMITS)
+        self._connections.forget(self._connections.begun)
         if self._server_clock is not None:
             # Whoever works here counts by the same clock.
             self._server_clock.boot_id = f"postgres-{found[0][1]}"
 
-    # -- connections -----------------------------------------------------------------------------------
-
-    def _connect(self) -> psycopg.Connection:
-        if isinstance(self._server, str):
-            return psycopg.connect(self._server, autocommit=True, fallback_application_name="duraq")
-        connection = self._server.getconn()
-        self._pooled.append(connection)
-        connection.autocommit = True
-        return connection
-
-    def _set_clock(self, connection: psycopg.Connection) -> None:
-        if self._server_clock is not None:
-            ((now,),) = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-            self._server_clock.set(now)
-
-    def _connected(self) -> psycopg.Connection:
-        """The connection of our turns, a new one if that was lost; waits for a server that is away."""
-        until = time.monotonic() + PATIENCE
-        while self._connection is None or self._connection.closed:
-            try:
-                self._connection = self._connect()
-                self._set_clock(self._connection)
-            except psycopg.OperationalError as error:
-                if time.monotonic() > until or self._closing:
-                    raise self._away(error) from error
-                # Of a server that comes back there is nothing to wait on.
-                time.sleep(RETRY_INTERVAL)
-        return self._connection
-
-    def _away(self, error: psycopg.Error) -> NotWritten:
-        return NotWritten(
-            f"the server is away: {_first_line(error)}", path=self._name, hint="nothing was written"
-        )
-
-    def _close_connections(self) -> None:
-        for connection in (self._connection, *self._pooled):
-            if connection is not None:
-                with suppress(psycopg.Error):
-                    connection.close()
-        if not isinstance(self._server, str):
-            for connection in self._pooled:
-                self._server.putconn(connection)
-        self._pooled.clear()
+    # -- statements -------------------------------------------------------------------------------------
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Iterable[Any]:
         """What the rows are asked with, in the transaction of the turn."""
-        connection = self._theirs or self._connection
-        assert connection is not None
-        return connection.execute(_with_percents(statement), parameters)
+        return execute(self._theirs or self._connections.begun, with_percents(statement), parameters)
 
     def _ask(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
         """Something that belongs to no transaction of ours."""
+        if self._is_within():
+            return self._in_turn(lambda: list(self.execute(statement, parameters)))
         with self._turns.mine():
             self._check_usable()
             while True:
                 try:
-                    self._connected()
+                    self._connections.connected()
                     return list(self.execute(statement, parameters))
                 except psycopg.Error as error:
                     if self._inside:
                         raise
-                    self._lose_connection()
-                    if not self._may_try_again(error):
+                    self._connections.lose()
+                    if not is_gone(error):
                         raise self._translated(error) from error
 
     # -- the database's transactions -------------------------------------------------------------------
@@ -214,85 +155,23 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _begin(self, *, lasting: bool) -> None:
         if self._theirs is not None:
             self._set_savepoint(_THEIRS)
+            self._least_token = server_time(self._theirs)
             return
-        mode = _COMMIT[lasting and self.durability == "power"]
-        while True:
-            connection = self._connected()
-            try:
-                connection.execute("BEGIN")
-                connection.execute(f"SET LOCAL synchronous_commit = {mode}")
-            except psycopg.OperationalError as error:
-                self._lose_connection()
-                if not self._may_try_again(error):
-                    raise
-            else:
-                return
-
-    def _may_try_again(self, error: psycopg.Error) -> bool:
-        # What the server has no words for is that it, or the way to it, is gone.
-        return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
-
-    def _lose_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(psycopg.Error):
-                connection.close()
-            if connection in self._pooled and not isinstance(self._server, str):
-                self._pooled.remove(connection)
-                self._server.putconn(connection)
+        self._connections.begin(_COMMIT[lasting and self.durability == "power"])
+        self._least_token = self._connections.since
 
     def _commit_rows(self) -> None:
-        if self._theirs is not None:
+        if self._theirs is None:
+            self._connections.commit()
+        else:
             self._release_savepoint(_THEIRS)  # the rest is the caller's to commit
-            return
-        assert self._connection is not None
-        try:
-            ((xid,),) = self._connection.execute("SELECT pg_current_xact_id_if_assigned()::text")
-        except psycopg.OperationalError as error:
-            # Nobody has asked for the commit yet.
-            if not self._may_try_again(error):
-                raise
-            self._lose_connection()
-            raise TryAgain from error
-        try:
-            self._connection.execute("COMMIT")
-        except psycopg.OperationalError as error:
-            if xid is None or not self._may_try_again(error):
-                raise
-            self._lose_connection()
-            if not self._was_committed(xid):
-                raise TryAgain from error
-
-    def _was_committed(self, xid: str) -> bool:
-        """What has become of a commit whose answer was lost. Raises what it takes to be unknown."""
-        until = time.monotonic() + PATIENCE
-        while True:
-            connection = self._connected()
-            try:
-                ((status,),) = connection.execute("SELECT pg_xact_status(%s::xid8)", (xid,))
-            except psycopg.DataError:
-                return False  # a number that the server, since it came back, has never given
-            except psycopg.OperationalError:
-                self._lose_connection()
-                status = "in progress"
-            if status != "in progress" or time.monotonic() > until:
-                if status not in {"committed", "aborted"}:
-                    raise psycopg.OperationalError(f"the transaction is {status}")
-                return bool(status == "committed")
-            time.sleep(RETRY_INTERVAL)
 
     def _roll_back_rows(self) -> None:
-        if self._theirs is not None:
-            with suppress(psycopg.Error):  # then the caller's transaction is over, and this with it
-                self._roll_back_to(_THEIRS)
+        if self._theirs is None:
+            self._connections.roll_back()
             return
-        if self._connection is None:
-            return
-        try:
-            if self._connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                self._connection.execute("ROLLBACK")
-        except psycopg.Error:
-            self._lose_connection()
+        with suppress(psycopg.Error):  # then the caller's transaction is over, and this with it
+            self._roll_back_to(_THEIRS)
 
     def _set_savepoint(self, name: str) -> None:
         self.execute(f"SAVEPOINT {name}")
@@ -307,18 +186,35 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _in_our_words(self, error: BaseException, *, committing: bool) -> BaseException | None:
         if not isinstance(error, psycopg.Error):
             return None
-        text = _first_line(error)
-        if isinstance(error, _AGAIN) and self._joined is None:
+        text, hint = first_line(error), "nothing was written"
+        again = isinstance(error, pg_connections.AGAIN)
+        if isinstance(error, psycopg.OperationalError) and is_gone(error) and self._theirs is None:
+            self._connections.lose()
+            if committing:
+                return OutcomeUnknown(text, path=self._name, hint="look whether it was done")
+            again = True
+        if again and self._joined is None and self._theirs is None:
             return TryAgain(text)
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
             return StorageReadOnly(text, path=self._name, hint="this is a standby; open the primary")
-        if isinstance(error, psycopg.OperationalError) and self._may_try_again(error):
-            self._lose_connection()
-            if committing:
-                return OutcomeUnknown(text, path=self._name, hint="look whether it was done")
-            if self._joined is None:
-                return TryAgain(text)
-        return NotWritten(text, path=self._name, hint="nothing was written")
+        if isinstance(error, pg_connections.ENDED):
+            text, hint = (
+                "the transaction was ended already",
+                f"{hint}; leave COMMIT and ROLLBACK to the with-block",
+            )
+        return NotWritten(text, path=self._name, hint=hint)
+
+    def _commit(self, changes: Mapping[str, Sequence[Operation]], limits: Limits | None) -> int:
+        # In one order, or two who lock the same queues wait for each other until the server ends that.
+        return super()._commit(dict(sorted(changes.items())), limits)
+
+    def _look_up(self, queue: str, *, create: bool) -> Known | None:
+        known = super()._look_up(queue, create=create)
+        if known is not None:
+            # A server that crashes may forget leases, which are not synced, and their holders live on. No
+            # token of theirs is given again: it breaks off every connection, and what begins then is higher.
+            known.state.tokens = max(known.state.tokens, self._least_token)
+        return known
 
     # -- the caller's own transaction ------------------------------------------------------------------
 
@@ -338,9 +234,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         are not for the caller. Raises NoTransaction outside of ``with storage.transaction():``.
         """
         self._join()
-        connection = self._theirs or self._connection
-        assert connection is not None
-        return connection
+        return self._theirs or self._connections.begun
 
     @contextmanager
     def _on(self, connection: psycopg.Connection) -> Iterator[None]:
@@ -349,21 +243,17 @@ class PostgresStorage(BellStorage, JoiningStorage):
             try:
                 yield
             finally:
-                self._theirs = None
+                if self._turns.is_mine():
+                    self._theirs = None
+
+    def _let_go(self) -> None:
+        self._theirs = None  # before anybody else has a turn
+        super()._let_go()
 
     # -- who lives -------------------------------------------------------------------------------------
 
-    def _check_usable(self) -> None:
-        if self._forked:
-            raise StorageForked("opened before a fork", path=self._name, hint="open it in the child")
-        if self._closed:
-            raise StorageClosed("this storage is closed", path=self._name)
-
     def _worker(self) -> str:
-        self._check_usable()
-        if self._closing:
-            # What is leased has been given back already.
-            raise StorageClosed("this storage is being closed", path=self._name)
+        self._check_leasing()
         session = self._session
         if session is not None and not session.lost:
             return session.worker
@@ -375,17 +265,19 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     def _renew_session(self) -> None:
         """Another name, under which nothing is leased yet."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
-        until = time.monotonic() + PATIENCE
+        self._end_session()
+        until = time.monotonic() + pg_connections.PATIENCE
         while self._session is None:
             try:
-                self._session = Session(self._connect(), self._hear)
+                self._session = self._connections.connect(lambda one: Session(one, self._ring))
             except psycopg.OperationalError as error:
-                if time.monotonic() > until:
-                    raise self._away(error) from error
-                time.sleep(RETRY_INTERVAL)
+                self._connections.wait_for(error, until)
+
+    def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+            self._connections.end(session.connection)
 
     def _known_worker(self) -> str | None:
         return None if self._session is None else self._session.worker
@@ -394,12 +286,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         if worker == self._known_worker():
             return not (self._session is not None and self._session.lost)
         number = lock_number(worker.rpartition("-")[2])
-        found = self._ask(
-            "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND objid = ? AND granted"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            (LOCKS, number & 0xFFFFFFFF),
-        )
-        return bool(found)
+        return bool(self._ask(IS_ALIVE, (LOCKS, number & 0xFFFFFFFF)))
 
     # -- who waits -------------------------------------------------------------------------------------
 
@@ -417,9 +304,6 @@ class PostgresStorage(BellStorage, JoiningStorage):
 
     def _notify(self, queue: str, count: int) -> None:
         """They have been told."""
-
-    def _hear(self, queue: str | None) -> None:
-        self._ring(queue)
 
     def _seconds_to_sleep(self, queue: str, timeout: float) -> float | None:
         mine = self._worker()  # which listens
@@ -440,7 +324,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         if self._in_turn(look) or not all(map(self._is_alive, holders)):
             self._next_liveness_check.pop(queue, None)
             return None
-        return min(seconds, LOOK_INTERVAL) if holders else seconds
+        return min(seconds, LOOK_INTERVAL if holders else IDLE_INTERVAL)
 
     def _count_waiting(self, queue: str) -> int:
         return self._count_places(queue)
@@ -452,17 +336,16 @@ class PostgresStorage(BellStorage, JoiningStorage):
         with self._closing_lock:
             if self._closed or self._forked:
                 return
-            self._closing = True
+            self._closing = self._connections.closing = True
             self._warn_if_begun()
             with suppress(DuraqError):
                 # With the session the leases end all the same; only their attempts then count.
                 self._give_back()
-            with self._turns.mine():
+            with self._last_turn():
                 self._closed = True
             with ExitStack() as stack:
-                stack.callback(self._close_connections)
-                if self._session is not None:
-                    stack.callback(self._session.close)
+                stack.callback(self._connections.close)
+                stack.callback(self._end_session)
             self._ring()
 
     def after_fork_in_child(self) -> None:
@@ -470,17 +353,9 @@ class PostgresStorage(BellStorage, JoiningStorage):
         if self._closed or self._forked:
             return
         self._forked = True
-        _abandoned.extend(each for each in (self._connection, *self._pooled) if each is not None)
+        self._connections.abandon()
         if self._session is not None:
-            self._session.abandon(_abandoned)
-
-
-# What the same turn, taken once more, does not meet again.
-_AGAIN = (
-    psycopg.errors.SerializationFailure,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.UniqueViolation,  # of a queue that somebody else has just made
-)
+            self._session.abandon(pg_connections.abandoned)
 
 
 class _TheirScope(Scope):
@@ -496,6 +371,10 @@ class _TheirScope(Scope):
             self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         ):
             raise InvalidOption("the connection is in autocommit mode and in no transaction: begin one first")
+        if self._connection.info.encoding != "utf-8":
+            raise InvalidOption("the connection cannot hold every text: its client_encoding must be UTF8")
+        if transaction.current(self._storage) is not None:
+            raise InvalidOption("there is a transaction on this storage already, and it is another one")
         super().__enter__()
         with ExitStack() as undo:
             undo.callback(self._postgres.rollback_transaction)
@@ -509,12 +388,3 @@ class _TheirScope(Scope):
     ) -> None:
         with self._stack:
             super().__exit__(kind, error, trace)
-
-
-@lru_cache(256)
-def _with_percents(statement: str) -> str:
-    return statement.replace("?", "%s")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
 
 from duraq.errors import InvalidOption
+from duraq.safe_text import without_password
 from duraq.storage.base import Storage
+
+if TYPE_CHECKING:
+    from duraq.storage.table_reader import TableReader
 
 KINDS = "file:PATH, sqlite:PATH, lmdb:PATH, postgresql://…, memory:"
 
@@ -21,35 +26,61 @@ def open(url: str, **options: Any) -> Storage:  # noqa: A001 - duraq.open
     stands for a space. Raises InvalidOption if it is no such URL, or if what it needs is not installed, and
     what the class raises.
     """
-    kind, place = taken_apart(url)
-    try:
-        return _OPENERS[kind](place, options)
-    except ModuleNotFoundError as error:
-        raise InvalidOption(f"for {kind}: there must be {error.name}: pip install 'duraq[{kind}]'") from error
+    kind, where = taken_apart(url)
+    with _installed(kind):
+        return _OPENERS[kind](where, options)
+
+
+def reader(url: str) -> TableReader:
+    """The database of that URL, to be looked at; nothing is looked at yet. Raises InvalidOption."""
+    kind, where = taken_apart(url)
+    if kind not in _READERS:
+        raise InvalidOption(f"{kind}: is no database that can be looked at")
+    with _installed(kind):
+        return _READERS[kind](where)
+
+
+def absolute(url: str) -> str:
+    """The same URL, from wherever it is opened."""
+    kind, where = taken_apart(url)
+    return url if kind in _SERVERS else f"{kind}:{quote(str(Path(where).absolute()))}"
 
 
 def taken_apart(url: str) -> tuple[str, str]:
-    """What kind of storage that is, and where: a path, or the whole URL of a server. Raises InvalidOption."""
+    """The kind of storage that the URL names, and where it is: a path, or for PostgreSQL the URL.
+
+    Raises InvalidOption.
+    """
     if not url:
         raise InvalidOption(f"there is no path: a storage's URL is one of {KINDS}")
     kind, colon, _ = url.partition(":")
     if not colon or "/" in kind:
         return "file", url
     if kind not in _OPENERS:
-        raise InvalidOption(f"{url!r:.200} is no storage's URL: it is one of {KINDS}")
-    return kind, url if kind.startswith("postgres") else _path(url)
+        raise InvalidOption(f"{without_password(url)!r:.200} is no storage's URL: it is one of {KINDS}")
+    if kind in _SERVERS:
+        return "postgres", url
+    return kind, _path(url)
 
 
 def shown(url: str) -> str:
     """The URL as it may be shown, and written down: without a password, and with a whole path."""
-    kind, place = taken_apart(url)
-    if kind.startswith("postgres"):
-        parts = urlsplit(place)
-        user, at, host = parts.netloc.rpartition("@")
-        query = "&".join(each for each in parts.query.split("&") if not each.startswith("password="))
-        return urlunsplit(parts._replace(netloc=user.partition(":")[0] + at + host, query=query))
-    text = f"{kind}:{Path(place).absolute()}" if place else f"{kind}:"
+    kind, where = taken_apart(url)
+    if kind in _SERVERS:
+        return without_password(url)
+    text = f"{kind}:{Path(where).absolute()}" if where else f"{kind}:"
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def _installed(kind: str) -> Iterator[None]:
+    """What is missing for that kind is told with the way out."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = "postgres" if kind.startswith("postgres") else kind
+        hint = f"pip install 'duraq[{extra}]'"
+        raise InvalidOption(f"for {kind}: there must be {error.name}: {hint}") from error
 
 
 def _path(url: str) -> str:
@@ -88,6 +119,24 @@ def _lmdb(path: str, options: dict[str, Any]) -> Storage:
     return LMDBStorage.at(path, **options)
 
 
+def _read_sqlite(path: str) -> TableReader:
+    from duraq.storage.sqlite_reader import SQLiteReader  # noqa: PLC0415
+
+    return SQLiteReader(path)
+
+
+def _read_lmdb(path: str) -> TableReader:
+    from duraq.storage.lmdb_reader import LMDBReader  # noqa: PLC0415
+
+    return LMDBReader(path)
+
+
+def _read_postgres(url: str) -> TableReader:
+    from duraq.storage.postgres_reader import PostgresReader  # noqa: PLC0415
+
+    return PostgresReader(url)
+
+
 def _postgres(url: str, options: dict[str, Any]) -> Storage:
     from duraq.storage.postgres import PostgresStorage  # noqa: PLC0415
 
@@ -102,3 +151,9 @@ _OPENERS: dict[str, Callable[[str, dict[str, Any]], Storage]] = {
     "postgresql": _postgres,
     "sqlite": _sqlite,
 }
+_READERS: dict[str, Callable[[str], TableReader]] = {
+    "lmdb": _read_lmdb,
+    "postgres": _read_postgres,
+    "sqlite": _read_sqlite,
+}
+_SERVERS = ("postgres", "postgresql")

@@ -69,22 +69,24 @@ class SQLRows:
         self._lock = lock
 
     def _one(self, statement: str, *parameters: Any) -> Any:
-        return next(iter(self._connection.execute(statement, parameters)), None)
+        # To its end: SQLite commits nothing while a statement that writes has more to say.
+        return next(iter(list(self._connection.execute(statement, parameters))), None)
 
     def _rows(self, condition: str, *parameters: Any) -> Iterator[Row]:
-        found = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM duraq_entries WHERE {condition}",  # noqa: S608 - names of our own
+        return self._each(
+            f"SELECT {_COLUMNS}, NULL FROM duraq_entries WHERE {condition}",  # noqa: S608 - names of our own
             parameters,
         )
-        return (Row(*(*each, None)) for each in found)
 
     def _whole_rows(self, condition: str, *parameters: Any) -> Iterator[Row]:
-        found = self._connection.execute(
+        return self._each(
             f"SELECT {_COLUMNS}, payload FROM duraq_entries JOIN duraq_payloads USING (number)"  # noqa: S608
             f" WHERE {condition}",
             parameters,
         )
-        return (Row(*each) for each in found)
+
+    def _each(self, statement: str, parameters: Sequence[Any]) -> Iterator[Row]:
+        return (Row(*each) for each in self._connection.execute(statement, parameters))
 
     # -- heads -----------------------------------------------------------------------------------------
 
@@ -187,6 +189,13 @@ class SQLRows:
             "SELECT min(ready_at) FROM duraq_entries WHERE queue = ? AND status = 'scheduled'", queue
         )
         return None if found is None else int(found)
+
+    def due(self, queue: str, after: int, until: int | None) -> Iterator[Row]:
+        """See ReadableRows."""
+        return self._rows(
+            "queue = ? AND status = 'scheduled' AND ready_at > ? AND ready_at <= ? ORDER BY ready_at",
+            *(queue, after, _MOST if until is None else until),
+        )
 
     def expired(self, queue: str, now: int, limit: int) -> list[Row]:
         return list(self._rows(f"{_OVER} ORDER BY expires_at, seq LIMIT ?", queue, now, min(limit, _MOST)))

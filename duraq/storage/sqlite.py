@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from duraq.clock import Clock, SystemClock
 from duraq.errors import (
@@ -19,12 +19,11 @@ from duraq.errors import (
     StorageDamaged,
     StorageError,
     StorageReadOnly,
-    UnsupportedVersion,
 )
 from duraq.journal import wording
 from duraq.storage.beside import BesideStorage, absolute
 from duraq.storage.sql import TABLES, VERSION, SQLRows
-from duraq.storage.table import Durability, check_durability
+from duraq.storage.table import Durability, check_durability, check_version
 
 T = TypeVar("T")
 
@@ -71,11 +70,16 @@ class SQLiteStorage(BesideStorage):
         self._synchronous = ""
         is_new = _made(self.db_path, create=create)
         self._open_beside()
-        self._database = sqlite3.connect(
-            self.db_path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-        )
         try:
-            self._rows = SQLRows(self._database)
+            self._database = sqlite3.connect(
+                self.db_path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            self._closed = True
+            self._descriptors.close()
+            raise NotAStorage(str(error), path=self.db_path) from error
+        try:
+            self._rows = SQLRows(self)
             self._patiently(lambda: self._database.execute("PRAGMA journal_mode = WAL"))
             self._prepare_rows(self._prepare)
             if is_new:
@@ -102,19 +106,21 @@ class SQLiteStorage(BesideStorage):
 
     def _prepare(self) -> None:
         """Make the tables, or see that they are of a version that is known."""
-        execute = self._database.execute
-        execute("CREATE TABLE IF NOT EXISTS duraq_schema (version BIGINT NOT NULL)")
-        found = execute("SELECT version FROM duraq_schema").fetchone()
+        self.execute("CREATE TABLE IF NOT EXISTS duraq_schema (version BIGINT NOT NULL)")
+        found = self.execute("SELECT version FROM duraq_schema").fetchone()
         if found is None:
             for statement in TABLES:
-                execute(statement.format(number="INTEGER PRIMARY KEY", blob="BLOB"))
-            execute("INSERT INTO duraq_schema VALUES (?)", (VERSION,))
-        elif found[0] != VERSION:
-            raise UnsupportedVersion(
-                f"the tables are of version {found[0]}, and this DuraQ knows version {VERSION}",
-                path=self.db_path,
-                hint="upgrade DuraQ",
-            )
+                self.execute(statement.format(number="INTEGER PRIMARY KEY", blob="BLOB"))
+            self.execute("INSERT INTO duraq_schema VALUES (?)", (VERSION,))
+        else:
+            check_version(found[0], VERSION, self.db_path)
+
+    def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> sqlite3.Cursor:
+        """What the rows are asked with, in the transaction of the turn."""
+        cursor = self._database.cursor()
+        # Whatever the application has its own rows made into.
+        cursor.row_factory = None
+        return cursor.execute(statement, parameters)
 
     # -- the database's transactions -------------------------------------------------------------------
 
@@ -122,6 +128,8 @@ class SQLiteStorage(BesideStorage):
         # First in line among DuraQ's processes: SQLite's own lock is polled for, and nobody's turn.
         self._fs.lock(self._turn_lock)
         try:
+            # An application may have set another one in its transaction.
+            self._database.text_factory = str
             synchronous = _SYNCHRONOUS[lasting and self.durability == "power"]
             if synchronous != self._synchronous:
                 self._patiently(lambda: self._database.execute(f"PRAGMA synchronous = {synchronous}"))
@@ -145,6 +153,7 @@ class SQLiteStorage(BesideStorage):
         self._database.execute(f"SAVEPOINT {name}")
 
     def _release_savepoint(self, name: str) -> None:
+        self._check_begun()
         self._database.execute(f"RELEASE {name}")
 
     def _roll_back_to(self, name: str) -> None:

@@ -12,14 +12,22 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 from typing import Literal
 
 import orjson
 
-from duraq import transaction
+from duraq import stack
 from duraq.clock import Clock, from_datetime, to_datetime
 from duraq.entry import LEASED, Entry
-from duraq.errors import DuraqError, InvalidOption, StorageClosed
+from duraq.errors import (
+    DuraqError,
+    InvalidOption,
+    StorageClosed,
+    StorageFailed,
+    StorageForked,
+    UnsupportedVersion,
+)
 from duraq.ledger import Ledger
 from duraq.model import Pause, is_users
 from duraq.operations import Enqueue, Operation, Restore, WithoutEntry
@@ -29,6 +37,7 @@ from duraq.storage.committing import only_extend_leases
 from duraq.storage.fold import TryAgain, found_again, stored
 from duraq.storage.rows import Head, Rows, RowShelf, entry_of, row_of
 from duraq.storage.transacting import TransactingStorage
+from duraq.storage.turns import Turns
 
 log = logging.getLogger("duraq")
 
@@ -42,6 +51,16 @@ def check_durability(durability: str) -> None:
     """Raise InvalidOption if it is none that a database has."""
     if durability not in {"power", "process"}:
         raise InvalidOption(f'durability is "power" or "process", not {durability!r}')
+
+
+def check_version(found: int, known: int, place: str) -> None:
+    """Raise UnsupportedVersion if what is there is of another version than this one knows."""
+    if found != known:
+        raise UnsupportedVersion(
+            f"the tables are of version {found}, and this DuraQ knows version {known}",
+            path=place,
+            hint="upgrade DuraQ",
+        )
 
 
 class Known:
@@ -77,40 +96,6 @@ class Known:
         head.ledger = orjson.dumps(self.state.ledger.image()).decode()
 
 
-class Turns:
-    """The exclusive right to decide, of a thread or a task; it may take it again while it has it."""
-
-    def __init__(self) -> None:
-        self._free = threading.Condition(threading.RLock())
-        self._owner: transaction.Owner | None = None
-        self._depth = 0
-
-    def take(self, *, anew: bool = False) -> None:
-        """``anew``: whatever an interrupt has left of one that its owner had is over."""
-        me = transaction.owner()
-        with self._free:
-            while self._owner not in {None, me}:
-                self._free.wait()
-            self._owner = me
-            self._depth = 1 if anew else self._depth + 1
-
-    def give(self) -> None:
-        with self._free:
-            self._depth -= 1
-            if not self._depth:
-                self._owner = None
-                self._free.notify()
-
-    @contextmanager
-    def mine(self) -> Iterator[None]:
-        """Nobody else of this process is in a turn meanwhile."""
-        self.take()
-        try:
-            yield
-        finally:
-            self.give()
-
-
 class _Turn:
     """A turn, as a with-block."""
 
@@ -118,7 +103,7 @@ class _Turn:
         self._storage = storage
 
     def __enter__(self) -> None:
-        self._storage._begin_turn()  # noqa: SLF001 - a part of it
+        self._storage._begin_turn(stack.caller_of_caller())  # noqa: SLF001 - a part of it
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._storage._end_turn(error)  # noqa: SLF001
@@ -134,10 +119,12 @@ class TableStorage(TransactingStorage):
         self._turn = _Turn(self)
         self._turns = Turns()
         self._inside = 0  # how often its owner is in it
-        self._known: dict[str, Known] = {}
+        self._call: FrameType | None = None  # whose turn it is, unless that lasts longer than a call
+        self._is_unended = False  # the database may have a transaction of a turn's, going on or broken off
+        self._known: dict[str, Known | None] = {}  # None: to be read anew
         self._seen: dict[str, Known] = {}  # in this turn
         self._own = threading.local()  # ``passing``: what this thread's turns change may be lost
-        self._closed = self._closing = False
+        self._closed = self._closing = self._forked = False
 
     # -- what a subclass supplies ----------------------------------------------------------------------
 
@@ -157,6 +144,11 @@ class TableStorage(TransactingStorage):
     def _in_our_words(self, error: BaseException, *, committing: bool) -> BaseException | None:
         """What the database has refused; None if it is none of its errors. TryAgain, where that helps."""
 
+    @property
+    @abstractmethod
+    def _name(self) -> str:
+        """How messages speak of the database."""
+
     @abstractmethod
     def _known_worker(self) -> str | None:
         """The name under which it holds leases, if it ever held one."""
@@ -174,22 +166,43 @@ class TableStorage(TransactingStorage):
     # -- turns -----------------------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
+        if self._forked:
+            raise StorageForked("opened before a fork", path=self._name, hint="open it in the child")
         if self._closed:
-            raise StorageClosed("this storage is closed")
+            raise StorageClosed("this storage is closed", path=self._name)
 
-    def _begin_turn(self) -> None:
+    def _check_leasing(self) -> None:
+        self._check_usable()
+        if self._closing:
+            # What is leased has been given back already.
+            raise StorageClosed("this storage is being closed", path=self._name)
+
+    def _begin_turn(self, call: FrameType | None = None) -> None:
+        """``call``: the one that will end it, if that is the one which begins it."""
         if self._is_within():
             self._turns.take()
             self._inside += 1
-            self._begin_within()
+            try:
+                self._begin_within()
+            except BaseException as error:
+                self._inside -= 1
+                self._turns.give()
+                raise self._translated(error) from error
             return
+        if self._turns.is_mine() and stack.is_running(self._call):
+            raise StorageFailed(
+                "this call comes from a signal handler in the middle of another one",
+                hint="set a flag in the handler instead",
+            )
         self._turns.take(anew=True)
+        self._call = call
         try:
-            if self._inside:
-                # An interrupt came between its beginning and its with-block, or behind that.
+            if self._is_unended:
+                # An interrupt came between a turn's beginning and its with-block, or before its end.
                 self._inside = 0
                 self._discard()
             self._check_usable()
+            self._is_unended = True
             self._begin(lasting=not getattr(self._own, "passing", False))
             self._inside = 1
         except BaseException as error:
@@ -197,6 +210,7 @@ class TableStorage(TransactingStorage):
             if not isinstance(error, DuraqError):
                 # It may have begun all the same, should this be an interrupt.
                 self._roll_back_rows()
+            self._is_unended, self._call = False, None
             self._turns.give()
             raise self._translated(error) from error
 
@@ -206,6 +220,7 @@ class TableStorage(TransactingStorage):
             if self._inside:
                 self._end_within(error)
                 return
+            self._call = None
             # What was written before somebody was refused stays: entries that were over have ended.
             if error is None or isinstance(error, (DuraqError, TryAgain)):
                 self._keep()
@@ -237,7 +252,7 @@ class TableStorage(TransactingStorage):
         except BaseException as error:
             self._discard()
             raise self._translated(error, committing=committing) from error
-        self._seen = {}
+        self._seen, self._is_unended = {}, False
 
     def _save_heads(self) -> bool:
         """Write the heads of the queues that have changed; whether there are any."""
@@ -254,12 +269,13 @@ class TableStorage(TransactingStorage):
         """Nothing of this turn has happened."""
         self._roll_back_rows()
         self._forget_seen()
+        self._is_unended = False
 
     def _forget_seen(self) -> None:
         """What is known of the queues of this turn is to be read anew."""
         seen, self._seen = self._seen, {}
         for queue in seen:
-            self._known.pop(queue, None)
+            self._known[queue] = None
 
     def _translated(self, error: BaseException, *, committing: bool = False) -> BaseException:
         return self._in_our_words(error, committing=committing) or error

@@ -85,10 +85,12 @@ class Scope(ContextDecorator):
                 self._storage.commit_transaction()
             else:
                 self._storage.rollback_transaction()
-        except BaseException:
+        except BaseException as worse:
             # However far that came, and whatever it was: what was begun here is over.
             before = transaction.mark() if before is None else before
             transaction.reset(transaction.without_last(before, self._storage))
+            if not isinstance(worse, DuraqError):
+                self._storage._left_early()  # noqa: SLF001 - a part of it
             raise
 
 
@@ -158,6 +160,9 @@ class TransactingStorage(CommittingStorage):
         if not begun.is_nested:
             transaction.end(begun)
         self._give_up(begun.roll_back())
+
+    def _left_early(self) -> None:
+        """The end of a block was broken off, by a Ctrl-C perhaps."""
 
     def _warn_if_begun(self) -> None:
         """Say so, if the storage is closed within a transaction: of that, nothing was ever written."""

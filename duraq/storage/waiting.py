@@ -35,10 +35,6 @@ class WaitingStorage(TransactingStorage):
         """Give back space that is kept for a full disk, if it is that; whether trying again may help."""
 
     @abstractmethod
-    def _check_leasing(self) -> None:
-        """Raise StorageClosed or StorageForked if nothing can be leased any more."""
-
-    @abstractmethod
     def _waiters(self, queue: str) -> Waiters:
         """The line of those who wait for the queue."""
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -24,6 +25,7 @@ from duraq import (
     Queue,
     QueueFull,
     StorageClosed,
+    StorageFailed,
     Worker,
     transaction,
 )
@@ -691,6 +693,69 @@ def test_an_interrupt_anywhere_ends_it(storage, queues, nested):
     assert leaked <= 3
     assert emails.enqueue("after") is not None
     assert len(emails) == 1
+
+
+# Memory's turn is a lock of the interpreter's own, which nothing comes between.
+@pytest.mark.needs("survives")
+def test_a_turn_that_nobody_ended(storage, queues):
+    """A call that a Ctrl-C broke off before it could give its turn up keeps nobody from the next one."""
+    orders, *_ = queues
+
+    def broken_off():
+        storage._turn.__enter__()
+
+    orders.enqueue(1)
+    broken_off()
+    orders.enqueue(2)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(lambda: [entry.data for entry in orders.entries()]).result(30) == [1, 2]
+
+
+@pytest.mark.needs("survives")
+def test_a_turn_whose_end_is_broken_off(storage, queues, monkeypatch):
+    """If a Ctrl-C comes as a turn is to be undone, the next one undoes it first."""
+    orders, *_ = queues
+    undo = getattr(storage, "_discard", None) or storage._forget
+
+    def interrupted():
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    orders.enqueue(1)
+    monkeypatch.setattr(storage, undo.__name__, interrupted)
+    with pytest.raises(KeyboardInterrupt), storage._turn:
+        raise MemoryError
+    orders.enqueue(2)
+    assert contents(orders) == [[1, 2]]
+
+
+@pytest.mark.needs("survives")
+def test_a_turn_that_closing_ends(storage, queues):
+    """What a Ctrl-C has left of a turn is over when the storage is closed, and nobody waits for it."""
+    orders, *_ = queues
+
+    def broken_off():
+        storage._turn.__enter__()
+
+    broken_off()
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(lambda: orders.enqueue(1))
+        storage.close()
+        with suppress(StorageClosed):  # or it came in between
+            waiting.result(30)
+
+
+@pytest.mark.needs("survives")
+def test_a_call_within_a_turn(storage, queues):
+    """What a signal handler asks in the middle of a call is refused, and the call goes on."""
+    orders, emails, _ = queues
+    orders.enqueue(1)
+    with storage._turn:
+        with pytest.raises(StorageFailed, match="signal handler"):
+            emails.enqueue("from the handler")
+        assert storage._state("orders") is not None
+    emails.enqueue("after")
+    assert contents(orders, emails) == [[1], ["after"]]
 
 
 def test_a_worker_whose_storage_refuses(storage, queues, monkeypatch):

@@ -4,6 +4,7 @@ import ast
 import errno
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -30,6 +31,10 @@ class Call(NamedTuple):
 
     name: str
     path: str
+
+
+# The lines of the engine that lead to a call: modules and numbers.
+Way = tuple[tuple[str, int], ...]
 
 
 class Failure(NamedTuple):
@@ -67,7 +72,7 @@ def failures(made: list[Call]) -> Iterator[Failure]:
 class FailingFileSystem(MemoryFileSystem):
     """Lists the calls that a process makes between ``begin`` and ``end``, and lets one of them fail.
 
-    ``made``: the calls. ``sites``: the lines of the engine that lead to them. ``struck``: what has failed.
+    ``made``: the calls. ``ways``: the lines of the engine that lead to each. ``struck``: what has failed.
     With ``lead`` it all begins with that.
     """
 
@@ -76,7 +81,7 @@ class FailingFileSystem(MemoryFileSystem):
         self.failure = failure
         self.lead: Lead | None = None
         self.made: list[Call] = []
-        self.sites: set[tuple[str, int]] = set()
+        self.ways: list[Way] = []
         self.recording = not failure.at
         self.struck: Call | None = None
         self.begun = False
@@ -111,7 +116,7 @@ class FailingFileSystem(MemoryFileSystem):
             self.struck = Call(call, path)
         elif not (for_ever and self.struck and call == self.struck.name):
             if self.recording:
-                self.sites.update(_lines())
+                self.ways.append(tuple(_lines()))
             return short
         return _fail(how, path, size)
 
@@ -139,10 +144,16 @@ def _lines() -> Iterator[tuple[str, int]]:
     """The lines of the engine that lead to this call."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(ENGINE):
-            yield str(path.relative_to(ENGINE)), frame.f_lineno
+        module = _module(frame.f_code.co_filename)
+        if module is not None:
+            yield module, frame.f_lineno
         frame = frame.f_back
+
+
+@cache
+def _module(path: str) -> str | None:
+    """Which module of the engine that is, if it is one."""
+    return str(Path(path).relative_to(ENGINE)) if Path(path).is_relative_to(ENGINE) else None
 
 
 ELSEWHERE = {

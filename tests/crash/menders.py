@@ -1,7 +1,6 @@
 """Stories about caring for a storage: it is verified, repaired, copied, and made of a copy."""
 
 from contextlib import suppress
-from functools import cached_property
 
 import pytest
 from crash.failing import Call, Failure
@@ -19,6 +18,9 @@ STORAGE, COPY, AGAIN = "/storage", "/copy", "/again"
 
 def damage(report: Report) -> list[str]:
     return sorted(f"{each.path} {each.byte} {each.what}" for each in report.findings if each.damage)
+
+
+_WANTED: dict[int, object] = {}  # by image, of which there is one for all tellings of a story
 
 
 class Verify(Onlooker):
@@ -53,12 +55,14 @@ class Mend(Onlooker):
             assert self.kept(fs) == self.wanted, self.where
         self.check_closed()
 
-    @cached_property
+    @property
     def wanted(self) -> object:
         """What is in it after a repair in which nothing fails."""
-        fs = MemoryFileSystem(disk=self.image.disk())
-        repair(STORAGE, file_system=fs, clock=FakeClock())
-        return self.kept(fs)
+        if id(self.image) not in _WANTED:
+            fs = MemoryFileSystem(disk=self.image.disk())
+            repair(STORAGE, file_system=fs, clock=FakeClock())
+            _WANTED[id(self.image)] = self.kept(fs)
+        return _WANTED[id(self.image)]
 
     def kept(self, fs: MemoryFileSystem) -> object:
         process = Process(fs.process())

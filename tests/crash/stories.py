@@ -145,8 +145,9 @@ class Work(Story):
         Or by the next call, where a sync could not even be begun.
         """
         single = not (self.failure.for_ever or self.LEAD)
-        # Nothing but a sync, or a disk that goes on failing, is to make a storage unusable.
-        assert not single or not unusable or (self.fs.struck and self.fs.struck.name in SYNCS), self.where
+        # Only a sync, what is asked behind it, or a disk that goes on failing, may make a storage unusable.
+        by_a_sync = self.fs.struck and self.fs.struck.name in {*SYNCS, "has_name"}
+        assert not single or not unusable or by_a_sync, self.where
         self.first.storage.close()
         self.check_closed()
         self.fs.heal()

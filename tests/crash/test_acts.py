@@ -12,7 +12,7 @@ from duraq import AttemptError, Cause, DeadLetterQueue, EntryStatus, FileStorage
 from duraq.operations import Bury
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
-COUNT, KILLS = (100_000, 20) if DEEP else (2_000, 10)
+COUNT, KILLS = (100_000, 20) if DEEP else (2_000, 5)
 
 pytestmark = pytest.mark.timeout(3600)
 

@@ -537,7 +537,7 @@ def cut(fs: MemoryFileSystem, chance: Random) -> MemoryFileSystem:
 @pytest.mark.parametrize("seed", range(11, 21 if DEEP else 13))
 def test_every_call_may_be_the_last(seed: int, durability: Durability) -> None:
     """After a power cut at any call nothing is missing that was durable, and nothing is there in part."""
-    steps, chance, share = script(seed), Random(seed), 1 if DEEP else 0.1
+    steps, chance, share = script(seed), Random(seed), 1 if DEEP else 0.04
     disk = Watched()
     with open_storage(disk, "/storage", NOON) as storage:
         steps[0].do(storage)

@@ -94,7 +94,7 @@ def test_a_power_cut_at_any_call(sound, what):
     # At once, for all of them together take too much memory.
     def check() -> None:
         for how, image in cut(process, 4 if DEEP else 1, what):
-            if not DEEP and next(images) % 14:
+            if not DEEP and next(images) % 35:
                 continue
             where = f"call {process.calls + 1}, {how}"
             mend(image)
@@ -116,7 +116,7 @@ def test_a_death_at_any_call(sound, what, tear):
     whole = disk(files)
     mend(whole)
     wanted, calls = entries(whole.process()), whole.calls
-    for call in range(1, calls + 1, 1 if DEEP else 11):
+    for call in range(1, calls + 1, 1 if DEEP else 25):
         fs = disk(files)
         fs.crash_after(call, tear=tear)
         with pytest.raises(Crashed):

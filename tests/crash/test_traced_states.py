@@ -46,7 +46,7 @@ from duraq.testing.power_cut import Chance, Everything, Nothing, Outcome, after_
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 RUNS = 10 if DEEP else 1
 PROCESSES, STEPS = 3, 14
-SHARE = 1.0 if DEEP else 0.05  # of all moments
+SHARE = 1.0 if DEEP else 0.02  # of all moments
 CHANCES = 8 if DEEP else 2  # at each of them
 SINGLES = 2 if DEEP else 1  # of the newest changes to each file and directory
 REAL = 100  # every so many states are opened in a real directory as well

@@ -119,7 +119,7 @@ def test_a_power_cut_leaves_all_or_nothing(older_survive, one_thread, monkeypatc
     fs, chance = Watched(), Random(1)
     names = QUEUES[:3]
     # With what came before to be lost as well there are tens of thousands.
-    share = 1.0 if DEEP or older_survive else 0.03
+    share = 1.0 if DEEP or older_survive else 0.012
     found: list[dict[str, list[int]]] = []
 
     def look() -> None:

@@ -7,7 +7,7 @@ import pytest
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.options import Options
 from duraq_dashboard.remembered import Remembered
-from duraq_dashboard.screens import MAIN_SCREENS
+from duraq_dashboard.screens import TABS
 from duraq_dashboard.screens.copy_menu import CopyMenu
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import Trouble
@@ -96,10 +96,10 @@ async def test_digits_and_back(dashboard, source):
     source.show(snapshot(MAIL))
     async with dashboard().run_test(size=(120, 36)) as pilot:
         app = pilot.app
-        for number, screen in enumerate(MAIN_SCREENS, 1):
+        for number, (mode, title, _) in enumerate(TABS, 1):
             await pilot.press(str(number))
-            assert type(app.screen) is screen
-            assert f"[{number} {screen.TITLE}]" in top(app)
+            assert (app.screen.MODE, app.screen.TITLE) == (app.current_mode, title) == (mode, title)
+            assert f"[{number} {title}]" in top(app)
         await pilot.press("1", "3", "ctrl+o")
         assert app.current_mode == "queues"
         for key in ("escape", "q"):
@@ -352,8 +352,8 @@ async def test_a_part_is_not_shown_as_if_it_were_all(dashboard, source):
     """Until all queues were looked at no screen says that there is nothing: each says that it still reads."""
     source.show(snapshot(whole=False))
     async with dashboard().run_test(size=(120, 36)) as pilot:
-        for screen in MAIN_SCREENS[:5]:
-            await pilot.press(str(MAIN_SCREENS.index(screen) + 1))
+        for number, (screen, *_) in enumerate(TABS[:5], 1):
+            await pilot.press(str(number))
             await pilot.pause()
             assert "still reading  10:42:17" in top(pilot.app)
             text = "\n".join(text_of(pilot.app)[1:])
@@ -378,3 +378,40 @@ async def test_begun_at_a_queue_that_comes_later(source, clock):
         source.show(snapshot(queue_now(queue_view("other")), MAIL, number=2, whole=False))
         await pilot.pause(0.2)
         assert pilot.app.screen.crumbs == ("Queues", "mail")
+
+
+def _styled(app):
+    strips = app.screen._compositor.render_strips()
+    return [[(segment.text, str(segment.style)) for segment in strip] for strip in strips]
+
+
+async def _looks(pilot, theme):
+    """What each screen looks like, all seen before that theme was chosen; and one of them before that."""
+    for number, _ in enumerate(TABS, 1):
+        await pilot.press(str(number))
+    await pilot.press("1", "enter", "2")
+    before = _styled(pilot.app)
+    pilot.app.theme = theme
+    looks = []
+    for mode in ("queues", "errors", "leases", "events", "dlq"):
+        pilot.app.action_show(mode)
+        await pilot.pause(0.1)
+        looks.append(_styled(pilot.app))
+    pilot.app.open_queue("mail")
+    await pilot.pause(0.1)
+    looks.append(_styled(pilot.app))
+    await pilot.press("escape")
+    await pilot.pause(0.1)
+    return [*looks, _styled(pilot.app)], before
+
+
+async def test_a_theme_reaches_what_was_not_seen(source, clock):
+    """A screen that was left looks, when one comes back, as if the theme had been this one from the start."""
+    source.show(snapshot(MAIL))
+    async with Dashboard(source, clock=clock).run_test(size=(120, 36)) as pilot:
+        switched, dark = await _looks(pilot, "duraq-light")
+    light = Options(theme="duraq-light")
+    async with Dashboard(source, clock=clock, options=light).run_test(size=(120, 36)) as pilot:
+        from_the_start, before = await _looks(pilot, "duraq-light")
+    assert switched == from_the_start
+    assert before == from_the_start[4] != dark

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from duraq_dashboard import health_view
 from duraq_dashboard.alerts import Alerts
-from duraq_dashboard.health_view import Cost
+from duraq_dashboard.cost import Cost
 from duraq_dashboard.snapshot import QueueNow, Trouble
 from duraq_dashboard.verifying import Verifying
 from duraq_dashboard.widgets.row_list import RowList

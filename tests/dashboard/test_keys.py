@@ -13,12 +13,14 @@ from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.screens.queues import QueuesScreen
 from duraq_dashboard.widgets.key_bar import hints, key_name
 from duraq_dashboard.widgets.key_owners import key_owners
-from on_screen import FakeSource, queue_now, queue_view, snapshot, text_of
+from duraq_dashboard.widgets.row_list import RowList
+from on_screen import NOW, FakeSource, queue_now, queue_view, snapshot, text_of
 from textual import events
 from textual.widgets import Input
 
 from duraq.actions import ACTIONS
 from duraq.inspector import Inspector
+from duraq.model import Pause
 
 pytestmark = pytest.mark.anyio
 MAIL = queue_now(queue_view("mail", 2, dead=3, oldest=timedelta(minutes=1), waiting=1))
@@ -243,3 +245,18 @@ async def test_opened_at_an_entry(tmp_path, clock):
             async with Dashboard(source, clock=clock, options=Options(start=name)).run_test() as pilot:
                 await pilot.pause()
                 assert pilot.app.screen.crumbs == ("mail", ids[0])
+
+
+async def test_the_key_that_pauses_says_what_it_does(dashboard, source):
+    """On a queue that is paused, in the list and on its own screen, the key that pauses says resume."""
+    paused = queue_now(queue_view("mail", 1, pause=Pause(NOW, "ann", "")))
+    source.show(snapshot(paused, queue_now(queue_view("other", 1))))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        for queue, told in (("mail", "P resume"), ("other", "P pause")):
+            pilot.app.screen.query_one(RowList).go_to(queue)
+            await pilot.pause()
+            assert told in text_of(pilot.app)[-1]
+        pilot.app.open_queue("mail")
+        await until(pilot, lambda: "P resume" in (text_of(pilot.app) or [""])[-1])
+        source.show(snapshot(queue_now(queue_view("mail", 1)), number=2))
+        await until(pilot, lambda: "P pause" in text_of(pilot.app)[-1])

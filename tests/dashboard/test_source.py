@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from duraq_dashboard.source import StorageSource
 from duraq import FileStorage, NotAStorage, Queue
 from duraq.journal.log import Sizes
 
+DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 SMALL = Sizes(journal=1 << 16, segment=8000)
 
 
@@ -117,7 +119,8 @@ def test_gone_until_that_is_noted(storage, path, source, seen):
     seen.until(lambda snapshot: snapshot in seen.snapshots[count:] and not snapshot.queues)
 
 
-def test_a_burst(storage, path, seen):
+@pytest.mark.parametrize("turn", range(50 if DEEP else 1))
+def test_a_burst(storage, path, seen, turn):
     """However much is written at once, by others and into new queues, in the end it agrees with stats."""
     code = (
         "import sys, duraq\n"

@@ -1,5 +1,9 @@
 """What is LMDB's own: an environment that the application owns and writes to."""
 
+import subprocess
+import sys
+import threading
+
 import lmdb
 import pytest
 
@@ -117,6 +121,51 @@ def test_it_is_full(env, storage, queue):
     env.set_mapsize(1 << 23)
     queue.enqueue("y")
     assert queue.counts() == Counts(ready=number - 4)
+
+
+LARGER = """
+import sys
+from duraq import LMDBStorage, Queue
+with LMDBStorage.at(sys.argv[1], map_size=1 << 24) as storage:
+    Queue("jobs", storage).enqueue_many(["x" * 500_000] * 15)
+"""
+
+
+def test_another_process_has_a_larger_map(tmp_path, env, storage, queue):
+    """The map is not changed below those who read, for only the environment's owner knows of them."""
+    queue.enqueue("a")
+    with env.begin() as reading:
+        subprocess.run([sys.executable, "-c", LARGER, tmp_path / "env"], check=True)
+        with pytest.raises(NotWritten, match="set_mapsize"):
+            queue.enqueue("b")
+        assert reading.stat()["entries"] > 0
+    env.set_mapsize(0)
+    queue.enqueue("c")
+    assert queue.counts() == Counts(ready=17)
+
+
+def test_it_adopts_a_larger_map_of_its_own(tmp_path):
+    """A storage that has the environment for itself takes the larger map over."""
+    with LMDBStorage.at(tmp_path / "own", map_size=1 << 22) as storage:
+        queue = Queue("jobs", storage)
+        queue.enqueue("a")
+        subprocess.run([sys.executable, "-c", LARGER, tmp_path / "own"], check=True)
+        queue.enqueue("b")
+        assert queue.counts() == Counts(ready=17)
+
+
+def test_full_of_the_applications(env, orders, storage, queue):
+    """A transaction that the application has filled up is over, which is said; others go on."""
+    with pytest.raises(NotWritten, match="BAD_TXN"), storage.transaction():
+        with pytest.raises(lmdb.MapFullError):
+            storage.txn.put(b"a", b"x" * (1 << 23), db=orders)
+        with pytest.raises(NotWritten, match="BAD_TXN"):
+            queue.counts()
+    thread = threading.Thread(target=queue.enqueue, args=("a",), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert queue.counts() == Counts(ready=1)
 
 
 def test_no_room_for_its_databases(tmp_path):

@@ -12,6 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from pg_server import Server
+from psycopg.rows import dict_row
 
 from duraq import (
     Cause,
@@ -20,12 +21,14 @@ from duraq import (
     InvalidOption,
     LeaseLost,
     NotEnqueued,
+    NotWritten,
+    OutcomeUnknown,
     PostgresStorage,
     Queue,
     StorageError,
     UnsupportedVersion,
 )
-from duraq.storage import postgres
+from duraq.storage import pg_connections, postgres
 
 PATIENCE = timedelta(seconds=60)
 RETRIES = FixedDelay(max_attempts=9, delay=timedelta(0))
@@ -46,9 +49,26 @@ def server():
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def fragile():
+    """One that tests kill, and start again."""
+    server = Server(durable=True)
+    server.start()
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        # So that what is not synced is lost.
+        connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        connection.execute("SELECT pg_reload_conf()")
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def dsn(server):
     """A schema of the test's own."""
+    return with_schema(server)
+
+
+def with_schema(server):
     schema = f"test_{uuid4().hex}"
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
@@ -89,6 +109,45 @@ def orders(app):
     return names
 
 
+# -- opening -----------------------------------------------------------------------------------------------
+
+
+def test_texts(server, dsn):
+    """A database that has no encoding takes every text as well; one that cannot hold some is refused."""
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        for name in ("SQL_ASCII", "LATIN1"):
+            connection.execute(
+                f"CREATE DATABASE {name} ENCODING {name} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+            )
+    plain, latin = (server.dsn().replace("=postgres", f"={name}") for name in ("sql_ascii", "latin1"))
+    with PostgresStorage(f"{plain} client_encoding=LATIN1") as storage:
+        queue = Queue("jobs", storage)
+        queue.enqueue("€\0", headers={"price": "€\0"}, key="€\0")
+        entry = queue.dequeue()
+        assert (entry.data, entry.headers, entry.key) == ("€\0", {"price": "€\0"}, "€\0")
+    with pytest.raises(StorageError, match="LATIN1"):
+        PostgresStorage(latin)
+    with PostgresStorage(dsn) as storage, psycopg.connect(dsn, client_encoding="LATIN1") as connection:
+        connection.execute("SELECT 1")
+        with pytest.raises(InvalidOption, match="client_encoding"), storage.transaction(connection):
+            pass
+
+
+def test_the_connection_is_lost_in_opening(dsn, monkeypatch):
+    """A connection that is lost while the tables are made is made anew, like any other."""
+    prepare, times = PostgresStorage._prepare, []
+
+    def losing(storage):
+        if not times:
+            times.append(end_connection(dsn, storage._connections.connection))
+        prepare(storage)
+
+    monkeypatch.setattr(PostgresStorage, "_prepare", losing)
+    with PostgresStorage(dsn) as storage:
+        Queue("jobs", storage).enqueue("a")
+    assert times
+
+
 # -- transactions ------------------------------------------------------------------------------------------
 
 
@@ -120,6 +179,18 @@ def test_in_the_callers_transaction(app, storage, queue):
     assert [entry.data for entry in queue.entries()] == ["b"]
 
 
+@pytest.mark.parametrize("options", [{"row_factory": dict_row}, {"cursor_factory": psycopg.RawCursor}])
+def test_a_connection_of_the_applications_own_kind(app, dsn, storage, queue, options):
+    """What the caller's connection makes of rows and parameters is no matter to the queues."""
+    with psycopg.connect(dsn, **options) as connection:
+        connection.execute("INSERT INTO orders VALUES ('a')")
+        with storage.transaction(connection):
+            queue.enqueue("a")
+            assert queue.dequeue().data == "a"
+    assert orders(app) == ["a"]
+    assert queue.counts() == Counts(leased=1)
+
+
 def test_a_block_in_it_fails(app, storage, queue):
     """An error takes back what the block has done, and leaves the caller's own part to him."""
     queue.enqueue("before")
@@ -134,6 +205,129 @@ def test_a_block_in_it_fails(app, storage, queue):
     assert queue.dequeue().attempts == 1
 
 
+def test_after_a_statement_that_failed(app, storage, queue):
+    """In a transaction that a statement has spoilt nothing is done; a savepoint around it keeps it whole."""
+    with pytest.raises(NotEnqueued, match="aborted"), storage.transaction():
+        spoil(storage)
+        with pytest.raises(NotWritten, match="aborted"):
+            queue.counts()
+        queue.enqueue("a")
+    done_elsewhere(lambda: queue.enqueue("b"))
+    with storage.transaction():
+        with pytest.raises(NotWritten, match="aborted"), storage.transaction():
+            storage.connection.execute("INSERT INTO orders VALUES ('c')")
+            queue.enqueue("c")
+            spoil(storage)
+        storage.connection.execute("INSERT INTO orders VALUES ('d')")
+        queue.enqueue("d")
+    assert orders(app) == ["d"]
+    assert [entry.data for entry in queue.entries()] == ["b", "d"]
+
+
+def spoil(storage):
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        storage.connection.execute("SELECT 1 / 0")
+
+
+def done_elsewhere(call):
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_it_ended_the_transaction_itself(app, storage, queue):
+    """Whoever commits for himself is told, whether or not anything was to be done to a queue."""
+    with pytest.raises(NotWritten, match="ended already"), storage.transaction():
+        storage.connection.execute("COMMIT")
+    with pytest.raises(NotEnqueued, match="ended already"), storage.transaction():
+        storage.connection.execute("ROLLBACK")
+        queue.enqueue("a")
+    done_elsewhere(queue.counts)
+    assert queue.counts() == Counts()
+
+
+@pytest.mark.parametrize("asking", [True, False], ids=["asked", "not asked"])
+def test_the_connection_is_lost_in_a_transaction(app, dsn, storage, queue, asking):
+    """What was done on a connection that is lost was not done, whatever is asked before the end."""
+    queue.enqueue("a")
+    with PostgresStorage(dsn) as other:
+        held = Queue("jobs", other).dequeue()
+        with pytest.raises(NotWritten), storage.transaction():
+            storage.connection.execute("INSERT INTO orders VALUES ('a')")
+            end_connection(dsn, storage._connections.connection)
+            if asking:
+                with pytest.raises(NotWritten):
+                    queue.counts()
+                with pytest.raises(NotWritten):
+                    storage._is_alive(held.worker)
+                with pytest.raises(NotWritten):
+                    _ = storage.connection
+    assert orders(app) == []
+    done_elsewhere(lambda: queue.enqueue("b"))
+
+
+def test_the_callers_connection_is_lost(app, dsn, storage, queue):
+    """A transaction on a connection of the caller's that is gone is refused, or was never there."""
+    mine = storage._connections.connection
+    for early in (True, False):
+        with psycopg.connect(dsn) as theirs:
+            theirs.execute("INSERT INTO orders VALUES ('a')")
+            if early:
+                end_connection(dsn, theirs)
+            with pytest.raises(NotWritten), storage.transaction(theirs):
+                queue.enqueue("a")
+                end_connection(dsn, theirs)
+    assert orders(app) == []
+    assert queue.counts() == Counts()
+    assert storage._connections.connection is mine
+
+
+def end_connection(dsn, connection):
+    with psycopg.connect(dsn, autocommit=True) as another:
+        another.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+
+
+def test_within_another_transaction(app, storage, queue):
+    """A transaction on the caller's connection cannot be part of another one."""
+    app.execute("INSERT INTO orders VALUES ('a')")
+    with storage.transaction():
+        queue.enqueue("a")
+        with pytest.raises(InvalidOption, match="another one"), storage.transaction(app):
+            pass
+    with storage.transaction(app):
+        with storage.transaction():
+            queue.enqueue("b")
+        with pytest.raises(InvalidOption, match="another one"), storage.transaction(app):
+            pass
+        queue.enqueue("c")
+    app.commit()
+    assert [entry.data for entry in queue.entries()] == ["a", "b", "c"]
+
+
+def test_another_thread_when_the_callers_block_ends(app, storage, queue, monkeypatch):
+    """What another thread does next is no part of the caller's transaction."""
+    other, give = Queue("other", storage), storage._turns.give
+    thread = threading.Thread(target=lambda: other.enqueue("b"))
+
+    def giving(**options):
+        give(**options)
+        # The other one first, as soon as it is his turn.
+        if threading.current_thread() is threading.main_thread() and not storage._turns.is_mine():
+            thread.join(60)
+
+    app.execute("INSERT INTO orders VALUES ('a')")
+    with storage.transaction(app):
+        queue.enqueue("a")
+        thread.start()
+        while not storage._turns._line:
+            thread.join(0.001)
+        monkeypatch.setattr(storage._turns, "give", giving)
+    app.rollback()
+    assert queue.counts() == Counts()
+    assert other.counts() == Counts(ready=1)
+
+
 def test_in_no_transaction(dsn, storage):
     """A connection that commits each statement by itself is in none that could be joined."""
     with (
@@ -144,33 +338,47 @@ def test_in_no_transaction(dsn, storage):
         pass
 
 
+def test_the_same_queues_in_another_order(dsn, storage, monkeypatch):
+    """Those who change the same queues do it in one order, so that none waits for another in a circle."""
+    order = []
+    look_up = PostgresStorage._look_up
+    monkeypatch.setattr(
+        PostgresStorage,
+        "_look_up",
+        lambda storage, queue, **options: order.append(queue) or look_up(storage, queue, **options),
+    )
+    with storage.transaction():
+        for name in ("b", "a", "c"):
+            Queue(name, storage).enqueue("x")
+    assert list(dict.fromkeys(order)) == ["a", "b", "c"]
+
+
 # -- sessions ----------------------------------------------------------------------------------------------
 
 
-def end_session(storage):
+def end_session(dsn, storage):
     """As a network does that is cut."""
     session = storage._session
-    with psycopg.connect(storage._server, autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(%s)", (session._connection.info.backend_pid,))
+    end_connection(dsn, session.connection)
     session._listener.join()
 
 
-def test_a_lost_session_ends_its_leases(queue, open_queue):
+def test_a_lost_session_ends_its_leases(dsn, queue, open_queue):
     """What a worker held whose connection is gone is another's at once, and he is told when he ends it."""
     queue.enqueue("a")
     entry = queue.dequeue()
-    end_session(queue._storage)
+    end_session(dsn, queue._storage)
     again = open_queue().dequeue(wait=PATIENCE)
     assert (again.id, again.attempts, again.errors[0].cause) == (entry.id, 2, Cause.WORKER_DIED)
     with pytest.raises(LeaseLost):
         queue.mark_completed(entry)
 
 
-def test_it_goes_on_under_another_name(queue):
+def test_it_goes_on_under_another_name(dsn, queue):
     """A worker whose session was lost leases again, as another one."""
     queue.enqueue_many(["a", "b"])
     first = queue.dequeue()
-    end_session(queue._storage)
+    end_session(dsn, queue._storage)
     second = queue.dequeue(wait=PATIENCE)
     assert second.worker != first.worker
     queue.mark_completed(second)
@@ -179,8 +387,7 @@ def test_it_goes_on_under_another_name(queue):
 def test_a_lost_connection(storage, queue):
     """The connection of a storage's own turns may be lost between two calls: the next one makes another."""
     queue.enqueue("a")
-    with psycopg.connect(storage._server, autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(%s)", (storage._connection.info.backend_pid,))
+    end_connection(storage._connections._address, storage._connections.connection)
     queue.enqueue("b")
     assert queue.counts() == Counts(ready=2)
 
@@ -206,6 +413,52 @@ def test_the_answer_to_a_commit_is_lost(storage, queue, monkeypatch, when):
     assert [entry.data for entry in queue.entries()] == ["a", "b"]
 
 
+class Pool:
+    """Two connections at a time, as a psycopg_pool.ConnectionPool has them."""
+
+    def __init__(self, dsn):
+        self._dsn = dsn
+        self.out = []
+
+    def getconn(self):
+        if len(self.out) == 2:
+            raise psycopg.OperationalError("couldn't get a connection")
+        self.out.append(psycopg.connect(self._dsn))
+        return self.out[-1]
+
+    def putconn(self, connection):
+        self.out.remove(connection)
+        assert connection.closed
+
+
+def test_a_pool(dsn, monkeypatch):
+    """Two connections of a pool are enough, whichever of them is lost, and however; it gets them back."""
+    monkeypatch.setattr(pg_connections, "PATIENCE", 0.0)
+    pool = Pool(dsn)
+    with PostgresStorage(pool) as storage:
+        queue = Queue("jobs", storage, retry_policy=RETRIES)
+        queue.enqueue_many(["a", "b", "c"])
+        assert queue.dequeue().data == "a"
+        end_session(dsn, storage)
+        assert queue.dequeue().attempts == 2
+        end_connection(dsn, storage._connections.connection)
+        queue.enqueue("d")
+        storage._connections.connection.close()
+        assert queue.dequeue().data == "b"
+        assert len(pool.out) == 2
+    assert pool.out == []
+
+
+def test_a_notice_that_does_not_come(queue, open_queue, monkeypatch):
+    """Whoever waits finds what he was not told of: a network that is cut drops notices, and says nothing."""
+    monkeypatch.setattr(postgres, "IDLE_INTERVAL", 0.1)
+    monkeypatch.setattr(queue._storage, "_ring", lambda queue=None: None)
+    timer = threading.Timer(0.3, open_queue().enqueue, args=("a",))
+    timer.start()
+    assert queue.dequeue(wait=PATIENCE).data == "a"
+    timer.join()
+
+
 # -- the server --------------------------------------------------------------------------------------------
 
 
@@ -223,23 +476,103 @@ def test_a_later_version(app, dsn, storage):
         PostgresStorage(dsn)
 
 
-def test_a_server_that_is_away(monkeypatch):
+def test_a_server_that_is_away(fragile, monkeypatch):
     """A call waits for a server that is away, and says so if it does not come back; later it goes on."""
-    monkeypatch.setattr(postgres, "PATIENCE", 0.5)
-    server = Server(durable=True)
-    try:
-        server.start()
-        with PostgresStorage(server.dsn()) as storage:
-            queue = Queue("jobs", storage)
-            queue.enqueue("a")
-            server.kill()
-            with pytest.raises(NotEnqueued, match="away"):
-                queue.enqueue("b")
-            server.start()
-            queue.enqueue("c")
-            assert [entry.data for entry in queue.entries()] == ["a", "c"]
-    finally:
-        server.stop()
+    monkeypatch.setattr(pg_connections, "PATIENCE", 0.5)
+    with PostgresStorage(with_schema(fragile)) as storage:
+        queue = Queue("jobs", storage)
+        queue.enqueue("a")
+        fragile.kill()
+        with pytest.raises(NotEnqueued, match="away"):
+            queue.enqueue("b")
+        fragile.start()
+        queue.enqueue("c")
+        assert [entry.data for entry in queue.entries()] == ["a", "c"]
+
+
+def test_a_lease_that_the_server_forgot(fragile):
+    """Whoever holds a lease that a crash took from the server cannot end the one that came after it."""
+    dsn = with_schema(fragile)
+    with PostgresStorage(dsn) as storage, ExitStack() as stack:
+        queue = Queue("jobs", storage)
+        queue.enqueue("a")
+        entry = queue.dequeue()
+        fragile.kill()
+        fragile.start()
+        other = Queue("jobs", stack.enter_context(PostgresStorage(dsn)), retry_policy=RETRIES)
+        again = other.dequeue(wait=PATIENCE)
+        assert (again.id, again.attempts) == (entry.id, 1)
+        with pytest.raises(LeaseLost):
+            queue.mark_completed(entry)
+        other.mark_completed(again)
+
+
+def test_a_server_that_goes_away_in_a_commit(fragile, monkeypatch):
+    """If nobody can be asked what became of a commit, that is said, and not that nothing was written."""
+    with PostgresStorage(with_schema(fragile)) as storage:
+        queue = Queue("jobs", storage)
+        queue.enqueue("a")
+        monkeypatch.setattr(pg_connections, "PATIENCE", 0.5)
+        storage._connections.connection = _DiesAtCommit(storage, fragile)
+        with pytest.raises(OutcomeUnknown, match="during a commit"):
+            queue.enqueue("b")
+        fragile.start()
+        monkeypatch.setattr(pg_connections, "PATIENCE", 30.0)
+        # It died before it heard of it.
+        assert [entry.data for entry in queue.entries()] == ["a"]
+
+
+def test_somebody_else_gets_the_number_of_a_commit_that_was_lost(fragile):
+    """A commit that a crash took is done again, though the server says of its number that it is committed."""
+    dsn = with_schema(fragile)
+
+    def comes_back():
+        fragile.start()
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("CREATE TABLE others (name TEXT)")
+            for _ in range(50):
+                connection.execute("INSERT INTO others VALUES ('a')")
+
+    with PostgresStorage(dsn) as storage:
+        queue = Queue("jobs", storage)
+        queue.enqueue("a")
+        storage._connections.connection = _DiesAtCommit(storage, fragile, comes_back)
+        queue.enqueue("b")
+        assert [entry.data for entry in queue.entries()] == ["a", "b"]
+
+
+def test_what_is_known_of_commits(dsn, storage, queue):
+    """What is kept for those whose answers are lost is one row for each that is open."""
+    for _ in range(2):
+        with PostgresStorage(dsn) as other:
+            Queue("jobs", other).enqueue("a")
+            queue.enqueue("b")
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM duraq_commits").fetchone() == (1,)
+        connection.execute("UPDATE duraq_commits SET at = now() - interval '2 days'")
+        connection.execute("INSERT INTO duraq_commits VALUES ('of one who was killed', 7, now())")
+        connection.commit()
+        with PostgresStorage(dsn):
+            found = connection.execute("SELECT count(*) FROM duraq_commits").fetchone()
+        assert found == (2,)
+    queue.enqueue("c")
+
+
+class _DiesAtCommit:
+    """A connection whose server is killed as soon as it is to commit."""
+
+    def __init__(self, storage, server, comes_back=lambda: None):
+        self._connection, self._server = storage._connections.connection, server
+        self._comes_back = comes_back
+
+    def execute(self, statement, *parameters):
+        if statement == "COMMIT":
+            self._server.kill()
+            self._comes_back()
+        return self._connection.execute(statement, *parameters)
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
 
 
 WORKER = """

@@ -1,5 +1,7 @@
 """A URL leads to the storage that it names, and a wrong one to an error that says what there is."""
 
+import sys
+
 import pytest
 
 import duraq
@@ -35,6 +37,14 @@ def test_where_one_is(tmp_path, monkeypatch):
             (tmp_path / "b:c").mkdir()
         duraq.open(url).close()
     assert {"storage", "b:c", "other", "q.db"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_it_needs_is_missing(monkeypatch):
+    """Whoever lacks what a kind needs is told the extra that brings it."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "duraq.storage.postgres", raising=False)
+    with pytest.raises(InvalidOption, match=r"duraq\[postgres\]"):
+        duraq.open("postgresql://localhost/shop")
 
 
 def test_its_options(tmp_path):

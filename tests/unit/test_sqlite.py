@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -14,13 +15,17 @@ from duraq import (
     InvalidOption,
     LeaseLost,
     NotAStorage,
+    NotEnqueued,
     NoTransaction,
     NotWritten,
     Queue,
+    StorageClosed,
     StorageDamaged,
     UnsupportedVersion,
+    transaction,
 )
 from duraq.storage.sqlite import SQLiteStorage
+from duraq.transaction import Transaction
 
 
 class Refused(Exception):
@@ -146,6 +151,125 @@ def test_it_ended_the_transaction_itself(storage, queue):
     assert queue.counts() == Counts()
 
 
+def test_closed_in_a_transaction(storage, queue, path):
+    """A transaction in which the storage is closed was not committed, and is no more."""
+    with pytest.raises(StorageClosed), storage.transaction():
+        order(storage, "a")
+        queue.enqueue("a")
+        storage.close()
+    assert orders(path) == []
+    with SQLiteStorage(path) as again:
+        assert again.counts("jobs") == Counts()
+
+
+def test_given_back_after_something_was_undone(storage, queue, path):
+    """What was leased before something else was undone is given back at the end, uncounted, all the same."""
+    queue.enqueue("a")
+    queue.dequeue()
+    with pytest.raises(Refused), storage.transaction():
+        order(storage, "a")
+        queue.enqueue("b", id="b")
+        raise Refused
+    storage.close()
+    with SQLiteStorage(path) as again:
+        assert Queue("jobs", again).dequeue().attempts == 1
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, where it comes."""
+
+
+def interrupting(monkeypatch, kind, method):
+    """The method is interrupted, once."""
+
+    def interrupted(*_):
+        monkeypatch.undo()
+        raise Interrupted
+
+    monkeypatch.setattr(kind, method, interrupted)
+
+
+@pytest.mark.parametrize("where", [(transaction, "mark"), (transaction, "end"), (SQLiteStorage, "_begun")])
+def test_a_ctrl_c_at_the_end_of_a_transaction(storage, queue, path, monkeypatch, where):
+    """A transaction whose end was interrupted is over: what comes next is no part of it, and is durable."""
+    with pytest.raises(Interrupted), storage.transaction():
+        order(storage, "a")
+        queue.enqueue("a")
+        interrupting(monkeypatch, *where)
+    queue.enqueue("b")
+    with SQLiteStorage(path) as other:
+        assert [entry.data for entry in Queue("jobs", other).entries()] == ["b"]
+    assert orders(path) == []
+
+
+@pytest.mark.parametrize(
+    "where", [(transaction, "mark"), (SQLiteStorage, "_begun"), (Transaction, "release_savepoint")]
+)
+def test_a_ctrl_c_at_the_end_of_a_savepoint(storage, queue, path, monkeypatch, where):
+    """Of a savepoint whose end was interrupted nothing is kept by the rest, or the rest fails with it."""
+    kept = []
+    with suppress(NotWritten), storage.transaction():
+        order(storage, "a")
+        with pytest.raises(Interrupted), storage.transaction():
+            order(storage, "b")
+            queue.enqueue("b")
+            interrupting(monkeypatch, *where)
+        queue.enqueue("c")
+        kept.append("c")
+    kept = kept if orders(path) else []
+    assert orders(path) == ["a"] * len(kept)
+    assert [entry.data for entry in queue.entries()] == kept
+
+
+def test_asked_after_it_ended_the_transaction(storage, queue):
+    """What is asked in a transaction that the application has ended is refused, and others go on."""
+    with storage.transaction():
+        storage.connection.execute("COMMIT")
+        with pytest.raises(NotWritten, match="ended already"):
+            queue.counts()
+        storage.rollback_transaction()
+        storage.begin_transaction()
+    thread = threading.Thread(target=queue.enqueue, args=("a",), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert queue.counts() == Counts(ready=1)
+
+
+def test_another_one_in_its_place(storage, queue, path):
+    """What the application has begun in the transaction's place is not taken for it."""
+    with pytest.raises(NotWritten, match="no such savepoint"), storage.transaction():
+        order(storage, "a")
+        storage.connection.execute("ROLLBACK")
+        storage.connection.execute("BEGIN")
+        order(storage, "b")
+    assert orders(path) == []
+
+
+def test_full_in_a_transaction(storage, queue, path):
+    """A database that is full is refused in DuraQ's words, beside the application's statements as well."""
+    (pages,) = storage._database.execute("PRAGMA page_count").fetchone()
+    storage._database.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(NotEnqueued, match="full"), storage.transaction():
+        order(storage, "a")
+        queue.enqueue("x" * 100_000)
+    assert orders(path) == []
+    assert queue.counts() == Counts()
+
+
+def test_rows_of_the_applications_own_kind(storage, queue):
+    """What the application has its rows and texts made into is no matter to the queues."""
+    with storage.transaction():
+        storage.connection.row_factory = lambda cursor, row: {"columns": len(row)}
+        assert storage.connection.execute("SELECT 1, 2").fetchone() == {"columns": 2}
+        queue.enqueue("a")
+        assert queue.dequeue().data == "a"
+        storage.connection.text_factory = bytes
+    assert queue.counts() == Counts(leased=1)
+    queue.enqueue("b")
+    assert queue.dequeue().data == "b"
+
+
 def test_outside_of_a_transaction(storage):
     """The connection belongs to a transaction."""
     with pytest.raises(NoTransaction):
@@ -252,6 +376,22 @@ def test_no_database(tmp_path):
     with pytest.raises(StorageDamaged, match="not a database"):
         SQLiteStorage(tmp_path / "letter.txt")
     assert (tmp_path / "letter.txt").read_text() == "Dear Sir,\n" * 1000
+
+
+def test_a_directory(tmp_path):
+    """A directory is no database, which is said in DuraQ's words."""
+    with pytest.raises(NotAStorage, match="unable to open"):
+        SQLiteStorage(tmp_path)
+
+
+def test_under_another_name(storage, queue, path):
+    """Whoever opens the database by a link to it sees that its workers live."""
+    (path.parent / "another.db").symlink_to(path.name)
+    queue.enqueue("a")
+    entry = queue.dequeue()
+    with SQLiteStorage(path.parent / "another.db") as other:
+        assert Queue("jobs", other).dequeue() is None
+    queue.mark_completed(entry)
 
 
 def test_it_is_not_there(path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.events import ScreenResume
 from textual.screen import Screen
 
 from duraq.actions import ACTIONS, Action, Target
@@ -55,6 +56,8 @@ class BaseScreen(Screen[None]):
     # Not a field that is not to be seen, which would take every key for text.
     AUTO_FOCUS = "RowList"
     shows_seconds = False
+    _styled_as: str | None = None
+    _resumes = False  # what the key that pauses does now
 
     def compose(self) -> ComposeResult:
         yield TopBar()
@@ -83,7 +86,10 @@ class BaseScreen(Screen[None]):
         self.watch(self.app, "moment", self._redraw, init=False)
         self.watch(self.app, "times", self._redraw, init=False)
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        # While it was not seen, another theme may have been chosen; nothing else goes by it.
+        event.refresh_styles = self._styled_as != self.app.theme
+        self._styled_as = self.app.theme
         self._redraw()
         for bar in self.query(TopBar):
             bar.show_now()
@@ -113,6 +119,7 @@ class BaseScreen(Screen[None]):
                 self.call_after_refresh(self._focus_again)
         if snapshot.trouble is None:
             self.draw(snapshot)
+            self.look_at_pause()
 
     def draw(self, snapshot: Snapshot) -> None:
         """Show it, as of ``self.dashboard.moment``.
@@ -163,6 +170,18 @@ class BaseScreen(Screen[None]):
             # The same key takes it back.
             name = "resume"
         self.dashboard.begin(name, selection)
+
+    def look_at_pause(self) -> None:
+        """Have the key that pauses say that it resumes, if that queue is paused."""
+        chosen = self.chosen_for(ACTIONS["pause"])
+        resumes = chosen is not None and self._is_paused(chosen.queue)
+        if resumes is not self._resumes:
+            self._resumes = resumes
+            self.refresh_bindings()
+
+    def label_of(self, binding: Binding) -> str:
+        """What the key does as things are."""
+        return "resume" if self._resumes and binding.action == "act('pause')" else binding.description
 
     def _is_paused(self, queue: str) -> bool:
         snapshot = self.dashboard.snapshot

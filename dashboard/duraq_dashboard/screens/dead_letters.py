@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import ClassVar
@@ -25,13 +24,11 @@ from duraq_dashboard.dead_rows import (
     LETTER_COLUMNS,
     GroupRows,
     LetterLine,
-    error_of,
     group_lines,
-    name_of,
+    totals,
 )
-from duraq_dashboard.dialogs.export import ExportDialog
-from duraq_dashboard.history import number_of
-from duraq_dashboard.letters import SORTS, Choice, Group, Letters, fetch
+from duraq_dashboard.letter_reading import LetterReading
+from duraq_dashboard.letters import SORTS, Choice, Group
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.questions import Questions
 from duraq_dashboard.rows import Key
@@ -40,13 +37,11 @@ from duraq_dashboard.screens.entry import EntryScreen
 from duraq_dashboard.snapshot import Snapshot
 from duraq_dashboard.survey import Found
 from duraq_dashboard.surveying import Surroundings, Surveying
-from duraq_dashboard.view_model import AN_HOUR
 from duraq_dashboard.widgets.filter_bar import FilterBar
-from duraq_dashboard.widgets.lines import Heading, Lines, Piece
+from duraq_dashboard.widgets.lines import Heading, Lines
 from duraq_dashboard.widgets.preview import Preview
 from duraq_dashboard.widgets.row_list import RowList
 
-_KEPT = 2000  # letters whose lines are kept; without their payloads
 _EMPTY = """
 No dead letters.
 
@@ -77,8 +72,7 @@ class DeadLettersScreen(MainScreen):
         self._surveying: Surveying | None = None
         self._cause: Cause | None = None  # only letters that died of this are listed
         self._choice: Choice | None = None  # what is listed
-        self._lines: OrderedDict[int, LetterLine] = OrderedDict()
-        self._names: dict[Cause, str] = {}
+        self._letter_reading: LetterReading | None = None
 
     def compose_content(self) -> ComposeResult:
         yield Lines(id="dlq-totals")
@@ -106,6 +100,7 @@ class DeadLettersScreen(MainScreen):
             told=self._show_totals,
         )
         self._surveying = Surveying(self._questions, around)
+        self._letter_reading = LetterReading(self._questions, self._surveying.failed)
         self.recall(self.dashboard.kept_of(self.MODE))
         self._letters.focus()
 
@@ -121,6 +116,11 @@ class DeadLettersScreen(MainScreen):
     def _survey(self) -> Surveying:
         assert self._surveying is not None
         return self._surveying
+
+    @property
+    def _reading(self) -> LetterReading:
+        assert self._letter_reading is not None
+        return self._letter_reading
 
     @property
     def _found(self) -> Found | None:
@@ -155,7 +155,11 @@ class DeadLettersScreen(MainScreen):
         none = "\nNone of them matches. Esc clears the filter." if len(self._found.letters) else _EMPTY
         nothing = none if self._survey.of_whole else "\nstill reading ..."
         self._letters.show(choice, empty=nothing + problems)
-        self._groups.show(GroupRows(self._found.groups, self._names, self.dashboard.moment))
+        self._list_groups()
+
+    def _list_groups(self) -> None:
+        if self._found is not None:
+            self._groups.show(GroupRows(self._found.groups, self._reading.names, self.dashboard.moment))
 
     def _show_all(self) -> None:
         self._show_totals()
@@ -167,19 +171,8 @@ class DeadLettersScreen(MainScreen):
         snapshot = self.dashboard.snapshot
         if snapshot is None:
             return
-        now = self.dashboard.moment
-        metrics = [queue.metrics for queue in snapshot.queues.values() if queue.metrics is not None]
-        died = sum(number_of(each, ("dead",), AN_HOUR, now) for each in metrics)
         total = sum(queue.view.counts.dead for queue in snapshot.queues.values())
-        pieces: list[Piece] = [
-            (f" DLQ {wording.count(total)}", "dead"),
-            f"  +{wording.count(died)} last hour",
-        ]
-        told = self._survey.told()
-        text, role = (told, "") if isinstance(told, str) else told
-        pieces.append((f"  {text}" if text else "", role))
-        picked = len(self._letters.picked)
-        pieces.append(f"  {wording.count(picked)} selected" if picked else "")
+        pieces = totals(snapshot, self.dashboard.moment, self._survey.told(), len(self._letters.picked))
         self.query_one("#dlq-totals", Lines).show(pieces)
         listed = 0 if self._choice is None else len(self._choice)
         narrowed = "" if self._cause is None else "  one group"
@@ -211,13 +204,10 @@ class DeadLettersScreen(MainScreen):
 
     def _show_lines(self) -> None:
         """Times are told as of now."""
-        if self._lines:
-            self._letters.arrived({key: line.cells(self._when) for key, line in self._seen_lines()})
-
-    def _seen_lines(self) -> list[tuple[int, LetterLine]]:
         rows = self._letters
-        keys = [rows.rows.key(number) for number in rows.in_view]
-        return [(key, self._lines[key]) for key in keys if isinstance(key, int) and key in self._lines]
+        lines = self._reading.lines(map(rows.rows.key, rows.in_view))
+        if lines:
+            self._arrived(lines)
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -225,43 +215,22 @@ class DeadLettersScreen(MainScreen):
         message.stop()
         keys = [key for key in message.keys if isinstance(key, int)]
         if self._choice is not None and keys:
-            self._read(f"rows {keys[0]}", self._choice.letters, keys, self._arrived)
+            self._reading.read_lines(self._choice.letters, keys, self._arrived)
 
-    def _read(
-        self, name: str, letters: Letters, keys: Sequence[int], then: Callable[[dict[int, EntryView]], None]
-    ) -> None:
-        self._asked.ask(name, lambda inspector, _: fetch(inspector, letters, keys), then, self._survey.failed)
-
-    def _arrived(self, views: Mapping[int, EntryView]) -> None:
-        # Payloads may be long, and are read again for whoever wants to see one.
-        self._lines.update((key, LetterLine.of(view)) for key, view in views.items())
-        while len(self._lines) > _KEPT:
-            self._lines.popitem(last=False)
-        self._letters.arrived({key: self._lines[key].cells(self._when) for key in views})
+    def _arrived(self, lines: Mapping[int, LetterLine]) -> None:
+        self._letters.arrived({key: line.cells(self._when) for key, line in lines.items()})
 
     def _name_groups(self) -> None:
         rows = self._groups.rows
-        if not isinstance(rows, GroupRows) or self._found is None or self._asked.is_open("names"):
-            return
-        letters = self._found.letters
-        unnamed = rows.unnamed(self._groups.in_view)
-        keys = {letters.key(group.newest): group.cause for group in unnamed}
-        if not keys:
-            return
-
-        def then(views: dict[int, EntryView]) -> None:
-            self._names.update((cause, cause.type) for cause in keys.values())
-            self._names.update((keys[key], name_of(view)) for key, view in views.items())
-            if self._found is not None:
-                self._groups.show(GroupRows(self._found.groups, self._names, self.dashboard.moment))
-
-        self._read("names", letters, list(keys), then)
+        if isinstance(rows, GroupRows) and self._found is not None:
+            unnamed = rows.unnamed(self._groups.in_view)
+            self._reading.read_names(self._found.letters, unnamed, self._list_groups)
 
     def on_row_list_moved(self, message: RowList.Moved) -> None:
         if message.row_list is self._groups:
             self._show_group()
         elif isinstance(message.key, int) and self._choice is not None:
-            self._read("preview", self._choice.letters, [message.key], self._previewed)
+            self._reading.read("preview", self._choice.letters, [message.key], self._previewed)
         else:
             self.query_one(Preview).show(None)
 
@@ -274,12 +243,7 @@ class DeadLettersScreen(MainScreen):
         preview = self.query_one(Preview)
         view = preview.view
         if view is not None and preview.needs_life:
-            self._asked.ask(
-                "life",
-                lambda inspector, _: inspector.life(view.id, view.queue),
-                preview.show_life,
-                self._survey.failed,
-            )
+            self._reading.read_life(view, preview.show_life)
 
     # -- what keys do ----------------------------------------------------------------------------------
 
@@ -353,7 +317,7 @@ class DeadLettersScreen(MainScreen):
             for view in views.values():
                 screen.show_entry(view.id, view.queue)
 
-        self._read("step", self._choice.letters, [key], then)
+        self._reading.read("step", self._choice.letters, [key], then)
 
     def _narrow(self, group: Group | None) -> None:
         """List only the letters of that group, or all again."""
@@ -417,6 +381,8 @@ class DeadLettersScreen(MainScreen):
             letters = self._found.letters
             keys, _ = self._chosen(self._found)
             if keys:
+                from duraq_dashboard.dialogs.export import ExportDialog  # noqa: PLC0415 - as in the app
+
                 self.app.push_screen(ExportDialog(len(keys), partial(each_letter, letters, keys)))
 
     def _filter_of(self, cause: Cause | None) -> str:
@@ -425,27 +391,12 @@ class DeadLettersScreen(MainScreen):
     # -- what it offers --------------------------------------------------------------------------------
 
     def copies(self) -> Sequence[Copyable]:
-        preview = self.query_one(Preview)
-        view, path = preview.view, self.dashboard.source.path
-        offered = []
-        if view is not None:
-            commands = entry_text.commands(view, preview.life or (), path)
-            offered = [
-                Copyable("i", "id", view.id),
-                Copyable("c", "command", commands[0]),
-                Copyable("e", "error", error_of(view)),
-                Copyable("d", "payload", view.payload.decode("utf-8", "backslashreplace")),
-            ]
-            offered += [Copyable("p", "place", command) for command in commands[1:]]
-        where = self._filter_of(self._cause)
+        path, where = self.dashboard.source.path, self._filter_of(self._cause)
         listing = entry_text.shell("duraq", "-C", path, "dlq", "ls", "--where", where)
-        return [*offered, Copyable("l", "list", listing)]
+        return [*self.query_one(Preview).copies(path), Copyable("l", "list", listing)]
 
     def pager_text(self) -> str | None:
-        preview = self.query_one(Preview)
-        if preview.view is None:
-            return None
-        return entry_text.in_full(preview.view, preview.life or (), self.dashboard.source.path, self._when)
+        return self.query_one(Preview).pager_text(self.dashboard.source.path)
 
     def remember(self) -> Mapping[str, str]:
         return {"filter": str(self._survey.where or ""), "sort": self._survey.sort}

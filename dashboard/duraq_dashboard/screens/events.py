@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.events import ScreenResume
 from textual.message import Message
 
 from duraq.errors import InvalidFilter
@@ -105,7 +106,7 @@ class EventsScreen(MainScreen):
         self.recall(self.dashboard.kept_of(self.MODE))
         self.query_one(RowList).focus()
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:  # noqa: ARG002 - what all screens do sees to it
         self._begin()
 
     def on_screen_suspend(self) -> None:

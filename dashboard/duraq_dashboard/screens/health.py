@@ -20,8 +20,9 @@ from duraq.safe_text import safe_lines, safe_text
 from duraq_dashboard import health_view, wording
 from duraq_dashboard.alerts import Alert
 from duraq_dashboard.copying import Copyable
+from duraq_dashboard.cost import Cost
 from duraq_dashboard.dialogs.reading import ReadingDialog
-from duraq_dashboard.health_view import Check, Cost
+from duraq_dashboard.health_view import Check
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.rows import Listed
 from duraq_dashboard.screens.base import MainScreen, act

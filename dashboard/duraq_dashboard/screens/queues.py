@@ -20,7 +20,6 @@ from duraq_dashboard.orders import Selection
 from duraq_dashboard.overview import Overview
 from duraq_dashboard.rows import Cell, Cells, Column, Key
 from duraq_dashboard.screens.base import QUEUE_ACTS, MainScreen
-from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import QueueNow, Snapshot
 from duraq_dashboard.view_model import (
     AN_HOUR,
@@ -204,6 +203,7 @@ class QueuesScreen(MainScreen):
 
     def on_row_list_moved(self) -> None:
         self._show_panel()
+        self.look_at_pause()
         self.refresh_bindings()
 
     def _under_cursor(self) -> QueueNow | None:
@@ -264,7 +264,7 @@ class QueuesScreen(MainScreen):
     # -- what keys do ----------------------------------------------------------------------------------
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
-        self.app.push_screen(QueueScreen(str(message.key)))
+        self.dashboard.open_queue(str(message.key))
 
     def action_filter(self) -> None:
         """Filter by a part of the name, or by queue and state."""

@@ -78,11 +78,13 @@ class Hint:
 def hints(screen: Screen[object]) -> list[Hint]:
     """All that can be done on the screen as it is now; several keys for one thing are one hint."""
     found: dict[tuple[str, str], list[Binding]] = {}
+    # A modal screen has none: there, keys never do anything else than they say.
+    label_of = getattr(screen, "label_of", _description)
     for active in screen.active_bindings.values():
         # Textual's own bindings have no id: keys for scrolling sideways, for instance, where nothing does.
         if active.enabled and active.binding.id and active.binding.description:
             binding = active.binding
-            found.setdefault((binding.action, binding.description), []).append(binding)
+            found.setdefault((binding.action, label_of(binding)), []).append(binding)
     return [
         Hint(
             tuple(dict.fromkeys(each.key_display or each.key for each in every)),
@@ -93,6 +95,10 @@ def hints(screen: Screen[object]) -> list[Hint]:
         )
         for (action, label), every in found.items()
     ]
+
+
+def _description(binding: Binding) -> str:
+    return binding.description
 
 
 def fitting(every: Iterable[Hint], width: int) -> list[Hint]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 from textual.app import ComposeResult
@@ -11,6 +12,8 @@ from textual.containers import Horizontal, Vertical
 from duraq.safe_text import safe_text
 from duraq.views import EntryView, RecordView
 from duraq_dashboard import entry_text, wording
+from duraq_dashboard.copying import Copyable
+from duraq_dashboard.dead_rows import error_of
 from duraq_dashboard.rows import Cell
 from duraq_dashboard.widgets.lines import Heading
 from duraq_dashboard.widgets.text_lines import TextLines
@@ -98,12 +101,12 @@ class Preview(Vertical):
         left.show(self._lines(view, PAYLOAD if wide else self.pane))
         right.show(self._lines(view, beside) if wide else [])
 
-    def _lines(self, view: EntryView, pane: str) -> list[Cell]:
+    def _when(self, moment: datetime) -> str:
         app = cast("Dashboard", self.app)
+        return wording.moment(moment, app.moment, app.times)
 
-        def when(moment: object) -> str:
-            return wording.moment(moment, app.moment, app.times)  # type: ignore[arg-type]
-
+    def _lines(self, view: EntryView, pane: str) -> list[Cell]:
+        when = self._when
         if pane == PAYLOAD:
             size: Cell = (f"payload, {wording.size(len(view.payload))}", "note")
             return [size, *entry_text.as_json(view.payload), *entry_text.headers(view)]
@@ -113,4 +116,26 @@ class Preview(Vertical):
             return [("reading its records ...", "note")]
         if pane == TIMELINE:
             return entry_text.timeline(self._life, when)
-        return entry_text.on_disk(view, self._life, app.source.path, when)
+        return entry_text.on_disk(view, self._life, cast("Dashboard", self.app).source.path, when)
+
+    # -- what it offers --------------------------------------------------------------------------------
+
+    def copies(self, path: str) -> Sequence[Copyable]:
+        """What of the entry may be copied; ``path``: the storage's."""
+        view = self._view
+        if view is None:
+            return ()
+        commands = entry_text.commands(view, self._life or (), path)
+        return [
+            Copyable("i", "id", view.id),
+            Copyable("c", "command", commands[0]),
+            Copyable("e", "error", error_of(view)),
+            Copyable("d", "payload", view.payload.decode("utf-8", "backslashreplace")),
+            *(Copyable("p", "place", command) for command in commands[1:]),
+        ]
+
+    def pager_text(self, path: str) -> str | None:
+        """All of the entry, for a pager; None if there is none."""
+        if self._view is None:
+            return None
+        return entry_text.in_full(self._view, self._life or (), path, self._when)

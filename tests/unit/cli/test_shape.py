@@ -17,6 +17,9 @@ from duraq.cli import COMMANDS, cli
 from duraq.cli.failing import Code, CommandError, code_of
 from duraq.cli.options import Settings
 
+# What a storage in a directory has no use for.
+DATABASES = ("sqlite3", "lmdb", "psycopg")
+
 
 def imported_by(*arguments):
     """Which modules a call of the command line has imported by its end."""
@@ -45,6 +48,7 @@ def test_help_is_quick():
             "durationpy",
             "anyio",
             "uuid_utils",
+            *DATABASES,
         }
     )
     assert not {name for name in modules if name.startswith("duraq.") and "cli" not in name} - {
@@ -57,10 +61,11 @@ def test_put_is_quick(root):
     """Adding an entry imports nothing that only workers, readers or typed queues need."""
     packages, modules = imported_by("-C", str(root), "put", "jobs", "1")
     assert packages.isdisjoint(
-        {"textual", "rich", "watchfiles", "msgspec", "durationpy", "anyio", "multiprocessing"}
+        {"textual", "rich", "watchfiles", "msgspec", "durationpy", "anyio", "multiprocessing", *DATABASES}
     )
     assert modules.isdisjoint(
         {"duraq.inspector", "duraq.worker", "duraq.storage.memory", "duraq.dead_letters", "duraq.config"}
+        | {"duraq.storage.table", "duraq.storage.registry"}
     )
 
 
@@ -70,9 +75,11 @@ def test_looking_is_quick(duraq, root, arguments):
     duraq.ok("put", "jobs", "1")
     packages, modules = imported_by("-C", str(root), *arguments)
     assert packages.isdisjoint(
-        {"textual", "rich", "watchfiles", "msgspec", "durationpy", "anyio", "uuid_utils"}
+        {"textual", "rich", "watchfiles", "msgspec", "durationpy", "anyio", "uuid_utils", *DATABASES}
     )
-    assert modules.isdisjoint({"duraq.worker", "duraq.storage.file", "duraq.queue"})
+    assert modules.isdisjoint(
+        {"duraq.worker", "duraq.storage.file", "duraq.queue", "duraq.storage.table", "duraq.storage.registry"}
+    )
 
 
 def commands():
