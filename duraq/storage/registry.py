@@ -63,6 +63,15 @@ def taken_apart(url: str) -> tuple[str, str]:
     return kind, _path(url)
 
 
+def shown(url: str) -> str:
+    """The URL as it may be shown, and written down: without a password, and with a whole path."""
+    kind, where = taken_apart(url)
+    if kind in _SERVERS:
+        return without_password(url)
+    text = f"{kind}:{Path(where).absolute()}" if where else f"{kind}:"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @contextmanager
 def _installed(kind: str) -> Iterator[None]:
     """What is missing for that kind is told with the way out."""
@@ -72,15 +81,6 @@ def _installed(kind: str) -> Iterator[None]:
         extra = "postgres" if kind.startswith("postgres") else kind
         hint = f"pip install 'duraq[{extra}]'"
         raise InvalidOption(f"for {kind}: there must be {error.name}: {hint}") from error
-
-
-def shown(url: str) -> str:
-    """The URL as it may be shown, and written down: without a password, and with a whole path."""
-    kind, place = taken_apart(url)
-    if kind in _SERVERS:
-        return without_password(place)
-    text = f"{kind}:{Path(place).absolute()}" if place else f"{kind}:"
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _path(url: str) -> str:

@@ -58,10 +58,12 @@ def test_through_every_kind_and_back(source, tmp_path):
             "held": 2,
             "jobs": 16,
         }
-        with duraq.open(there) as storage:
-            assert told(storage) == before
         with duraq.open(here) as storage:
             assert is_emptied(storage)
+            tokens = storage.head("jobs").tokens if not here.startswith("postgres") else 0  # by its clock
+        with duraq.open(there) as storage:
+            assert told(storage) == before
+            assert storage.head("jobs").tokens >= tokens
     with duraq.open(source) as storage:
         assert [entry.id for entry in Queue("jobs", storage).dequeue(limit=100)] == before["jobs"]["order"]
 
