@@ -69,6 +69,8 @@ def fold(state: QueueState, segments: Segments, found: Record, where: Where, pos
     assert not isinstance(operation, Seal)
     states = _STATES.get(type(operation))
     if states is not None:
+        if isinstance(operation, Remove) and not operation.to:
+            states = _BURIED  # only what goes elsewhere is removed while it lives
         entry = state.entries.get(operation.id)  # type: ignore[union-attr] # those in the table have one
         if entry is not None and entry.status not in states:
             why = f"record {seq}: {operation.op} of entry {entry.id}, which is {entry.status}"

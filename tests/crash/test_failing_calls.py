@@ -83,7 +83,8 @@ STORIES = {
 # Who waits is a matter of processes, and so of the real disk whatever the storage is on; so is a database.
 ON_A_REAL_DISK = {
     *("storage/waiting.py", "storage/file_waiting.py"),
-    *("storage/beside.py", "storage/sqlite.py", "storage/lmdb.py"),
+    *("storage/beside.py", "storage/sqlite.py", "storage/lmdb.py", "storage/table_reader.py"),
+    "health/database.py",
 }
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread")]

@@ -72,6 +72,8 @@ class Life:
     def live(self):
         threading.excepthook = lambda about: self.complain(about.exc_value)
         before = descriptors()
+        # From here on its calls may fail.
+        self.say("born")
         self.hear()
         for _ in range(4):
             self.work()
@@ -173,6 +175,7 @@ class Traced:
     def run(self):
         """Let it live, with its calls failing until it says so."""
         try:
+            self._listen(until="born")
             with self._traced():
                 self._go_on()
                 self._listen(until="heal")
