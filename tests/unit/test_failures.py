@@ -28,8 +28,15 @@ AGAIN = FixedDelay(max_attempts=2, delay=timedelta(0))
 
 
 @pytest.fixture
-def storage(tmp_path, clock):
-    with FileStorage(tmp_path / "storage", durability="process", sizes=SMALL, clock=clock) as storage:
+def history():
+    """For how long the storage knows what is over; by default not at all."""
+    return None
+
+
+@pytest.fixture
+def storage(tmp_path, clock, history):
+    options = {"durability": "process", "sizes": SMALL, "history": history}
+    with FileStorage(tmp_path / "storage", clock=clock, **options) as storage:
         yield storage
 
 
@@ -80,6 +87,7 @@ def test_grouped_by_what_is_the_same(queue, inspector, clock):
     assert [sample.type for sample in found.latest] == ["KeyError", *["ValueError"] * 3]
 
 
+@pytest.mark.parametrize("history", [timedelta(days=1)])
 def test_what_became_of_them(queue, storage, inspector, clock):
     """An attempt counts as done once its entry is completed, as dead or waiting while it is, or as other."""
     for name in ("done", "waiting", "dead", "removed", "again"):
