@@ -30,7 +30,7 @@ AGAIN = FixedDelay(max_attempts=2, delay=timedelta(0))
 @pytest.fixture
 def history():
     """For how long the storage knows what is over; by default not at all."""
-    return None
+    return timedelta(0)
 
 
 @pytest.fixture
