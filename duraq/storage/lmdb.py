@@ -91,9 +91,7 @@ class LMDBStorage(BesideStorage):
         self._points: list[str] = []  # their names
         self._open_beside()
         try:
-            databases = [self._open_database(name) for name in DATABASES]
-            self._rows = rows = LMDBRows(self._transactions, *databases)
-            self._prepare_rows(lambda: self._prepare(rows))
+            self._prepare_rows(self._prepare)
         except BaseException as error:
             self._closed = True
             self._descriptors.close()
@@ -126,15 +124,19 @@ class LMDBStorage(BesideStorage):
 
     def _open_database(self, name: str) -> Any:
         try:
-            return self.env.open_db(name.encode())
+            # In a transaction that is begun already: to begin one by itself, LMDB stops all other threads,
+            # and none could end the one that it waits for.
+            return self.env.open_db(name.encode(), txn=self._transactions[-1])
         except lmdb.DbsFullError as error:
             raise InvalidOption(
                 f"the environment has no room for the database {name!r}: "
                 f"open it with max_dbs for {len(DATABASES)} more than your own"
             ) from error
 
-    def _prepare(self, rows: LMDBRows) -> None:
-        """See that what is there is of a version that is known."""
+    def _prepare(self) -> None:
+        """Open the databases, and see that what is there is of a version that is known."""
+        databases = [self._open_database(name) for name in DATABASES]
+        self._rows = rows = LMDBRows(self._transactions, *databases)
         found = rows.version()
         if found is None:
             rows.set_version(VERSION)

@@ -162,7 +162,8 @@ class Actor:
         self._others.acquire()
 
     def _turn(self) -> None:
-        if self.life.chance.random() < self.life.share:
+        # A forked child, of a later test, closes what it finds open here, and has no such thread.
+        if threading.current_thread() is self._thread and self.life.chance.random() < self.life.share:
             self._others.release()
             self._mine.acquire()
 

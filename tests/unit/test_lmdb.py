@@ -206,6 +206,30 @@ def test_twice_in_a_process(env, storage, tmp_path):
     assert storage.counts("jobs") == Counts(ready=1)
 
 
+OPENED_MEANWHILE = """
+import sys, threading
+import lmdb
+from duraq import LMDBStorage
+
+env = lmdb.open(sys.argv[1], max_dbs=len(LMDBStorage.required_databases))
+storage = LMDBStorage(env)
+other = threading.Thread(target=lambda: LMDBStorage(env).close())
+with storage._turn:
+    other.start()
+    other.join(0.2)
+    print("in line" if other.is_alive() else "not waited", flush=True)
+other.join()
+print("opened", flush=True)
+"""
+
+
+def test_opened_while_somebody_writes(tmp_path):
+    """Whoever opens a second storage while another thread is in a turn waits for it, and holds up none."""
+    command = [sys.executable, "-c", OPENED_MEANWHILE, str(tmp_path / "shared")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.split("\n") == ["in line", "opened", ""]
+
+
 def test_one_of_its_own(tmp_path):
     """A storage that has opened its environment closes it."""
     for number in range(2):
