@@ -277,7 +277,9 @@ class Log:
 
         ``call``: the one that will give it up; by default whoever calls this.
         """
-        # A signal handler may raise between any two calls: what is taken here is given up whatever happens.
+        # A signal handler may raise behind any call: what is taken here is given up whatever happens, and
+        # until it is noted whose turn this is nothing else is called.
+        call, thread = call or stack.caller_of_caller(), get_ident()
         try:
             self._threads.acquire()
         except BaseException:
@@ -292,8 +294,8 @@ class Log:
                 hint="in a signal handler, set a flag instead; else close the storage and open it again",
             )
         # First the call, so that whoever finds it held can see whether it is still going on.
-        self._call = call or stack.caller_of_caller()
-        self._inside = get_ident()
+        self._call = call
+        self._inside = thread
         try:
             if self.closed:
                 self.check_usable()
