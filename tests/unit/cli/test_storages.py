@@ -57,7 +57,7 @@ SCRIPT = (
     "extend jobs/two/1 --lease 1h",
     "ack jobs/two/1",
     "ack jobs/two/1",
-    "nack jobs/one/2 --error boom --retry-in 1ms",
+    "nack jobs/one/2 --error boom --retry-in 0s",
     "get jobs -n 3 -o ids",
     "release one -y",
     "nack jobs/soon/4 --error late --dead",
