@@ -91,7 +91,7 @@ class JoiningStorage(TableStorage):
     def _last_turn(self) -> Iterator[None]:
         """For closing: whatever was left of one, by a Ctrl-C or by a transaction, has not happened."""
         with self._turns.mine(anew=True):
-            if self._inside and not stack.is_running(self._call):
+            if self._is_unended and not stack.is_running(self._call):
                 self._joined, self._inside = None, 0
                 self._discard()
             yield

@@ -206,6 +206,21 @@ def test_twice_in_a_process(env, storage, tmp_path):
     assert storage.counts("jobs") == Counts(ready=1)
 
 
+def test_closed_after_an_undoing_that_was_broken_off(env, storage, monkeypatch):
+    """What a Ctrl-C has left of a turn's undoing is undone by closing: the environment is its owner's again."""
+
+    def interrupted():
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "_discard", interrupted)
+    with pytest.raises(KeyboardInterrupt), storage._turn:
+        raise MemoryError
+    storage.close()
+    with env.begin(write=True):
+        pass
+
+
 OPENED_MEANWHILE = """
 import sys, threading
 import lmdb
