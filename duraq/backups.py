@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from duraq.errors import NotAStorage, StorageDamaged
-from duraq.examining import Report, open_root, verify
+from duraq.examining import open_root, verify
 from duraq.journal import copying, opening, reading
 from duraq.journal.copying import Copier
 from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.log import Log, Sizes
 from duraq.journal.reading import ReaderFileSystem
+
+_HINT = "duraq verify shows all of it, duraq repair sets it aside"
 
 
 class Copied(NamedTuple):
@@ -62,7 +64,7 @@ def restore(
     Raises NotAStorage, StorageDamaged if the backup is damaged, or OSError.
     """
     where, there = str(Path(source).absolute()), str(Path(path).absolute())
-    _check(where, verify(where, file_system=file_system))
+    verify(where, file_system=file_system).check(where, _HINT)
     fs = file_system or ReaderFileSystem()
     root = open_root(fs, where)
     try:
@@ -78,7 +80,7 @@ def restore(
 def _checked(path: str, file_system: FileSystem | None) -> Copied:
     report = verify(path, file_system=file_system)
     try:
-        _check(path, report)
+        report.check(path, _HINT)
     except StorageDamaged:
         # Without its marker it is no storage, so that nobody takes it for a good one.
         fs = file_system or RealFileSystem()
@@ -90,19 +92,6 @@ def _checked(path: str, file_system: FileSystem | None) -> Copied:
             fs.close(root)
         raise
     return Copied(path, report.queues, report.records, report.bytes)
-
-
-def _check(path: str, report: Report) -> None:
-    """Raise the first damage that was found."""
-    for finding in report.findings:
-        if finding.damage:
-            raise StorageDamaged(
-                finding.what,
-                path=f"{path}/{finding.path}",
-                line=finding.line,
-                byte=finding.byte,
-                hint="duraq verify shows all of it, duraq repair sets it aside",
-            )
 
 
 __all__ = ["Copied", "backup", "restore"]

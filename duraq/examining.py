@@ -64,6 +64,18 @@ class Report:
         """Whether nothing is damaged."""
         return not any(finding.damage for finding in self.findings)
 
+    def check(self, path: str, hint: str) -> None:
+        """Raise the first damage that was found in that storage, as StorageDamaged."""
+        for finding in self.findings:
+            if finding.damage:
+                raise StorageDamaged(
+                    finding.what,
+                    path=f"{path}/{finding.path}",
+                    line=finding.line,
+                    byte=finding.byte,
+                    hint=hint,
+                )
+
 
 def verify(
     path: str | os.PathLike[str],

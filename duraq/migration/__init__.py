@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from duraq import options
-from duraq.errors import InvalidOption, QueueNotFound, StorageDamaged
+from duraq.errors import InvalidOption, QueueNotFound
 from duraq.examining import verify
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics
@@ -139,29 +139,19 @@ def _check_sound(place: Place, storage: TransactingStorage) -> None:
     """Read all of a source first: nothing is to be torn apart that must be repaired."""
     if not place.is_file or Notes(storage).find(OUT) is not None:
         return
-    for finding in verify(place.path).findings:
-        if finding.damage:
-            raise StorageDamaged(
-                finding.what,
-                path=f"{place.path}/{finding.path}",
-                line=finding.line,
-                byte=finding.byte,
-                hint="nothing was moved; duraq verify shows all of it, duraq repair sets it aside",
-            )
+    verify(place.path).check(
+        place.path, "nothing was moved; duraq verify shows all of it, duraq repair sets it aside"
+    )
 
 
 def _looked_at(place: Place) -> tuple[dict[str, QueueMetrics], str | None, list[str]]:
     """Its queues in numbers, the migration that it was moved away in, and the names of its notes."""
-    if place.is_file:
-        with Inspector(place.path) as inspector, suppress(QueueNotFound):
-            queues = {name: inspector.metrics(name) for name in inspector.queues()}
+    with Inspector.at(place.url) as inspector:
+        queues = {name: inspector.metrics(name) for name in inspector.queues()}
+        notes: dict[str, bytes] = {}
+        with suppress(QueueNotFound):
             notes = {each.id: each.payload for each in inspector.each_entry(MIGRATIONS)}
-            return queues, out_of(notes), list(notes)
-        return queues, None, []
-    with place.open() as storage:
-        queues = {name: storage.metrics(name) for name in storage.queues()}
-        notes = {each.id: each.payload for each in Notes(storage).all()}
-        return queues, out_of(notes), list(notes)
+    return queues, out_of(notes), list(notes)
 
 
 def _count(metrics: QueueMetrics | None) -> int:
