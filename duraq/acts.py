@@ -304,7 +304,7 @@ class Acts:
         """The operations that remove that dead letter, as the act's ``number``th, if it is still the same."""
         changes: _Change = {act.queue: [Remove(stored.id, stored.last_token)]}
         if act.verb == REMOVE:
-            entry, data = snapshot.of(_entry_of(stored)), stored.payload.decode()
+            entry, data = snapshot.of(stored.unheld()), stored.payload.decode()
             whole = {"id": stored.id, "entry": entry, "data": data}
             changes[ACTS] = [self._entry(f"{act.id}/was/{number}", whole, kept=KEPT)]
         return changes
@@ -387,7 +387,7 @@ def with_other_payload(
 
 def _put_back(stored: StoredEntry, now: int, *, keep_attempts: bool) -> Entry:
     """A dead letter as it is once it is put back."""
-    entry = _entry_of(stored)
+    entry = stored.unheld()
     entry.status, entry.expires_at, entry.updated_at = READY, None, now
     entry.redriven += 1
     entry.attempts = stored.attempts if keep_attempts else 0
@@ -421,15 +421,6 @@ def read(payload: bytes) -> Act:
     """The act that was written down so."""
     fields = orjson.loads(payload)
     return Act(**{**fields, "at": datetime.fromisoformat(fields["at"])})
-
-
-def _entry_of(stored: StoredEntry) -> Entry:
-    """A dead letter with all that it has been through."""
-    entry = Entry(stored, stored.seq, stored.created_at, None, 0)
-    entry.updated_at = stored.updated_at
-    entry.status, entry.token, entry.attempts = DEAD, stored.last_token, stored.attempts
-    entry.redriven, entry.history = stored.redriven, stored.history
-    return entry
 
 
 def _restore(stored: StoredEntry) -> Restore:

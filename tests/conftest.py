@@ -16,10 +16,8 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import lmdb
-import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from one_thread import in_one_thread
@@ -116,10 +114,7 @@ def _dsn(directory: Path) -> str:
     """A schema of the test's own, on a server of this process's own."""
     noted = directory / "dsn"
     if not noted.exists():
-        schema = f"test_{uuid4().hex}"
-        with psycopg.connect(_server().dsn(), autocommit=True) as connection:
-            connection.execute(f"CREATE SCHEMA {schema}")
-        noted.write_text(_server().dsn(schema))
+        noted.write_text(_server().dsn(_server().new_schema()))
     return noted.read_text()
 
 

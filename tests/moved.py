@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from urllib.parse import quote
-from uuid import uuid4
 
-import psycopg
 from conftest import _server
 
 from duraq import DeadLetterQueue, EntryStatus, FixedDelay, Queue
@@ -20,10 +18,8 @@ REMOVED = "removed-act"
 
 def on_server():
     """The URL of a database that is empty."""
-    schema, server = f"test_{uuid4().hex}", _server()
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {schema}")
-    options = quote(f"-csearch_path={schema}", safe="")
+    server = _server()
+    options = quote(f"-csearch_path={server.new_schema()}", safe="")
     return f"postgresql://duraq@/postgres?host={quote(str(server.home), safe='')}&port=5432&options={options}"
 
 

@@ -11,6 +11,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 
@@ -67,6 +68,13 @@ class Server:
         """How to connect to it, so that tables are made in that schema."""
         where = self.host or self.home
         return f"host={where} port=5432 user=duraq dbname=postgres options=-csearch_path={schema}"
+
+    def new_schema(self) -> str:
+        """One that is empty."""
+        schema = f"test_{uuid4().hex}"
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {schema}")
+        return schema
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from duraq.acts import commit_each
 from duraq.entry import LEASED
 from duraq.errors import InvalidOption, QueueError, StorageDamaged
-from duraq.migration.notes import Mark, Notes, Sent, entry_of, migration_of
+from duraq.migration.notes import Mark, Notes, Sent, migration_of
 from duraq.model import KEYS, MIGRATIONS
 from duraq.operations import Operation, Remove, Restore
 from duraq.storage.base import StoredEntry
@@ -72,7 +72,7 @@ class Ends:
         while page := self.source.page(KEYS, self._keys_behind, AT_ONCE, BYTES):
             known = {each.id for each in self.target.some(KEYS, [each.id for each in page])}
             new: dict[str, dict[str, list[Operation]]] = {
-                each.id: {KEYS: [Restore(each.id, each.payload, entry_of(each), source=self.source_name)]}
+                each.id: {KEYS: [Restore(each.id, each.payload, each.unheld(), source=self.source_name)]}
                 for each in page
                 if each.id not in known
             }
@@ -108,7 +108,7 @@ class Carrier:
         while True:
             mark = self.mark.turned([each for each in sent.values() if each.id not in self.stuck])
             arriving = [
-                Restore(each.id, each.payload, entry_of(each), source=self._ends.source_name)
+                Restore(each.id, each.payload, each.unheld(), source=self._ends.source_name)
                 for each in page
                 if each.id not in there
             ]

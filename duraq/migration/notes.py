@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 import orjson
 
 from duraq import snapshot
-from duraq.entry import DEAD, READY, Entry
+from duraq.entry import DEAD
 from duraq.model import MIGRATIONS, Pause
 from duraq.operations import Enqueue, Expire, Operation
 from duraq.storage.base import StoredEntry
@@ -64,16 +64,6 @@ def is_being_filled(pause: Pause | None) -> bool:
     return pause is not None and _FILLING in pause.reason
 
 
-def entry_of(stored: StoredEntry) -> Entry:
-    """An entry that nobody holds, with all that it has been through."""
-    entry = Entry(stored, stored.seq, stored.created_at, None, 0)
-    entry.updated_at = stored.updated_at
-    entry.status = DEAD if stored.status is DEAD else READY  # whether its time has come depends on who asks
-    entry.token, entry.attempts = stored.last_token, stored.attempts
-    entry.redriven, entry.history = stored.redriven, stored.history
-    return entry
-
-
 class Sent(NamedTuple):
     """An entry as it was sent: what tells whether it has changed since, and a checksum of all of it."""
 
@@ -89,7 +79,7 @@ class Sent(NamedTuple):
     @classmethod
     def of(cls, stored: StoredEntry) -> Self:
         """The entry in whichever storage: but for its place it must be the same in both."""
-        entry = entry_of(stored)
+        entry = stored.unheld()
         about = snapshot.of(entry)
         del about["order"]
         text = orjson.dumps([stored.id, about], option=orjson.OPT_SORT_KEYS)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from duraq.clock import Clock
+from duraq.entry import DEAD, READY, Entry
 from duraq.metrics import QueueMetrics
 from duraq.model import Attempt, Cause, Counts, EntryStatus, Pause
 from duraq.operations import Operation
@@ -36,6 +37,15 @@ class StoredEntry:
     headers: dict[str, str] | None = None
     redriven: int = 0
     last_token: int = 0  # also of one that is not leased now
+
+    def unheld(self) -> Entry:
+        """The entry as the fold knows one that nobody holds, with all that it has been through."""
+        entry = Entry(self, self.seq, self.created_at, None, 0)
+        entry.updated_at = self.updated_at
+        entry.status = DEAD if self.status is DEAD else READY  # whether its time has come depends on who asks
+        entry.token, entry.attempts = self.last_token, self.attempts
+        entry.redriven, entry.history = self.redriven, self.history
+        return entry
 
 
 @dataclass(slots=True)

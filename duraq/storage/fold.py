@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -274,10 +274,14 @@ class FoldStorage(ABC):
                 return []
             now = self.clock.now()
             state.advance(now)
-            each = [entry for entry in map(state.find, entry_ids) if entry is not None]
-            return [
-                stored(entry, self._payload(queue, entry)) for entry in each if not state.is_over(entry, now)
-            ]
+            found = self._find_some(state, entry_ids)
+            return [stored(entry, payload) for entry, payload in found if not state.is_over(entry, now)]
+
+    def _find_some(self, state: QueueState, entry_ids: Iterable[str]) -> Iterator[tuple[Entry, bytes]]:
+        """Those that are there, each with its payload."""
+        for entry in map(state.find, entry_ids):
+            if entry is not None:
+                yield entry, self._payload(state.name, entry)
 
     @found_again
     def head(self, queue: str) -> Adopt | None:

@@ -22,7 +22,6 @@ class LMDBReader(BesideReader):
         self._transactions: list[lmdb.Transaction] = []
 
     def _look(self) -> LMDBRows:
-        self._leave()
         home = Path(self.path)
         if not (home / "data.mdb").is_file():
             raise NotAStorage("there is no LMDB environment", path=self.path)
@@ -55,10 +54,6 @@ class LMDBReader(BesideReader):
         if self._env is not None:
             self._env.close()
             self._env = None
-
-    def close(self) -> None:
-        super().close()
-        self._leave()
 
     def refused(self, error: Exception, queue: str = "") -> StorageError:
         if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):

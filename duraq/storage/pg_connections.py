@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 
 from duraq.errors import NotWritten, OutcomeUnknown, StorageError
 from duraq.storage.fold import TryAgain
-from duraq.storage.pg_clock import ServerClock
+from duraq.storage.pg_clock import NOW, ServerClock
 from duraq.storage.pg_words import check_address, first_line, name_of
 
 T = TypeVar("T")
@@ -255,7 +255,7 @@ def execute(
 
 def server_time(connection: psycopg.Connection) -> int:
     """Microseconds since 1970, by the server's clock."""
-    ((now,),) = execute(connection, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+    ((now,),) = execute(connection, f"SELECT {NOW}")
     return int(now)
 
 

@@ -86,3 +86,8 @@ class Session:
 def lock_number(number: str) -> int:
     """Eight hexadecimal digits as what PostgreSQL takes: an integer with a sign."""
     return int.from_bytes(bytes.fromhex(number), "big", signed=True)
+
+
+def lock_of(worker: str) -> tuple[int, int]:
+    """What ``IS_ALIVE`` is asked with. Raises ValueError if that is no worker's name."""
+    return LOCKS, lock_number(worker.rpartition("-")[2]) & 0xFFFFFFFF

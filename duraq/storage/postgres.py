@@ -33,7 +33,7 @@ from duraq.storage.fold import TryAgain, found_again
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
 from duraq.storage.pg_connections import Connections, Pool, execute, is_gone, server_time
-from duraq.storage.pg_session import CHANNEL, IS_ALIVE, LOCKS, Session, lock_number
+from duraq.storage.pg_session import CHANNEL, IS_ALIVE, LOCKS, Session, lock_of
 from duraq.storage.pg_words import first_line, with_percents
 from duraq.storage.sql import TABLES, VERSION, SQLRows
 from duraq.storage.table import Durability, Known, check_durability, check_version
@@ -124,8 +124,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         self.execute(pg_connections.COMMITS)
         self._connections.forget(self._connections.begun)
         if self._server_clock is not None:
-            # Whoever works here counts by the same clock.
-            self._server_clock.boot_id = f"postgres-{found[0][1]}"
+            self._server_clock.belong_to(found[0][1])
 
     # -- statements -------------------------------------------------------------------------------------
 
@@ -285,8 +284,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _is_alive(self, worker: str) -> bool:
         if worker == self._known_worker():
             return not (self._session is not None and self._session.lost)
-        number = lock_number(worker.rpartition("-")[2])
-        return bool(self._ask(IS_ALIVE, (LOCKS, number & 0xFFFFFFFF)))
+        return bool(self._ask(IS_ALIVE, lock_of(worker)))
 
     # -- who waits -------------------------------------------------------------------------------------
 

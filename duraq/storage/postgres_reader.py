@@ -12,8 +12,8 @@ import psycopg
 from duraq.errors import StorageError
 from duraq.journal.described import Description
 from duraq.safe_text import without_password
-from duraq.storage.pg_clock import ServerClock
-from duraq.storage.pg_session import IS_ALIVE, LOCKS, lock_number
+from duraq.storage.pg_clock import NOW, ServerClock
+from duraq.storage.pg_session import IS_ALIVE, lock_of
 from duraq.storage.pg_words import check_address, first_line, name_of, with_percents
 from duraq.storage.rows import Row
 from duraq.storage.sql import SQLRows
@@ -45,14 +45,11 @@ class PostgresReader(TableReader):
             )
             self.path = name_of(connection) or self.path
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        ((there, now),) = connection.execute(
-            "SELECT to_regclass('duraq_schema') IS NOT NULL,"
-            " (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-        )
+        ((there, now),) = connection.execute(f"SELECT to_regclass('duraq_schema') IS NOT NULL, {NOW}")
         found = connection.execute("SELECT version, id FROM duraq_schema").fetchone() if there else None
         self._check_version(None if found is None else found[0])
         assert found is not None
-        self._clock.boot_id = f"postgres-{found[1]}"
+        self._clock.belong_to(found[1])
         self._clock.set(now)
         return _StreamedRows(connection)
 
@@ -67,10 +64,10 @@ class PostgresReader(TableReader):
     def is_alive(self, worker: str) -> bool | None:
         assert self._connection is not None
         try:
-            number = lock_number(worker.rpartition("-")[2])
+            lock = lock_of(worker)
         except ValueError:
             return False
-        found = self._connection.execute(with_percents(IS_ALIVE), (LOCKS, number & 0xFFFFFFFF))
+        found = self._connection.execute(with_percents(IS_ALIVE), lock)
         return found.fetchone() is not None
 
     def described(self) -> Mapping[str, Description]:

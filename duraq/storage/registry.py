@@ -56,10 +56,10 @@ def taken_apart(url: str) -> tuple[str, str]:
     kind, colon, _ = url.partition(":")
     if not colon or "/" in kind:
         return "file", url
-    if kind not in _OPENERS:
-        raise InvalidOption(f"{without_password(url)!r:.200} is no storage's URL: it is one of {KINDS}")
     if kind in _SERVERS:
         return "postgres", url
+    if kind not in _OPENERS:
+        raise InvalidOption(f"{without_password(url)!r:.200} is no storage's URL: it is one of {KINDS}")
     return kind, _path(url)
 
 
@@ -78,9 +78,7 @@ def _installed(kind: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        extra = "postgres" if kind.startswith("postgres") else kind
-        hint = f"pip install 'duraq[{extra}]'"
-        raise InvalidOption(f"for {kind}: there must be {error.name}: {hint}") from error
+        raise InvalidOption(f"for {kind}: there must be {error.name}: pip install 'duraq[{kind}]'") from error
 
 
 def _path(url: str) -> str:
@@ -148,7 +146,6 @@ _OPENERS: dict[str, Callable[[str, dict[str, Any]], Storage]] = {
     "lmdb": _lmdb,
     "memory": _memory,
     "postgres": _postgres,
-    "postgresql": _postgres,
     "sqlite": _sqlite,
 }
 _READERS: dict[str, Callable[[str], TableReader]] = {

@@ -31,7 +31,6 @@ class SQLiteReader(BesideReader):
         self._database: sqlite3.Connection | None = None
 
     def _look(self) -> SQLRows:
-        self._leave()
         # Opened anew each time: there may be another file of that name by now.
         if not Path(self.path).is_file():
             raise NotAStorage("there is no such file", path=self.path)
@@ -62,10 +61,6 @@ class SQLiteReader(BesideReader):
         if self._database is not None:
             self._database.close()
             self._database = None
-
-    def close(self) -> None:
-        super().close()
-        self._leave()
 
     def refused(self, error: Exception, queue: str = "") -> StorageError:
         if not isinstance(error, sqlite3.Error):

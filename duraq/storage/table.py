@@ -34,7 +34,7 @@ from duraq.operations import Enqueue, Operation, Restore, WithoutEntry
 from duraq.state import QueueState
 from duraq.storage.base import Limits, StoredEntry
 from duraq.storage.committing import only_extend_leases
-from duraq.storage.fold import TryAgain, found_again, stored
+from duraq.storage.fold import TryAgain, found_again
 from duraq.storage.rows import Head, Rows, RowShelf, entry_of, row_of
 from duraq.storage.transacting import TransactingStorage
 from duraq.storage.turns import Turns
@@ -380,21 +380,10 @@ class TableStorage(TransactingStorage):
 
     # -- the rest --------------------------------------------------------------------------------------
 
-    @found_again
-    def some(self, queue: str, entry_ids: Iterable[str]) -> list[StoredEntry]:
-        """Those of these ids that are there, in no order; see FoldStorage."""
-        with self._turn:
-            state = self._state(queue)
-            if state is None:
-                return []
-            now = self.clock.now()
-            state.advance(now)
-            found = []
-            for row in self._rows.some(queue, list(entry_ids)):
-                entry = entry_of(row)
-                if not state.is_over(entry, now):
-                    found.append(stored(entry, row.payload or b""))
-            return found
+    def _find_some(self, state: QueueState, entry_ids: Iterable[str]) -> Iterator[tuple[Entry, bytes]]:
+        # All at once: one by one they would be as many statements.
+        for row in self._rows.some(state.name, list(entry_ids)):
+            yield entry_of(row), row.payload or b""
 
     @found_again
     def queues(self) -> list[str]:

@@ -163,7 +163,12 @@ class BesideReader(TableReader):
         self._queues_home = -1
         self._denied = False  # whether only others may know who lives
 
+    @abstractmethod
+    def _leave(self) -> None:
+        """Give up the database. Idempotent."""
+
     def refresh(self) -> bool:
+        self._leave()
         first = super().refresh()
         # It may have come into being since, or be another one.
         self._leave_beside()
@@ -192,6 +197,7 @@ class BesideReader(TableReader):
         self._seen.clear()
         self._rows = None
         self._leave_beside()
+        self._leave()
 
     def is_alive(self, worker: str) -> bool | None:
         return None if self._denied else self._living.is_alive(worker)

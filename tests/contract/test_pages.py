@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from duraq import Counts, EntryNotFound, EntryStatus, FixedDelay, Queue
-from duraq.migration.notes import Sent, entry_of
+from duraq.migration.notes import Sent
 from duraq.model import Pause
 from duraq.operations import Adopt, Remove, Restore
 
@@ -80,7 +80,7 @@ def test_an_entry_arrives_as_it_was(filled, storage):
     Queue("other", storage).enqueue("first")
     here = [each for each in storage.entries("jobs") if each.status is not LEASED]
     storage.commit(
-        {"other": [Restore(each.id, each.payload, entry_of(each), source="elsewhere") for each in here]}
+        {"other": [Restore(each.id, each.payload, each.unheld(), source="elsewhere") for each in here]}
     )
     _, *found = storage.entries("other")
     assert [Sent.of(each) for each in found] == [Sent.of(each) for each in here]
@@ -111,7 +111,7 @@ def test_all_of_this_is_kept(filled, storage, open_storage):
     """What has left, arrived and been adopted is so for whoever opens the storage next."""
     head = storage.head("jobs")
     here = [each for each in storage.entries("jobs") if each.status is not LEASED]
-    arriving = [Restore(each.id, each.payload, entry_of(each), source="elsewhere") for each in here]
+    arriving = [Restore(each.id, each.payload, each.unheld(), source="elsewhere") for each in here]
     storage.commit({"other": [Adopt(head.tokens, PAUSE, head.ledger), *arriving]})
     storage.commit({"jobs": [_leaving(each) for each in here]})
     again = open_storage()

@@ -7,7 +7,6 @@ import sys
 import threading
 from contextlib import ExitStack
 from datetime import timedelta
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -69,10 +68,7 @@ def dsn(server):
 
 
 def with_schema(server):
-    schema = f"test_{uuid4().hex}"
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {schema}")
-    return server.dsn(schema)
+    return server.dsn(server.new_schema())
 
 
 @pytest.fixture
