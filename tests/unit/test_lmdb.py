@@ -207,7 +207,7 @@ def test_twice_in_a_process(env, storage, tmp_path):
 
 
 def test_closed_after_an_undoing_that_was_broken_off(env, storage, monkeypatch):
-    """What a Ctrl-C has left of a turn's undoing is undone by closing: the environment is its owner's again."""
+    """What a Ctrl-C has left to be undone is undone by closing: the environment is its owner's again."""
 
     def interrupted():
         monkeypatch.undo()
