@@ -48,6 +48,11 @@ class Transaction:
         return bool(self._points)
 
     @property
+    def is_a_tasks(self) -> bool:
+        """Whether a task has begun it, and not a thread that runs none."""
+        return self.owner[1] is not None
+
+    @property
     def depth(self) -> int:
         """How many savepoints stand."""
         return len(self._points)

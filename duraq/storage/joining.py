@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from duraq import stack, transaction
-from duraq.errors import DuraqError, NotWritten
+from duraq.errors import DuraqError, InvalidOption, NotWritten
 from duraq.operations import Release
 from duraq.storage.fold import TryAgain
 from duraq.storage.table import TableStorage
@@ -41,10 +41,15 @@ class JoiningStorage(TableStorage):
     # -- joining ---------------------------------------------------------------------------------------
 
     def _join(self) -> None:
-        """From here on the caller's transaction is one of the database. Raises NoTransaction."""
+        """From here on the caller's transaction is the database's. Raises NoTransaction, InvalidOption."""
         begun = self._begun()
         if self._joined is begun:
             return
+        if begun.is_a_tasks:
+            raise InvalidOption(
+                "the application's statements cannot be part of a task's transaction: another task that waits"
+                " its turn would keep this one from ending it; do both in a thread, as by asyncio.to_thread"
+            )
         self._begin_turn()
         self._joined = begun
         try:

@@ -148,7 +148,8 @@ class LMDBStorage(BesideStorage):
         """The caller's transaction, for what the application writes: it is part of it.
 
         From here to the end of the transaction nobody else writes in the environment; committing and
-        aborting are not for the caller. Raises NoTransaction outside of ``with storage.transaction():``.
+        aborting are not for the caller. Raises NoTransaction outside of ``with storage.transaction():``,
+        and InvalidOption in a task, which does both in a thread.
         """
         self._join()
         return self._transactions[-1]

@@ -230,7 +230,8 @@ class PostgresStorage(BellStorage, JoiningStorage):
         """The connection, for the application's own statements: they are part of the caller's transaction.
 
         From here to the end of the transaction no other thread of this process writes. COMMIT and ROLLBACK
-        are not for the caller. Raises NoTransaction outside of ``with storage.transaction():``.
+        are not for the caller. Raises NoTransaction outside of ``with storage.transaction():``,
+        and InvalidOption in a task, which does both in a thread.
         """
         self._join()
         return self._theirs or self._connections.begun

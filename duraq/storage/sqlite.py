@@ -99,7 +99,8 @@ class SQLiteStorage(BesideStorage):
         """The database, for the application's own statements: they are part of the caller's transaction.
 
         From here to the end of the transaction nobody else writes. COMMIT and ROLLBACK are not for the
-        caller. Raises NoTransaction outside of ``with storage.transaction():``.
+        caller. Raises NoTransaction outside of ``with storage.transaction():``,
+        and InvalidOption in a task, which does both in a thread.
         """
         self._join()
         return self._database

@@ -1,5 +1,6 @@
 """What is LMDB's own: an environment that the application owns and writes to."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -87,6 +88,25 @@ def test_outside_of_a_transaction(storage):
     """The environment's transaction belongs to a with-block."""
     with pytest.raises(NoTransaction):
         _ = storage.txn
+
+
+def test_in_a_task(storage, queue, env, orders):
+    """A task's transaction has no statements of the application's, and a thread's that it waits for has."""
+
+    def both():
+        with storage.transaction():
+            storage.txn.put(b"a", b"1", db=orders)
+            queue.enqueue("b")
+
+    async def program():
+        with storage.transaction(), pytest.raises(InvalidOption, match=r"asyncio\.to_thread"):
+            _ = storage.txn
+        await asyncio.to_thread(both)
+
+    asyncio.run(program())
+    with env.begin(db=orders) as txn:
+        assert txn.get(b"a") == b"1"
+    assert queue.counts() == Counts(ready=1)
 
 
 def test_the_environment_stays_open(env, orders, storage, queue):

@@ -1,5 +1,6 @@
 """What is SQLite's own: the application's tables, other programs' locks, the file."""
 
+import asyncio
 import signal
 import sqlite3
 import stat
@@ -274,6 +275,24 @@ def test_outside_of_a_transaction(storage):
     """The connection belongs to a transaction."""
     with pytest.raises(NoTransaction):
         _ = storage.connection
+
+
+def test_in_a_task(storage, queue, path):
+    """A task's transaction has no statements of the application's, and a thread's that it waits for has."""
+
+    def both():
+        with storage.transaction():
+            order(storage, "a")
+            queue.enqueue("b")
+
+    async def program():
+        with storage.transaction(), pytest.raises(InvalidOption, match=r"asyncio\.to_thread"):
+            _ = storage.connection
+        await asyncio.to_thread(both)
+
+    asyncio.run(program())
+    assert orders(path) == ["a"]
+    assert queue.counts() == Counts(ready=1)
 
 
 def test_two_threads(storage, queue, path):
