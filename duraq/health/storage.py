@@ -30,8 +30,8 @@ class StorageHealthCheck:
     ``write``: whether to write at all, 64 KiB into a file of its own, which is removed again.
     ``lock``: whether to have the lock, for a moment; if not, it is only seen whether its holder is stopped.
 
-    It does not open the storage, so that it does not hang where that would. Of a storage in memory it only
-    tells whether it is open.
+    It does not open the storage, so that it does not hang where that would. Of a storage in memory or in a
+    database it only tells whether it is open and answers.
     """
 
     component = "storage"
@@ -61,7 +61,7 @@ class StorageHealthCheck:
         """Try it out."""
         details: dict[str, Any] = {}
         if (path := self._path()) is None:
-            return HealthResult(self.component, HealthStatus.HEALTHY, "in memory")
+            return HealthResult(self.component, HealthStatus.HEALTHY, "open, and it answers")
         details["path"] = path
         each = self._each(path)
         for result in each:
