@@ -68,6 +68,7 @@ class SQLiteStorage(BesideStorage):
         super().__init__(absolute(db_path), clock or SystemClock(), lock_duration, max_payload_bytes)
         self.durability = durability
         self._synchronous = ""
+        self._asked: sqlite3.Cursor | None = None  # the last statement of ours
         is_new = _made(self.db_path, create=create)
         self._open_beside()
         try:
@@ -118,7 +119,7 @@ class SQLiteStorage(BesideStorage):
 
     def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> sqlite3.Cursor:
         """What the rows are asked with, in the transaction of the turn."""
-        cursor = self._database.cursor()
+        cursor = self._asked = self._database.cursor()
         # Whatever the application has its own rows made into.
         cursor.row_factory = None
         return cursor.execute(statement, parameters)
@@ -158,6 +159,7 @@ class SQLiteStorage(BesideStorage):
         self._database.execute(f"RELEASE {name}")
 
     def _roll_back_to(self, name: str) -> None:
+        self._break_off()
         self._database.execute(f"ROLLBACK TO {name}")
         self._database.execute(f"RELEASE {name}")
 
@@ -176,9 +178,16 @@ class SQLiteStorage(BesideStorage):
 
     def _roll_back_rows(self) -> None:
         with suppress(sqlite3.Error):
+            self._break_off()
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
         self._fs.unlock(self._turn_lock)
+
+    def _break_off(self) -> None:
+        # A statement that returns rows, and was interrupted before they were read, keeps whatever comes next
+        # from being committed for as long as somebody has its cursor, as a traceback may.
+        if self._asked is not None:
+            self._asked.close()
 
     def _in_our_words(self, error: BaseException, *, committing: bool) -> StorageError | None:
         if isinstance(error, OSError):
@@ -186,8 +195,9 @@ class SQLiteStorage(BesideStorage):
         if not isinstance(error, sqlite3.Error):
             return None
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        # A commit that was refused for want of space is rolled back; of any other nobody knows.
-        is_known = not committing or code == sqlite3.SQLITE_FULL
+        # A commit that was refused for want of space, or for a statement that was not read to its end, is
+        # rolled back; of any other nobody knows.
+        is_known = not committing or code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
         kind, hint = _KINDS.get(code, (NotWritten, "nothing was written"))
         if kind is NotWritten and not is_known:
             kind, hint = OutcomeUnknown, "look whether it was done"

@@ -222,6 +222,39 @@ def test_a_ctrl_c_at_the_end_of_a_savepoint(storage, queue, path, monkeypatch, w
     assert [entry.data for entry in queue.entries()] == kept
 
 
+@pytest.mark.parametrize("around", ["_turn", "transaction"])
+def test_a_ctrl_c_before_a_row_is_read(storage, queue, path, around):
+    """A statement that an interrupt kept from being read keeps nothing from being committed later."""
+    asked = []
+
+    def broken_off():
+        if around == "transaction":
+            order(storage, "a")
+        asked.append(storage.execute("INSERT INTO orders VALUES ('b'), ('c') RETURNING 1"))
+        raise Interrupted
+
+    block = storage._turn if around == "_turn" else storage.transaction()
+    with pytest.raises(Interrupted), block:
+        broken_off()
+    with storage.transaction():
+        order(storage, "d")
+        with pytest.raises(Interrupted), storage.transaction():
+            broken_off()
+        queue.enqueue("d")
+    assert orders(path) == ["d"]
+    assert queue.counts() == Counts(ready=1)
+
+
+def test_rows_that_the_application_leaves(storage, queue, path):
+    """If a statement of its own is not read to its end, it is told that nothing was written."""
+    with pytest.raises(NotWritten, match="statements in progress"), storage.transaction():
+        queue.enqueue("a")
+        unread = storage.connection.execute("INSERT INTO orders VALUES ('a'), ('b'), ('c') RETURNING 1")
+    unread.close()
+    assert orders(path) == []
+    assert queue.counts() == Counts()
+
+
 def test_asked_after_it_ended_the_transaction(storage, queue):
     """What is asked in a transaction that the application has ended is refused, and others go on."""
     with storage.transaction():
