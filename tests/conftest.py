@@ -53,6 +53,13 @@ def one_thread(monkeypatch):
     in_one_thread(monkeypatch)
 
 
+@pytest.fixture
+def uncounted(monkeypatch):
+    """``make coverage`` leaves the processes that this test starts alone: it would import things in them."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture(autouse=True)
 def _log_as_it_was():
     # The command line sets up the library's log for the process that it thinks is its own.

@@ -84,6 +84,7 @@ def test_the_version():
     assert duraq.__version__ == version("duraq")
 
 
+@pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("program", ["import duraq", "from duraq import FileStorage, Queue, QueueManager"])
 def test_what_an_import_brings(program):
     """Neither the package nor a queue in files imports what only some programs need."""

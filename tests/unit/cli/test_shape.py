@@ -35,6 +35,7 @@ def imported_by(*arguments):
     return {name.partition(".")[0] for name in done.stderr.split()}, set(done.stderr.split())
 
 
+@pytest.mark.usefixtures("uncounted")
 def test_help_is_quick():
     """Help imports neither a command nor anything of the engine."""
     packages, modules = imported_by("--help")
@@ -57,6 +58,7 @@ def test_help_is_quick():
     assert modules.isdisjoint({f"duraq.cli.{home}" for home, _ in COMMANDS.values()})
 
 
+@pytest.mark.usefixtures("uncounted")
 def test_put_is_quick(root):
     """Adding an entry imports nothing that only workers, readers or typed queues need."""
     packages, modules = imported_by("-C", str(root), "put", "jobs", "1")
@@ -69,6 +71,7 @@ def test_put_is_quick(root):
     )
 
 
+@pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("arguments", [("stats",), ("ls",), ("tail",)])
 def test_looking_is_quick(duraq, root, arguments):
     """Looking imports nothing that only writers need, and no watcher."""
