@@ -28,10 +28,10 @@ from typing import NamedTuple
 
 from duraq.clock import to_datetime
 from duraq.entry import DEAD, Entry
+from duraq.fates import signature_of
 from duraq.journal.run import Run
 from duraq.journal.runs import Runs
 from duraq.model import last_failure
-from duraq.signature import signature
 from duraq.state import QueueState
 
 _MOST_ATTEMPTS = (1 << 16) - 1
@@ -211,9 +211,7 @@ def _cause(entry: Entry) -> tuple[str, str]:
     last = last_failure(entry.history)
     if last is None:
         return "", ""
-    error = last.error
-    function = error.frame.rpartition(" in ")[2]
-    return error.signature or signature(error.type, error.message, function), error.type
+    return signature_of(last.error), last.error.type
 
 
 def in_order(values: array[int], *, descending: bool = False) -> array[int]:

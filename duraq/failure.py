@@ -74,7 +74,7 @@ def _written(kind: str, message: str, lines: str = "", frame: str = "") -> Attem
         message,
         _clip(lines, TRACEBACK_BYTES),
         _clip(frame, FRAME_BYTES),
-        signature(kind, message, frame.rpartition(" in ")[2]),
+        signature(kind, message, frame),
         _host(),
     )
 

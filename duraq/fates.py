@@ -86,7 +86,7 @@ class _Open:
 
 def signature_of(error: AttemptError) -> str:
     """What it has in common with others; an error that was written without one gets it here."""
-    return error.signature or signature(error.type, error.message, error.frame.rpartition(" in ")[2])
+    return error.signature or signature(error.type, error.message, error.frame)
 
 
 class Fates:

@@ -37,10 +37,11 @@ def normalised(message: str) -> str:
     return _SPACE.sub(" ", text).strip()
 
 
-def signature(kind: str, message: str, function: str = "") -> str:
+def signature(kind: str, message: str, frame: str = "") -> str:
     """Eight hexadecimal digits that are the same for errors of one kind, raised in one function.
 
-    Where in the function is left out: a line moves with every release.
+    ``frame`` is ``file:line in function``, of which the function counts: lines move with every release.
     """
+    function = frame.rpartition(" in ")[2]
     content = "\0".join((kind, function, normalised(message)))
     return blake2b(content.encode("utf-8", "replace"), digest_size=4).hexdigest()

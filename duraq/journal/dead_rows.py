@@ -109,4 +109,4 @@ def _computed(lines: bytes, number: int) -> str:
     line = lines.split(b"\n", number + 1)[number]
     attempts: Sequence[_FullAttempt] = _full_state.decode(line).entry.history
     error = next(each.error for each in reversed(attempts) if each.cause != "released")
-    return signature(error.type, error.message, error.frame.rpartition(" in ")[2])
+    return signature(error.type, error.message, error.frame)
