@@ -28,7 +28,8 @@ import duraq_dashboard
 import duraq
 from benchmarks.screen import gen
 from benchmarks.screen.terminal import Cost, Terminal
-from duraq import FileStorage, Inspector, Queue
+from duraq import FileStorage, Queue
+from duraq.inspector import Inspector
 
 BUSY = 50  # queues
 RATE = 2000  # events a second
