@@ -209,10 +209,10 @@ class Acts:
     def _age(self, act: Act) -> timedelta:
         return to_datetime(self._storage.clock.now()) - act.at
 
-    def edit(self, act: Act, entry_id: str, payload: bytes) -> None:
-        """Put one back with another payload. Raises EntryNotFound if it is not dead."""
+    def edit(self, act: Act, entry_id: str, payload: bytes, token: int = 0) -> None:
+        """Put one back with another payload. Raises EntryNotFound if it is not dead, or by another token."""
         now = self._storage.clock.now()
-        stored = self.check_known(act.queue, entry_id)
+        stored = self.check_known(act.queue, entry_id, token)
         operations = with_other_payload(stored, payload, now, keep_attempts=act.keep_attempts)
         self._storage.commit({act.queue: operations, ACTS: [self._header(replace(act, count=1))]})
 

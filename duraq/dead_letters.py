@@ -78,19 +78,26 @@ class DeadLetterQueue(Generic[T]):
     # -- putting back ----------------------------------------------------------------------------------
 
     def retry(
-        self, entry_id: str, *, keep_attempts: bool = False, data: T = UNCHANGED, reason: str = ""
+        self,
+        entry_id: str,
+        *,
+        keep_attempts: bool = False,
+        data: T = UNCHANGED,
+        token: int = 0,
+        reason: str = "",
     ) -> None:
         """Put one back into its queue, its history kept and, unless ``keep_attempts``, its count at 0.
 
-        ``data``: from now on it has this payload; that is an act, with a ``reason``. Raises EntryNotFound if
-        it is not among the dead letters, and InvalidPayload.
+        ``data``: from now on it has this payload; that is an act, with a ``reason``. ``token``: that of the
+        lease it died in, as an EntryView has it; not if it was put back since and has died again, so that
+        nobody's change is lost. Raises EntryNotFound if it is not among the dead letters, and InvalidPayload.
         """
         if data is UNCHANGED:
-            self._storage.commit({self.name: [Requeue(entry_id, keep_attempts)]})
+            self._storage.commit({self.name: [Requeue(entry_id, keep_attempts, token=token)]})
             return
         where = f"id={entry_id}"
         act = self._acts.new(EDIT, self.name, reason=reason, where=where, keep_attempts=keep_attempts)
-        self._acts.edit(act, entry_id, self._codec.encode(data))
+        self._acts.edit(act, entry_id, self._codec.encode(data), token)
 
     def retry_many(
         self,

@@ -179,7 +179,7 @@ class Doing:
         assert entry is not None
         assert payload is not None
         dead: DeadLetterQueue[Any] = DeadLetterQueue(entry.queue, None, storage)
-        dead.retry(entry.id, data=parse_json(payload), reason=self.order.reason)
+        dead.retry(entry.id, data=parse_json(payload), token=entry.token, reason=self.order.reason)
         return Progress(1, 1)
 
     # -- leases and queues -----------------------------------------------------------------------------

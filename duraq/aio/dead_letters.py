@@ -57,14 +57,22 @@ class DeadLetterQueue(Generic[T]):
     # -- putting back ----------------------------------------------------------------------------------
 
     async def retry(
-        self, entry_id: str, *, keep_attempts: bool = False, data: T = UNCHANGED, reason: str = ""
+        self,
+        entry_id: str,
+        *,
+        keep_attempts: bool = False,
+        data: T = UNCHANGED,
+        token: int = 0,
+        reason: str = "",
     ) -> None:
         """Put one back into its queue, its history kept and, unless ``keep_attempts``, its count at 0.
 
-        ``data``: from now on it has this payload; that is an act, with a ``reason``. Raises EntryNotFound if
-        it is not among the dead letters, and InvalidPayload.
+        ``data``: from now on it has this payload; that is an act, with a ``reason``. ``token``: that of the
+        lease it died in, as an EntryView has it; not if it was put back since and has died again, so that
+        nobody's change is lost. Raises EntryNotFound if it is not among the dead letters, and InvalidPayload.
         """
-        await call(partial(self.sync.retry, entry_id, keep_attempts=keep_attempts, data=data, reason=reason))
+        options: dict[str, Any] = {"keep_attempts": keep_attempts, "data": data, "token": token}
+        await call(partial(self.sync.retry, entry_id, reason=reason, **options))
 
     async def retry_many(
         self,

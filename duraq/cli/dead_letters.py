@@ -156,7 +156,9 @@ def _retry_with(
     payload = _edited(said, found[0]) if data is None else parse_json(payload_text(data))
     with said.open(max_payload_bytes=INPUT_LIMIT) as storage:
         dead: DeadLetterQueue[Any] = DeadLetterQueue(found[0].queue, None, storage)
-        dead.retry(found[0].id, keep_attempts=keep_attempts, data=payload, reason=reason)
+        # Not over somebody else's change: meanwhile it may have been put back, and have died again.
+        token = found[0].token
+        dead.retry(found[0].id, keep_attempts=keep_attempts, data=payload, token=token, reason=reason)
     row = {"id": found[0].id, "queue": found[0].queue, "status": "ready", "error": None}
     return conclude(said, "duraq.dlq.retry/1", [row], [])
 

@@ -125,6 +125,20 @@ def test_edit_and_retry(queue, dead_letters):
     assert queue.dequeue().data == {"to": "ann"}
 
 
+@pytest.mark.parametrize("change", [{}, {"data": "mine"}])
+def test_a_retry_of_what_was_seen(storage, queue, dead_letters, change):
+    """Who saw a letter die does not put it back after others have done so, and it has died again."""
+    (entry_id,) = bury(queue, "a")
+    seen = storage.get("jobs", entry_id).last_token
+    dead_letters.retry(entry_id, data="theirs", token=seen)
+    queue.mark_failed(queue.dequeue(), dead=True)
+    with pytest.raises(EntryNotFound):
+        dead_letters.retry(entry_id, token=seen, **change)
+    assert dead_letters.list()[0].data == "theirs"
+    dead_letters.retry(entry_id, token=storage.get("jobs", entry_id).last_token, **change)
+    assert queue.dequeue().data == change.get("data", "theirs")
+
+
 def test_null_is_a_payload(queue, dead_letters):
     """None given as another payload is a payload, not the lack of one."""
     (entry_id,) = bury(queue, "a")

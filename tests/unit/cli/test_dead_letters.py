@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 
@@ -354,6 +355,29 @@ def test_edit(duraq, queue, dead, tmp_path):
     assert queue.dequeue().data == 17
     code, screen = duraq.at_terminal("dlq", "retry", dead[1], "--edit", env=environment | {"EDITOR": "true"})
     assert (code, "not changed" in screen) == (Code.USAGE, True)
+
+
+SOMEBODY_ELSE = f"""#!{sys.executable}
+import os, sys
+from duraq import DeadLetterQueue, FileStorage, Queue
+from pathlib import Path
+with FileStorage(os.environ["DURAQ_ROOT"]) as storage:
+    DeadLetterQueue("jobs", None, storage).retry(os.environ["LETTER"], data="theirs")
+    queue = Queue("jobs", storage)
+    queue.mark_failed(queue.dequeue(), dead=True)
+Path(sys.argv[1]).write_text("17")
+"""
+
+
+def test_somebody_else_was_quicker(duraq, storage, dead, tmp_path):
+    """What somebody else has put back while it was being edited, and has died again, is left alone."""
+    editor = tmp_path / "editor"
+    editor.write_text(SOMEBODY_ELSE)
+    editor.chmod(0o700)
+    more = {"DURAQ_ROOT": str(duraq.root), "TERM": "xterm", "EDITOR": str(editor), "LETTER": dead[0]}
+    code, screen = duraq.at_terminal("dlq", "retry", dead[0], "--edit", env=os.environ | more)
+    assert (code, "died again" in screen) == (Code.NOT_FOUND, True), screen
+    assert DeadLetterQueue("jobs", None, storage).retrieve(dead[0]).data == "theirs"
 
 
 # -- into another queue ------------------------------------------------------------------------------------
