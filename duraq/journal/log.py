@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from threading import get_ident
 from types import FrameType
 from typing import NamedTuple
@@ -33,6 +33,7 @@ from duraq.errors import (
 )
 from duraq.journal import ends, forks, opening, refusal
 from duraq.journal.control import NOTHING, Control, Standing
+from duraq.journal.descriptors import Descriptors
 from duraq.journal.failed_syncs import FailedSyncs
 from duraq.journal.filesystem import FileSystem, write_all
 from duraq.journal.frame import Part
@@ -83,14 +84,14 @@ class Log:
         self._call: FrameType | None = None  # whose turn that is
         self.shared = False  # whether others wrote between the last two turns of this process
         self.queues: dict[str, Segments] = {}
-        self._opened = ExitStack()
+        self._opened = Descriptors(file_system)
         # Before anything is opened: a child forked by another thread meanwhile must not keep a lock of it.
         forks.register(self)
         try:
-            self.root = self._keep(file_system.open_root(path, create=create))
+            self.root = self._opened.keep(file_system.open_root(path, create=create))
             opening.make_or_check(file_system, self.root, path, sizes.journal, create=create)
             self.history = opening.settle_history(file_system, self.root, path, history)
-            self.directory = self._keep(file_system.open_dir(self.root, "journal"))
+            self.directory = self._opened.keep(file_system.open_dir(self.root, "journal"))
             self.control = Control(file_system, self._journal_file("lock"))
             self._presence = self._journal_file("presence")
             self.recycling = Recycling(self, self._journal_file("recycle"))
@@ -104,15 +105,11 @@ class Log:
             self._opened.close()
             raise
 
-    def _keep(self, fd: int) -> int:
-        self._opened.callback(self.fs.close, fd)
-        return fd
-
     def _journal_file(self, name: str) -> int:
         # Lock files are made here if missing, never removed and never truncated: two processes must mean the
         # same inode. The journal's files exist; one that does not is found empty, and so damaged.
         with forks.no_fork:
-            return self._keep(self.fs.open_file(self.directory, name, create=True))
+            return self._opened.keep(self.fs.open_file(self.directory, name, create=True))
 
     # -- opening ---------------------------------------------------------------------------------------
 
@@ -229,6 +226,10 @@ class Log:
             finally:
                 self.unlock()
 
+    def finish_opening(self) -> None:
+        """It is wholly open: from here on only ``close`` closes it."""
+        self._opened.settle()
+
     def close(self) -> None:
         """Give up every descriptor and lock, once no thread is in the middle of a turn.
 
@@ -242,7 +243,7 @@ class Log:
                 # A disk that does not answer. The sync's descriptors stay open: their numbers, given to other
                 # files, would have it write and sync there. The next opener is not kept waiting.
                 self.fs.unlock(self._presence)
-                self._opened.pop_all()
+                self._opened.leave()
             self._let_go()
 
     def _let_go(self) -> None:

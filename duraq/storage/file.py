@@ -171,6 +171,7 @@ class FileStorage(FileWaitingStorage):
                 undo.callback(self._fs.close, self._leases)
                 self._set_up(batch_window)
                 undo.pop_all()
+                self._log.finish_opening()
         except FileNotFoundError as error:
             raise NotAStorage("there is no such directory", path=self.path) from error
         except OSError as error:

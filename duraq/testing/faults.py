@@ -119,8 +119,13 @@ class FaultyProcess:
         self._crash_in = 0
 
     def die(self) -> None:
-        """End this process like SIGKILL: every later call raises Crashed."""
+        """End this process like SIGKILL: every later call raises Crashed, but ``close``: it does nothing."""
         self._dead = True
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has died."""
+        return self._dead
 
     def _check_alive(self) -> None:
         if self._dead:

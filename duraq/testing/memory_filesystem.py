@@ -134,6 +134,8 @@ class MemoryFileSystem(FaultyProcess):
         return self._open(node, path, writable=writable)
 
     def close(self, fd: int) -> None:
+        if self.is_dead:
+            return  # what it had open has gone with it
         path = self._description(fd).path
         # Closed whether or not it fails: so does Linux.
         self._forget(fd)

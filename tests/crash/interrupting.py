@@ -31,6 +31,7 @@ class Run:
     def __init__(self, root: Path, file_system: RealFileSystem | None = None) -> None:
         self.root, self.file_system = root, file_system
         self.entries: Entries = {}
+        self.asked = self.entries  # of the step that is being done, or was done last
         self.open()
 
     def open(self) -> None:

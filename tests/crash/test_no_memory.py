@@ -21,6 +21,8 @@ import pytest
 from crash.interrupting import Entries, Run, given_back, seen
 from evidence import count
 
+from duraq import transaction
+
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 STEP = 1 if DEEP else 67  # of the allocations, each so manyth
 SHARES = 2 if DEEP else 1
@@ -47,7 +49,7 @@ def make_call(root: Path, kind: str, at: int, length: int, say: Say) -> None:
         run.entries = run.do("close", 0)
     run.asked = run.entries
     say("before", run.entries)
-    raised = None
+    raised: BaseException | None = None
     if at:
         hooks.set_nomemory(at, at + length)
     try:
@@ -55,12 +57,15 @@ def make_call(root: Path, kind: str, at: int, length: int, say: Say) -> None:
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is said once there is memory again
         raised = error
     hooks.remove_mem_hooks()
+    name, raised = type(raised).__name__, None  # whose traceback keeps what is to go
+    # Without memory for the call with which Python leaves the block, the thread is still in it.
+    transaction.reset(())
     say("asked", run.asked)
-    say("raised", type(raised).__name__)
+    say("raised", name)
     if kind == "close":
         # Once more goes on with it.
         run.storage.close()
-    run.after_interrupt(f"{raised!r}")
+    run.after_interrupt(name)
     say("after", run.entries)
     run.storage.close()
 
