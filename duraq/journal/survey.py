@@ -223,7 +223,10 @@ def _record(line: bytes, path: str, byte: int) -> tuple[Record | None, str]:
 
 
 def _chain(pieces: Sequence[Piece], first: int, following: int | None) -> set[int]:
-    """Where the records begin that are this segment's: the longest row of them with rising numbers."""
+    """Where the records begin that are this segment's: the longest row of them with rising numbers.
+
+    No row goes on behind a seal: one that came here from another queue must not cut off what follows it.
+    """
     sound = [piece for piece in pieces if piece.record is not None]
     seqs = [piece.record.seq for piece in sound if piece.record is not None]
     if seqs[:1] == [first] and all(after == before + 1 for before, after in pairwise(seqs)):
@@ -232,18 +235,24 @@ def _chain(pieces: Sequence[Piece], first: int, following: int | None) -> set[in
     ends: list[int] = []
     tops: list[int] = []
     before: list[int] = []
+    sealed, seal = 0, -1  # how long the longest row is that ends with a seal, and where that is
     for place, seq in enumerate(seqs):
         if not first <= seq < (following or seq + 1):
             before.append(-1)
             continue
         pile = bisect_left(ends, seq)
+        if _is_seal(sound[place]):
+            before.append(tops[pile - 1] if pile else -1)
+            if pile + 1 > sealed:
+                sealed, seal = pile + 1, place
+            continue
         if ends[pile : pile + 1] == [seq]:
             before.append(-1)  # of two that are alike, the first
             continue
         before.append(tops[pile - 1] if pile else -1)
         ends[pile:], tops[pile:] = [seq, *ends[pile + 1 :]], [place, *tops[pile + 1 :]]
     chosen = []
-    place = tops[-1] if tops else -1
+    place = seal if sealed >= len(tops) else tops[-1]
     while place >= 0:
         chosen.append(sound[place])
         place = before[place]
@@ -271,7 +280,11 @@ def _is_strange(chosen: Sequence[Piece], first: int, others: int) -> bool:
 
 def _is_in_seals_place(piece: Piece, following: int) -> bool:
     found = piece.record
-    return found is not None and found.seq == following - 1 and not isinstance(found.operation, Seal)
+    return found is not None and found.seq == following - 1 and not _is_seal(piece)
+
+
+def _is_seal(piece: Piece) -> bool:
+    return piece.record is not None and isinstance(piece.record.operation, Seal)
 
 
 def _was_record(data: bytes, piece: Piece) -> bool:

@@ -24,6 +24,7 @@ from lived_in import PLACE, Entries, Files, disk, entries
 from duraq import StorageError, UnsupportedVersion, examining, repair, verify
 from duraq.examining import Finding, Report
 from duraq.journal import reading
+from duraq.journal.record import Seal, decode, encode
 from duraq.testing import FakeClock
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
@@ -276,6 +277,21 @@ def test_other_damage(sound, share, tmp_path):
         with kept(case, tmp_path / "kept"):
             check(case, sound, whole)
         count("damaged")
+
+
+def test_a_seal_of_another_queue(sound, tmp_path):
+    """A seal that was pasted in, with a number that is due there, cuts off nothing that follows it."""
+    whole = entries(disk(sound))
+    for name in [each for each in segments(sound) if not is_in_journal(sound, each)]:
+        lines = sound[name].splitlines(keepends=True)
+        for place in range(0, len(lines), 3):
+            due = decode(lines[place]).seq
+            seal = encode(Seal(due + 1), due, "2026-01-01T12:00:00.000000Z")
+            content = b"".join([*lines[:place], seal, *lines[place:]])
+            case = Case("pasted", name, 0, 0, 1, {**sound, name: content})
+            with kept(case, tmp_path / "kept"):
+                check(case, sound, whole)
+            count("damaged")
 
 
 def test_each_file_missing(sound, tmp_path):
