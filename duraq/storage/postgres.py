@@ -29,7 +29,7 @@ from duraq.storage import pg_connections
 from duraq.storage.base import Limits
 from duraq.storage.bells import BellPlace, BellStorage
 from duraq.storage.committing import feeds
-from duraq.storage.fold import TryAgain, found_again
+from duraq.storage.fold import TryAgain
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
 from duraq.storage.pg_connections import Connections, Pool, execute, is_gone, server_time
@@ -86,7 +86,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         super().__init__(clock or self._server_clock or SystemClock(), lock_duration, max_payload_bytes)
         self._rows = SQLRows(self, lock=" FOR UPDATE")
         try:
-            self._make_tables()
+            self._prepare_rows(self._prepare)
         except BaseException as error:
             self._closed = True
             self._connections.close()
@@ -99,13 +99,6 @@ class PostgresStorage(BellStorage, JoiningStorage):
     @property
     def _name(self) -> str:
         return self._connections.name
-
-    @found_again
-    def _make_tables(self) -> None:
-        try:
-            self._prepare_rows(self._prepare)
-        except psycopg.Error as error:
-            raise self._translated(error) from error
 
     def _prepare(self) -> None:
         """Make the tables, or see that they are of a version that is known."""

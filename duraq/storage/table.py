@@ -153,13 +153,16 @@ class TableStorage(TransactingStorage):
     def _known_worker(self) -> str | None:
         """The name under which it holds leases, if it ever held one."""
 
+    @found_again
     def _prepare_rows(self, prepare: Callable[[], None]) -> None:
         """Have a transaction of the database see to it that there is what the rows are kept in."""
         with self._turns.mine():
-            self._begin(lasting=True)
             try:
+                self._begin(lasting=True)
                 prepare()
                 self._commit_rows()
+            except Exception as error:
+                raise self._translated(error) from error
             finally:
                 self._roll_back_rows()
 
