@@ -56,10 +56,11 @@ def check_durability(durability: str) -> None:
 def check_version(found: int, known: int, place: str) -> None:
     """Raise UnsupportedVersion if what is there is of another version than this one knows."""
     if found != known:
+        older = "use the DuraQ that made them, whose `duraq migrate` moves what is there"
         raise UnsupportedVersion(
             f"the tables are of version {found}, and this DuraQ knows version {known}",
             path=place,
-            hint="upgrade DuraQ",
+            hint="upgrade DuraQ" if found > known else older,
         )
 
 
