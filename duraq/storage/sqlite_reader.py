@@ -54,7 +54,7 @@ class SQLiteReader(BesideReader):
         if found:
             found = list(asked.execute("SELECT version FROM duraq_schema"))
         self._check_version(found[0][0] if found else None)
-        return SQLRows(asked)
+        return SQLRows(asked.execute)
 
     def _mode(self) -> str:
         """How to open it so that nothing is left beside it that was not there."""
