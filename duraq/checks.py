@@ -56,7 +56,8 @@ def _check_new(state: QueueState, operation: Enqueue) -> None:
 
 
 def _check_lease(state: QueueState, entry_id: str, token: int) -> None:
-    entry = state.entries.get(entry_id)
+    # What is leased is at hand; whatever else it is must be looked for.
+    entry = state.entries.get(entry_id) or state.find(entry_id)
     if entry is None:
         raise LeaseLost(f"queue {state.name}: entry {entry_id} is over (completed, expired or removed)")
     if entry.status is not LEASED:

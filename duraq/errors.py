@@ -159,7 +159,7 @@ class NotAStorage(StorageError):
 
 
 class UnsupportedVersion(StorageError):
-    """The storage was written by a newer format; nothing was touched."""
+    """The storage was written in another format, mostly a newer one; nothing was touched."""
 
 
 class NetworkFileSystem(StorageError):

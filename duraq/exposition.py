@@ -118,7 +118,11 @@ METRICS = (
         lambda queue: None if queue.last_completed is None else queue.last_completed.timestamp(),
     ),
     _gauge("workers", "Living processes that hold entries of the queue.", lambda queue: queue.workers),
-    _gauge("waiting", "Consumers that wait for an entry.", lambda queue: queue.waiting),
+    _gauge(
+        "waiting",
+        "Consumers that wait for an entry; 0 over PostgreSQL, which does not tell.",
+        lambda queue: queue.waiting,
+    ),
     _gauge(
         "paused", "1 if nothing is delivered until somebody resumes.", lambda queue: int(bool(queue.paused))
     ),

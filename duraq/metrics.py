@@ -113,7 +113,8 @@ class QueueMetrics:
     last week by hours; times without any event are left out.
     ``bytes_on_disk``: of all files that the queue's records are in; ``live_bytes``: of the records in which
     its entries lie. In memory: 0, and the bytes of the payloads.
-    ``workers``: living processes that hold entries of it; ``waiting``: consumers that wait for one.
+    ``workers``: living processes that hold entries of it; ``waiting``: consumers that wait for one, which in
+    PostgreSQL is known of the own process only.
     """
 
     queue: str

@@ -135,7 +135,7 @@ class QueueView:
     pause: Pause | None = None
     oldest_ready: datetime | None = None
     leases: tuple[LeaseView, ...] = ()
-    waiting: int = 0  # consumers that block on it
+    waiting: int = 0  # consumers that block on it; in PostgreSQL that is not known
     problem: StorageError | None = None
 
 

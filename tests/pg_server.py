@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,12 @@ def copied(programs: Path, home: Path) -> Path:
 
 def may_be_run_by_all(path: Path) -> bool:
     return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes that it has started, and those that they have."""
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [each for child in children for each in (child, *_descendants(child))]
 
 
 class Server:
@@ -120,8 +128,17 @@ class Server:
     def kill(self) -> None:
         """SIGKILL, of all its processes at once."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        # So that none comes meanwhile; those that serve connections lead groups of their own.
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        with ExitStack() as opened:
+            handles = [os.pidfd_open(pid) for pid in _descendants(self._process.pid)]
+            for handle in handles:
+                opened.callback(os.close, handle)
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            for handle in handles:
+                select.select([handle], [], [])  # until it is gone, with what it shares
         self._process = None
 
     def stop(self) -> None:

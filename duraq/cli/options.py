@@ -106,7 +106,7 @@ class Settings:
         """The kind of the storage, and where it is: its directory, or the URL of a database."""
         root = self.found_root()[0]
         kind, colon, _ = root.partition(":")
-        if not colon or "/" in kind:
+        if (not colon or "/" in kind) and "=" not in root:
             return "file", root
         from duraq.storage import registry  # noqa: PLC0415 - a directory needs none of it
 

@@ -64,4 +64,5 @@ def _home(path: str) -> Path | None:
     """The directory that a database file is in; None if it is a server's."""
     if not path.startswith("/"):
         return None
-    return Path(path) if Path(path).is_dir() else Path(path).parent
+    real = Path(path).resolve()
+    return real if real.is_dir() else real.parent

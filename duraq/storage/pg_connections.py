@@ -175,17 +175,19 @@ class Connections:
     # -- the transactions of the turns -----------------------------------------------------------------
 
     def begin(self, synchronous_commit: str) -> None:
-        """Begin one, on a new connection if need be."""
+        """Begin one, on a new connection if need be; by then the clock is right."""
         while True:
             connection = self.connected()
             try:
-                connection.execute("BEGIN")
-                connection.execute(f"SET LOCAL synchronous_commit = {synchronous_commit}")
+                now = _begun(connection, synchronous_commit)
             except psycopg.OperationalError as error:
                 self.lose()
                 if not is_gone(error):
                     raise
             else:
+                if self._clock is not None:
+                    # It may have been set, and this machine's own does not count as fast.
+                    self._clock.set(now)
                 return
 
     def commit(self) -> None:
@@ -251,6 +253,16 @@ def execute(
 ) -> psycopg.Cursor[tuple[Any, ...]]:
     """With rows that are tuples, whatever the application has its own made into."""
     return psycopg.Cursor(connection, row_factory=tuple_row).execute(statement, parameters)
+
+
+def _begun(connection: psycopg.Connection, synchronous_commit: str) -> int:
+    """Begin a transaction, on one way there and back; the server's time, in microseconds since 1970."""
+    cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+    cursor.execute(f"BEGIN; SET LOCAL synchronous_commit = {synchronous_commit}; SELECT {NOW}", prepare=False)
+    while cursor.nextset():
+        pass  # to the last one
+    ((now,),) = cursor
+    return int(now)
 
 
 def server_time(connection: psycopg.Connection) -> int:

@@ -29,7 +29,7 @@ from duraq.storage import pg_connections
 from duraq.storage.base import Limits
 from duraq.storage.bells import BellPlace, BellStorage
 from duraq.storage.committing import feeds
-from duraq.storage.fold import TryAgain, found_again
+from duraq.storage.fold import TryAgain
 from duraq.storage.joining import JoiningStorage
 from duraq.storage.pg_clock import ServerClock
 from duraq.storage.pg_connections import Connections, Pool, execute, is_gone, server_time
@@ -45,6 +45,10 @@ _COMMIT = {True: "on", False: "off"}
 LOOK_INTERVAL = 0.1
 # How often he looks if there are none: a network may be cut so that no notice comes, and nobody is told.
 IDLE_INTERVAL = 10.0
+
+_GRANT = (
+    "let a role open it once that may CREATE, and GRANT this one SELECT, INSERT, UPDATE, DELETE on duraq_*"
+)
 
 # In the caller's transaction, ours.
 _THEIRS = "duraq_theirs"
@@ -84,9 +88,9 @@ class PostgresStorage(BellStorage, JoiningStorage):
         except psycopg.Error as error:
             raise StorageError(first_line(error), path="postgresql", hint="is the server there?") from error
         super().__init__(clock or self._server_clock or SystemClock(), lock_duration, max_payload_bytes)
-        self._rows = SQLRows(self, lock=" FOR UPDATE")
+        self._rows = SQLRows(self._execute, lock=" FOR UPDATE")
         try:
-            self._make_tables()
+            self._prepare_rows(self._prepare)
         except BaseException as error:
             self._closed = True
             self._connections.close()
@@ -100,48 +104,55 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _name(self) -> str:
         return self._connections.name
 
-    @found_again
-    def _make_tables(self) -> None:
-        try:
-            self._prepare_rows(self._prepare)
-        except psycopg.Error as error:
-            raise self._translated(error) from error
-
     def _prepare(self) -> None:
         """Make the tables, or see that they are of a version that is known."""
-        # One at a time: two that make the same table at once do not get on.
-        self.execute("SELECT pg_advisory_xact_lock(?, 0)", (LOCKS + 1,))
-        self.execute("CREATE TABLE IF NOT EXISTS duraq_schema (version BIGINT NOT NULL, id TEXT NOT NULL)")
-        found = list(self.execute("SELECT version, id FROM duraq_schema"))
+        found = self._found()
         if not found:
-            for statement in TABLES:
-                self.execute(
-                    statement.format(number="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", blob="BYTEA")
-                )
-            found = [(VERSION, secrets.token_hex(8))]
-            self.execute("INSERT INTO duraq_schema VALUES (?, ?)", found[0])
-        check_version(found[0][0], VERSION, self._name)
-        self.execute(pg_connections.COMMITS)
+            self._make_tables()
+            found = self._found()
+        ((version, tables),) = found
+        check_version(version, VERSION, self._name)
         self._connections.forget(self._connections.begun)
         if self._server_clock is not None:
-            self._server_clock.belong_to(found[0][1])
+            self._server_clock.belong_to(tables)
+
+    def _found(self) -> list[Any]:
+        """The tables' version and name, if they are there."""
+        # Who may not make any is refused by CREATE even where they are.
+        ((there,),) = self._execute(
+            "SELECT to_regclass('duraq_schema') IS NOT NULL AND to_regclass('duraq_commits') IS NOT NULL"
+        )
+        return list(self._execute("SELECT version, id FROM duraq_schema")) if there else []
+
+    def _make_tables(self) -> None:
+        # One at a time: two that make the same table at once do not get on.
+        self._execute("SELECT pg_advisory_xact_lock(?, 0)", (LOCKS + 1,))
+        self._execute("CREATE TABLE IF NOT EXISTS duraq_schema (version BIGINT NOT NULL, id TEXT NOT NULL)")
+        self._execute(pg_connections.COMMITS)
+        if self._found():
+            return
+        for statement in TABLES:
+            self._execute(
+                statement.format(number="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", blob="BYTEA")
+            )
+        self._execute("INSERT INTO duraq_schema VALUES (?, ?)", (VERSION, secrets.token_hex(8)))
 
     # -- statements -------------------------------------------------------------------------------------
 
-    def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Iterable[Any]:
+    def _execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Iterable[Any]:
         """What the rows are asked with, in the transaction of the turn."""
         return execute(self._theirs or self._connections.begun, with_percents(statement), parameters)
 
     def _ask(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
         """Something that belongs to no transaction of ours."""
         if self._is_within():
-            return self._in_turn(lambda: list(self.execute(statement, parameters)))
+            return self._in_turn(lambda: list(self._execute(statement, parameters)))
         with self._turns.mine():
             self._check_usable()
             while True:
                 try:
                     self._connections.connected()
-                    return list(self.execute(statement, parameters))
+                    return list(self._execute(statement, parameters))
                 except psycopg.Error as error:
                     if self._inside:
                         raise
@@ -154,7 +165,9 @@ class PostgresStorage(BellStorage, JoiningStorage):
     def _begin(self, *, lasting: bool) -> None:
         if self._theirs is not None:
             self._set_savepoint(_THEIRS)
-            self._least_token = server_time(self._theirs)
+            self._least_token = now = server_time(self._theirs)
+            if self._server_clock is not None:
+                self._server_clock.set(now)
             return
         self._connections.begin(_COMMIT[lasting and self.durability == "power"])
         self._least_token = self._connections.since
@@ -173,14 +186,14 @@ class PostgresStorage(BellStorage, JoiningStorage):
             self._roll_back_to(_THEIRS)
 
     def _set_savepoint(self, name: str) -> None:
-        self.execute(f"SAVEPOINT {name}")
+        self._execute(f"SAVEPOINT {name}")
 
     def _release_savepoint(self, name: str) -> None:
-        self.execute(f"RELEASE SAVEPOINT {name}")
+        self._execute(f"RELEASE SAVEPOINT {name}")
 
     def _roll_back_to(self, name: str) -> None:
-        self.execute(f"ROLLBACK TO SAVEPOINT {name}")
-        self.execute(f"RELEASE SAVEPOINT {name}")
+        self._execute(f"ROLLBACK TO SAVEPOINT {name}")
+        self._execute(f"RELEASE SAVEPOINT {name}")
 
     def _in_our_words(self, error: BaseException, *, committing: bool) -> BaseException | None:
         if not isinstance(error, psycopg.Error):
@@ -196,6 +209,8 @@ class PostgresStorage(BellStorage, JoiningStorage):
             return TryAgain(text)
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
             return StorageReadOnly(text, path=self._name, hint="this is a standby; open the primary")
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            return StorageReadOnly(text, path=self._name, hint=_GRANT)
         if isinstance(error, pg_connections.ENDED):
             text, hint = (
                 "the transaction was ended already",
@@ -294,7 +309,7 @@ class PostgresStorage(BellStorage, JoiningStorage):
         for queue, operations in changes.items():
             if any(map(feeds, operations)):
                 # Told when it commits, to whoever listens, on whatever host.
-                self.execute("SELECT pg_notify(?, ?)", (CHANNEL, queue))
+                self._execute("SELECT pg_notify(?, ?)", (CHANNEL, queue))
         return position
 
     @property

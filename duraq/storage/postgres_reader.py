@@ -108,7 +108,7 @@ class _StreamedRows(SQLRows):
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._streaming = _Executing(connection)
-        super().__init__(self._streaming)
+        super().__init__(self._streaming.execute)
 
     def _each(self, statement: str, parameters: Sequence[Any]) -> Iterator[Row]:
         return (Row(*each) for each in self._streaming.streamed(statement, parameters))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,10 @@ from duraq.storage.base import Storage
 
 if TYPE_CHECKING:
     from duraq.storage.table_reader import TableReader
+
+# What libpq takes as well: words such as host=db user=app password=…
+_CONNECTION_STRING = re.compile(r"\s*\w+\s*=.*")
+_ITS_WORD = re.compile(r"(^|\s)(host|hostaddr|dbname|user|password|service)\s*=")
 
 KINDS = "file:PATH, sqlite:PATH, lmdb:PATH, postgresql://…, memory:"
 
@@ -53,6 +58,12 @@ def taken_apart(url: str) -> tuple[str, str]:
     """
     if not url:
         raise InvalidOption(f"there is no path: a storage's URL is one of {KINDS}")
+    if _CONNECTION_STRING.match(url) and _ITS_WORD.search(url):
+        # Not as a path: it would be made, with the password in its name.
+        raise InvalidOption(
+            "that is a connection string of PostgreSQL and no URL: PostgresStorage takes it as it is,"
+            " as a URL it is postgresql://USER@HOST:PORT/DATABASE, and a directory of that name is file:NAME"
+        )
     kind, colon, _ = url.partition(":")
     if not colon or "/" in kind:
         return "file", url

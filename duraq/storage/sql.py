@@ -55,22 +55,22 @@ _MOST = 1 << 62  # rows; what a database takes as a limit
 _SOME = 100  # rows that are asked for at once
 
 
-class Connection(Protocol):
-    """What of a database connection is needed: one statement, and an iterable of what it returns."""
+class Execute(Protocol):
+    """What of a database is needed: one statement, and an iterable of what it returns."""
 
-    def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Iterable[Any]: ...
+    def __call__(self, statement: str, parameters: Sequence[Any] = (), /) -> Iterable[Any]: ...
 
 
 class SQLRows:
     """See Rows. ``lock`` is what a SELECT ends with that keeps others from the row until the turn's end."""
 
-    def __init__(self, connection: Connection, lock: str = "") -> None:
-        self._connection = connection
+    def __init__(self, execute: Execute, lock: str = "") -> None:
+        self._execute = execute
         self._lock = lock
 
     def _one(self, statement: str, *parameters: Any) -> Any:
         # To its end: SQLite commits nothing while a statement that writes has more to say.
-        return next(iter(list(self._connection.execute(statement, parameters))), None)
+        return next(iter(list(self._execute(statement, parameters))), None)
 
     def _rows(self, condition: str, *parameters: Any) -> Iterator[Row]:
         return self._each(
@@ -86,12 +86,12 @@ class SQLRows:
         )
 
     def _each(self, statement: str, parameters: Sequence[Any]) -> Iterator[Row]:
-        return (Row(*each) for each in self._connection.execute(statement, parameters))
+        return (Row(*each) for each in self._execute(statement, parameters))
 
     # -- heads -----------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        return [name for (name,) in self._connection.execute("SELECT name FROM duraq_queues")]
+        return [name for (name,) in self._execute("SELECT name FROM duraq_queues")]
 
     def head(self, queue: str) -> Head | None:
         found = self._one(f"SELECT {_HEAD} FROM duraq_queues WHERE name = ?{self._lock}", queue)  # noqa: S608
@@ -105,7 +105,7 @@ class SQLRows:
         changed = ", ".join(f"{name} = ?" for name in _HEAD.split(", "))
         found = self._one(f"UPDATE duraq_queues SET {changed} WHERE name = ? RETURNING 1", *values, queue)  # noqa: S608
         if found is None:
-            self._connection.execute(
+            self._execute(
                 f"INSERT INTO duraq_queues (name, {_HEAD}) VALUES (?{', ?' * len(values)})",  # noqa: S608
                 (queue, *values),
             )
@@ -115,7 +115,7 @@ class SQLRows:
     def put(self, queue: str, row: Row) -> None:
         values = (row.seq, row.status, row.priority, row.ready_at, row.expires_at, row.about)
         if row.payload is None:
-            self._connection.execute(
+            self._execute(
                 "UPDATE duraq_entries SET seq = ?, status = ?, priority = ?, ready_at = ?, expires_at = ?,"
                 " about = ? WHERE queue = ? AND id = ?",
                 (*values, queue, row.id),
@@ -126,9 +126,7 @@ class SQLRows:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
             *(queue, row.id, *values),
         )
-        self._connection.execute(
-            "INSERT INTO duraq_payloads (number, payload) VALUES (?, ?)", (number, row.payload)
-        )
+        self._execute("INSERT INTO duraq_payloads (number, payload) VALUES (?, ?)", (number, row.payload))
 
     def delete(self, queue: str, entry_id: str) -> int:
         found = self._one(
@@ -177,7 +175,7 @@ class SQLRows:
             behind = found[-1].seq
 
     def make_due(self, queue: str, now: int) -> int:
-        found = self._connection.execute(
+        found = self._execute(
             "UPDATE duraq_entries SET status = 'ready'"
             " WHERE queue = ? AND status = 'scheduled' AND ready_at <= ? RETURNING 1",
             (queue, now),
@@ -202,7 +200,7 @@ class SQLRows:
 
     def count_expired(self, queue: str, now: int) -> tuple[int, int]:
         found = dict(
-            self._connection.execute(
+            self._execute(
                 f"SELECT status, count(*) FROM duraq_entries WHERE {_OVER} GROUP BY status",  # noqa: S608
                 (queue, now),
             )

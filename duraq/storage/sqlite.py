@@ -80,7 +80,7 @@ class SQLiteStorage(BesideStorage):
             self._descriptors.close()
             raise NotAStorage(str(error), path=self.db_path) from error
         try:
-            self._rows = SQLRows(self)
+            self._rows = SQLRows(self._execute)
             self._patiently(lambda: self._database.execute("PRAGMA journal_mode = WAL"))
             self._prepare_rows(self._prepare)
             if is_new:
@@ -108,16 +108,16 @@ class SQLiteStorage(BesideStorage):
 
     def _prepare(self) -> None:
         """Make the tables, or see that they are of a version that is known."""
-        self.execute("CREATE TABLE IF NOT EXISTS duraq_schema (version BIGINT NOT NULL)")
-        found = self.execute("SELECT version FROM duraq_schema").fetchone()
+        self._execute("CREATE TABLE IF NOT EXISTS duraq_schema (version BIGINT NOT NULL)")
+        found = self._execute("SELECT version FROM duraq_schema").fetchone()
         if found is None:
             for statement in TABLES:
-                self.execute(statement.format(number="INTEGER PRIMARY KEY", blob="BLOB"))
-            self.execute("INSERT INTO duraq_schema VALUES (?)", (VERSION,))
+                self._execute(statement.format(number="INTEGER PRIMARY KEY", blob="BLOB"))
+            self._execute("INSERT INTO duraq_schema VALUES (?)", (VERSION,))
         else:
             check_version(found[0], VERSION, self.db_path)
 
-    def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> sqlite3.Cursor:
+    def _execute(self, statement: str, parameters: Sequence[Any] = (), /) -> sqlite3.Cursor:
         """What the rows are asked with, in the transaction of the turn."""
         cursor = self._asked = self._database.cursor()
         # Whatever the application has its own rows made into.

@@ -56,10 +56,11 @@ def check_durability(durability: str) -> None:
 def check_version(found: int, known: int, place: str) -> None:
     """Raise UnsupportedVersion if what is there is of another version than this one knows."""
     if found != known:
+        older = "use the DuraQ that made them, whose `duraq migrate` moves what is there"
         raise UnsupportedVersion(
             f"the tables are of version {found}, and this DuraQ knows version {known}",
             path=place,
-            hint="upgrade DuraQ",
+            hint="upgrade DuraQ" if found > known else older,
         )
 
 
@@ -153,13 +154,16 @@ class TableStorage(TransactingStorage):
     def _known_worker(self) -> str | None:
         """The name under which it holds leases, if it ever held one."""
 
+    @found_again
     def _prepare_rows(self, prepare: Callable[[], None]) -> None:
         """Have a transaction of the database see to it that there is what the rows are kept in."""
         with self._turns.mine():
-            self._begin(lasting=True)
             try:
+                self._begin(lasting=True)
                 prepare()
                 self._commit_rows()
+            except Exception as error:
+                raise self._translated(error) from error
             finally:
                 self._roll_back_rows()
 

@@ -6,13 +6,14 @@ waits for, makes nothing and changes nothing, and tells who lives and who waits 
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
 
 from duraq.clock import Clock, SystemClock
 from duraq.entry import Entry
-from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageError
+from duraq.errors import NotAStorage, QueueNotFound, StorageBusy, StorageClosed, StorageError
 from duraq.journal import wording
 from duraq.journal.described import Description
 from duraq.journal.reading import ReaderFileSystem
@@ -27,6 +28,11 @@ from duraq.views import EntryView, entry_view
 from duraq.workers import Living
 
 HINT = "this user must be able to read it"
+
+
+def written_meanwhile(path: str) -> StorageBusy:
+    """What is said when somebody writes what is read without a lock."""
+    return StorageBusy("somebody has begun to write it meanwhile", path=path, hint="look again")
 
 
 class Seen:
@@ -156,6 +162,8 @@ class BesideReader(TableReader):
 
     def __init__(self, path: str) -> None:
         super().__init__(absolute(path))
+        # The same under whatever name it is opened; messages speak of the one that was given.
+        self._real = os.path.realpath(self.path)
         self.clock = SystemClock()
         self._fs = ReaderFileSystem()
         self._beside = ExitStack()
@@ -169,6 +177,7 @@ class BesideReader(TableReader):
 
     def refresh(self) -> bool:
         self._leave()
+        self._real = os.path.realpath(self.path)  # a link may lead elsewhere by now
         first = super().refresh()
         # It may have come into being since, or be another one.
         self._leave_beside()
@@ -182,7 +191,7 @@ class BesideReader(TableReader):
         return first
 
     def _look_beside(self) -> None:
-        home = self._fs.open_root(self.path + SUFFIX)
+        home = self._fs.open_root(self._real + SUFFIX)
         self._beside.callback(self._fs.close, home)
         self._beside.callback(self._living.close)
         self._living.look_in(home, self.clock)

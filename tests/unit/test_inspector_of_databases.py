@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
 from datetime import timedelta
 
@@ -19,12 +21,14 @@ from duraq import (
     NotAStorage,
     Queue,
     QueueNotFound,
+    StorageBusy,
     StorageDamaged,
     StorageError,
     UnsupportedVersion,
 )
 from duraq.errors import StorageClosed
 from duraq.failures import dead_by, gather
+from duraq.health.database import DatabaseHealthCheck
 from duraq.inspector import Inspector
 from duraq.journal.reading import ReaderFileSystem
 
@@ -146,16 +150,68 @@ def test_who_works_may_be_denied(url_of, tmp_path, monkeypatch):
             assert inspector.overview("jobs").waiting == 0
 
 
+def linked(url, tmp_path):
+    """Another name of the database, in a directory of its own."""
+    kind, _, path = url.partition(":")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "current").symlink_to(path)
+    return f"{kind}:{tmp_path}/links/current"
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "lmdb"])
 def test_who_waits(kind, url, tmp_path):
-    """Of a database file those who wait are counted."""
+    """Of a database file those who wait are counted, by whatever name it is opened."""
     with duraq.open(url) as storage:
         Queue("jobs", storage).enqueue(1)
     beside = next(tmp_path.glob("*-duraq")) / "queues" / "jobs" / "waiters"
     beside.mkdir(parents=True, exist_ok=True)
     os.mkfifo(beside / f"00000000000000000001-{os.getpid()}-1.fifo")
-    with Inspector.at(url) as inspector:
-        assert inspector.overview("jobs").waiting == 1
+    for name in (url, linked(url, tmp_path)):
+        with Inspector.at(name) as inspector:
+            assert inspector.overview("jobs").waiting == 1
+
+
+def test_by_a_link(url_of, tmp_path):
+    """A database behind a link is shown as it is, with its workers; so is another one it leads to later."""
+    url = url_of("sqlite")
+    link = linked(url, tmp_path)
+    with duraq.open(url) as storage, Inspector.at(link) as inspector:
+        Queue("jobs", storage).enqueue(1)
+        held = Queue("jobs", storage).dequeue()
+        inspector.refresh()
+        (worker,) = inspector.workers()
+        assert (worker.id, worker.alive) == (held.worker, True)
+        assert inspector.path == f"{tmp_path}/links/current"
+        another = tmp_path / "another.db"
+        duraq.open(f"sqlite:{another}").close()
+        (tmp_path / "links" / "current").unlink()
+        (tmp_path / "links" / "current").symlink_to(another)
+        inspector.refresh()
+        assert (inspector.queues(), inspector.workers()) == ([], [])
+
+
+def test_the_room_behind_a_link(url_of, tmp_path, monkeypatch):
+    """The room that a database has is that of the directory it is in, by whatever name it is opened."""
+    url = url_of("sqlite")
+    duraq.open(url).close()
+    opened, looked_into = ReaderFileSystem.open_root, []
+    monkeypatch.setattr(
+        ReaderFileSystem, "open_root", lambda self, path: looked_into.append(path) or opened(self, path)
+    )
+    with Inspector.at(linked(url, tmp_path)) as inspector:
+        DatabaseHealthCheck(inspector).check()
+    assert looked_into[-1] == str(tmp_path)
+
+
+def test_by_a_link_without_leave_to_write(url_of, tmp_path, monkeypatch):
+    """What was committed last is seen by those as well who may only read, and open it by a link."""
+    url = url_of("sqlite")
+    link = linked(url, tmp_path)
+    with duraq.open(url) as storage:
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+        Queue("jobs", storage).enqueue(1, id="one")
+        with Inspector.at(link) as inspector:
+            assert ids(inspector.entries("jobs")) == ["one"]
 
 
 @every_kind
@@ -285,6 +341,53 @@ def test_without_leave_to_write(tmp_path, monkeypatch):
     finally:
         for path, mode in modes.items():
             path.chmod(mode)
+
+
+def test_written_while_it_is_read_without_a_lock(url_of, monkeypatch):
+    """Who may not write reads nothing that somebody has written over, and is told to look again."""
+    url = url_of("sqlite")
+    with duraq.open(url) as storage:
+        Queue("jobs", storage).enqueue_many(["x" * 1000] * 500)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with Inspector.at(url) as inspector:
+        found = inspector.each_entry("jobs")
+        next(found)
+        with duraq.open(url) as storage:
+            assert len(list(found)) == 499  # so far the file is as it was
+            Queue("jobs", storage).enqueue_many(["y" * 1000] * 500)
+            found = inspector.each_entry("jobs")
+            next(found)
+        for ask in (lambda: list(found), inspector.queues):
+            with pytest.raises(StorageBusy, match="look again"):
+                ask()
+        inspector.refresh()
+        assert inspector.counts("jobs").ready == 1000
+
+
+PUTS = """
+import sys
+import duraq
+with duraq.open(sys.argv[1]) as storage:
+    duraq.Queue("jobs", storage).enqueue("new")
+"""
+
+
+def test_opened_while_it_is_read_without_a_lock(url_of, tmp_path):
+    """Of an environment without a file of locks nothing is read once somebody has opened it."""
+    url = url_of("lmdb")
+    with duraq.open(url) as storage:
+        Queue("jobs", storage).enqueue_many(range(5))
+    (tmp_path / "env" / "lock.mdb").unlink()
+    with Inspector.at(url) as inspector:
+        found = inspector.each_entry("jobs")
+        next(found)
+        assert inspector.counts("jobs").ready == 5
+        subprocess.run([sys.executable, "-c", PUTS, url], check=True)
+        for ask in (lambda: next(found), inspector.queues):
+            with pytest.raises(StorageBusy, match="look again"):
+                ask()
+        inspector.refresh()
+        assert inspector.counts("jobs").ready == 6
 
 
 def test_among_writers(tmp_path):

@@ -1,6 +1,7 @@
 """What is LMDB's own: an environment that the application owns and writes to."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -172,6 +173,78 @@ def test_it_adopts_a_larger_map_of_its_own(tmp_path):
         subprocess.run([sys.executable, "-c", LARGER, tmp_path / "own"], check=True)
         queue.enqueue("b")
         assert queue.counts() == Counts(ready=17)
+
+
+READS_AND_IS_KILLED = """
+import os, signal, sys
+import lmdb
+with lmdb.open(sys.argv[1], readonly=True) as env, env.begin():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+LOOKS = """
+import sys
+from duraq.inspector import Inspector
+with Inspector.at(f"lmdb:{sys.argv[1]}") as inspector:
+    print(inspector.queues())
+"""
+NOBODY = "(no active readers)\n"
+
+
+def read_and_killed(env):
+    """A process looks into the environment, and dies of it."""
+    done = subprocess.run([sys.executable, "-c", READS_AND_IS_KILLED, env.path()], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_full_of_what_a_dead_reader_saw(env, orders):
+    """What somebody read who was killed while he looked is used again before anybody is told it is full."""
+    with LMDBStorage(env, durability="process") as storage:
+        queue = Queue("jobs", storage)
+
+        def churn(times):
+            for _ in range(times):
+                queue.enqueue("x" * 500_000)
+                queue.mark_completed(queue.dequeue())
+
+        churn(2)
+        read_and_killed(env)
+        churn(8)
+        read_and_killed(env)
+        with pytest.raises(NotWritten, match="begin it anew"):
+            for _ in range(8):
+                with storage.transaction():
+                    storage.txn.put(b"a", b"1", db=orders)
+                    queue.enqueue("x" * 500_000)
+                queue.mark_completed(queue.dequeue())
+        churn(2)
+        assert queue.counts() == Counts()
+
+
+def test_the_places_of_dead_readers_are_cleared(env, storage, queue, monkeypatch):
+    """Who has died reading keeps no place: whoever opens a storage clears it, who works, and who looks."""
+    queue.enqueue("a")
+    read_and_killed(env)
+    LMDBStorage(env).close()
+    assert env.readers() == NOBODY
+    read_and_killed(env)
+    assert env.readers() != NOBODY
+    monkeypatch.setattr(storage, "_clear_at", 0.0)
+    queue.enqueue("b")
+    assert env.readers() == NOBODY
+    read_and_killed(env)
+    subprocess.run([sys.executable, "-c", LOOKS, env.path()], check=True, stdout=subprocess.DEVNULL)
+    assert env.readers() == NOBODY
+
+
+def test_as_many_look_as_can(tmp_path):
+    """Who finds no place to look from is told so, and what frees those of the dead."""
+    with lmdb.open(str(tmp_path / "env"), max_dbs=NEEDED, max_readers=1) as env:
+        LMDBStorage(env).close()
+        with env.begin():
+            command = [sys.executable, "-c", LOOKS, tmp_path / "env"]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "StorageBusy" in done.stderr
+    assert "reader_check" in done.stderr
 
 
 def test_full_of_the_applications(env, orders, storage, queue):

@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 from duraq import (
     Cause,
     Counts,
+    EntryStatus,
     FixedDelay,
     InvalidOption,
     LeaseLost,
@@ -25,9 +26,10 @@ from duraq import (
     PostgresStorage,
     Queue,
     StorageError,
+    StorageReadOnly,
     UnsupportedVersion,
 )
-from duraq.storage import pg_connections, postgres
+from duraq.storage import pg_clock, pg_connections, postgres
 
 PATIENCE = timedelta(seconds=60)
 RETRIES = FixedDelay(max_attempts=9, delay=timedelta(0))
@@ -142,6 +144,29 @@ def test_the_connection_is_lost_in_opening(dsn, monkeypatch):
     with PostgresStorage(dsn) as storage:
         Queue("jobs", storage).enqueue("a")
     assert times
+
+
+def test_a_role_that_may_make_no_tables(server, dsn, queue):
+    """A role that may only use the tables works with them; where there are none it is told what it lacks."""
+    queue.enqueue("a")
+    schema = dsn.rpartition("=")[2]
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        owner.execute("CREATE ROLE worker LOGIN")
+        owner.execute(f"GRANT USAGE ON SCHEMA {schema} TO worker")
+        owner.execute(
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO worker",
+        )
+        theirs = dsn.replace("user=duraq", "user=worker")
+        with PostgresStorage(theirs) as storage:
+            other = Queue("jobs", storage)
+            other.enqueue("b")
+            for _ in range(2):
+                other.mark_completed(other.dequeue())
+        empty = server.new_schema()
+        owner.execute(f"GRANT USAGE ON SCHEMA {empty} TO worker")
+    with pytest.raises(StorageReadOnly, match="GRANT"):
+        PostgresStorage(theirs.replace(schema, empty))
+    assert queue.counts() == Counts()
 
 
 # -- transactions ------------------------------------------------------------------------------------------
@@ -453,6 +478,22 @@ def test_a_notice_that_does_not_come(queue, open_queue, monkeypatch):
     timer.start()
     assert queue.dequeue(wait=PATIENCE).data == "a"
     timer.join()
+
+
+def test_the_servers_clock_is_set(app, storage, queue, monkeypatch):
+    """The time is the server's as it is when a turn begins, and not as it was when it was connected to."""
+    queue.enqueue_many(["a", "b"], delay=timedelta(minutes=10))
+    assert queue.dequeue() is None
+    monkeypatch.setattr(pg_connections, "NOW", f"{pg_clock.NOW} + 601 * 1000000")
+    assert queue.dequeue().data == "a"
+    monkeypatch.undo()
+    assert queue.counts() == Counts(ready=1, leased=1)
+    queue.enqueue("c", delay=timedelta(minutes=10), id="c")
+    monkeypatch.setattr(pg_connections, "NOW", f"{pg_clock.NOW} + 1201 * 1000000")
+    app.execute("SELECT 1")
+    with storage.transaction(app):
+        assert {entry.data for entry in queue.entries(EntryStatus.READY)} >= {"b", "c"}
+    app.rollback()
 
 
 # -- the server --------------------------------------------------------------------------------------------

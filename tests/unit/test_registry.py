@@ -29,6 +29,27 @@ def test_what_it_names(tmp_path, url, kind, made):
     assert {path.name for path in tmp_path.iterdir()} - {f"{made}-duraq"} == ({made} if made else set())
 
 
+@pytest.mark.parametrize(
+    "string",
+    [
+        "host=db user=app password=s3cret",
+        " dbname = shop",
+        "sslmode=require host=h:1,k:2",
+        "password='a/b s3cret'",
+    ],
+)
+def test_a_connection_string(tmp_path, monkeypatch, string):
+    """What only PostgresStorage takes becomes no directory, and its password is not told."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidOption, match="PostgresStorage takes it") as refused:
+        duraq.open(string)
+    assert "s3cret" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+    duraq.open("file:host=db").close()
+    duraq.open("a=b").close()
+    assert {path.name for path in tmp_path.iterdir()} == {"host=db", "a=b"}
+
+
 def test_where_one_is(tmp_path, monkeypatch):
     """A path alone, and one that is relative, are from where the program runs."""
     monkeypatch.chdir(tmp_path)

@@ -15,6 +15,7 @@ from duraq import (
     Counts,
     InvalidOption,
     LeaseLost,
+    MemoryStorage,
     NotAStorage,
     NotEnqueued,
     NoTransaction,
@@ -230,7 +231,7 @@ def test_a_ctrl_c_before_a_row_is_read(storage, queue, path, around):
     def broken_off():
         if around == "transaction":
             order(storage, "a")
-        asked.append(storage.execute("INSERT INTO orders VALUES ('b'), ('c') RETURNING 1"))
+        asked.append(storage._execute("INSERT INTO orders VALUES ('b'), ('c') RETURNING 1"))
         raise Interrupted
 
     block = storage._turn if around == "_turn" else storage.transaction()
@@ -308,6 +309,12 @@ def test_outside_of_a_transaction(storage):
     """The connection belongs to a transaction."""
     with pytest.raises(NoTransaction):
         _ = storage.connection
+
+
+def test_the_only_way_in(storage):
+    """What a storage shows of its database is the connection that is part of the caller's transaction."""
+    own = {name for name in dir(storage) if not name.startswith("_")} - set(dir(MemoryStorage()))
+    assert own == {"connection", "db_path", "durability", "after_fork_in_child"}
 
 
 def test_in_a_task(storage, queue, path):
@@ -418,7 +425,15 @@ def test_a_later_version(storage, path):
     """Tables of a version that is not known are refused, and left alone."""
     with storage.transaction():
         storage.connection.execute("UPDATE duraq_schema SET version = 99")
-    with pytest.raises(UnsupportedVersion, match="99"):
+    with pytest.raises(UnsupportedVersion, match=r"99.*upgrade DuraQ"):
+        SQLiteStorage(path)
+
+
+def test_an_earlier_version(storage, path):
+    """Of tables that are older than what is known it is not said that an upgrade would help."""
+    with storage.transaction():
+        storage.connection.execute("UPDATE duraq_schema SET version = 0")
+    with pytest.raises(UnsupportedVersion, match="use the DuraQ that made them"):
         SQLiteStorage(path)
 
 

@@ -400,6 +400,7 @@ def test_completion(duraq, tmp_path, monkeypatch):
         "postgresql://ann:s3cret@127.0.0.1:1/shop?nosuch=1",
         "postgres://ann:%zz-s3cret@127.0.0.1:1/shop",
         "postgresq://ann:s3cret@127.0.0.1/shop",
+        "host=127.0.0.1 port=1 user=ann password=s3cret",
     ],
 )
 def test_passwords(duraq, root):
