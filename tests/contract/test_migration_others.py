@@ -87,10 +87,11 @@ def killed(monkeypatch, source, target, is_it):
 # -- between arriving and leaving --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["file", "sqlite", "lmdb", "server"])
-def test_what_was_worked_in_the_source(kind, tmp_path, target, monkeypatch):
+@pytest.mark.parametrize("source", ["of file:", "of sqlite:", "of lmdb:", "of a server"])
+def test_what_was_worked_in_the_source(source, tmp_path, target, monkeypatch):
     """What arrived, and was worked in the source after all, is not worked in the target as well."""
-    source = filled(on_server() if kind == "server" else f"{kind}:{tmp_path}/source")
+    kind = source.removeprefix("of ")
+    source = filled(on_server() if kind == "a server" else f"{kind}{tmp_path}/source")
     killed(monkeypatch, source, target, removes("jobs"))
     resume(source)
     with duraq.open(source) as storage:
@@ -214,11 +215,11 @@ def test_a_run_that_ends_while_another_one_carries(source, target):
     assert work(target) == ["b", "c", "d"]
 
 
-@pytest.mark.parametrize("end", ["a.db", "file"])
-def test_there_and_back_and_there(source, target, end):
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_there_and_back_and_there(source, target, comes_back):
     """A queue whose pause was lifted, or that came back, can be moved again."""
     assert migrate(source, target).complete
-    if end == "file":
+    if comes_back:
         assert migrate(target, source).complete
     else:
         resume(source)
@@ -322,11 +323,11 @@ def forget(url):
         storage.commit({"_migrations": [Expire(each.id) for each in storage.entries("_migrations")]})
 
 
-@pytest.mark.parametrize("kind", ["file", "lmdb"])
-def test_given_up(kind, source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("target", ["file:{}/target", "lmdb:{}/target"])
+def test_given_up(target, source, tmp_path, monkeypatch):
     """Given up in the middle, what has arrived is worked in the target, and the rest in the source."""
     monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
-    target = f"{kind}:{tmp_path}/target"
+    target = target.format(tmp_path)
     killed(monkeypatch, source, target, removes("jobs"))
     with monkeypatch.context() as patched:
         # Killed on the way, it is done again.
