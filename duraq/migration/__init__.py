@@ -5,7 +5,7 @@ it safe is who writes what in one change, and what must be true for it (``notes`
 
 1. The source pauses a queue, with a note that it is *stopping*; only if it is paused as it was when that was
    read, and no other migration is under way with it. When nothing is leased the note says *moving*, only if
-   it is still paused so. Until then whoever has paused it may undo it, and nothing else.
+   it is still paused so. Until then whoever has come last may undo that pause, and nothing else.
 2. The target pauses its queue, with the first mark. From here on a page goes round, if both are paused so:
    entries and the next mark in one change to the target; they are read back; their removal and the note
    that this page was *settled*, in one change to the source, which is refused if one of them is not as it was

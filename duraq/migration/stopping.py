@@ -85,8 +85,8 @@ class Stopper:
     def stop(self, queue: str, leaving: Leaving | None) -> Generator[Progress, None, Leaving]:
         """Nothing is leased from it any more, and nothing is leased; ends with what is noted of it then.
 
-        If that cannot be, and nothing of it has gone, it is what it was, as far as it was this run that has
-        paused it. Raises StorageBusy, CannotMigrate, Overtaken.
+        If that cannot be, and nothing of it has gone, it is what it was, unless another run waits for it as
+        well, and has come later. Raises StorageBusy, CannotMigrate, Overtaken.
         """
         noted, was = self._pause(queue, leaving)
         self._stopped.add(queue)
@@ -101,7 +101,10 @@ class Stopper:
     def _pause(
         self, queue: str, leaving: Leaving | None
     ) -> tuple[Leaving, tuple[Pause | None, Pause] | None]:
-        """Pause it; returns the note, and if that was begun here, how it was paused before and is now."""
+        """Pause it; returns the note, and if nothing has gone, how it was paused before and is now.
+
+        Whoever comes while it is waited for notes that too: the other run may be gone, or leave it alone now.
+        """
         source, notes = self._ends.source, self._ends.sent_notes
         while True:
             pause = source.paused(queue)
@@ -110,7 +113,7 @@ class Stopper:
             holds = migration_of(pause) == self._id
             if leaving is not None and is_ours:
                 self._check_wanted(leaving, holds=holds)
-                if leaving.is_under_way and holds:
+                if leaving.stage == MOVING and holds:
                     return leaving, None
             reason = reason_in_source(self._id, self._ends.target_name)
             now = Pause(to_datetime(source.clock.now()), options.user(), reason)
@@ -126,7 +129,8 @@ class Stopper:
                     raise
                 leaving = found
             else:
-                return noted, (pause, now) if noted.stage == STOPPING else None
+                was = noted.before if leaving is not None and leaving.is_under_way else pause
+                return noted, (was, now) if noted.stage == STOPPING else None
 
     def _noted(self, queue: str, leaving: Leaving | None, pause: Pause | None) -> Leaving:
         """What is to be noted of a queue that is to be stopped, and is paused like that."""
@@ -136,6 +140,8 @@ class Stopper:
             return Leaving(queue, 0, self._id, name, before, STOPPING, 0)
         if leaving.migration != self._id:
             return leaving.turned(migration=self._id, to=name, before=before, stage=STOPPING, settled=0)
+        if leaving.is_under_way and migration_of(pause) == self._id:
+            before = leaving.before
         return leaving.turned(before=before, stage=MOVING if leaving.stage == MOVING else STOPPING)
 
     def _check_wanted(self, leaving: Leaving, *, holds: bool) -> None:

@@ -84,6 +84,21 @@ def killed(monkeypatch, source, target, is_it):
             migrate(source, target)
 
 
+def killed_while_it_waits(monkeypatch, source, target):
+    """Move it, and be killed while its leases are waited for."""
+    with monkeypatch.context() as patched:
+        gone = []
+        before_commit(patched, lambda _: bool(gone), stop)
+
+        def be_killed(progress):
+            if progress.leased:
+                gone.append(True)
+                stop()
+
+        with pytest.raises(Stopped):
+            migrate(source, target, progress=be_killed)
+
+
 # -- between arriving and leaving --------------------------------------------------------------------------
 
 
@@ -172,7 +187,8 @@ def test_resumed_in_the_source_while_it_is_moved(source, target, monkeypatch):
     assert work(target) == ["e", "f"]
 
 
-def test_a_run_that_ends_while_another_one_waits(source, target):
+@pytest.mark.parametrize("later_first", [False, True])
+def test_a_run_that_ends_while_another_one_waits(later_first, source, target):
     """A run that is stopped while it waits for a lease does not have the other one carry what is worked."""
     with ExitStack() as stack:
         here, there, check = (stack.enter_context(duraq.open(url)) for url in (source, target, target))
@@ -183,16 +199,36 @@ def test_a_run_that_ends_while_another_one_waits(source, target):
         jobs = Queue("jobs", here)
         done = [jobs.dequeue()]
         assert next(first).leased == next(second).leased == 1
-        first.close()
-        assert jobs.paused is None
-        done.append(jobs.dequeue())
-        assert next(second).leased == 2
+        if later_first:
+            # It waits for what was leased meanwhile as well.
+            second.close()
+            assert jobs.paused is None
+            done.append(jobs.dequeue())
+            left = first
+            assert next(left).leased == 2
+        else:
+            first.close()
+            left = second
         assert jobs.paused is not None
         for entry in done:
             jobs.mark_completed(entry)
-        for _ in second:
+        for _ in left:
             pass
-    assert work(target) == ["c", "d"]
+    assert work(target) == (["c", "d"] if later_first else ["b", "c", "d"])
+
+
+def test_a_run_after_one_that_was_killed_while_it_waited(source, target, monkeypatch):
+    """A queue whose leases end too late is worked again, though another run was killed while it waited."""
+    with duraq.open(source) as storage:
+        jobs = Queue("jobs", storage)
+        held = jobs.dequeue()
+        killed_while_it_waits(monkeypatch, source, target)
+        assert jobs.paused is not None
+        assert not migrate(source, target, wait=AT_ONCE).complete
+        assert jobs.paused is None
+        jobs.mark_completed(held)
+    assert migrate(source, target).complete
+    assert work(target) == ["b", "c", "d"]
 
 
 def test_a_run_that_ends_while_another_one_carries(source, target):
