@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
-from duraq.errors import DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
+from duraq.errors import CannotMigrate, DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
 from duraq.model import KEYS, EntryStatus
 from duraq.operations import (
+    Adopt,
     Bury,
     Complete,
     Enqueue,
@@ -20,12 +21,14 @@ from duraq.operations import (
     Remove,
     Requeue,
     Restore,
+    ResumeQueue,
 )
+from duraq.pauses import is_being_filled
 from duraq.state import QueueState
 
 
 def check(state: QueueState, operation: Operation) -> None:
-    """Raise DuplicateEntry, EntryNotFound or LeaseLost if it cannot be applied now."""
+    """Raise DuplicateEntry, EntryNotFound, LeaseLost or CannotMigrate if it cannot be applied now."""
     if isinstance(operation, Enqueue):
         _check_new(state, operation)
     elif isinstance(operation, (Extend, Complete, Fail, Bury, Release)):
@@ -42,8 +45,24 @@ def check(state: QueueState, operation: Operation) -> None:
         _entry(state, operation.id, READY)
     elif isinstance(operation, Expire):
         _entry(state, operation.id, READY, SCHEDULED)
-    elif isinstance(operation, Restore) and state.find(operation.id) is not None:
-        raise DuplicateEntry(f"queue {state.name}: there is another entry {operation.id} by now")
+    elif isinstance(operation, (Adopt, ResumeQueue, Restore)):
+        _check_moved(state, operation)
+
+
+def _check_moved(state: QueueState, operation: Adopt | ResumeQueue | Restore) -> None:
+    """What may come in the way where a storage is moved, or something comes from another queue."""
+    if isinstance(operation, Restore):
+        if state.find(operation.id) is not None:
+            raise DuplicateEntry(f"queue {state.name}: there is another entry {operation.id} by now")
+    elif isinstance(operation, ResumeQueue):
+        # What has arrived last may be in the other storage as well.
+        if state.pause is not None and is_being_filled(state.pause):
+            raise CannotMigrate(
+                f"queue {state.name}: {state.pause.reason}; it is worked once all of it is there: run `duraq"
+                " migrate` again, or give that up with `duraq migrate --give-up`"
+            )
+    elif operation.instead_of and state.pause not in operation.instead_of:
+        raise CannotMigrate(f"queue {state.name}: it was paused or resumed by others meanwhile")
 
 
 def _check_new(state: QueueState, operation: Enqueue) -> None:

@@ -113,7 +113,10 @@ class NotLeased(LeaseLost):
 
 
 class CannotMigrate(QueueError):
-    """A storage cannot be moved into another one as they are; says which queue stands in the way, and why."""
+    """A storage cannot be moved into another one as they are; says which queue stands in the way, and why.
+
+    Or a queue cannot be resumed, for a storage that is being moved has not all of it yet.
+    """
 
 
 class NoTransaction(QueueError):

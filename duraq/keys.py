@@ -21,7 +21,7 @@ def enqueue_once(storage: Storage, queue: str, entry: Enqueue, window: int, limi
 
     Raises DuplicateEntry if it is another entry that has the same id.
     """
-    name = blake2b(f"{queue}\0{entry.key}".encode(), digest_size=16).hexdigest()
+    name = name_of(queue, str(entry.key))
     payload = orjson.dumps({"queue": queue, "key": entry.key, "id": entry.id})
     while True:
         mark = Enqueue(name, payload, expires_at=storage.clock.now() + window)
@@ -39,12 +39,22 @@ def enqueue_once(storage: Storage, queue: str, entry: Enqueue, window: int, limi
             return entry.id
 
 
+def name_of(queue: str, key: str) -> str:
+    """Under which id a key of a queue is kept."""
+    return blake2b(f"{queue}\0{key}".encode(), digest_size=16).hexdigest()
+
+
+def meant_by(payload: bytes) -> str:
+    """Which entry the key with this payload stands for."""
+    found: str = orjson.loads(payload)["id"]
+    return found
+
+
 def _entry_of(storage: Storage, name: str) -> str | None:
     try:
-        found: str = orjson.loads(storage.get(KEYS, name).payload)["id"]
+        return meant_by(storage.get(KEYS, name).payload)
     except (EntryNotFound, QueueNotFound):
         return None
-    return found
 
 
 def _is_there(storage: Storage, queue: str, entry_id: str) -> bool:

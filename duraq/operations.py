@@ -215,13 +215,15 @@ class Adopt:
     """The queue is from now on what one of another storage was, but for its entries.
 
     Its pause is this one, or none; no token is given again that was given there; and what has happened there
-    has happened here, if ``ledger`` is given.
+    has happened here, if ``ledger`` is given. ``instead_of``: only if its pause, until now, is one of these;
+    if none are given, whatever it is. Not recorded.
     """
 
     op: ClassVar[str] = "adopt"
     tokens: int
     pause: Pause | None
     ledger: Ledger | None = None
+    instead_of: tuple[Pause | None, ...] = ()
 
 
 @dataclass(slots=True)

@@ -355,7 +355,7 @@ class Queue(Generic[T]):
         self._storage.commit({self.name: (operation,)})
 
     def resume(self, *, who: str | None = None) -> None:
-        """Deliver again."""
+        """Deliver again. Raises CannotMigrate where ``duraq migrate`` still has to bring some of it."""
         self._storage.commit({self.name: (ResumeQueue(options.text("who", who or options.user())),)})
 
     @property

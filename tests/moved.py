@@ -10,6 +10,8 @@ from conftest import _server
 from duraq import DeadLetterQueue, EntryStatus, FixedDelay, Queue
 from duraq.migration.notes import Sent
 from duraq.model import ACTS, KEYS
+from duraq.operations import Remove, Restore
+from duraq.storage.transacting import TransactingStorage
 
 POLICY = FixedDelay(max_attempts=2, delay=timedelta(0))
 HOUR = timedelta(hours=1)
@@ -80,3 +82,44 @@ def is_emptied(storage):
     left = [storage.counts(name) for name in storage.queues()]
     paused = [storage.paused(name) for name in storage.queues()]
     return not any(each.length or each.dead for each in left) and all(paused)
+
+
+class Stopped(BaseException):
+    """Whoever moved it is gone."""
+
+
+def before_commit(monkeypatch, is_it, act):
+    """Have something done once, just before the first commit of which ``is_it(changes)`` says so.
+
+    If that is ``stop``, nothing is committed any more: as of a process that was killed.
+    """
+    commit, acts = TransactingStorage.commit, [act]
+
+    def watched(self, changes, limits=None):
+        if act is stop and not acts:
+            raise Stopped
+        if acts and is_it(changes):
+            acts.pop()()
+        commit(self, changes, limits)
+
+    monkeypatch.setattr(TransactingStorage, "commit", watched)
+
+
+def sends(queue):
+    """Whether a change has entries of that queue arrive in the target."""
+    return lambda changes: any(isinstance(each, Restore) and each.source for each in changes.get(queue, ()))
+
+
+def removes(queue):
+    """Whether a change removes entries of that queue from one storage for another one."""
+    return lambda changes: any(isinstance(each, Remove) and each.to for each in changes.get(queue, ()))
+
+
+def notes(start):
+    """Whether a change has a note with a name that begins like that."""
+    return lambda changes: any(each.id.startswith(start) for each in changes.get("_migrations", ()))
+
+
+def stop():
+    """Be gone."""
+    raise Stopped

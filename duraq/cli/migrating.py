@@ -17,12 +17,13 @@ from duraq.cli.output import Row, show_rows
 from duraq.cli.reports import report
 from duraq.cli.stage import Terminated
 from duraq.errors import NotAStorage, StorageError
-from duraq.migration import Migrated, Moved, Planned, Progress, plan
+from duraq.migration import Migrated, Moved, Planned, Progress, give_up, plan
 from duraq.migration import migrate as move
 from duraq.safe_text import safe_text
-from duraq.storage.registry import shown
+from duraq.storage.registry import again as named
 
 COLUMNS = ("queue", "entries", "bytes", "checksum", "status")
+LEFT_COLUMNS = ("queue", "arrived", "left", "status")
 PLAN_COLUMNS = ("queue", "scheduled", "ready", "leased", "dead", "bytes", "status")
 _REDRAWN, _SAID = 0.2, 10.0  # seconds between two times that it is shown, to a person and in a log
 _BAR = 24  # characters
@@ -40,8 +41,9 @@ _BAR = 24  # characters
     help="How long a queue's leases may take to end; default: 10m.",
 )
 @click.option("--merge", is_flag=True, help="Also into queues that have entries of their own.")
+@click.option("--give-up", "giving_up", is_flag=True, help="End it in the middle: both are worked again.")
 @common
-def migrate(source: str, target: str, *, dry_run: bool, wait: timedelta, merge: bool) -> int:
+def migrate(source: str, target: str, *, dry_run: bool, wait: timedelta, merge: bool, giving_up: bool) -> int:
     """Move everything in the storage SRC to the storage DST, which is made if it is not there.
 
     Both are a directory, file:PATH, sqlite:PATH, lmdb:PATH or postgresql://... Workers and producers may
@@ -50,10 +52,16 @@ def migrate(source: str, target: str, *, dry_run: bool, wait: timedelta, merge: 
     compared, before it is removed from SRC.
 
     Interrupted, it goes on when it is run again; so does it when entries have been enqueued in SRC since.
+    To end it in the middle, stop it, and run it with --give-up: what has arrived stays in DST, what has not
+    in SRC, and nothing is in both.
     """
     said = settings()
-    again = f"duraq migrate {quote(shown(source))} {quote(shown(target))}"
+    again = f"duraq migrate {quote(named(source))} {quote(named(target))}"
     with _told():
+        if giving_up:
+            if dry_run or merge:
+                raise CommandError(Code.USAGE, "--give-up goes with neither --dry-run nor --merge")
+            return _give_up(said, source, target)
         if dry_run:
             return _show_plan(said, plan(source, target), merge=merge)
         try:
@@ -79,13 +87,34 @@ def _told() -> Iterator[None]:
         raise CommandError(Code.NOT_FOUND, str(error)) from error
 
 
+def _give_up(said: Settings, source: str, target: str) -> int:
+    found = give_up(source, target)
+    rows = [
+        {
+            "queue": each.queue,
+            "arrived": each.arrived,
+            "left": each.left,
+            "status": "given up",
+            "stuck": dict(each.stuck),
+        }
+        for each in found
+    ]
+    show_rows(said, "duraq.migrate_given_up/1", LEFT_COLUMNS, rows, more=("stuck",), name="queue")
+    for each in found:
+        for name, why in each.stuck.items():
+            said.say(f"queue {each.queue}: entry {name} is in both: {why}")
+    return Code.PARTLY if any(each.stuck for each in found) else Code.DONE
+
+
 # -- what was done -----------------------------------------------------------------------------------------
 
 
 def _show(said: Settings, moved: Migrated, again: str) -> int:
     found = moved.queues.values()
     problems = [each.problem for each in found if each.problem is not None]
-    show_rows(said, "duraq.migrate/1", COLUMNS, map(_row, found), more=("stuck", "error"), name="queue")
+    show_rows(
+        said, "duraq.migrate/1", COLUMNS, map(_row, found), more=("stuck", "known", "error"), name="queue"
+    )
     for problem in problems:
         report(said, problem)
     for each in found:
@@ -93,12 +122,18 @@ def _show(said: Settings, moved: Migrated, again: str) -> int:
             said.say(f"queue {each.queue}: entry {name} stays in the source: {why}")
         if len(each.stuck) > 10:
             said.say(f"queue {each.queue}: {len(each.stuck) - 10} more entries stay in the source")
+        if each.known:
+            names = ", ".join(each.known[:3]) + (", ..." if len(each.known) > 3 else "")
+            said.say(
+                f"queue {each.queue}: {len(each.known)} entries were ended in the source, for each was"
+                f" enqueued in the target too, under the same key: {names}"
+            )
     if moved.left:
         said.say(f"{moved.left} entries were enqueued in the source since; somebody still feeds it: {again}")
     if moved.complete:
         said.say(f"{moved.source}: all of it is in {moved.target}")
         return Code.DONE
-    if len(problems) == len(moved.queues):
+    if problems and len(problems) == len(moved.queues):
         return code_of(problems[0])
     return Code.PARTLY
 
@@ -116,6 +151,7 @@ def _row(moved: Moved) -> Row:
         "checksum": moved.checksum,
         "status": status,
         "stuck": moved.stuck,
+        "known": moved.known,
         "error": None if moved.problem is None else str(moved.problem),
     }
 

@@ -1,4 +1,25 @@
-"""A storage moved into another one, with everything that is in it: ``migrate``."""
+"""A storage moved into another one, with everything that is in it: ``migrate``.
+
+The two share no transaction, and anybody may be killed, or do anything in either, at any moment. What makes
+it safe is who writes what in one change, and what must be true for it (``notes`` has the notes):
+
+1. The source pauses a queue, with a note that it is *stopping*; only if it is paused as it was when that was
+   read, and no other migration is under way with it. When nothing is leased the note says *moving*, only if
+   it is still paused so. Until then whoever has come last may undo that pause, and nothing else.
+2. The target pauses its queue, with the first mark. From here on a page goes round, if both are paused so:
+   entries and the next mark in one change to the target; they are read back; their removal and the note
+   that this page was *settled*, in one change to the source, which is refused if one of them is not as it was
+   sent. What is not is taken back from the target, with a mark that has it no more. So an entry of the last
+   page belongs to the target when the note has the page's number, and to the source until then.
+3. When nothing is left the last mark and the queue's pause are one change to the target, and the source
+   notes that it is *over*. Only then, or once it is *given up*, may another migration have the queue.
+
+Each note is written in the place of the one that was read, else not at all: of two runs, of one migration
+or of two, the later one is refused, and looks again. A pause that others have lifted or replaced ends the run
+for that queue; the next run begins with settling the last page, as does giving up. A pause of others in the
+target is there again afterwards. A note that does not go with the other storage's, as of an older copy, is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +35,14 @@ from duraq.examining import verify
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics
 from duraq.migration.carrying import Ends
-from duraq.migration.notes import OUT, Notes, migration_of, out_of
+from duraq.migration.giving_up import GivenUp, give_up_without_source, give_up_without_target
+from duraq.migration.giving_up import give_up as give_up_between
+from duraq.migration.notes import Leaving, Notes, Remembered
 from duraq.migration.places import Place
-from duraq.migration.running import Migration, Moved, Progress
+from duraq.migration.running import Migration, Moved
+from duraq.migration.stopping import Progress, is_held
 from duraq.model import MIGRATIONS
+from duraq.pauses import is_being_filled, migration_of
 from duraq.storage.transacting import TransactingStorage
 
 _SAME = "source and target are the same storage"
@@ -46,21 +71,21 @@ class Planned:
     """What would be moved: each queue in numbers, and how many entries the target has in it.
 
     ``begun``: the queues that an earlier run has begun with; ``elsewhere``: those that another migration,
-    which is not over, has to do with.
+    which is not over, has to do with, and which.
     """
 
     source: str
     target: str
     makes_target: bool
     begun: frozenset[str]
-    elsewhere: frozenset[str]
+    elsewhere: Mapping[str, str]
     queues: Mapping[str, QueueMetrics]
     own: Mapping[str, int]
 
     def refused(self, queue: str, *, merge: bool = False) -> str | None:
         """What keeps it from being moved, if anything does."""
         if queue in self.elsewhere:
-            return f"another migration is not over: {getattr(self.queues[queue].paused, 'reason', '')}"
+            return f"another migration is not over: {self.elsewhere[queue]}"
         if not merge and queue in self.own and queue not in self.begun:
             return f"the target has {self.own[queue]} entries of its own"
         return None
@@ -99,12 +124,8 @@ def migrate(
     with ExitStack() as opened:
         before = opened.enter_context(here.open())
         _check_sound(here, before)
-        after = opened.enter_context(there.open())
-        if here.is_on_server and before.clock.boot_id == after.clock.boot_id:
-            raise InvalidOption(_SAME)  # of a server, that is the name of the tables
-        # What a process has written to files it does not read again; another storage reads all of it.
-        check = opened.enter_context(there.open()) if there.is_file else after
-        run = Migration(Ends(before, after, check, here.name, there.name), wait=seconds, merge=merge)
+        ends = _ends(opened, here, before, there)
+        run = Migration(ends, wait=seconds, merge=merge)
         # Closed at once, whatever ends it, so that it leaves nothing half done while the storages are open.
         with closing(iter(run)) as steps:
             for each in steps:
@@ -113,49 +134,89 @@ def migrate(
         return Migrated(here.name, there.name, run.queues, run.left)
 
 
+def give_up(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[GivenUp]:
+    """End a migration in the middle: each queue that is under way is worked again, in both.
+
+    What has arrived in the target stays there, what has not in the source, and nothing is in both. If one of
+    them is no more, what was in it is gone. Whoever runs the migration must be stopped first. Raises
+    CannotMigrate if nothing is under way, else the same as ``migrate``.
+    """
+    here, there = Place(os.fspath(source)), Place(os.fspath(target))
+    if not there.is_there() or here.is_same(there):
+        _check(here, there)
+    with ExitStack() as opened:
+        if not here.is_there():
+            return give_up_without_source(opened.enter_context(there.open()), here.name, there.name)
+        before = opened.enter_context(here.open())
+        if not there.is_there():
+            return give_up_without_target(before, here.name, there.name)
+        return give_up_between(_ends(opened, here, before, there))
+
+
+def _ends(opened: ExitStack, here: Place, before: TransactingStorage, there: Place) -> Ends:
+    after = opened.enter_context(there.open())
+    if here.is_on_server and before.clock.boot_id == after.clock.boot_id:
+        raise InvalidOption(_SAME)  # of a server, that is the name of the tables
+    # What a process has written to files it does not read again; another storage reads all of it.
+    check = opened.enter_context(there.open()) if there.is_file else after
+    return Ends(before, after, check, here.name, there.name)
+
+
 def plan(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Planned:
     """What ``migrate`` would do. Nothing is written, and nothing is made. Raises the same."""
     here, there = Place(os.fspath(source)), Place(os.fspath(target))
     _check(here, there)
-    queues, out, _ = _looked_at(here)
+    queues, ours = _looked_at(here)
     is_there = there.is_there()
-    found, _, notes = _looked_at(there) if is_there else ({}, None, [])
-    begun = frozenset(name.split("/")[2] for name in notes if out and name.startswith(f"in/{out}/"))
-    ours = {None, out if f"in/{out}" in notes else None}
-    elsewhere = frozenset(
-        name for name, each in queues.items() if migration_of(each.paused) not in ours and _count(each)
-    )
+    found, theirs = _looked_at(there) if is_there else ({}, Remembered())
+    shared = ours.shared(theirs)
+    begun = frozenset(queue for migration, queue in theirs.marks if migration == shared)
+    elsewhere = {
+        name: why
+        for name, each in queues.items()
+        if (why := _elsewhere(each, shared, ours.leaving.get(name)))
+    }
     own = {name: count for name in queues if (count := _count(found.get(name)))}
     return Planned(here.name, there.name, not is_there, begun, elsewhere, queues, own)
 
 
+def _elsewhere(queue: QueueMetrics, migration: str | None, leaving: Leaving | None) -> str:
+    """Which other migration has not done with it, if one has not; see ``check_free``."""
+    if leaving is not None and is_held(leaving, migration, queue.paused):
+        return f"migration {leaving.migration}: to {leaving.to}"
+    if queue.paused is None or migration_of(queue.paused) in {None, migration}:
+        return ""
+    return queue.paused.reason if _count(queue) or is_being_filled(queue.paused) else ""
+
+
 def _check(here: Place, there: Place) -> None:
     here.check_there()
+    there.check_can_be()
     if here.is_same(there):
         raise InvalidOption(_SAME)
 
 
 def _check_sound(place: Place, storage: TransactingStorage) -> None:
     """Read all of a source first: nothing is to be torn apart that must be repaired."""
-    if not place.is_file or Notes(storage).find(OUT) is not None:
+    if not place.is_file or Notes(storage, place.name).read().away:
         return
     verify(place.path).check(
         place.path, "nothing was moved; duraq verify shows all of it, duraq repair sets it aside"
     )
 
 
-def _looked_at(place: Place) -> tuple[dict[str, QueueMetrics], str | None, list[str]]:
-    """Its queues in numbers, the migration that it was moved away in, and the names of its notes."""
+def _looked_at(place: Place) -> tuple[dict[str, QueueMetrics], Remembered]:
+    """Its queues in numbers, and what it remembers of migrations."""
     with Inspector.at(place.url) as inspector:
         queues = {name: inspector.metrics(name) for name in inspector.queues()}
-        notes: dict[str, bytes] = {}
+        notes: list[tuple[str, bytes]] = []
         with suppress(QueueNotFound):
-            notes = {each.id: each.payload for each in inspector.each_entry(MIGRATIONS)}
-    return queues, out_of(notes), list(notes)
+            notes = [(each.id, each.payload) for each in inspector.each_entry(MIGRATIONS)]
+    return queues, Remembered.of(place.name, notes)
 
 
 def _count(metrics: QueueMetrics | None) -> int:
     return 0 if metrics is None else metrics.counts.length + metrics.counts.dead
 
 
-__all__ = ["Migrated", "Migration", "Moved", "Planned", "Progress", "migrate", "plan"]
+__all__ = ["GivenUp", "Migrated", "Migration", "Moved", "Planned", "Progress", "give_up", "migrate", "plan"]

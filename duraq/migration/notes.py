@@ -1,18 +1,17 @@
 """What the two storages of a migration remember of it, in a queue of their own that nobody works.
 
-The source has ``out``, the migration that it is in, and for each queue that is under way ``out/QUEUE``: how
-it was paused before. The target has ``in/ID`` for each migration that it took in, and for each queue of it
-``begun/ID/QUEUE``, so that there is one first mark, and ``in/ID/QUEUE/NUMBER``, the mark. It is written in
-one change with the entries of a page, and takes the place of the one before. So it tells for certain which
-entries have arrived, however a run has ended, and of two runs at once only one can write a page.
+The source has ``away/ID`` for each migration that it was ever moved in, and the target ``in/ID``; neither
+ever goes. The source has for each queue the note ``out/QUEUE/NUMBER`` (see Leaving), and the target
+``in/ID/QUEUE/NUMBER`` (see Mark). These two are written anew with the next number, in the place of the one
+before, which must be there; and ``begun/...`` sees to it that there is one first. So of two who have read the
+same one, only one can write the next; and it is written in one change with that which it tells of.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple, Self
@@ -21,47 +20,22 @@ import orjson
 
 from duraq import snapshot
 from duraq.entry import DEAD
+from duraq.errors import CannotMigrate
 from duraq.model import MIGRATIONS, Pause
 from duraq.operations import Enqueue, Expire, Operation
 from duraq.storage.base import StoredEntry
 from duraq.storage.transacting import TransactingStorage
 
-OUT = "out"
-_REASON = re.compile(r"migration ([0-9a-f]{8}): ")
-_FILLING = "it is being filled from"
+# How far a queue is on its way out: its leases are waited for; entries may be in the target; nothing is
+# between the two; and the same, as it was given up.
+STOPPING, MOVING, OVER, GIVEN_UP = "stopping", "moving", "over", "given up"
 _WORTH_IT = 100  # notes that are read at once
 _SUMS = 1 << 128
-
-
-def out_of(notes: Mapping[str, bytes]) -> str | None:
-    """Which migration a storage with these notes is moved away in, if in any."""
-    return orjson.loads(notes[OUT])["id"] if OUT in notes else None
 
 
 def new_id() -> str:
     """The name of a migration, which nobody has given before."""
     return secrets.token_hex(4)
-
-
-def reason_in_source(migration: str, target: str) -> str:
-    """Why a queue of the source is paused: while it is moved, and from then on."""
-    return f"migration {migration}: its entries are in {target}, or on their way"
-
-
-def reason_in_target(migration: str, source: str) -> str:
-    """Why a queue of the target is paused, until all of it is there."""
-    return f"migration {migration}: {_FILLING} {source}"
-
-
-def migration_of(pause: Pause | None) -> str | None:
-    """Which migration has paused a queue, if one has."""
-    found = None if pause is None else _REASON.match(pause.reason)
-    return None if found is None else found[1]
-
-
-def is_being_filled(pause: Pause | None) -> bool:
-    """Whether a queue is the target's, of a migration that is not over."""
-    return pause is not None and _FILLING in pause.reason
 
 
 class Sent(NamedTuple):
@@ -99,11 +73,11 @@ class Sent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a queue has come.
+    """What the target remembers of a queue: what has arrived.
 
     ``then``: how it is to be paused in the target once it is ``over``. ``count`` and ``total``: entries that
-    have arrived so far, and the sum of their checksums. ``page``: those that came last; they may still be in
-    the source.
+    have arrived so far, and the sum of their checksums. ``page``: those that came last. They may still be in
+    the source: as long as that has ``settled`` no more than ``left``, the number of the page before.
     """
 
     migration: str
@@ -114,113 +88,212 @@ class Mark:
     count: int = 0
     total: int = 0
     page: tuple[Sent, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """Its name in the target."""
-        return f"in/{self.migration}/{self.queue}/{self.number}"
+    left: int = 0
 
     def turned(self, page: Sequence[Sent] = (), **changed: Any) -> Mark:
         """The next one: these have arrived."""
-        total = sum(int(sent.checksum, 16) for sent in page)
         return replace(
             self,
             number=self.number + 1,
             page=tuple(page),
             count=self.count + len(page),
-            total=(self.total + total) % _SUMS,
+            total=(self.total + _sum(page)) % _SUMS,
             **changed,
         )
 
-    def without(self, sent: Sent) -> Mark:
-        """It again, when one of them was taken back."""
-        return replace(self, count=self.count - 1, total=(self.total - int(sent.checksum, 16)) % _SUMS)
+    def without(self, back: Sequence[Sent], other: Sequence[Sent]) -> Mark:
+        """The next one: these of its page are taken back, and the others are no part of it any more."""
+        gone = {each.id for each in (*back, *other)}
+        return replace(
+            self,
+            number=self.number + 1,
+            page=tuple(each for each in self.page if each.id not in gone),
+            count=self.count - len(back),
+            total=(self.total - _sum(back)) % _SUMS,
+        )
 
     @property
     def checksum(self) -> str:
         """Of all that has arrived, in whatever order."""
         return f"{self.total:032x}"
 
-    def written(self, before: Mark | None = None) -> list[Operation]:
-        """The operations that write it, in the place of the one before; they fail if that is not there.
-
-        Or, if it is the first one, if there was one already.
-        """
+    def written(self) -> list[Operation]:
+        """The operations that write it; they fail if the one before is not there."""
         content = {
-            "then": pause_image(self.then),
+            "then": _pause_image(self.then),
             "over": self.over,
             "count": self.count,
             "total": self.checksum,
             "page": [list(each) for each in self.page],
+            "left": self.left,
         }
-        begun = Enqueue(f"begun/{self.migration}/{self.queue}", b"null")
-        turned = begun if before is None else Expire(before.id)
-        return [turned, Enqueue(self.id, orjson.dumps(content))]
+        return _next_of(f"in/{self.migration}/{self.queue}", self.number, content)
 
     @classmethod
-    def read(cls, name: str, content: dict[str, Any]) -> Self:
+    def read(cls, migration: str, queue: str, number: str, content: dict[str, Any]) -> Self:
         """It again."""
-        _, migration, queue, number = name.split("/")
         return cls(
             migration,
             queue,
             int(number),
-            pause_of(content["then"]),
+            _pause_of(content["then"]),
             content["over"],
             content["count"],
             int(content["total"], 16),
             tuple(Sent(*each) for each in content["page"]),
+            content["left"],
         )
 
 
-def pause_image(pause: Pause | None) -> list[str] | None:
-    """A pause as JSON values."""
-    return None if pause is None else [pause.at.isoformat(), pause.who, pause.reason]
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What the source remembers of a queue: that it is on its way to ``to``, and which page has left.
+
+    ``before``: how it was paused. ``settled``: the number of the mark whose page was removed last.
+    """
+
+    queue: str
+    number: int
+    migration: str
+    to: str
+    before: Pause | None
+    stage: str
+    settled: int
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether entries may be between the two storages, or will be at once."""
+        return self.stage in {STOPPING, MOVING}
+
+    def turned(self, **changed: Any) -> Leaving:
+        """The next one."""
+        return replace(self, number=self.number + 1, **changed)
+
+    def written(self) -> list[Operation]:
+        """The operations that write it; they fail if the one before is not there."""
+        content = {
+            "migration": self.migration,
+            "to": self.to,
+            "before": _pause_image(self.before),
+            "stage": self.stage,
+            "settled": self.settled,
+        }
+        return _next_of(f"out/{self.queue}", self.number, content)
+
+    @classmethod
+    def read(cls, queue: str, number: str, content: dict[str, Any]) -> Self:
+        """It again."""
+        return cls(
+            queue,
+            int(number),
+            content["migration"],
+            content["to"],
+            _pause_of(content["before"]),
+            content["stage"],
+            content["settled"],
+        )
 
 
-def pause_of(image: list[str] | None) -> Pause | None:
-    """It again."""
-    return None if image is None else Pause(datetime.fromisoformat(image[0]), image[1], image[2])
+@dataclass(slots=True)
+class Remembered:
+    """All that a storage remembers.
+
+    ``away``: where it went, by migration, the first one first; ``taken``: where each came from that it took
+    in. ``marks`` by migration and queue, ``leaving`` by queue.
+    """
+
+    away: dict[str, str] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
+    marks: dict[tuple[str, str], Mark] = field(default_factory=dict)
+    leaving: dict[str, Leaving] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, storage: str, notes: Iterable[tuple[str, bytes]]) -> Self:
+        """What these say, by their names. Raises CannotMigrate if one is not understood."""
+        found = cls()
+        for name, payload in notes:
+            try:
+                found._read(name.split("/"), orjson.loads(payload))
+            except (ValueError, KeyError, TypeError) as error:
+                raise CannotMigrate(
+                    f"{storage}: what it remembers of a migration is not understood: {name!r:.100}; another"
+                    " version of duraq has written that: end it with that one"
+                ) from error
+        return found
+
+    def _read(self, name: list[str], content: Any) -> None:
+        match name:
+            case ["begun", _, *_]:
+                pass
+            case ["away", migration]:
+                self.away[migration] = content["to"]
+            case ["in", migration]:
+                self.taken[migration] = content["from"]
+            case ["in", migration, queue, number]:
+                self.marks[migration, queue] = Mark.read(migration, queue, number, content)
+            case ["out", queue, number]:
+                self.leaving[queue] = Leaving.read(queue, number, content)
+            case _:
+                raise ValueError(name)
+
+    def shared(self, target: Remembered) -> str | None:
+        """The migration from the storage that remembers this to that one, if there was ever one.
+
+        It is the same for whoever asks, also if two have begun one at once: the first of them.
+        """
+        return next((each for each in self.away if each in target.taken), None)
 
 
 class Notes:
-    """The notes in one storage."""
+    """The notes in one storage; ``name`` is for people."""
 
-    def __init__(self, storage: TransactingStorage) -> None:
-        self._storage = storage
+    def __init__(self, storage: TransactingStorage, name: str) -> None:
+        self._storage, self._name = storage, name
 
-    def find(self, name: str) -> Any:
-        """The content of the note of that name; None if there is none."""
-        found = self._storage.some(MIGRATIONS, [name])
-        return orjson.loads(found[0].payload) if found else None
+    def read(self) -> Remembered:
+        """All of them. Raises CannotMigrate if one is not understood."""
+        return Remembered.of(self._name, ((note.id, note.payload) for note in self._all()))
 
-    def all(self) -> Iterator[StoredEntry]:
-        """All of them."""
+    def mark(self, migration: str, queue: str) -> Mark | None:
+        """How far the queue has come; None if it has not begun."""
+        return self._only(f"in/{migration}/{queue}/").marks.get((migration, queue))
+
+    def leaving(self, queue: str) -> Leaving | None:
+        """What is remembered of the queue that goes from here; None if it never did."""
+        return self._only(f"out/{queue}/").leaving.get(queue)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a note of that name."""
+        return bool(self._storage.some(MIGRATIONS, [name]))
+
+    def _only(self, prefix: str) -> Remembered:
+        found = ((note.id, note.payload) for note in self._all() if note.id.startswith(prefix))
+        return Remembered.of(self._name, found)
+
+    def _all(self) -> Iterator[StoredEntry]:
         behind = 0
         while page := self._storage.page(MIGRATIONS, behind, _WORTH_IT, 1 << 22):
             yield from page
             behind = page[-1].seq
 
-    def mark(self, migration: str, queue: str) -> Mark | None:
-        """How far the queue has come; None if it has not begun."""
-        prefix = f"in/{migration}/{queue}/"
-        for note in self.all():
-            if note.id.startswith(prefix):
-                return Mark.read(note.id, orjson.loads(note.payload))
-        return None
 
-    def marks(self, migration: str) -> dict[str, Mark]:
-        """The same of all queues of a migration that have begun."""
-        names = [note for note in self.all() if note.id.startswith(f"in/{migration}/")]
-        found = [Mark.read(note.id, orjson.loads(note.payload)) for note in names]
-        return {mark.queue: mark for mark in found}
+def once(name: str, content: Mapping[str, str]) -> list[Operation]:
+    """The operations that write a note which stays."""
+    return [Enqueue(name, orjson.dumps(content))]
 
-    def put(self, name: str, content: Any) -> list[Operation]:
-        """The operations that write a note, in the place of one of that name."""
-        is_there = self.find(name) is not None
-        return [*self.drop(name, there=is_there), Enqueue(name, orjson.dumps(content))]
 
-    @staticmethod
-    def drop(name: str, *, there: bool = True) -> list[Operation]:
-        """The operations that remove it."""
-        return [Expire(name)] if there else []
+def _next_of(chain: str, number: int, content: Mapping[str, Any]) -> list[Operation]:
+    begun = Expire(f"{chain}/{number - 1}") if number else Enqueue(f"begun/{chain}", b"null")
+    return [begun, Enqueue(f"{chain}/{number}", orjson.dumps(content))]
+
+
+def _sum(page: Sequence[Sent]) -> int:
+    return sum(int(sent.checksum, 16) for sent in page)
+
+
+def _pause_image(pause: Pause | None) -> list[str] | None:
+    return None if pause is None else [pause.at.isoformat(), pause.who, pause.reason]
+
+
+def _pause_of(image: list[str] | None) -> Pause | None:
+    return None if image is None else Pause(datetime.fromisoformat(image[0]), image[1], image[2])

@@ -49,6 +49,14 @@ class Place:
         if not self.is_there():
             raise NotAStorage(f"there is no storage: {self.name}", hint="nothing was moved")
 
+    def check_can_be(self) -> None:
+        """Raise NotAStorage if something else is in the way, so that one can be neither found nor made."""
+        path = Path(self.path)
+        wants_directory = self.kind in {"file", "lmdb"}
+        if not self.is_on_server and path.exists() and path.is_dir() is not wants_directory:
+            what = "a file" if wants_directory else "a directory"
+            raise NotAStorage(f"there can be no storage: {self.name} is {what}", hint="nothing was moved")
+
     def is_same(self, other: Place) -> bool:
         """Whether it is the same, as far as the names tell."""
         if self.is_on_server:

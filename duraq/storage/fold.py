@@ -24,7 +24,7 @@ from duraq.entry import Entry
 from duraq.errors import EntryNotFound, NotLeased, QueueNotFound
 from duraq.ledger import Ledger
 from duraq.metrics import QueueMetrics, measure
-from duraq.model import Cause, Counts, EntryStatus, Pause
+from duraq.model import Attempt, Cause, Counts, EntryStatus, Pause
 from duraq.operations import Adopt, Lease, Operation
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
@@ -250,7 +250,7 @@ class FoldStorage(ABC):
     def page(self, queue: str, behind: int, limit: int, most_bytes: int) -> list[StoredEntry]:
         """Entries of a later number than that, in enqueue order: the first ones, but not more than so many.
 
-        ``most_bytes`` of payloads are enough. Only of what is committed.
+        ``most_bytes`` of payloads and of errors in their histories are enough. Only of what is committed.
         """
         with self._turn:
             state = self._state(queue)
@@ -260,7 +260,7 @@ class FoldStorage(ABC):
             length = 0
             for entry in islice(state.behind(behind, self.clock.now()), limit):
                 found.append(stored(entry, self._payload(queue, entry)))
-                length += len(found[-1].payload)
+                length += len(found[-1].payload) + sum(map(_length, entry.history))
                 if length >= most_bytes:
                     break
             return found
@@ -352,6 +352,12 @@ class FoldStorage(ABC):
         if late is not None and late.boot == self.clock.boot_id:
             bounds.append((late.deadline - self.clock.uptime()) / 1e6)
         return max(0.0, min(bounds))
+
+
+def _length(attempt: Attempt) -> int:
+    """About how much memory its error takes."""
+    error = attempt.error
+    return len(error.message) + len(error.traceback)
 
 
 def stored(entry: Entry, payload: bytes) -> StoredEntry:

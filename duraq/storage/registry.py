@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,7 +49,12 @@ def reader(url: str) -> TableReader:
 def absolute(url: str) -> str:
     """The same URL, from wherever it is opened."""
     kind, where = taken_apart(url)
-    return url if kind in _SERVERS else f"{kind}:{quote(str(Path(where).absolute()))}"
+    return url if kind in _SERVERS else f"{kind}:{_quoted(where)}"
+
+
+def again(url: str) -> str:
+    """The same, as it may be shown: without a password."""
+    return without_password(url) if taken_apart(url)[0] in _SERVERS else absolute(url)
 
 
 def taken_apart(url: str) -> tuple[str, str]:
@@ -99,7 +105,11 @@ def _path(url: str) -> str:
         raise InvalidOption(f"{url!r:.200}: behind {parts.scheme}: comes a path, and nothing else")
     if not parts.path and parts.scheme != "memory":
         raise InvalidOption(f"{url!r:.200}: there is no path")
-    return unquote(parts.path)
+    return unquote(parts.path, errors="surrogateescape")
+
+
+def _quoted(path: str) -> str:
+    return quote(os.fsencode(Path(path).absolute()))
 
 
 def _file(path: str, options: dict[str, Any]) -> Storage:

@@ -196,7 +196,7 @@ def test_a_damaged_source(target, tmp_path):
 
 def test_a_second_migration_before_the_first_is_over(source, target, tmp_path, monkeypatch):
     """What is on its way to one storage is not moved to another one, until that is finished."""
-    stop_before(monkeypatch, 8)  # that is in the midst of the queue `held`
+    stop_before(monkeypatch, 12)  # that is in the midst of the queue `held`
     with pytest.raises(Stopped):
         migrate(source, target)
     monkeypatch.undo()

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from duraq import Counts, EntryNotFound, EntryStatus, FixedDelay, Queue
+from duraq import CannotMigrate, Counts, EntryNotFound, EntryStatus, FixedDelay, Queue
 from duraq.migration.notes import Sent
 from duraq.model import Pause
 from duraq.operations import Adopt, Remove, Restore
@@ -104,6 +104,25 @@ def test_a_queue_goes_on_as_another_one(filled, storage):
     assert storage.metrics("other").counters.enqueued == len(NAMES) + 1
     # The one it came from counts for itself.
     assert storage.head("jobs").ledger.totals().enqueued == len(NAMES)
+
+
+def test_a_head_is_adopted_instead_of_that_pause(filled, storage):
+    """What is to be adopted only instead of a pause is refused once that is another one."""
+    for before, after in ((None, PAUSE), (PAUSE, None)):
+        with pytest.raises(CannotMigrate, match="queue jobs: it was paused or resumed by others meanwhile"):
+            storage.commit({"jobs": [Adopt(0, None, instead_of=(after,))]})
+        assert storage.paused("jobs") == before
+        storage.commit({"jobs": [Adopt(0, after, instead_of=(before,))]})
+    assert storage.paused("jobs") is None
+
+
+def test_a_page_is_no_longer_than_its_histories(storage):
+    """Errors in the histories of entries count like payloads."""
+    queue = Queue("jobs", storage, retry_policy=FixedDelay(max_attempts=1, delay=timedelta(0)))
+    queue.enqueue_many(["x"] * 4)
+    for entry in queue.dequeue(limit=4):
+        queue.mark_failed(entry, "no" * 500)
+    assert len(storage.page("jobs", 0, 10, 2500)) == 3
 
 
 @pytest.mark.needs("survives")

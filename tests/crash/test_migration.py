@@ -257,7 +257,8 @@ def test_moved_while_it_is_worked(tmp_path):
 
         def start(text, *arguments):
             command = [sys.executable, "-W", "error", "-c", text, *arguments]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            # Without a buffer: what a line that is waited for left in it, `communicate` would not see.
+            process = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             stack.callback(process.kill)
             return process
 

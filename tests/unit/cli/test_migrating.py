@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sqlite3
 
 import pytest
-from moved import fill
+from moved import Stopped, before_commit, fill, removes, stop
 
 from duraq import FileStorage, Queue
+from duraq import migrate as move
 from duraq import open as open_storage
+from duraq.cli import migrating
 from duraq.cli.failing import Code
+from duraq.migration import Migrated
+from duraq.storage.registry import taken_apart
 
 
 @pytest.fixture
@@ -99,6 +104,73 @@ def test_an_application_without_queues(duraq, source, tmp_path):
     assert "which would be made" in duraq("migrate", "-n", source, url).stderr
     assert [name for (name,) in database.execute("SELECT name FROM sqlite_master")] == ["orders"]
     assert duraq("migrate", source, url).exit_code == Code.DONE
+
+
+def test_what_is_in_the_way(duraq, source, tmp_path):
+    """A file where a directory would be made, or the other way round, is named, in a dry run too."""
+    (tmp_path / "file").write_text("mine")
+    for url in (f"lmdb:{tmp_path}/file", f"file:{tmp_path}/file", f"sqlite:{tmp_path}"):
+        for more in ((), ("-n",)):
+            refused = duraq("migrate", *more, source, url)
+            assert refused.exit_code == Code.NOT_FOUND
+            assert f"there can be no storage: {url} is a" in refused.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_only_late_entries(duraq, source, target, monkeypatch):
+    """If nothing had to be moved, and something came too late, it is said, and how to go on."""
+    monkeypatch.setattr(migrating, "move", lambda here, there, **_: Migrated(here, there, {}, 1))
+    done = duraq("migrate", source, target)
+    assert done.exit_code == Code.PARTLY
+    assert "1 entries were enqueued in the source since; somebody still feeds it" in done.stderr
+
+
+def test_what_to_call_again(duraq, tmp_path, target, monkeypatch):
+    """The command to go on names the same storage, whatever characters are in its path."""
+    path = tmp_path / "old%20 queues"
+    FileStorage(path).close()
+    again = []
+    monkeypatch.setattr(migrating, "_show", lambda _, __, command: again.append(command) or Code.DONE)
+    duraq("migrate", str(path), target)
+    (command,) = again
+    _, _, here, there = shlex.split(command)
+    assert taken_apart(here) == ("file", str(path))
+    assert there == target
+
+
+def test_a_key_in_both(duraq, source, target):
+    """What was ended in the source, for the target had its key, is told."""
+    duraq("migrate", source, target)
+    for url in (source, target):
+        with open_storage(url) as storage:
+            Queue("jobs", storage).enqueue("work", id=f"k-{url[0]}", key="k")
+    done = duraq("migrate", source, target)
+    assert done.exit_code == Code.DONE
+    assert "queue jobs: 1 entries were ended in the source, for each was enqueued in the" in done.stderr
+    assert done.stderr.count("under the same key: k-/") == 1
+
+
+def test_giving_up(duraq, source, target, monkeypatch):
+    """A migration that is given up in the middle is told by queue; without one it is a conflict."""
+    refused = duraq("migrate", "--give-up", source, target)
+    assert refused.exit_code == Code.CONFLICT
+    assert duraq("migrate", "--give-up", "--merge", source, target).exit_code == Code.USAGE
+    with monkeypatch.context() as patched:
+        before_commit(patched, removes("jobs"), stop)
+        with pytest.raises(Stopped):
+            move(source, target)
+    tried = duraq("--root", target, "resume", "jobs")
+    assert tried.exit_code == Code.CONFLICT
+    assert "give that up with `duraq migrate --give-up`" in tried.stderr
+    done = duraq("migrate", "--give-up", source, target)
+    assert done.exit_code == Code.DONE
+    assert [line.split("\t") for line in done.stdout.splitlines()] == [
+        ["queue", "arrived", "left", "status"],
+        ["jobs", "16", "0", "given up"],
+    ]
+    for url in (source, target):
+        with open_storage(url) as storage:
+            assert storage.paused("jobs") is None
 
 
 def test_a_queue_that_is_worked(duraq, source, target):

@@ -1,0 +1,228 @@
+"""The source's side of a queue that is moved: it is paused, for good, and what is leased is waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from duraq import options
+from duraq.clock import to_datetime
+from duraq.errors import CannotMigrate, QueueError, StorageBusy
+from duraq.migration.carrying import Ends, Overtaken
+from duraq.migration.notes import GIVEN_UP, MOVING, OVER, STOPPING, Leaving
+from duraq.model import MIGRATIONS, EntryStatus, Pause
+from duraq.operations import Adopt
+from duraq.pauses import is_being_filled, migration_of, reason_in_source
+from duraq.queue import Queue
+
+_LOOK = 0.2  # seconds between two looks at whether what is leased has come to its end
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a queue is: entries that have arrived in this run, of how many; or how many are waited for."""
+
+    queue: str
+    done: int
+    count: int
+    leased: int = 0
+
+
+class _Counted:
+    """The retry policy of nobody in particular: an attempt has ended; what follows is for whoever is next."""
+
+    max_attempts = 1 << 31
+
+    def should_retry(self, attempts: int, error: object | None = None) -> bool:  # noqa: ARG002 - the protocol's
+        return True
+
+    def get_retry_delay(self, attempts: int) -> timedelta:  # noqa: ARG002
+        return timedelta(0)
+
+    def should_move_to_dead_letter(self, attempts: int, error: object | None = None) -> bool:  # noqa: ARG002
+        return False
+
+
+def is_held(leaving: Leaving, migration: str | None, pause: Pause | None) -> bool:
+    """Whether a migration other than this one may have entries of the queue under way.
+
+    One that was killed while it waited, and whose pause was lifted since, has sent nothing.
+    """
+    if leaving.migration == migration or not leaving.is_under_way:
+        return False
+    return leaving.stage == MOVING or migration_of(pause) == leaving.migration
+
+
+def check_free(ends: Ends, migration: str, queue: str, leaving: Leaving | None) -> None:
+    """Raise CannotMigrate if a migration other than this one has not done with the queue."""
+    pause = ends.source.paused(queue)
+    if leaving is not None and is_held(leaving, migration, pause):
+        raise CannotMigrate(
+            f"queue {queue}: it is part of another migration, which is not over: {leaving.migration}, to"
+            f" {leaving.to}; finish that one, or give it up with `duraq migrate --give-up`"
+        )
+    if pause is None or migration_of(pause) in {None, migration}:
+        return
+    counts = ends.source.counts(queue)
+    if counts.length or counts.dead or is_being_filled(pause):
+        raise CannotMigrate(
+            f"queue {queue}: it is part of another migration: {pause.reason}; finish that one first"
+        )
+
+
+class Stopper:
+    """Stops the queues of a source, for one run of a migration, which has that id."""
+
+    def __init__(self, ends: Ends, migration: str, wait: float) -> None:
+        self._ends = ends
+        self._id = migration
+        self._wait_for = wait
+        self._stopped: set[str] = set()  # by this run, at some time
+
+    def stop(self, queue: str, leaving: Leaving | None) -> Generator[Progress, None, Leaving]:
+        """Nothing is leased from it any more, and nothing is leased; ends with what is noted of it then.
+
+        If that cannot be, and nothing of it has gone, it is what it was, unless another run waits for it as
+        well, and has come later. Raises StorageBusy, CannotMigrate, Overtaken.
+        """
+        noted, was = self._pause(queue, leaving)
+        self._stopped.add(queue)
+        try:
+            yield from self.wait(queue, noted)
+            return noted if noted.stage == MOVING else self._begin(noted)
+        except BaseException:
+            if was is not None:
+                self._undo(noted, *was)
+            raise
+
+    def _pause(
+        self, queue: str, leaving: Leaving | None
+    ) -> tuple[Leaving, tuple[Pause | None, Pause] | None]:
+        """Pause it; returns the note, and if nothing has gone, how it was paused before and is now.
+
+        Whoever comes while it is waited for notes that too: the other run may be gone, or leave it alone now.
+        """
+        source, notes = self._ends.source, self._ends.sent_notes
+        while True:
+            pause = source.paused(queue)
+            check_free(self._ends, self._id, queue, leaving)
+            is_ours = leaving is not None and leaving.migration == self._id
+            holds = migration_of(pause) == self._id
+            if leaving is not None and is_ours:
+                self._check_wanted(leaving, holds=holds)
+                if leaving.stage == MOVING and holds:
+                    return leaving, None
+            reason = reason_in_source(self._id, self._ends.target_name)
+            now = Pause(to_datetime(source.clock.now()), options.user(), reason)
+            if pause is not None and holds:
+                now = pause  # it has stayed so since it was moved
+            noted = self._noted(queue, leaving, pause)
+            adopt = Adopt(0, now, instead_of=(pause,))
+            try:
+                source.commit({queue: [adopt], MIGRATIONS: noted.written()})
+            except QueueError:
+                found = notes.leaving(queue)
+                if found == leaving and source.paused(queue) == pause:
+                    raise
+                leaving = found
+            else:
+                was = noted.before if leaving is not None and leaving.is_under_way else pause
+                return noted, (was, now) if noted.stage == STOPPING else None
+
+    def _noted(self, queue: str, leaving: Leaving | None, pause: Pause | None) -> Leaving:
+        """What is to be noted of a queue that is to be stopped, and is paused like that."""
+        name = self._ends.target_name
+        before = pause if migration_of(pause) is None else None
+        if leaving is None:
+            return Leaving(queue, 0, self._id, name, before, STOPPING, 0)
+        if leaving.migration != self._id:
+            return leaving.turned(migration=self._id, to=name, before=before, stage=STOPPING, settled=0)
+        if leaving.is_under_way and migration_of(pause) == self._id:
+            before = leaving.before
+        return leaving.turned(before=before, stage=MOVING if leaving.stage == MOVING else STOPPING)
+
+    def _check_wanted(self, leaving: Leaving, *, holds: bool) -> None:
+        """Raise CannotMigrate if this run has stopped it, and others have decided otherwise since."""
+        if leaving.queue in self._stopped and not holds and leaving.stage != OVER:
+            raise _lifted(leaving)
+
+    def check(self, leaving: Leaving) -> Pause:
+        """How it is paused; raises Overtaken or CannotMigrate if it is not, by this migration."""
+        pause = self._ends.source.paused(leaving.queue)
+        if pause is not None and migration_of(pause) == self._id:
+            return pause
+        found = self._ends.sent_notes.leaving(leaving.queue)
+        if found is None or found.number != leaving.number:
+            raise Overtaken
+        raise _lifted(found)
+
+    def _begin(self, noted: Leaving) -> Leaving:
+        """From now on entries of it may be in the target, so that it cannot just go back to what it was."""
+        pause = self.check(noted)
+        moving = noted.turned(stage=MOVING)
+        adopt = Adopt(0, pause, instead_of=(pause,))
+        try:
+            self._ends.source.commit({noted.queue: [adopt], MIGRATIONS: moving.written()})
+        except QueueError:
+            self.check(noted)
+            raise Overtaken from None
+        return moving
+
+    def _undo(self, noted: Leaving, before: Pause | None, made: Pause) -> None:
+        """Nothing of it has gone, so it is what it was; unless another run goes on with it."""
+        source, over = self._ends.source, noted.turned(stage=OVER).written()
+        try:
+            source.commit({noted.queue: [Adopt(0, before, instead_of=(made,))], MIGRATIONS: over})
+        except QueueError:
+            # How others have paused it since is no business of ours.
+            with suppress(QueueError):
+                source.commit({MIGRATIONS: over})
+
+    def wait(self, queue: str, leaving: Leaving) -> Iterator[Progress]:
+        """Until nothing is leased; whose worker is gone, or late, is ended. Raises StorageBusy.
+
+        Raises Overtaken or CannotMigrate as soon as it is not paused any more by this migration.
+        """
+        source = self._ends.source
+        holders = Queue[object](queue, source, retry_policy=_Counted())
+        until = time.monotonic() + self._wait_for
+        while True:
+            self.check(leaving)
+            holders.settle_lapsed()
+            leased = source.counts(queue).leased
+            if not leased:
+                return
+            left = until - time.monotonic()
+            if left <= 0:
+                raise StorageBusy(
+                    f"queue {queue}: {leased} entries are still leased: {self._held(queue)}",
+                    hint="let their workers come to an end, or `duraq release` them, and do it again",
+                )
+            yield Progress(queue, 0, 0, leased)
+            source.wait(queue, min(left, _LOOK))
+
+    def _held(self, queue: str, most: int = 3) -> str:
+        held = self._ends.source.entries(queue, EntryStatus.LEASED, most)
+        ends = [f"{to_datetime(each.deadline_at or 0):%H:%M:%S} UTC" for each in held]
+        return ", ".join(
+            f"{each.id} by {each.worker or 'no process'} until {end}"
+            for each, end in zip(held, ends, strict=True)
+        )
+
+
+def _lifted(leaving: Leaving) -> CannotMigrate:
+    if leaving.stage == GIVEN_UP:
+        return CannotMigrate(f"queue {leaving.queue}: its migration was given up meanwhile")
+    return CannotMigrate(
+        f"queue {leaving.queue}: it was paused or resumed in the source by others while it was moved; what"
+        " has not gone is still there: do it again to go on, or give it up with --give-up"
+    )
+
+
+def finish(ends: Ends, leaving: Leaving, stage: str = OVER) -> None:
+    """Note that nothing of it is between the two any more; unless another run has gone on."""
+    with suppress(QueueError):
+        ends.source.commit({MIGRATIONS: leaving.turned(stage=stage).written()})

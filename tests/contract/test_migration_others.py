@@ -1,0 +1,502 @@
+"""Whatever others do while a storage is moved, in either, no entry is lost, and none is worked in both."""
+
+import shutil
+from contextlib import ExitStack, closing
+from datetime import timedelta
+
+import pytest
+from moved import Stopped, before_commit, notes, on_server, removes, sends, stop
+
+import duraq
+from duraq import CannotMigrate, DeadLetterQueue, EntryStatus, FixedDelay, Queue, migrate
+from duraq.migration import Migration, give_up, running
+from duraq.migration.carrying import Ends
+from duraq.operations import Enqueue, Expire, Remove, Restore
+
+AT_ONCE = timedelta(0)
+NAMES = ["a", "b", "c", "d"]
+ONCE = FixedDelay(max_attempts=1, delay=timedelta(0))
+
+
+@pytest.fixture
+def source(tmp_path):
+    """The URL of a storage with one queue, `jobs`."""
+    return filled(f"file:{tmp_path}/source")
+
+
+@pytest.fixture
+def target(tmp_path):
+    """The URL of a database that is not there yet."""
+    return f"sqlite:{tmp_path}/target.db"
+
+
+def filled(url):
+    """The URL, with `jobs` in it."""
+    with duraq.open(url, durability="process") as storage:
+        Queue("jobs", storage).enqueue_many(NAMES, ids=NAMES)
+    return url
+
+
+def ids(url, queue="jobs"):
+    """Which entries the queue has, in order."""
+    with duraq.open(url) as storage:
+        return [each.id for each in storage.entries(queue)]
+
+
+def pause_of(url):
+    """Why `jobs` is paused."""
+    with duraq.open(url) as storage:
+        pause = storage.paused("jobs")
+        return None if pause is None else pause.reason
+
+
+def resume(url):
+    """Resume `jobs`."""
+    with duraq.open(url) as storage:
+        Queue("jobs", storage).resume()
+
+
+def work(url):
+    """Complete all that can be claimed of `jobs`; returns what that was."""
+    with duraq.open(url) as storage:
+        jobs = Queue("jobs", storage)
+        done = list(jobs.dequeue(limit=100))
+        for entry in done:
+            jobs.mark_completed(entry)
+        return [entry.id for entry in done]
+
+
+def move(storage, names, to):
+    """Put these dead letters of `jobs` into another queue."""
+    for name in names:
+        letter = storage.get("jobs", name)
+        entry = letter.unheld()
+        entry.status = EntryStatus.READY
+        restore = Restore(name, letter.payload, entry, changed=True)
+        storage.commit({"jobs": [Remove(name, letter.last_token)], to: [restore]})
+
+
+def killed(monkeypatch, source, target, is_it):
+    """Move it, and be killed before the first commit of which ``is_it`` says so."""
+    with monkeypatch.context() as patched:
+        before_commit(patched, is_it, stop)
+        with pytest.raises(Stopped):
+            migrate(source, target)
+
+
+def killed_while_it_waits(monkeypatch, source, target):
+    """Move it, and be killed while its leases are waited for."""
+    with monkeypatch.context() as patched:
+        gone = []
+        before_commit(patched, lambda _: bool(gone), stop)
+
+        def be_killed(progress):
+            if progress.leased:
+                gone.append(True)
+                stop()
+
+        with pytest.raises(Stopped):
+            migrate(source, target, progress=be_killed)
+
+
+# -- between arriving and leaving --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["of file:", "of sqlite:", "of lmdb:", "of a server"])
+def test_what_was_worked_in_the_source(source, tmp_path, target, monkeypatch):
+    """What arrived, and was worked in the source after all, is not worked in the target as well."""
+    kind = source.removeprefix("of ")
+    source = filled(on_server() if kind == "a server" else f"{kind}{tmp_path}/source")
+    killed(monkeypatch, source, target, removes("jobs"))
+    resume(source)
+    with duraq.open(source) as storage:
+        jobs = Queue("jobs", storage)
+        jobs.mark_completed(jobs.dequeue())
+        jobs.release(jobs.dequeue())
+    assert migrate(source, target).complete
+    assert ids(source) == []
+    # What was not completed there comes again, as it is now, behind the others.
+    assert work(target) == ["c", "d", "b"]
+
+
+def test_killed_while_it_takes_back(source, target, monkeypatch):
+    """Killed before or after it takes back what was worked in the source, it ends the same."""
+    killed(monkeypatch, source, target, removes("jobs"))
+    resume(source)
+    assert work(source) == NAMES
+    with duraq.open(source) as storage:
+        Queue("jobs", storage).enqueue("e", id="e")
+    killed(monkeypatch, source, target, lambda changes: removes("jobs")(changes) and notes("in/")(changes))
+    killed(monkeypatch, source, target, sends("jobs"))
+    assert migrate(source, target).complete
+    assert work(target) == ["e"]
+
+
+@pytest.mark.parametrize("verb", ["move", "remove", "purge"])
+def test_what_was_done_to_dead_letters_in_the_source(verb, source, target, monkeypatch):
+    """A dead letter that was put elsewhere, or removed, in the source after it arrived is there only so."""
+    with duraq.open(source) as storage:
+        jobs = Queue("jobs", storage, retry_policy=ONCE)
+        for entry in jobs.dequeue(limit=3):
+            jobs.mark_failed(entry, "no")
+        Queue("other", storage).enqueue("first", id="first")
+    killed(monkeypatch, source, target, removes("jobs"))
+    with duraq.open(source) as storage:
+        letters = DeadLetterQueue("jobs", None, storage)
+        if verb == "move":
+            move(storage, "abc", "other")
+        elif verb == "remove":
+            letters.remove_many(["a", "b", "c"])
+        else:
+            letters.purge_older_than(AT_ONCE)
+    assert migrate(source, target).complete
+    assert ids(target) == ["d"]
+    assert ids(target, "other") == (["first", "a", "b", "c"] if verb == "move" else ["first"])
+
+
+def test_a_queue_that_is_being_filled(source, target, monkeypatch):
+    """In the target it cannot be resumed before all of it is there; whoever tries is told what to do."""
+    killed(monkeypatch, source, target, removes("jobs"))
+    with pytest.raises(CannotMigrate, match=r"it is being filled from .* run `duraq migrate` again, or give"):
+        resume(target)
+    assert migrate(source, target).complete
+    assert work(target) == NAMES
+
+
+# -- pauses ------------------------------------------------------------------------------------------------
+
+
+def test_resumed_in_the_source_while_it_is_moved(source, target, monkeypatch):
+    """If somebody resumes it in the source, the run stops there, and none is worked in both."""
+    done = []
+    with monkeypatch.context() as patched:
+        before_commit(patched, sends("jobs"), lambda: (resume(source), done.extend(work(source))))
+        moved = migrate(source, target)
+    assert done == NAMES
+    assert "was paused or resumed in the source by others" in str(moved.queues["jobs"].problem)
+    assert ids(target) == []
+    with duraq.open(source) as storage:
+        Queue("jobs", storage).enqueue_many(["e", "f"], ids=["e", "f"])
+    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 1)
+    before_commit(monkeypatch, sends("jobs"), lambda: resume(source))
+    moved = migrate(source, target)
+    assert "was paused or resumed in the source by others" in str(moved.queues["jobs"].problem)
+    assert (ids(source), ids(target)) == (["f"], ["e"])
+    assert pause_of(source) is None
+    assert migrate(source, target).complete
+    assert work(target) == ["e", "f"]
+
+
+@pytest.mark.parametrize("later_first", [False, True])
+def test_a_run_that_ends_while_another_one_waits(later_first, source, target):
+    """A run that is stopped while it waits for a lease does not have the other one carry what is worked."""
+    with ExitStack() as stack:
+        here, there, check = (stack.enter_context(duraq.open(url)) for url in (source, target, target))
+        first, second = (
+            stack.enter_context(closing(iter(Migration(Ends(here, there, check, source, target), wait=60))))
+            for _ in range(2)
+        )
+        jobs = Queue("jobs", here)
+        done = [jobs.dequeue()]
+        assert next(first).leased == next(second).leased == 1
+        if later_first:
+            # It waits for what was leased meanwhile as well.
+            second.close()
+            assert jobs.paused is None
+            done.append(jobs.dequeue())
+            left = first
+            assert next(left).leased == 2
+        else:
+            first.close()
+            left = second
+        assert jobs.paused is not None
+        for entry in done:
+            jobs.mark_completed(entry)
+        for _ in left:
+            pass
+    assert work(target) == (["c", "d"] if later_first else ["b", "c", "d"])
+
+
+def test_a_run_after_one_that_was_killed_while_it_waited(source, target, monkeypatch):
+    """A queue whose leases end too late is worked again, though another run was killed while it waited."""
+    with duraq.open(source) as storage:
+        jobs = Queue("jobs", storage)
+        held = jobs.dequeue()
+        killed_while_it_waits(monkeypatch, source, target)
+        assert jobs.paused is not None
+        assert not migrate(source, target, wait=AT_ONCE).complete
+        assert jobs.paused is None
+        jobs.mark_completed(held)
+    assert migrate(source, target).complete
+    assert work(target) == ["b", "c", "d"]
+
+
+def test_a_run_that_ends_while_another_one_carries(source, target):
+    """A run that was stopped while it waited leaves the pause to the one that carries already."""
+    with ExitStack() as stack:
+        here, there, check = (stack.enter_context(duraq.open(url)) for url in (source, target, target))
+        first, second = (
+            stack.enter_context(closing(iter(Migration(Ends(here, there, check, source, target), wait=60))))
+            for _ in range(2)
+        )
+        jobs = Queue("jobs", here)
+        held = jobs.dequeue()
+        assert next(first).leased == next(second).leased == 1
+        jobs.mark_completed(held)
+        assert next(second).done == 3
+        first.close()
+        assert jobs.paused is not None
+        for _ in second:
+            pass
+    assert work(target) == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_there_and_back_and_there(source, target, comes_back):
+    """A queue whose pause was lifted, or that came back, can be moved again."""
+    assert migrate(source, target).complete
+    if comes_back:
+        assert migrate(target, source).complete
+    else:
+        resume(source)
+    with duraq.open(source) as storage:
+        Queue("jobs", storage).enqueue("e", id="e")
+    assert migrate(source, target).complete
+    assert work(target) == [*NAMES, "e"]
+
+
+def test_killed_while_it_waited(source, target, tmp_path, monkeypatch):
+    """A queue of which nothing has gone, and which was resumed, can be moved, to another target as well."""
+    killed(monkeypatch, source, target, notes("out/jobs/1"))
+    with pytest.raises(CannotMigrate, match="another migration, which is not over"):
+        migrate(source, f"sqlite:{tmp_path}/other.db")
+    resume(source)
+    assert migrate(source, f"sqlite:{tmp_path}/other.db").complete
+    assert work(f"sqlite:{tmp_path}/other.db") == NAMES
+    assert migrate(source, target).complete
+    assert work(target) == []
+
+
+def test_paused_by_others(source, target, monkeypatch):
+    """Whoever pauses it in the target while it is filled, or in the source, finds it so in the target."""
+    killed(monkeypatch, source, target, removes("jobs"))
+    with duraq.open(target) as storage:
+        Queue("jobs", storage).pause("an upgrade", who="ann")
+    assert migrate(source, target).complete
+    assert pause_of(target) == "an upgrade"
+    back = source.replace("source", "back")
+    killed(monkeypatch, target, back, removes("jobs"))
+    resume(target)
+    with duraq.open(target) as storage:
+        Queue("jobs", storage).pause("stop the world", who="ann")
+    assert migrate(target, back).complete
+    assert pause_of(back) == "an upgrade"  # as it was first
+    assert ids(back) == NAMES
+
+
+def test_paused_in_the_source_on_the_way(source, target, monkeypatch):
+    """A queue that was not paused, and that somebody paused in the source midway, is paused in the target."""
+    killed(monkeypatch, source, target, removes("jobs"))
+    with duraq.open(source) as storage:
+        Queue("jobs", storage).pause("stop the world", who="ann")
+    assert migrate(source, target).complete
+    assert pause_of(target) == "stop the world"
+
+
+def test_paused_while_its_leases_are_waited_for(source, target):
+    """Whoever pauses it while its leases are waited for finds it so when the wait is over in vain."""
+    with duraq.open(source) as storage:
+        jobs = Queue("jobs", storage)
+        held = jobs.dequeue()
+        moved = migrate(
+            source,
+            target,
+            wait=timedelta(seconds=60),
+            progress=lambda each: jobs.pause("an incident", who="ann") if each.leased else None,
+        )
+        assert "was paused or resumed in the source" in str(moved.queues["jobs"].problem)
+        assert jobs.paused.reason == "an incident"
+        jobs.mark_completed(held)
+    assert migrate(source, target).complete
+    assert pause_of(target) == "an incident"
+
+
+# -- more than one migration -------------------------------------------------------------------------------
+
+
+def test_two_targets_at_once(source, target, tmp_path, monkeypatch):
+    """Of two migrations to two targets one has the queue, whatever they have read before."""
+    other = f"sqlite:{tmp_path}/other.db"
+    with duraq.open(source) as storage:
+        Queue("jobs", storage).pause("lunch")
+    with monkeypatch.context() as patched:
+        before_commit(patched, notes("out/jobs"), lambda: killed(patched, source, target, removes("jobs")))
+        moved = migrate(source, other)
+    assert "another migration, which is not over" in str(moved.queues["jobs"].problem)
+    assert migrate(source, target).complete
+    assert (ids(source), ids(target), ids(other)) == ([], NAMES, [])
+    assert pause_of(target) == "lunch"
+
+
+def test_begun_twice_at_once(source, target, monkeypatch):
+    """Two runs that begin at once are of one migration; if one is killed the other goes on."""
+    for start in ("in/", "away/"):
+        with monkeypatch.context() as patched:
+            before_commit(patched, notes(start), lambda: killed(patched, source, target, removes("jobs")))
+            assert migrate(source, target).complete
+        assert work(target) == NAMES
+        resume(source)
+        with duraq.open(source) as storage, duraq.open(target) as other:
+            Queue("jobs", storage).enqueue_many(NAMES, ids=NAMES)
+            assert other.paused("jobs") is None
+        for url in (source, target):
+            forget(url)
+
+
+def forget(url):
+    """Make a storage as it was before it was moved."""
+    with duraq.open(url) as storage:
+        storage.commit({"_migrations": [Expire(each.id) for each in storage.entries("_migrations")]})
+
+
+@pytest.mark.parametrize("target", ["file:{}/target", "lmdb:{}/target"])
+def test_given_up(target, source, tmp_path, monkeypatch):
+    """Given up in the middle, what has arrived is worked in the target, and the rest in the source."""
+    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
+    target = target.format(tmp_path)
+    killed(monkeypatch, source, target, removes("jobs"))
+    with monkeypatch.context() as patched:
+        # Killed on the way, it is done again.
+        before_commit(
+            patched, lambda changes: notes("out/jobs")(changes) and not removes("jobs")(changes), stop
+        )
+        with pytest.raises(Stopped):
+            give_up(source, target)
+    (found,) = give_up(source, target)
+    assert (found.queue, found.arrived, found.left) == ("jobs", 2, 2)
+    assert (work(source), work(target)) == (["c", "d"], ["a", "b"])
+    with pytest.raises(CannotMigrate, match="there is nothing to give up"):
+        give_up(source, target)
+    with duraq.open(source) as storage:
+        Queue("jobs", storage).enqueue("e", id="e")
+    assert migrate(source, f"sqlite:{tmp_path}/other.db").complete
+    assert work(f"sqlite:{tmp_path}/other.db") == ["e"]
+
+
+def test_given_up_while_it_runs(source, target, monkeypatch):
+    """A run that goes on while its migration is given up ends there, and nothing is in both."""
+    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
+    before_commit(monkeypatch, removes("jobs"), lambda: give_up(source, target))
+    moved = migrate(source, target)
+    assert "was given up meanwhile" in str(moved.queues["jobs"].problem)
+    assert (work(source), work(target)) == (["c", "d"], ["a", "b"])
+
+
+def test_one_of_them_is_no_more(source, target, tmp_path, monkeypatch):
+    """If the other one is gone, giving it up has what is left worked again; another one is refused."""
+    killed(monkeypatch, source, target, removes("jobs"))
+    shutil.copytree(tmp_path / "source", tmp_path / "kept")
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(CannotMigrate, match="nothing to give up"):
+        give_up(f"file:{tmp_path}/none", target)
+    assert [each.arrived for each in give_up(source, target)] == [4]
+    assert work(target) == NAMES
+    shutil.copytree(tmp_path / "kept", tmp_path / "source")
+    for path in tmp_path.glob("target.db*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(CannotMigrate, match="nothing to give up"):
+        give_up(source, f"sqlite:{tmp_path}/none.db")
+    assert [each.left for each in give_up(source, target)] == [4]
+    assert work(source) == NAMES
+
+
+def test_an_older_copy(source, target, tmp_path, monkeypatch):
+    """If one of the two is an older copy, nothing is taken back or removed; that is refused."""
+    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
+    killed(monkeypatch, source, target, removes("jobs"))
+    older = tmp_path / "older.db"
+    shutil.copyfile(tmp_path / "target.db", older)
+    killed(monkeypatch, source, target, lambda changes: len(ids(source)) == 2 and removes("jobs")(changes))
+    with duraq.open(source) as storage:
+        assert storage.counts("jobs").length == 2
+    killed(monkeypatch, source, target, lambda changes: notes("in/")(changes) and len(ids(source)) == 0)
+    shutil.copyfile(older, tmp_path / "target.db")
+    moved = migrate(source, target)
+    assert "do not go together: one of them is an older copy" in str(moved.queues["jobs"].problem)
+    assert ids(target) == ["a", "b"]
+
+
+def test_a_note_that_is_not_understood(source, target):
+    """What another version has noted is refused, by name, before anything is changed."""
+    with duraq.open(source) as storage:
+        storage.commit({"_migrations": [Enqueue("out", b'{"id": "0123abcd"}')]})
+    with pytest.raises(CannotMigrate, match="not understood: 'out'; another version of duraq has written"):
+        migrate(source, target)
+    assert pause_of(source) is None
+
+
+# -- what is enqueued meanwhile ----------------------------------------------------------------------------
+
+
+def test_a_source_that_is_fed_all_the_time(source, target, monkeypatch):
+    """If the source is fed without an end it comes to an end all the same, and the target is worked."""
+    monkeypatch.setattr(running, "ROUNDS", 3)
+    fed = []
+
+    def feed():
+        assert len(fed) < 20
+        fed.append(str(len(fed)))
+        with duraq.open(source, durability="process") as storage:
+            Queue("jobs", storage).enqueue(fed[-1], id=fed[-1])
+
+    with monkeypatch.context() as patched:
+        commit = duraq.storage.transacting.TransactingStorage.commit
+
+        def watched(self, changes, limits=None):
+            if sends("jobs")(changes):
+                feed()
+            commit(self, changes, limits)
+
+        patched.setattr(duraq.storage.transacting.TransactingStorage, "commit", watched)
+        moved = migrate(source, target)
+    assert moved.left == 1
+    assert pause_of(target) is None
+    assert migrate(source, target).complete
+    assert work(target) == [*NAMES, *fed]
+
+
+def test_a_key_in_both(source, target):
+    """Under one key there is one entry in the end, in whichever storage it was enqueued first, and second."""
+    migrate(source, target)
+    with duraq.open(source) as here, duraq.open(target) as there:
+        old, new = Queue("jobs", here), Queue("jobs", there)
+        for number, (first, second) in enumerate([(old, new), (new, old)]):
+            first.enqueue("work", key=f"k{number}")
+            second.enqueue("work", key=f"k{number}")
+        only = old.enqueue("only here", key="k2")
+        kept = [each.id for each in there.entries("jobs")]
+    moved = migrate(source, target)
+    assert len(moved.queues["jobs"].known) == 2
+    assert ids(source) == []
+    assert ids(target) == [*kept, only]
+    with duraq.open(target) as storage:
+        assert Queue("jobs", storage).enqueue("again", key="k2") == only
+
+
+def test_a_key_that_is_enqueued_just_now(source, target, monkeypatch):
+    """A key that comes into the target just before its entry does is seen."""
+    migrate(source, target)
+    with duraq.open(source) as here, duraq.open(target) as there:
+        Queue("jobs", here).enqueue("work", key="k")
+        copied = [False]
+
+        def enqueue():
+            copied[0] = True
+            Queue("jobs", there).enqueue("work", id="new", key="k")
+
+        monkeypatch.setattr("duraq.migration.carrying.Ends.copy_keys", lambda _: None)
+        before_commit(monkeypatch, sends("jobs"), enqueue)
+        moved = migrate(source, target)
+    assert copied[0]
+    assert len(moved.queues["jobs"].known) == 1
+    assert ids(target) == [*NAMES, "new"]
