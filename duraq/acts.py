@@ -121,8 +121,9 @@ class Acts:
         """Raise unless the dead letters of the one queue can go to the other."""
         if check_queue_name(act.to) == act.queue:
             raise InvalidOption(f"the dead letters of queue {act.queue} are there already")
-        if act.to not in self._storage.queues():
-            raise QueueNotFound(f"there is no queue {act.to!r}")
+        there = self._storage.queues()
+        if act.to not in there:
+            raise QueueNotFound(f"{QueueNotFound.among(act.to, there)}; duraq create {act.to} makes it")
 
     def get(self, act_id: str) -> Act:
         """The act of that id, also one that is too old to go on. Raises ActNotFound if there is none."""

@@ -147,7 +147,7 @@ def chosen(view: View, queues: Iterable[str] | None) -> list[str]:
     asked = list(queues)
     for queue in asked:
         if queue not in there:
-            raise QueueNotFound(f"there is no queue {queue!r}")
+            raise QueueNotFound.among(queue, there)
     return asked
 
 

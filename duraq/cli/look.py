@@ -241,7 +241,7 @@ def show_entries(said: Settings, inspector: Inspector, found: list[EntryView]) -
         life = inspector.life(view.id, view.queue)
         row = {**entry_row(view), "life": [record_row(each) for each in life]}
         if said.output in {None, "table"} and said.fields is None:
-            click.echo(describe(said, view, life))
+            click.echo(describe(said, view, life, inspector.is_alive(view.worker) if view.worker else None))
         elif len(found) == 1:
             show_one(said, "duraq.entry/1", row, ENTRY_COLUMNS)
         else:

@@ -361,8 +361,10 @@ async def test_edit_and_retry(root, monkeypatch):
         view = screen.query_one(Preview).view
         monkeypatch.setattr(pilot.app, "suspend", nullcontext)
         monkeypatch.setattr("click.edit", lambda text, extension: '{"n": NaN}')
+        monkeypatch.setattr("click.confirm", lambda *_, **__: False)
         await pilot.press("E")
         assert pilot.app.screen is screen
+        assert "--text" not in [*pilot.app._notifications][-1].message
         monkeypatch.setattr("click.edit", lambda text, extension: text.replace('"n": 5', '"n": 1.50'))
         await pilot.press("E")
         order = await settled(pilot)

@@ -72,6 +72,8 @@ def test_damage(duraq, root):
     assert result.exit_code == Code.DAMAGED
     rows = json.loads(result.stdout)["rows"]
     assert [(row["queue"], row["status"]) for row in rows] == [("jobs", "CORRUPT"), ("calm", "OK")]
+    # What lies before the damage is not all there is.
+    assert {rows[0][name] for name in ("ready", "dead", "oldest_ready", "workers")} == {None}
     assert f"{segment.name}: byte 0: the checksum is wrong" in rows[0]["why"]
     assert duraq("ls", "jobs").exit_code == Code.DAMAGED
 
