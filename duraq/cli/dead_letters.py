@@ -262,6 +262,7 @@ def _show_acts(said: Settings, *, undoable: bool) -> None:
 @click.argument("act", required=False)
 @click.option("--list", "listing", is_flag=True, help="Only list what can be brought back, oldest first.")
 @click.option("--reason", default="", help="Why; kept for seven days.")
+@click.option("-y", "--yes", is_flag=True, expose_value=False, help="As elsewhere; this never asks.")
 @common
 def undo(act: str | None, listing: bool, reason: str) -> int:
     """Bring back the dead letters that ACT has removed, or what was removed last.

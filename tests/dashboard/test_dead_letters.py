@@ -267,13 +267,17 @@ async def test_one_group(root):
     """Enter on a group lists only its letters, Esc has all again, and R there means the group."""
     async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:
         screen = await opened(pilot)
-        await pilot.press("h", "j", "R")
+        assert "retry all" not in "\n".join(text_of(pilot.app))
+        await pilot.press("h", "j")
+        assert "R  retry all 12" in "\n".join(text_of(pilot.app))
+        await pilot.press("R")
         order = await settled(pilot)
         assert order.count == 12
         assert order.where.startswith("sig:")
         await pilot.press("escape", "enter")
         await until(pilot, lambda: len(letters(screen).rows) == 12)
         assert letters(screen).has_focus
+        assert "retry all" not in "\n".join(text_of(pilot.app))
         await pilot.press("escape")
         assert len(letters(screen).rows) == 36
 

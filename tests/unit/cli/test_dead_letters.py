@@ -299,7 +299,7 @@ def test_undo(duraq, queue, storage, dead):
     assert duraq.ok("undo", "-o", "ids").split() == [dead[1]]
     assert set(duraq.ok("undo", "first", "-o", "ids").split()) == {dead[0], other[0]}
     assert duraq.ok("dlq", "ls", "-o", "ids").split() == [*dead, *other]
-    assert "nothing to bring back" in duraq("undo", "first").stderr
+    assert "nothing to bring back" in duraq("undo", "first", "--yes").stderr
 
 
 def test_nothing_to_undo(duraq, dead):
@@ -389,6 +389,10 @@ def test_move(duraq, queue, storage, dead):
     other.enqueue("there already")
     assert duraq("move", "jobs", "--to", "other", "--yes").exit_code == Code.USAGE
     assert "3 dead letters" in duraq("move", "jobs", "--all", "--to", "other").stderr
+    for more in ((), ("-n",), ("-y",)):
+        assert (
+            "duraq create nosuch makes it" in duraq("move", "jobs", "--all", "--to", "nosuch", *more).stderr
+        )
     result = duraq("move", "jobs", "-w", "payload=1", "--to", "other", "--yes", "-o", "ids")
     assert (result.exit_code, result.stdout.split()) == (0, dead[1:2])
     assert "1 moved" in duraq("dlq", "retry", dead[2], "--to", "other", "--yes").stderr

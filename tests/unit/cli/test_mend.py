@@ -64,6 +64,7 @@ def test_a_dry_run_says_what_repair_does(duraq, damaged):
     assert tree(damaged) == before
     done = duraq("repair", "--yes")
     assert done.exit_code == Code.DONE
+    assert "duraq repair --dry-run" not in planned + done.stderr
     assert "would do: jobs/segments/00000000000000000001.jsonl: written anew" in planned
     assert "done: jobs/segments/00000000000000000001.jsonl: written anew" in done.stderr
     assert duraq("verify").exit_code == Code.DONE
