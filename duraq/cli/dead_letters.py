@@ -25,7 +25,7 @@ from duraq.cli.pager import paged
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
 from duraq.cli.several import Several
 from duraq.dead_letters import DeadLetterQueue
-from duraq.errors import DuraqError, EntryNotFound, QueueError
+from duraq.errors import DuraqError, EntryNotFound
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.views import EntryView
@@ -315,7 +315,7 @@ def _select(
 
 def _dead(
     inspector: Inspector, ids: list[str], queue: str | None
-) -> tuple[list[EntryView], list[QueueError]]:
+) -> tuple[list[EntryView], list[DuraqError]]:
     """Those of them that are dead, and what is the matter with the others."""
     found, problems = find_entries(inspector, ids, queue)
     dead = [view for view in found if view.status is EntryStatus.DEAD]

@@ -23,7 +23,7 @@ from duraq.cli.pager import paged
 from duraq.cli.reports import report
 from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, describe, entry_row, record_row
 from duraq.cli.several import Several
-from duraq.errors import EntryNotFound, QueueError
+from duraq.errors import DuraqError, EntryNotFound, StorageDamaged
 from duraq.events import EVENTS, following, newest, wanted
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
@@ -184,8 +184,8 @@ def peek(queue: str, count: int) -> None:
 def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> int:
     """One entry or several: payload, attempts, life.
 
-    An id that DuraQ made may be cut to its first eight characters or more, and any id to its end, as screens
-    show it (..1f2e3d4c), as long as no other entry is called so.
+    An id that DuraQ made may be cut to its first or last eight characters or more, and any id to its end, as
+    screens show it (..1f2e3d4c), as long as no other entry is called so.
     """
     said = settings()
     given = words(ids, "IDS")
@@ -207,14 +207,14 @@ def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> 
 
 def find_entries(
     inspector: Inspector, ids: list[str], queue: str | None
-) -> tuple[list[EntryView], list[QueueError]]:
+) -> tuple[list[EntryView], list[DuraqError]]:
     """Those entries, and what keeps the others from being shown."""
     found: list[EntryView] = []
-    problems: list[QueueError] = []
+    problems: list[DuraqError] = []
     for entry_id in ids:
         try:
             view = inspector.find(entry_id, queue)
-        except EntryNotFound as error:
+        except (EntryNotFound, StorageDamaged) as error:
             problems.append(error)
             continue
         found.append(view)

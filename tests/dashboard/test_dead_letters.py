@@ -329,7 +329,12 @@ async def test_an_entry_in_any_state(root):
         assert entry._view.status is EntryStatus.READY
         assert not entry.check_action("act", ("retry",))
         pilot.app.open_entry("no-such-entry")
-        await until(pilot, lambda: any("it is gone" in line for line in text_of(pilot.app)))
+        await until(
+            pilot,
+            lambda: any(
+                "no queue and no entry is called no-such-entry" in line for line in text_of(pilot.app)
+            ),
+        )
 
 
 async def test_export(root, tmp_path):

@@ -142,6 +142,9 @@ class EntryScreen(BaseScreen):
     def _failed(self, error: Exception) -> None:
         gone = isinstance(error, EntryNotFound)
         self._problem = "it is gone: removed, or its records are no longer kept" if gone else str(error)
+        if gone and self._of_queue is None:
+            # Named by somebody who began the dashboard with it, who may have meant a queue.
+            self._problem = f"no queue and no entry is called {self._entry_id}"
         self._show()
 
     def draw(self, snapshot: Snapshot) -> None:

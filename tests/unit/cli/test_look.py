@@ -76,6 +76,9 @@ def test_damage(duraq, root):
     assert {rows[0][name] for name in ("ready", "dead", "oldest_ready", "workers")} == {None}
     assert f"{segment.name}: byte 0: the checksum is wrong" in rows[0]["why"]
     assert duraq("ls", "jobs").exit_code == Code.DAMAGED
+    shown = duraq("show", "nosuch")
+    assert shown.exit_code == Code.DAMAGED
+    assert "entry nosuch is not in what can be read: " in shown.stderr
 
 
 def test_ls(duraq, queue):
@@ -169,6 +172,7 @@ def test_show_by_a_part_of_the_id(duraq, queue, storage):
         ("01a20e32-58a9-7455-bac3-0", ALIKE[0]),
         ("..1000000000aa", ALIKE[1]),
         ("..-1000000000aa", ALIKE[1]),
+        ("1000000000aa", ALIKE[1]),
         ("..00000001", "order-0000000001"),
     ):
         assert duraq.json("show", part)["id"] == entry_id
@@ -180,6 +184,7 @@ def test_show_by_a_part_of_the_id(duraq, queue, storage):
     # Too short, of an id that is one's own, in another queue, or only in a payload.
     for part in ("01a20e3", "..00000aa", "order-00000000", "01a20e32-58a9-7455-bac3-2", "1" * 8, "01a20e32*"):
         assert duraq("show", part).exit_code == Code.NOT_FOUND
+    assert "has 8 characters at least" in duraq("show", "01a2").stderr
     assert duraq("show", "..1000000000aa", "--queue", "other").exit_code == Code.NOT_FOUND
     queue.mark_completed(queue.dequeue())
     assert duraq.json("show", "01a20e32-58a9-7455-bac3-0")["status"] == "completed"
