@@ -148,7 +148,7 @@ def queue_row(queue: QueueNow, durations: Durations, now: datetime, *, ascii_onl
         p50=wording.seconds(took.p50(took.wait)),
         p95=wording.seconds(took.p95(took.wait)),
         failed=failing(metrics, now),
-        workers=str(metrics.workers),
+        workers=str(metrics.workers + metrics.waiting),
     )
 
 

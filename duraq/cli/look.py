@@ -102,6 +102,9 @@ def ls(
         status = None if state is None else EntryStatus(state)
         several = Several(inspector, () if queue is None else (queue,))
         columns = QUEUES_ENTRY_COLUMNS if queue is None else ENTRY_COLUMNS
+        if status is EntryStatus.SCHEDULED:
+            # Of these one wants to know when they will be ready.
+            columns = tuple("ready_at" if name == "created_at" else name for name in columns)
         views = several.each(lambda name: matching(inspector, name, status, where, since, until))
         rows = ordered(map(entry_row, views), sort, (*columns, *ENTRY_MORE), limit, offset)
         show_rows(said, "duraq.entries/1", columns, rows, more=ENTRY_MORE)

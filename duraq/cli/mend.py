@@ -16,8 +16,8 @@ from duraq.examining import verify as examine
 from duraq.mending import repair as mend
 from duraq.safe_text import safe_text
 
-COLUMNS = ("queue", "place", "records", "what", "ids")
-MORE = ("path", "line", "byte", "length", "damage")
+COLUMNS = ("queue", "place", "records", "what")
+MORE = ("ids", "path", "line", "byte", "length", "damage")
 
 
 @click.command()
@@ -65,7 +65,9 @@ def repair(queues: tuple[str, ...], *, dry_run: bool, yes: bool) -> int:
 
 
 def _show(said: Settings, report: Report, steps: Iterable[str]) -> None:
-    show_rows(said, "duraq.verify/1", COLUMNS, map(_row, report.findings), more=MORE, name="path")
+    show_rows(
+        said, "duraq.verify/1", COLUMNS, map(_row, report.findings), more=MORE, name="path", whole="what"
+    )
     for line in (*_summary(report), *steps):
         said.say(line)
 

@@ -57,7 +57,7 @@ def inspecting(said: Settings) -> Iterator[Inspector]:
     is_flag=False,
     flag_value=_OFTEN,
     metavar="[TIME]",
-    help="Look again, every 2s or as often as that; Ctrl-C ends it.",
+    help="Look again, every 2s or as often as that; q ends it.",
 )
 @click.option("--by", type=click.Choice(list(GROUPS)), help="Count entries by that instead of by queue.")
 @common

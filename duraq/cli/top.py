@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from duraq.cli.completing import QUEUE
-from duraq.cli.frames import again_and_again, can_be_drawn
+from duraq.cli.frames import again_and_again, can_be_drawn, has_keys
 from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import Row, fit, show_rows, table
 from duraq.cli.overview import QUEUE_COLUMNS, QUEUE_MORE, for_people, inspecting, queue_rows
@@ -31,7 +31,7 @@ _AROUND = 3  # lines that are no queue: the sums, the titles, and the one that t
 @click.option("--once", is_flag=True, help="One frame, then end; so it is in a pipe.")
 @common
 def top(queues: tuple[str, ...], interval: timedelta, most: int | None, once: bool) -> int:
-    """QUEUES, or all, drawn again in place as they change; those that need attention first. Ctrl-C ends it.
+    """QUEUES, or all, drawn again in place as they change; those that need attention first. q ends it.
 
     IN/S and OUT/S: entries that came, or came back, and that were completed in the last minute, a second.
     """
@@ -68,7 +68,9 @@ class _Screen:
         sums, path = f"{self._time}  {found[0]}", safe_text(self._inspector.path)
         # Where it is one knows, if there is no room for both.
         room = len(path) + len(sums) + 2 <= columns
-        return [fit(f"{path}  {sums}" if room else sums, columns), *found[1]]
+        first = f"{path}  {sums}" if room else sums
+        ends = "  q ends" if has_keys() and len(first) + len("  q ends") <= columns else ""
+        return [fit(first + ends, columns), *found[1]]
 
 
 def _sums(rows: Sequence[dict[str, Any]]) -> str:

@@ -87,6 +87,7 @@ def test_ls(duraq, queue):
     later = queue.enqueue("later", delay=HOUR)
     assert duraq.ok("ls", "jobs", "-o", "ids").split() == [*ids, later]
     assert duraq.ok("ls", "jobs", "-o", "ids", "--state", "scheduled").split() == [later]
+    assert "READY AT" in duraq.ok("ls", "jobs", "-o", "table", "--state", "scheduled")
     assert duraq.ok("ls", "jobs", "-o", "ids", "-l", "2", "--offset", "1").split() == ids[1:3]
 
 

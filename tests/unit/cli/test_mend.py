@@ -82,6 +82,7 @@ def test_repair_asks(duraq, damaged):
     status, screen = duraq.at_terminal("repair", answer=b"n\n")
     assert status == Code.USAGE
     assert "Repair it? [y/N]" in screen
+    assert "jobs/segments/00000000000000000001.jsonl, line 3, byte " in screen
     assert tree(damaged) == before
     assert duraq.at_terminal("repair", answer=b"y\n")[0] == Code.DONE
     assert duraq("verify").exit_code == Code.DONE
