@@ -357,6 +357,19 @@ def test_edit(duraq, queue, dead, tmp_path):
     assert (code, "not changed" in screen) == (Code.USAGE, True)
 
 
+def test_edit_again(duraq, queue, dead, tmp_path):
+    """What was typed and is no JSON is not lost: it can be edited again."""
+    editor = tmp_path / "editor"
+    editor.write_text(
+        '#!/bin/sh\nif grep -q typed "$1"; then echo 17; else echo typed; fi > "$1.new"\nmv "$1.new" "$1"\n'
+    )
+    editor.chmod(0o700)
+    environment = {**os.environ, "DURAQ_ROOT": str(duraq.root), "TERM": "xterm", "EDITOR": str(editor)}
+    code, screen = duraq.at_terminal("dlq", "retry", dead[0], "--edit", env=environment, answer=b"y\n")
+    assert (code, "is not JSON" in screen, "--text" in screen) == (0, True, False)
+    assert queue.dequeue().data == 17
+
+
 SOMEBODY_ELSE = f"""#!{sys.executable}
 import os, sys
 from duraq import DeadLetterQueue, FileStorage, Queue
