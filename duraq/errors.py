@@ -60,7 +60,7 @@ class InvalidPayload(InvalidInput):
     """
 
     def __init__(self, message: str, path: str = "$") -> None:
-        super().__init__(message if path == "$" else f"{message} - at `{path}`")
+        super().__init__(f"{message} - at `{path}`")
         self.path = path
 
 
@@ -99,7 +99,7 @@ class QueueNotFound(QueueError):
         from difflib import get_close_matches  # noqa: PLC0415 - only after a slip of the pen
 
         near = get_close_matches(name, list(there), 1)
-        return cls(f"there is no queue {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        return cls(f"there is no queue {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
 
 
 class QueueFull(QueueError):

@@ -10,7 +10,7 @@ import click
 import orjson
 
 from duraq.cli.failing import Code, CommandError
-from duraq.errors import InvalidPayload
+from duraq.errors import InvalidInput
 from duraq.safe_text import safe_text
 
 STDIN = "-"
@@ -44,20 +44,20 @@ def words(given: Iterable[str], what: str) -> list[str]:
 
 
 def parse_json(raw: bytes, where: str = "the payload", *, hint: str = "") -> Any:
-    """The value of a JSON text. Raises InvalidPayload if it is none, or if anything in it would be lost."""
+    """The value of a JSON text. Raises InvalidInput if it is none, or if anything in it would be lost."""
     try:
         value = orjson.loads(raw)
         if orjson.dumps(value) == raw:
             return value
         return _exactly(raw)
     except (ValueError, RecursionError) as error:
-        raise InvalidPayload(f"{where} is not JSON: {error}{hint}") from None
+        raise InvalidInput(f"{where} is not JSON: {error}{hint}") from None
 
 
 def edited(payload: bytes) -> bytes:
     """The JSON that a person has made of a payload in an editor; what is no JSON can be edited again.
 
-    Raises CommandError if it is as it was, InvalidPayload if the person gives up.
+    Raises CommandError if it is as it was, InvalidInput if the person gives up.
     """
     import json  # noqa: PLC0415 - as below
 
@@ -70,7 +70,7 @@ def edited(payload: bytes) -> bytes:
         raw = after.encode("utf-8", "surrogateescape")
         try:
             parse_json(raw)
-        except InvalidPayload as error:
+        except InvalidInput as error:
             click.echo(safe_text(error, 400), err=True)
             if not click.confirm("Go on editing what you have typed?", default=True, err=True):
                 raise

@@ -193,7 +193,7 @@ async def test_queues_and_moves(root):
         await until(pilot, lambda: says(dialog, "exactly").startswith("2 dead letters"))
         assert (dialog.focused.id, says(dialog, "wrong"), can_agree(dialog)) == ("to", "", False)
         for typed, wrong in (
-            ("latre", "did you mean 'later'?; duraq create latre makes it"),
+            ("latre", "(did you mean 'later'?); duraq create latre makes it"),
             ("mail", "there already"),
         ):
             dialog.query_one("#to").value = typed

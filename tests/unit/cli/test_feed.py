@@ -224,7 +224,7 @@ def test_a_slip_of_the_pen(duraq, queue):
         result = duraq(*arguments)
         assert (result.exit_code, "did you mean 'jobs'?" in result.stderr) == (Code.NOT_FOUND, True)
     said = duraq("run", "jbos", "--drain", "--", "true").stderr
-    assert "there is no queue 'jbos'; did you mean 'jobs'?; it comes into being by its first entry" in said
+    assert "there is no queue 'jbos' (did you mean 'jobs'?); it comes into being by its first entry" in said
 
 
 def test_advice_that_can_be_followed(duraq, queue):
