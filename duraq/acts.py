@@ -15,7 +15,7 @@ kept in a queue of the storage's own, whose entries expire.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain, count, islice
@@ -97,6 +97,14 @@ def check_id(act_id: str) -> str:
     return act_id
 
 
+def check_target(queue: str, to: str, there: Collection[str]) -> None:
+    """Raise unless dead letters of the one queue can go to the other; ``there``: the queues that exist."""
+    if check_queue_name(to) == queue:
+        raise InvalidOption(f"the dead letters of queue {queue} are there already")
+    if to not in there:
+        raise QueueNotFound(f"{QueueNotFound.among(to, there)}; duraq create {to} makes it")
+
+
 class Acts:
     """The acts on the dead letters of one storage."""
 
@@ -114,15 +122,8 @@ class Acts:
         )
         found = replace(found, **more)
         if verb == MOVE:
-            self._check_target(found)
+            check_target(queue, found.to, self._storage.queues())
         return found
-
-    def _check_target(self, act: Act) -> None:
-        """Raise unless the dead letters of the one queue can go to the other."""
-        if check_queue_name(act.to) == act.queue:
-            raise InvalidOption(f"the dead letters of queue {act.queue} are there already")
-        if act.to not in self._storage.queues():
-            raise QueueNotFound(f"there is no queue {act.to!r}")
 
     def get(self, act_id: str) -> Act:
         """The act of that id, also one that is too old to go on. Raises ActNotFound if there is none."""

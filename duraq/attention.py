@@ -5,6 +5,7 @@ All rules are here: ``duraq stats``, ``duraq check`` and health checks ask the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -45,6 +46,10 @@ _ROLES = {
     Attention.DEAD: "note",
     Attention.OK: "plain",
 }
+
+
+_FAILED = ("failed", "timed_out", "worker_died")
+_ENDED = (*_FAILED, "completed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +104,14 @@ class Verdict(NamedTuple):
 def judge(
     queue: QueueView, now: datetime, limits: Thresholds = DEFAULT, *, metrics: QueueMetrics | None = None
 ) -> Verdict:
-    """The worst that can be told; what has happened lately only with the metrics."""
+    """The worst word, and all that is the matter; what has happened lately only with the metrics."""
     found = verdicts(queue, now, limits, metrics=metrics)
-    return found[0] if found else Verdict(Attention.OK, "")
+    # Dead letters are counted beside it: they are evidence only where there is no other.
+    told = [each for each in found if each.word is not Attention.DEAD] or found
+    texts = [each.why if each is told[0] else f"{each.word}: {each.why}" for each in told]
+    return Verdict(
+        told[0].word if told else Attention.OK, "; ".join([*texts, *not_yet(queue, found, limits, metrics)])
+    )
 
 
 def verdicts(
@@ -121,9 +131,34 @@ def verdicts(
     return [verdict for verdict in found if verdict is not None]
 
 
+def label(word: str, *, paused: bool) -> str:
+    """The word as a list of queues shows it: a pause, which keeps work from being done, is never hidden."""
+    louder = word in {Attention.LEASE, Attention.ERRORS, Attention.DLQ}
+    return f"{word} {Attention.PAUSED}" if paused and louder else word
+
+
+def not_yet(
+    queue: QueueView, found: Sequence[Verdict], limits: Thresholds, metrics: QueueMetrics | None
+) -> list[str]:
+    """What will be the matter if nothing happens, but is no word's yet; ``found``: what the verdicts are."""
+    if queue.problem or {each.word for each in found} & {
+        Attention.NO_CONSUMER,
+        Attention.STUCK,
+        Attention.LEASE,
+    }:
+        return []
+    dead = sum(lease.alive is False for lease in queue.leases)
+    notes = [f"{dead} held by a dead worker; whoever works the queue next takes it"] if dead else []
+    # Whoever works may be between two entries just now.
+    lately = 0 if metrics is None else _lately(metrics, limits.no_consumer_after, *_ENDED)
+    if queue.counts.ready and not (queue.pause or queue.waiting or _working(queue) or lately):
+        notes.append(f"{queue.counts.ready} ready, nobody works it yet")
+    return notes
+
+
 def error_rate(metrics: QueueMetrics, limits: Thresholds = DEFAULT) -> tuple[float, int]:
     """The share of the attempts that failed lately, and how many ended: completed, failed or lost."""
-    failed = _lately(metrics, limits.error_rate_window, "failed", "timed_out", "worker_died")
+    failed = _lately(metrics, limits.error_rate_window, *_FAILED)
     ended = failed + _lately(metrics, limits.error_rate_window, "completed")
     return (failed / ended if ended else 0.0), round(ended)
 
@@ -146,13 +181,21 @@ def _waiting(queue: QueueView, now: datetime, limits: Thresholds) -> Verdict | N
     if queue.oldest_ready is None:
         return None
     age = now - queue.oldest_ready
-    working = [lease for lease in queue.leases if lease.alive is not False and not lease.late]
+    working = _working(queue)
     ready = f"{queue.counts.ready} ready, the oldest for {span(timedelta(seconds=int(age.total_seconds())))}"
     if age > limits.no_consumer_after and not working and not queue.waiting:
-        return Verdict(Attention.NO_CONSUMER, f"{ready}; no lease, nobody waits")
+        held = (
+            f"none of {len(queue.leases)} leases is held by a living worker" if queue.leases else "no lease"
+        )
+        return Verdict(Attention.NO_CONSUMER, f"{ready}; {held}, nobody waits")
     if age > limits.max_oldest_ready:
         return Verdict(Attention.STUCK, f"{ready}; {len(working)} being worked")
     return None
+
+
+def _working(queue: QueueView) -> list[LeaseView]:
+    """The leases of those who may be at work."""
+    return [lease for lease in queue.leases if lease.alive is not False and not lease.late]
 
 
 def _overdue(queue: QueueView, now: datetime, limits: Thresholds) -> Verdict | None:
@@ -167,9 +210,13 @@ def _overdue(queue: QueueView, now: datetime, limits: Thresholds) -> Verdict | N
         return None
     worst = (over or dead)[0]
     who = f"worker {worst.worker}" if worst.worker else "no process"
-    why = "its worker is dead" if worst in dead else "its deadline has passed"
+    why = "which is dead" if worst in dead else "its deadline has passed"
+    count = len({*over, *dead})
+    number = f"{count} of {len(queue.leases)} leases {'is' if count == 1 else 'are'} over"
     return Verdict(
-        Attention.LEASE, f"{len({*over, *dead})} of {len(queue.leases)}: {worst.id} ({who}), {why}"
+        Attention.LEASE,
+        f"{number}: {worst.id}, held by {who}, {why}; "
+        f"whoever works the queue next takes it, or duraq release {worst.id}",
     )
 
 

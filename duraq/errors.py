@@ -36,7 +36,9 @@ DuraqError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from os import PathLike, fspath
+from typing import Self
 
 
 class DuraqError(Exception):
@@ -90,6 +92,14 @@ class QueueError(DuraqError):
 
 class QueueNotFound(QueueError):
     """There is no such queue in this storage."""
+
+    @classmethod
+    def among(cls, name: str, there: Iterable[str]) -> Self:
+        """Says which one may be meant of those that are there."""
+        from difflib import get_close_matches  # noqa: PLC0415 - only after a slip of the pen
+
+        near = get_close_matches(name, list(there), 1)
+        return cls(f"there is no queue {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
 
 
 class QueueFull(QueueError):

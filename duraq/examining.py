@@ -13,9 +13,10 @@ from typing import NamedTuple
 from duraq.errors import NotAStorage, QueueNotFound, StorageDamaged
 from duraq.journal import checkpoint, ends, opening, reading, refusal, segment
 from duraq.journal.ends import End
-from duraq.journal.filesystem import FileSystem, NotOurs, opened
+from duraq.journal.filesystem import FileSystem, NotOurs, content, opened
 from duraq.journal.index import BadIndex
 from duraq.journal.lines import Lines
+from duraq.journal.overlay import Overlay
 from duraq.journal.reading import ReaderFileSystem, View
 from duraq.journal.salvage import Salvage
 from duraq.journal.survey import Found, Stretch, Survey
@@ -23,6 +24,7 @@ from duraq.journal.survey import Found, Stretch, Survey
 # What changes while it is read can look damaged; damage that is real stays.
 _ATTEMPTS = 4
 _PAUSE = 0.05  # seconds
+_BLOCK = 4096
 
 
 class Finding(NamedTuple):
@@ -134,8 +136,41 @@ def _look(fs: FileSystem, root: int, path: str, report: Report) -> View:
         return View(fs, root, settled=True, damaged={})
     if not view.settled and not view.damaged:
         what = "the storage was not left in an orderly way; whoever opens it next brings it to rest"
-        report.findings.append(Finding(None, "journal", None, None, 0, what, damage=False))
+        unlike = list(_unlike_the_journal(fs, root, view))
+        report.findings += unlike or [Finding(None, "journal", None, None, 0, what, damage=False)]
     return view
+
+
+def _unlike_the_journal(fs: FileSystem, root: int, view: View) -> Iterator[Finding]:
+    """Segments with other bytes than the journal has for them; of one that is only shorter, none."""
+    assert isinstance(view.fs, Overlay)
+    for path, meant in view.fs.files():
+        queue, _, rest = path.partition("/")
+        if rest.startswith("segments/") and rest.endswith(segment.SUFFIX):
+            found = _read(fs, root, path)
+            byte = _first_difference(found, meant)
+            if byte < min(len(found), len(meant)):
+                what = "it differs there from the journal, by which whoever opens it next makes it good"
+                line = meant.count(b"\n", 0, byte) + 1
+                yield Finding(queue, path, line, byte, 0, what, damage=False)
+
+
+def _read(fs: FileSystem, root: int, path: str) -> bytes:
+    """The file as it is; nothing if it is not there."""
+    queue, directory, name = path.split("/")
+    try:
+        with opened(fs, root, queue) as home, opened(fs, home, directory) as segments:
+            return content(fs, segments, name)
+    except FileNotFoundError:
+        return b""
+
+
+def _first_difference(one: bytes, other: bytes) -> int:
+    for start in range(0, min(len(one), len(other)), _BLOCK):
+        if one[start : start + _BLOCK] != other[start : start + _BLOCK]:
+            pairs = zip(one[start : start + _BLOCK], other[start : start + _BLOCK], strict=False)
+            return start + next((at for at, (this, that) in enumerate(pairs) if this != that), _BLOCK)
+    return min(len(one), len(other))
 
 
 def chosen(view: View, queues: Iterable[str] | None) -> list[str]:
@@ -147,7 +182,7 @@ def chosen(view: View, queues: Iterable[str] | None) -> list[str]:
     asked = list(queues)
     for queue in asked:
         if queue not in there:
-            raise QueueNotFound(f"there is no queue {queue!r}")
+            raise QueueNotFound.among(queue, there)
     return asked
 
 

@@ -404,23 +404,31 @@ class Inspector:
     def find(self, name: str, queue: str | None = None) -> EntryView:
         """One entry by its id or, if no other entry has the same, by a part of it; see ``duraq.short_ids``.
 
-        Raises EntryNotFound, or QueueError that names all entries that may be meant.
+        Raises EntryNotFound, or QueueError that names all entries that may be meant; where not all could be
+        read, what is the matter there.
         """
         try:
             return self.get(name, queue)
-        except EntryNotFound:
+        except EntryNotFound as missing:
             like = short_ids.like(name)
-            if like is None:
-                raise
             found: list[EntryView] = []
-            for where, entry_id in self._ids(like, queue):
+            for where, entry_id in () if like is None else self._ids(like, queue):
                 with suppress(EntryNotFound):  # removed
                     found.append(self.get(entry_id, where))
             if not found:
-                raise
+                unread = self._unread(queue)
+                if unread is not None:
+                    raise type(unread)(f"entry {name} is not in what can be read: {unread}") from None
+                raise EntryNotFound(f"{missing}{short_ids.too_short(name)}") from None
         if len(found) > 1:
             raise QueueError(short_ids.several(name, [f"{view.queue}/{view.id}" for view in found]))
         return found[0]
+
+    def _unread(self, queue: str | None) -> StorageError | None:
+        """What keeps that queue, or any, from being read."""
+        names = self.queues() if queue is None else [queue]
+        problems = (self.overview(name).problem for name in names)
+        return next((problem for problem in problems if problem is not None), None)
 
     @_in_our_words
     def _ids(self, like: re.Pattern[bytes], queue: str | None) -> list[tuple[str, str]]:

@@ -193,7 +193,7 @@ class Reader:
     def check_queue(self, queue: str) -> None:
         """Raise QueueNotFound unless there is one."""
         if not self.has_queue(queue):
-            raise QueueNotFound(f"there is no queue {queue!r}")
+            raise QueueNotFound.among(queue, self.queues())
 
     def lines(self, queue: str) -> Lines:
         """The queue's lines; the caller closes them."""

@@ -1,7 +1,7 @@
 """An entry by a part of its id, as people read it off a screen.
 
-The first eight characters or more of an id that DuraQ made; of one of your own a part may be somebody else's
-whole. Or, of any id, two dots and the last eight characters or more, as the screens show it: ``..1f2e3d4c``.
+The first or the last eight characters or more of an id that DuraQ made; of one of your own a part may be
+somebody else's whole. Or, of any id, two dots and its end, as the screens show it: ``..1f2e3d4c``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,18 @@ def like(part: str) -> re.Pattern[bytes] | None:
         return re.compile(f"{_ANY}*{re.escape(ending[1])}".encode())
     if _BEGINNING.fullmatch(part) is None:
         return None
-    rest = "".join("-" if sign == "-" else _HEX for sign in _MADE[len(part) :])
-    return re.compile(f"{part}{rest}".encode())
+    rest, before = (_made(_MADE[len(part) :]), _made(_MADE[: -len(part)]))
+    return re.compile(f"{part}{rest}|{before}{part}".encode())
+
+
+def _made(signs: str) -> str:
+    return "".join("-" if sign == "-" else _HEX for sign in signs)
+
+
+def too_short(part: str) -> str:
+    """What to add where nothing was found, if that might be a part of an id, but says too little."""
+    is_part = re.fullmatch(f"(?:\\.\\.)?{_HEX}{{1,{LEAST - 1}}}", part) is not None
+    return f"; a part of an id has {LEAST} characters at least" if is_part else ""
 
 
 def several(part: str, found: Sequence[str]) -> str:

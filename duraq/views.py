@@ -71,6 +71,13 @@ class LeaseView:
         return pid_of(self.worker)
 
 
+def held_by(worker: str, alive: bool | None) -> str:
+    """Who holds an entry, and what comes of it if that one is dead."""
+    if not worker:
+        return "no process"
+    return worker + (", which is dead: whoever works the queue next takes it" if alive is False else "")
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerView:
     """An open storage of some process that has leased something, as it described itself when it began.

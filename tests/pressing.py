@@ -67,8 +67,12 @@ async def _go_back(pilot, mode, depth):
     """To where the key was pressed; if it has led to a question, by Enter, which agrees to nothing."""
     app = pilot.app
     if isinstance(app.screen, ConfirmDialog):
-        await until(pilot, lambda: getattr(app.focused, "id", "") == "cancel")
+        await until(pilot, lambda: getattr(app.focused, "id", "") in {"cancel", "to"})
+        in_a_field = app.focused.id == "to"
         app.simulate_key("enter")
+        if in_a_field:
+            # There Enter goes on to the next field.
+            app.simulate_key("escape")
         await until(pilot, lambda: not isinstance(app.screen, ConfirmDialog))
     assert not isinstance(app.screen, ProgressDialog)
     if app.current_mode != mode:

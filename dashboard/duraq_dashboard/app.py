@@ -298,6 +298,7 @@ class Dashboard(FrugalApp):
         """Leave everything as it is, or go on with how things are now."""
         self.frozen_at = None if self.frozen else self._now()
         self.frozen = not self.frozen
+        self.screen.refresh_bindings()
         self._show_newest()
 
     def action_next_theme(self) -> None:

@@ -109,17 +109,32 @@ class GroupRows:
         return [self.groups[number] for number in numbers if self.groups[number].cause not in self._names]
 
 
-def group_lines(group: Group, total: int, when: When, *, ascii_only: bool) -> list[Sequence[Cell]]:
-    """More of one group."""
+def group_lines(
+    group: Group, total: int, when: When, *, ascii_only: bool, keys: Sequence[Sequence[Cell]] = ()
+) -> list[Sequence[Cell]]:
+    """More of one group. ``keys``: what they do with it just now."""
     bars = sparkline(group.hours or [0] * 24, ascii_only=ascii_only)
     return [
         [("24h ", "note"), (bars, "flow"), f" 0..{max(group.hours, default=0)}/h"],
         # As wide on one day as on another.
         f"first {wording.brief(when(group.first)):<11}   last {wording.brief(when(group.last))}",
         f"{wording.count(group.letters)} of {wording.count(total)}",
-        [("Enter", "bold"), "  only these, Esc all again"],
-        [("R", "bold"), f"  retry all {wording.count(group.letters)} (asks first)"],
+        *keys,
     ]
+
+
+def group_keys(group: Group, *, narrowed: bool, acts: bool) -> Sequence[Sequence[Cell]]:
+    """What keys do with the group while the list of groups has them.
+
+    ``narrowed``: only its letters are listed. ``acts``: what changes something is done to it, not to letters
+    that are picked.
+    """
+    found: list[Sequence[Cell]] = [
+        [("Enter", "bold"), "  all again" if narrowed else "  only these, Esc all again"]
+    ]
+    if acts:
+        found.append([("R", "bold"), f"  retry all {wording.count(group.letters)} (asks first)"])
+    return found
 
 
 def totals(snapshot: Snapshot, now: datetime, told: Cell, picked: int) -> list[Cell]:

@@ -204,7 +204,7 @@ def timeline(life: Sequence[RecordView], when: When) -> list[Cell]:
         # The clock may have been set back; nothing lasts less than no time.
         gap = "" if before is None else f"+{wording.seconds(max(0.0, passed.total_seconds()))}"
         what = _DONE.get(record.op, safe_text(record.op, 20))
-        line = f"{when(record.at):>{width}}  {gap:>8}  {what:<14}  {_detail(record)}".rstrip()
+        line = f"{when(record.at):>{width}}  {gap:>8}  {what:<14}  {_detail(record, when)}".rstrip()
         lines.append((line, _ROLES.get(record.op, "")))
         before = record.at
     if not lines:
@@ -219,7 +219,7 @@ def _width(life: Sequence[RecordView], when: When) -> int:
     return max((len(when(record.at)) for record in life), default=0)
 
 
-def _detail(record: RecordView) -> str:
+def _detail(record: RecordView, when: When) -> str:
     fields = record.fields
     pieces = []
     if record.op == "lease":
@@ -233,7 +233,7 @@ def _detail(record: RecordView) -> str:
     if record.op == "remove" and fields.get("to"):
         pieces.append(f"to {safe_text(fields['to'], 200)}")
     if record.op == "fail" and fields.get("ready_at"):
-        pieces.append(f"again at {safe_text(fields['ready_at'], 40)}")
+        pieces.append(f"again {when(datetime.fromisoformat(fields['ready_at']))}")
     return "  ".join(pieces)
 
 

@@ -24,7 +24,7 @@ WINDOWS = (
 BYS = {By.SIGNATURE: "signature", By.TYPE: "type", By.QUEUE: "queue"}
 _MEDIUM, _WIDE = 75, 107
 COLUMNS = (
-    Column("COUNT", 7, right=True),
+    Column("ATTEMPTS", 8, right=True),
     Column("/min", 6, right=True, from_width=_MEDIUM),
     Column("TREND", 16, from_width=_WIDE),
     Column("FIRST", 6, right=True, from_width=_WIDE),
@@ -96,7 +96,9 @@ def totals(failures: Failures, window: str, room: int) -> str:
     )
     count = wording.plural(failures.count, "failed attempt")
     kinds = wording.plural(len(failures.groups), "group")
-    fates = f"{wording.count(ok)} done since   {wording.count(waiting)} waiting   {wording.count(dead)} dead"
+    done, waits, died = (wording.count(each) for each in (ok, waiting, dead))
+    # An entry may have several attempts that failed.
+    fates = f"of entries done {done}, waiting {waits}, dead {died}"
     forgotten = ""
     if failures.counted > failures.count:
         forgotten = f"   of {wording.count(failures.counted)} counted: records of the others are gone"

@@ -128,7 +128,9 @@ class Overview:
         )
 
     def _workers(self) -> str:
-        """How many of those who hold something live."""
+        """How many hold something or wait for it; those that hold something and are dead apart."""
         leases = [lease for part in self._parts.values() for lease in part.queue.view.leases if lease.worker]
         alive = {lease.worker for lease in leases if lease.alive}
-        return f"{len(alive)}/{len({lease.worker for lease in leases})}"
+        waiting = sum(part.queue.view.waiting for part in self._parts.values())
+        dead = len({lease.worker for lease in leases if lease.alive is False})
+        return f"{len(alive) + waiting}" + (f", {dead} dead" if dead else "")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from duraq.attention import Attention
+from duraq.attention import DEFAULT, Attention, label, not_yet
 from duraq.errors import InvalidFilter
 from duraq.metrics import QueueMetrics
 from duraq.model import QUEUE_NAME
@@ -135,7 +135,7 @@ def queue_row(queue: QueueNow, durations: Durations, now: datetime, *, ascii_onl
     oldest = queue.view.oldest_ready
     return QueueRow(
         queue.name,
-        queue.word,
+        label(queue.word, paused=queue.view.pause is not None),
         queue.role,
         ready=wording.count(counts.ready),
         scheduled=wording.count(counts.scheduled),
@@ -148,7 +148,7 @@ def queue_row(queue: QueueNow, durations: Durations, now: datetime, *, ascii_onl
         p50=wording.seconds(took.p50(took.wait)),
         p95=wording.seconds(took.p95(took.wait)),
         failed=failing(metrics, now),
-        workers=str(metrics.workers),
+        workers=str(metrics.workers + metrics.waiting),
     )
 
 
@@ -191,7 +191,7 @@ def why(queue: QueueNow) -> list[str]:
     if queue.gone:
         return [queue.why]
     lines = [f"{verdict.word.value}: {safe_text(verdict.why, 500)}" for verdict in queue.verdicts]
-    return lines or ["nothing is the matter"]
+    return [*lines, *not_yet(queue.view, queue.verdicts, DEFAULT, queue.metrics)] or ["nothing is the matter"]
 
 
 def facts(queue: QueueNow, now: datetime) -> list[str]:
@@ -225,7 +225,7 @@ def holders(queue: QueueNow) -> str:
 _ADVICE = {
     "NO CONSUMER": ("run {name} -- PROGRAM", "workers"),
     "STUCK": ("leases {name}", "errors {name}"),
-    "LEASE!": ("leases {name}",),
+    "LEASE!": ("run {name} -- PROGRAM", "leases {name}"),
     "ERRORS": ("errors {name}",),
     "DLQ+": ("dlq ls {name}", "errors {name}"),
     "DEAD": ("dlq ls {name}",),

@@ -125,7 +125,7 @@ class _LazyGroup(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches  # noqa: PLC0415 - only after a slip of the pen
 
-            near = get_close_matches(args[0], COMMANDS, 1)
+            near = ["dlq rm"] if args[0] == "rm" else get_close_matches(args[0], COMMANDS, 1)
             ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 

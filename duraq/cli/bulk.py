@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import click
 
 from duraq import bulk
-from duraq.acts import BATCH, MOVE, PURGE, REMOVE, RETRY, Act, Acts, Outcome, new_id
+from duraq.acts import BATCH, MOVE, PURGE, REMOVE, RETRY, Act, Acts, Outcome, check_target, new_id
 from duraq.bulk import Meant, Pace, Run
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.look import missed
 from duraq.cli.options import PERCENT, RATE, F, Settings
 from duraq.cli.output import Row, conclude, show_rows
+from duraq.cli.overview import inspecting
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
 from duraq.errors import ActNotFound, DuraqError
 from duraq.safe_text import safe_text
@@ -132,6 +133,10 @@ def carry_out(
     if consent.act is not None and not begun and not meant.count and not problems:
         raise ActNotFound(f"no act {consent.act!r} has begun, so it must be said what is meant by it")
     queues = {act.queue: act.count for act in begun} or meant.queues
+    if more.get("to") and not begun:
+        with inspecting(said) as inspector:
+            for queue in queues:
+                check_target(queue, more["to"], inspector.queues())
     count = sum(queues.values())
     text = bulk.in_words(queues, meant.errors)
     if consent.expect not in {None, count}:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from duraq import bulk, options
 from duraq.acts import MOVE, PURGE, REMOVE, RETRY, Acts
@@ -17,7 +15,7 @@ from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.failures import by_option, raw_option, show_dead
 from duraq.cli.feed import INPUT_LIMIT, payload_text
-from duraq.cli.input import STDIN, parse_json, words
+from duraq.cli.input import STDIN, edited, parse_json, words
 from duraq.cli.letters import export, import_
 from duraq.cli.look import find_entries, matching, missed, ordered, show_entries
 from duraq.cli.options import DURATION, FILTER_HELP, Settings, common, filtered, in_time, settings
@@ -27,7 +25,7 @@ from duraq.cli.pager import paged
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
 from duraq.cli.several import Several
 from duraq.dead_letters import DeadLetterQueue
-from duraq.errors import DuraqError, EntryNotFound, QueueError
+from duraq.errors import DuraqError, EntryNotFound
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.views import EntryView
@@ -166,12 +164,7 @@ def _retry_with(
 def _edited(said: Settings, view: EntryView) -> Any:
     if not said.can_ask:
         raise CommandError(Code.USAGE, "--edit needs a terminal", "--data takes the payload from elsewhere")
-    # Escapes stay escapes: what strangers wrote must not reach the editor's terminal as it is.
-    before = json.dumps(orjson.loads(view.payload), indent=2).replace("\x7f", "\\u007f")
-    after = click.edit(before, extension=".json")
-    if after is None or after.strip() == before.strip():
-        raise CommandError(Code.USAGE, "the payload was not changed; nothing was done")
-    return parse_json(after.encode("utf-8", "surrogateescape"))
+    return parse_json(edited(view.payload))
 
 
 @dlq.command("rm", epilog=FILTER_HELP)
@@ -269,6 +262,7 @@ def _show_acts(said: Settings, *, undoable: bool) -> None:
 @click.argument("act", required=False)
 @click.option("--list", "listing", is_flag=True, help="Only list what can be brought back, oldest first.")
 @click.option("--reason", default="", help="Why; kept for seven days.")
+@click.option("-y", "--yes", is_flag=True, expose_value=False, help="As elsewhere; this never asks.")
 @common
 def undo(act: str | None, listing: bool, reason: str) -> int:
     """Bring back the dead letters that ACT has removed, or what was removed last.
@@ -321,7 +315,7 @@ def _select(
 
 def _dead(
     inspector: Inspector, ids: list[str], queue: str | None
-) -> tuple[list[EntryView], list[QueueError]]:
+) -> tuple[list[EntryView], list[DuraqError]]:
     """Those of them that are dead, and what is the matter with the others."""
     found, problems = find_entries(inspector, ids, queue)
     dead = [view for view in found if view.status is EntryStatus.DEAD]

@@ -10,6 +10,7 @@ import click
 
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError, code_of, code_of_several
+from duraq.cli.look import missed
 from duraq.cli.options import PAST, Settings, common, settings
 from duraq.cli.output import Row, show_rows
 from duraq.cli.overview import inspecting
@@ -19,9 +20,21 @@ from duraq.failures import By, FailureGroup, Failures, dead_by, gather
 from duraq.sparkline import sparkline
 from duraq.times import span
 
-COLUMNS = ("count", "per_minute", "trend", "first", "last", "queues", "ok", "waiting", "dead", "error")
+COLUMNS = (
+    "attempts",
+    "per_minute",
+    "trend",
+    "first",
+    "last",
+    "queues",
+    "ok",
+    "waiting",
+    "dead",
+    "signature",
+    "error",
+)
 DEAD_COLUMNS = ("count", "first", "last", "queues", "error")
-MORE = ("key", "new", "before", "other", "type", "message", "frame", "signature", "samples")
+MORE = ("count", "key", "new", "before", "other", "type", "message", "frame", "signature", "samples")
 RAW_COLUMNS = ("count", "at", "queue", "id", "error")
 
 
@@ -58,8 +71,9 @@ def errors(queues: tuple[str, ...], since: datetime, by: str, raw: bool) -> int:
     """Attempts that failed in QUEUES, or in all, put together by what made them fail.
 
     Two failures have one signature if they are of one type, were raised in one function, and their messages
-    differ in numbers, ids, addresses, paths and quoted texts only. OK, WAITING and DEAD: what has become of
-    those entries. NEW: it has not happened before, in twice that time.
+    differ in numbers, ids, addresses, paths and quoted texts only. OK, WAITING and DEAD: how many of these
+    attempts, of which an entry has several, are of entries that were done since, will be tried again, are
+    dead letters. NEW: it has not happened before, in twice that time.
 
     An attempt is known as far as records are kept: if an entry was completed and its records were compacted,
     nothing tells how it failed before. How many failed in all is always known, and said below.
@@ -70,11 +84,14 @@ def errors(queues: tuple[str, ...], since: datetime, by: str, raw: bool) -> int:
         raise CommandError(Code.USAGE, f"--since {since.isoformat()} is not in the past")
     with inspecting(said) as inspector:
         found = gather(inspector, window, queues or None, by=By(by))
+    if found.problems and not found.groups:
+        # That nothing failed is not known.
+        return missed(said, list(found.problems.values()), partly=False)
     if raw:
         _show_raw(said, found.groups)
     else:
         rows = (_row(said, group, found.until - found.since) for group in found.groups)
-        show_rows(said, "duraq.errors/1", COLUMNS, rows, more=MORE, name="key")
+        show_rows(said, "duraq.errors/1", COLUMNS, rows, more=MORE, name="key", whole="error")
     for line in _summary(found, window):
         said.say(line)
     for problem in found.problems.values():
@@ -95,7 +112,9 @@ def show_dead(said: Settings, queues: tuple[str, ...], by: str, *, raw: bool) ->
         _show_raw(said, groups)
     else:
         rows = (_row(said, group, None) for group in groups)
-        show_rows(said, "duraq.dlq.errors/1", DEAD_COLUMNS, rows, more=("dead", *MORE), name="key")
+        show_rows(
+            said, "duraq.dlq.errors/1", DEAD_COLUMNS, rows, more=("dead", *MORE), name="key", whole="error"
+        )
     for problem in problems.values():
         report(said, problem)
     return code_of_several(problems.values())
@@ -109,6 +128,7 @@ def _row(said: Settings, group: FailureGroup, window: timedelta | None) -> Row:
     return {
         "key": group.key,
         "count": group.count,
+        "attempts": group.count,
         "per_minute": None if window is None else round(group.count / (window / timedelta(minutes=1)), 2),
         "trend": trend,
         "before": group.before,
@@ -153,8 +173,8 @@ def _summary(found: Failures, window: timedelta) -> Iterator[str]:
         sum(getattr(each, fate) for each in found.groups) for fate in ("ok", "waiting", "dead")
     )
     yield (
-        f"{found.count:,} failed attempts in the last {span(window)}: {ok:,} done since, {waiting:,} waiting,"
-        f" {dead:,} dead"
+        f"{found.count:,} failed attempts in the last {span(window)}: {ok:,} of entries done since,"
+        f" {waiting:,} of entries that wait, {dead:,} of dead letters"
     )
     if found.counted > found.count:
         yield f"{found.counted:,} were counted; of the others the records are no longer there"

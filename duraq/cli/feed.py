@@ -12,7 +12,7 @@ import click
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import STDIN, from_stdin, json_lines, limited, parse_json
-from duraq.cli.options import DURATION, MOMENT, common, settings
+from duraq.cli.options import DURATION, MOMENT, Settings, common, settings
 from duraq.errors import QueueNotFound
 from duraq.model import check_queue_name
 from duraq.queue import Queue
@@ -72,7 +72,11 @@ def put(
     if lines:
         values = json_lines(raw)
     else:
-        values = [raw.decode("utf-8", "surrogateescape") if text else parse_json(raw)]
+        values = [
+            raw.decode("utf-8", "surrogateescape")
+            if text
+            else parse_json(raw, hint="; --text takes it as plain text")
+        ]
     check_queue_name(queue)
     with said.open(create=True, max_payload_bytes=INPUT_LIMIT) as storage:
         target: Queue[Any] = Queue(queue, storage)
@@ -80,6 +84,7 @@ def put(
             ids = target.enqueue_many(values, **options)
         else:
             ids = [target.enqueue(values[0], id=entry_id, **once, **options)]
+        say_if_paused(said, target)
     if said.is_json:
         click.echo(ascii_json({"schema": "duraq.put/1", "queue": queue, "ids": ids}))
     else:
@@ -134,10 +139,19 @@ def resume(queues: tuple[str, ...]) -> None:
             said.say(f"{name} is resumed")
 
 
+def say_if_paused(said: Settings, queue: Queue[Any]) -> None:
+    """Say it to whoever may wonder why nothing happens to an entry, or why none comes."""
+    pause = queue.paused
+    if pause is not None:
+        reason = f" ({pause.reason})" if pause.reason else ""
+        again = f"duraq resume {queue.name} has it delivered again"
+        said.say(f"{queue.name} is paused by {pause.who}{reason}: {again}")
+
+
 def existing(storage: Storage, names: tuple[str, ...]) -> tuple[str, ...]:
     """These queues, for they exist. Raises QueueNotFound."""
-    known = set(storage.queues())
+    known = storage.queues()
     for name in names:
         if name not in known:
-            raise QueueNotFound(f"there is no queue {name!r}")
+            raise QueueNotFound.among(name, known)
     return names

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
 import sys
+import termios
 import time
-from collections.abc import Callable, Sequence
+import tty
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from duraq.cli.failing import Code, CommandError
@@ -45,19 +50,54 @@ class Frames:
 
 
 def again_and_again(said: Settings, look: Callable[[], Sequence[str]], interval: timedelta) -> int:
-    """Show what ``look`` says, in place, until Ctrl-C; where it cannot be drawn over, once."""
+    """Show what ``look`` says, in place, until q or Ctrl-C; where it cannot be drawn over, once."""
     if interval < SHORTEST:
         raise CommandError(Code.USAGE, "look at most ten times a second")
     frames = Frames()
-    try:
+    with suppress(KeyboardInterrupt), _keys() as pressed:  # that is how one leaves
         while True:
             frames.show(look())
-            if not can_be_drawn(said):
+            if not can_be_drawn(said) or pressed(interval.total_seconds()) == b"q":
                 break
-            time.sleep(interval.total_seconds())
-    except KeyboardInterrupt:
-        pass  # that is how one leaves
     return Code.DONE
+
+
+def has_keys() -> bool:
+    """Whether somebody can press keys for us: at a terminal, and not while we are in its background."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return True  # a terminal that is not the one of our session has no background
+
+
+@contextmanager
+def _keys() -> Iterator[Callable[[float], bytes]]:
+    """Keys as they are pressed, and none of them drawn: each call waits at most so long for the next one."""
+    if not has_keys():
+        yield _asleep
+        return
+    before = termios.tcgetattr(0)
+    tty.setcbreak(0)
+    try:
+        yield _pressed
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def _asleep(seconds: float) -> bytes:
+    time.sleep(seconds)
+    return b""
+
+
+def _pressed(seconds: float) -> bytes:
+    until = time.monotonic() + seconds
+    while select.select([0], [], [], max(0.0, until - time.monotonic()))[0]:
+        key = os.read(0, 1)
+        if key in {b"q", b""}:
+            return b"q"  # or the terminal is gone
+    return b""
 
 
 def can_be_drawn(said: Settings) -> bool:

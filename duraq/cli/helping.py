@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib.resources import files
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -136,8 +137,13 @@ def _command_help(command: click.Command, words: tuple[str, ...]) -> str:
     for word in words:
         found = command.get_command(context, word) if isinstance(command, click.Group) else None
         if found is None:
+            there = (*TOPICS, *(command.list_commands(context) if isinstance(command, click.Group) else ()))
+            near = get_close_matches(word, there, 1)
             raise CommandError(
-                Code.USAGE, f"there is no topic and no command {word!r}", f"topics: {', '.join(TOPICS)}"
+                Code.USAGE,
+                f"there is no topic and no command {word!r}"
+                + (f"; did you mean {near[0]!r}?" if near else ""),
+                f"topics: {', '.join(TOPICS)}",
             )
         command = found
         context = click.Context(command, info_name=word, parent=context)

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
+import click
 import orjson
 
 from duraq.cli.failing import Code, CommandError
-from duraq.errors import InvalidPayload
+from duraq.errors import InvalidInput
+from duraq.safe_text import safe_text
 
 STDIN = "-"
 # Four times what one call may write: JSON can be written at length.
@@ -41,16 +43,40 @@ def words(given: Iterable[str], what: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def parse_json(raw: bytes, where: str = "the payload") -> Any:
-    """The value of a JSON text. Raises InvalidPayload if it is none, or if anything in it would be lost."""
+def parse_json(raw: bytes, where: str = "the payload", *, hint: str = "") -> Any:
+    """The value of a JSON text. Raises InvalidInput if it is none, or if anything in it would be lost."""
     try:
         value = orjson.loads(raw)
         if orjson.dumps(value) == raw:
             return value
         return _exactly(raw)
     except (ValueError, RecursionError) as error:
-        hint = "" if "NaN" in str(error) else "; --text takes it as plain text"
-        raise InvalidPayload(f"{where} is not JSON: {error}{hint}") from None
+        raise InvalidInput(f"{where} is not JSON: {error}{hint}") from None
+
+
+def edited(payload: bytes) -> bytes:
+    """The JSON that a person has made of a payload in an editor; what is no JSON can be edited again.
+
+    Raises CommandError if it is as it was, InvalidInput if the person gives up.
+    """
+    import json  # noqa: PLC0415 - as below
+
+    # Escapes stay escapes: what strangers wrote must not reach the editor's terminal as it is.
+    text = before = json.dumps(orjson.loads(payload), indent=2).replace("\x7f", "\\u007f")
+    while True:
+        after = click.edit(text, extension=".json")
+        if after is None or after.strip() == before.strip():
+            raise CommandError(Code.USAGE, "the payload was not changed; nothing was done")
+        raw = after.encode("utf-8", "surrogateescape")
+        try:
+            parse_json(raw)
+        except InvalidInput as error:
+            click.echo(safe_text(error, 400), err=True)
+            if not click.confirm("Go on editing what you have typed?", default=True, err=True):
+                raise
+            text = after
+        else:
+            return raw
 
 
 def json_lines(raw: bytes) -> list[Any]:

@@ -14,7 +14,7 @@ from duraq.cli.look import find_entries
 from duraq.cli.options import Settings, common, settings
 from duraq.cli.output import Row, conclude, show_rows
 from duraq.cli.overview import inspecting
-from duraq.errors import LeaseLost, QueueError
+from duraq.errors import DuraqError, LeaseLost, QueueError
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus, is_users
 from duraq.queue import Queue
@@ -137,10 +137,10 @@ def release(tokens: tuple[str, ...], queue: str | None, reason: str, yes: bool) 
 
 def _leases(
     inspector: Inspector, given: list[str], queue: str | None
-) -> tuple[list[LeaseView], list[QueueError]]:
+) -> tuple[list[LeaseView], list[DuraqError]]:
     """The leases that are meant, and what is the matter with the others."""
     found: list[LeaseView] = []
-    problems: list[QueueError] = []
+    problems: list[DuraqError] = []
     for word in given:
         name, entry_id, token = _parse(inspector, word) or (queue, word, None)
         entries, trouble = find_entries(inspector, [entry_id], name)

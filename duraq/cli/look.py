@@ -23,7 +23,7 @@ from duraq.cli.pager import paged
 from duraq.cli.reports import report
 from duraq.cli.rows import ENTRY_COLUMNS, ENTRY_MORE, describe, entry_row, record_row
 from duraq.cli.several import Several
-from duraq.errors import EntryNotFound, QueueError
+from duraq.errors import DuraqError, EntryNotFound, StorageDamaged
 from duraq.events import EVENTS, following, newest, wanted
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
@@ -102,6 +102,9 @@ def ls(
         status = None if state is None else EntryStatus(state)
         several = Several(inspector, () if queue is None else (queue,))
         columns = QUEUES_ENTRY_COLUMNS if queue is None else ENTRY_COLUMNS
+        if status is EntryStatus.SCHEDULED:
+            # Of these one wants to know when they will be ready.
+            columns = tuple("ready_at" if name == "created_at" else name for name in columns)
         views = several.each(lambda name: matching(inspector, name, status, where, since, until))
         rows = ordered(map(entry_row, views), sort, (*columns, *ENTRY_MORE), limit, offset)
         show_rows(said, "duraq.entries/1", columns, rows, more=ENTRY_MORE)
@@ -184,8 +187,8 @@ def peek(queue: str, count: int) -> None:
 def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> int:
     """One entry or several: payload, attempts, life.
 
-    An id that DuraQ made may be cut to its first eight characters or more, and any id to its end, as screens
-    show it (..1f2e3d4c), as long as no other entry is called so.
+    An id that DuraQ made may be cut to its first or last eight characters or more, and any id to its end, as
+    screens show it (..1f2e3d4c), as long as no other entry is called so.
     """
     said = settings()
     given = words(ids, "IDS")
@@ -207,14 +210,14 @@ def show(ids: tuple[str, ...], queue: str | None, raw: bool, where_is: bool) -> 
 
 def find_entries(
     inspector: Inspector, ids: list[str], queue: str | None
-) -> tuple[list[EntryView], list[QueueError]]:
+) -> tuple[list[EntryView], list[DuraqError]]:
     """Those entries, and what keeps the others from being shown."""
     found: list[EntryView] = []
-    problems: list[QueueError] = []
+    problems: list[DuraqError] = []
     for entry_id in ids:
         try:
             view = inspector.find(entry_id, queue)
-        except EntryNotFound as error:
+        except (EntryNotFound, StorageDamaged) as error:
             problems.append(error)
             continue
         found.append(view)
@@ -241,7 +244,7 @@ def show_entries(said: Settings, inspector: Inspector, found: list[EntryView]) -
         life = inspector.life(view.id, view.queue)
         row = {**entry_row(view), "life": [record_row(each) for each in life]}
         if said.output in {None, "table"} and said.fields is None:
-            click.echo(describe(said, view, life))
+            click.echo(describe(said, view, life, inspector.is_alive(view.worker) if view.worker else None))
         elif len(found) == 1:
             show_one(said, "duraq.entry/1", row, ENTRY_COLUMNS)
         else:

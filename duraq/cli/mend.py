@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -16,8 +16,8 @@ from duraq.examining import verify as examine
 from duraq.mending import repair as mend
 from duraq.safe_text import safe_text
 
-COLUMNS = ("queue", "place", "records", "what", "ids")
-MORE = ("path", "line", "byte", "length", "damage")
+COLUMNS = ("queue", "place", "records", "what")
+MORE = ("ids", "path", "line", "byte", "length", "damage")
 
 
 @click.command()
@@ -33,7 +33,7 @@ def verify(queues: tuple[str, ...]) -> int:
     """
     said = settings()
     report = examine(said.storage(), queues or None)
-    _show(said, report)
+    _show(said, report, () if report.sound else ["duraq repair --dry-run says what can be done"])
     return Code.DONE if report.sound else Code.DAMAGED
 
 
@@ -52,23 +52,23 @@ def repair(queues: tuple[str, ...], *, dry_run: bool, yes: bool) -> int:
     said, names = settings(), queues or None
     planned = mend(said.storage(), names, dry_run=True)
     if planned.before.sound:
-        _show(said, planned.before)
+        _show(said, planned.before, ())
         return Code.DONE
     if not dry_run:
         if not yes:
             _ask(said, planned.before, planned.steps)
         planned = mend(said.storage(), names)
-    _show(said, planned.before)
-    for step in planned.steps:
-        said.say(("would do: " if dry_run else "done: ") + step)
+    _show(said, planned.before, [("would do: " if dry_run else "done: ") + step for step in planned.steps])
     if not dry_run:
         said.say("the storage is whole again; what was set aside is kept until you remove it")
     return Code.DONE
 
 
-def _show(said: Settings, report: Report) -> None:
-    show_rows(said, "duraq.verify/1", COLUMNS, map(_row, report.findings), more=MORE, name="path")
-    for line in _summary(report):
+def _show(said: Settings, report: Report, steps: Iterable[str]) -> None:
+    show_rows(
+        said, "duraq.verify/1", COLUMNS, map(_row, report.findings), more=MORE, name="path", whole="what"
+    )
+    for line in (*_summary(report), *steps):
         said.say(line)
 
 
@@ -95,8 +95,6 @@ def _summary(report: Report) -> Iterator[str]:
         yield f"queue {queue}: lost, with nothing left of them: {_some(ids)}"
     for queue, ids in report.doubtful.items():
         yield f"queue {queue}: there, but perhaps as they were some time ago: {_some(ids)}"
-    if not report.sound:
-        yield "duraq repair --dry-run says what can be done"
 
 
 def _some(ids: list[str], most: int = 20) -> str:
@@ -108,8 +106,6 @@ def _ask(said: Settings, before: Report, steps: list[str]) -> None:
     """Return if a person agrees. Raises CommandError if not, or if there is nobody to ask."""
     if not said.can_ask:
         raise CommandError(Code.USAGE, "there is no terminal to ask at", "see --dry-run, then say --yes")
-    _show(said, before)
-    for step in steps:
-        said.say(f"would do: {step}")
+    _show(said, before, [f"would do: {step}" for step in steps])
     if not click.confirm("Repair it?", default=False, err=True):
         raise CommandError(Code.USAGE, "nothing was done")

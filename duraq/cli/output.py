@@ -38,7 +38,7 @@ PROSE = {
     "message",
 }  # columns that are of use even when they are cut
 GAP = "  "
-TITLES = {"in_per_s": "IN/S", "out_per_s": "OUT/S"}
+TITLES = {"in_per_s": "IN/S", "out_per_s": "OUT/S", "signature": "SIG"}
 COLORS: dict[str, dict[str, Any]] = {
     "warn": {"fg": (0xE6, 0x9F, 0x00), "bold": True},
     "crit": {"fg": (0xD5, 0x5E, 0x00), "bold": True, "reverse": True},
@@ -191,6 +191,8 @@ def _cell(said: Settings, value: Any, *, full: bool, most: int = CELL) -> str:
         return f"{value.total_seconds():g}" if full else span(value)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
+    elif not full and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = ", ".join(value) or "-"
     elif isinstance(value, list | tuple | Mapping):
         value = ascii_json(_value(value))
     return safe_text(value) if full else safe_text(value, most)
@@ -214,7 +216,8 @@ def when(said: Settings, moment: datetime, *, full: bool = False) -> str:
 
 def table(said: Settings, columns: list[str], rows: list[Row], whole: str = "") -> list[str]:
     """The lines of a table."""
-    most = [WRAPPED if name == whole else CELL for name in columns]
+    # A place that is cut is none.
+    most = [WRAPPED if name in {whole, "place"} else CELL for name in columns]
     cells = [
         [
             _cell(said, row.get(name), full=False, most=limit)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from duraq.attention import Attention, judge
+from duraq.attention import Attention, judge, label
 from duraq.bookmarks import Bookmarks
 from duraq.cli.completing import QUEUE
 from duraq.cli.descriptors import allow_many
@@ -57,7 +57,7 @@ def inspecting(said: Settings) -> Iterator[Inspector]:
     is_flag=False,
     flag_value=_OFTEN,
     metavar="[TIME]",
-    help="Look again, every 2s or as often as that; Ctrl-C ends it.",
+    help="Look again, every 2s or as often as that; q ends it.",
 )
 @click.option("--by", type=click.Choice(list(GROUPS)), help="Count entries by that instead of by queue.")
 @common
@@ -82,7 +82,15 @@ def stats(queues: tuple[str, ...], watch: timedelta | None, by: str | None) -> i
         if not rows and said.style == "table":
             said.say('No queues here yet. Make one:  duraq put emails \'{"to": "ann@example.org"}\'')
             return Code.DONE
-        show_rows(said, "duraq.stats/1", QUEUE_COLUMNS, rows, more=QUEUE_MORE, name="queue", whole="why")
+        show_rows(
+            said,
+            "duraq.stats/1",
+            QUEUE_COLUMNS,
+            for_people(rows) if said.style == "table" else rows,
+            more=QUEUE_MORE,
+            name="queue",
+            whole="why",
+        )
     words_met = {row["status"] for row in rows}
     if Attention.CORRUPT in words_met:
         return Code.DAMAGED
@@ -105,20 +113,24 @@ def queue_row(said: Settings, inspector: Inspector, name: str, now: datetime) ->
     verdict = judge(view, now, said.config.thresholds, metrics=metrics)
     workers = {lease.worker for lease in view.leases if lease.alive}
     pause = view.pause
+    # Of one that cannot be read, only what lies before the damage would be counted.
+    counts = None if view.problem else view.counts
     return {
         "queue": view.name,
         "status": verdict.word.value,
         "role": verdict.word.role,
         "why": verdict.why or None,
-        "ready": view.counts.ready,
-        "scheduled": view.counts.scheduled,
-        "leased": view.counts.leased,
-        "dead": view.counts.dead,
-        "oldest_ready": view.oldest_ready,
-        "workers": len(workers) + view.waiting,
+        **{state: None if counts is None else getattr(counts, state) for state in STATES},
+        "oldest_ready": None if view.problem else view.oldest_ready,
+        "workers": None if view.problem else len(workers) + view.waiting,
         "paused": None if pause is None else {"at": pause.at, "who": pause.who, "reason": pause.reason},
         **_numbers(metrics),
     }
+
+
+def for_people(rows: Sequence[Row]) -> list[Row]:
+    """The rows as a table has them: with what a list of queues shows in place of the word."""
+    return [{**row, "status": label(row["status"], paused=row["paused"] is not None)} for row in rows]
 
 
 def _numbers(metrics: QueueMetrics | None) -> dict[str, float | None]:
@@ -135,7 +147,7 @@ def _numbers(metrics: QueueMetrics | None) -> dict[str, float | None]:
 
 def _looked_again(said: Settings, inspector: Inspector, queues: Sequence[str]) -> list[str]:
     inspector.refresh()
-    return table(said, list(QUEUE_COLUMNS), list(queue_rows(said, inspector, queues)), "why")
+    return table(said, list(QUEUE_COLUMNS), for_people(queue_rows(said, inspector, queues)), "why")
 
 
 def _grouped(inspector: Inspector, queues: Iterable[str], by: str) -> list[Row]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import traceback
+from pathlib import Path
 
 import click
 
@@ -49,11 +51,24 @@ def _explain(said: Settings, error: Exception) -> tuple[Code, str, str | None, s
     hint: str | None = getattr(error, "hint", None)
     message = str(error)
     if isinstance(error, NotAStorage):
-        root, rule = said.found_root()
-        hint = f"the storage {without_password(root)!r} was named by {rule}"
+        hint = _way_to_a_storage(said, error)
+    elif isinstance(error, OSError) and error.filename is not None and error.strerror:
+        message = f"{os.fsdecode(error.filename)}: {error.strerror}"
     elif code is Code.UNEXPECTED and not isinstance(error, CommandError | OSError) and not _is_ours(error):
         message = f"unexpected {type(error).__name__}: {message}"
     return code, message, hint, ""
+
+
+def _way_to_a_storage(said: Settings, error: NotAStorage) -> str | None:
+    """What names the storage, and what else might; nothing if the error is about another directory."""
+    root, rule = said.found_root()
+    is_url = ":" in root.partition("/")[0]
+    if error.path is not None and not is_url and Path(error.path).absolute() != Path(root).absolute():
+        return error.hint
+    named = f"the storage {without_password(root)!r} was named by {rule}"
+    if not is_url and Path(root).is_file():
+        return f"{named}; is it sqlite:{root}?"
+    return f"{named}; duraq init makes one, as put does, -C names another"
 
 
 def _is_ours(error: Exception) -> bool:

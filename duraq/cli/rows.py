@@ -11,7 +11,7 @@ from duraq.cli.output import when
 from duraq.journal import record
 from duraq.model import Attempt, EntryStatus, last_failure
 from duraq.safe_text import ascii_json, safe_lines, safe_text
-from duraq.views import EntryView, RecordView
+from duraq.views import EntryView, RecordView, held_by
 
 ENTRY_COLUMNS = ("id", "status", "attempts", "created_at", "error", "payload")
 DEAD_COLUMNS = ("id", "queue", "attempts", "updated_at", "error", "payload")
@@ -81,8 +81,8 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def describe(said: Settings, view: EntryView, life: list[RecordView]) -> str:
-    """An entry for people, newest attempt first."""
+def describe(said: Settings, view: EntryView, life: list[RecordView], alive: bool | None) -> str:
+    """An entry for people, newest attempt first; ``alive``: whether its holder, if it has one, lives."""
     entry_id, queue = safe_text(view.id), view.queue
     lines = [f"{entry_id}  {view.status}  in {queue}, attempt {view.attempts}, priority {view.priority}"]
     lines.append(f"  enqueued  {when(said, view.created_at)}")
@@ -98,8 +98,8 @@ def describe(said: Settings, view: EntryView, life: list[RecordView]) -> str:
     if view.expires_at is not None:
         lines.append(f"  expires   {when(said, view.expires_at)}")
     if view.status is EntryStatus.LEASED and view.deadline_at is not None:
-        holder = safe_text(view.worker, 60) if view.worker else "no process"
-        lines.append(f"  leased    by {holder}, until {when(said, view.deadline_at)}")
+        holder = held_by(safe_text(view.worker, 60), alive)
+        lines.append(f"  leased    until {when(said, view.deadline_at)}, by {holder}")
     lines.append(f"  payload   {safe_text(view.payload.decode('utf-8', 'backslashreplace'), 2000)}")
     for attempt in reversed(view.history):
         error = safe_text(f"{attempt.error.type}: {attempt.error.message}", 400)

@@ -22,12 +22,13 @@ import orjson
 
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.feed import say_if_paused
 from duraq.cli.guard import Guard
 from duraq.cli.notify import OURS, Systemd
 from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import show_rows
 from duraq.cli.programs import BadData, CannotStart, ProgramFailed, Programs, TemporaryFailure
-from duraq.errors import DuraqError
+from duraq.errors import DuraqError, QueueNotFound
 from duraq.model import AttemptError, EntryStatus, QueueEntry
 from duraq.queue import Queue
 from duraq.retry import ExponentialBackoff
@@ -139,8 +140,7 @@ def run(
                 raise ProgramFailed(status, errors)
 
         working = _ProgramQueue(queue, storage, retry_policy=policy, lock_duration=lease)
-        # Leases are judged as far as they are known; this process has seen none yet.
-        working.counts()
+        _say_why_nothing_comes(said, working, storage.queues())
         pulse = None if systemd.watchdog is None else (lambda: systemd.tell(WATCHDOG=1), systemd.watchdog / 2)
         worker = Worker(working, handle, threads=jobs, grace=grace, pulse=pulse)
         told = _Told(said, systemd, working, grace)
@@ -158,6 +158,14 @@ def run(
     if signals:
         return Code.TERMINATED if signal.SIGTERM in signals else Code.INTERRUPTED
     return Code.NOTHING if once and not any(counts.values()) else Code.DONE
+
+
+def _say_why_nothing_comes(said: Settings, queue: Queue[Any], there: list[str]) -> None:
+    if queue.name not in there:
+        said.say(f"{QueueNotFound.among(queue.name, there)}; it comes into being by its first entry")
+    # Leases are judged as far as they are known; this process has seen none yet.
+    queue.counts()
+    say_if_paused(said, queue)
 
 
 class _Told:

@@ -17,6 +17,7 @@ import click
 from duraq import options
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.feed import say_if_paused
 from duraq.cli.input import words
 from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import Row, conclude, show_rows
@@ -47,14 +48,18 @@ def get(queue: str, count: int, wait: timedelta, lease: timedelta) -> int:
     until = time.monotonic() + options.duration("--wait", wait, zero=True) / 1e6
     with said.open() as storage:
         if not wait and queue not in storage.queues():
-            raise QueueNotFound(f"there is no queue {queue!r}")
+            raise QueueNotFound.among(queue, storage.queues())
         working: Queue[Any] = Queue(queue, storage)
         # Leases are judged as far as they are known; this process has seen none yet.
         working.counts()
+        is_told = False
         while True:
             working.settle_lapsed()
             found = storage.claim(queue, count, lease_for=lease_for, detached=True)
             remaining = until - time.monotonic()
+            if not (found or is_told):
+                is_told = True
+                say_if_paused(said, working)
             if found or remaining <= 0:
                 break
             storage.wait(queue, remaining)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from itertools import count
 
 from duraq.journal.filesystem import FileSystem, Mark, Space
@@ -40,6 +41,10 @@ class Overlay:
     def changed(self) -> bool:
         """Whether anything is different here from below, or may not be known to be the same."""
         return bool(self._content or self._directories or self._forbidden)
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """What files that are different here have in them, by their paths from the top on."""
+        return ((path.removeprefix("/"), bytes(content)) for path, content in self._content.items())
 
     # -- opening ---------------------------------------------------------------------------------------
 

@@ -267,13 +267,17 @@ async def test_one_group(root):
     """Enter on a group lists only its letters, Esc has all again, and R there means the group."""
     async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:
         screen = await opened(pilot)
-        await pilot.press("h", "j", "R")
+        assert "retry all" not in "\n".join(text_of(pilot.app))
+        await pilot.press("h", "j")
+        assert "R  retry all 12" in "\n".join(text_of(pilot.app))
+        await pilot.press("R")
         order = await settled(pilot)
         assert order.count == 12
         assert order.where.startswith("sig:")
         await pilot.press("escape", "enter")
         await until(pilot, lambda: len(letters(screen).rows) == 12)
         assert letters(screen).has_focus
+        assert "retry all" not in "\n".join(text_of(pilot.app))
         await pilot.press("escape")
         assert len(letters(screen).rows) == 36
 
@@ -325,7 +329,12 @@ async def test_an_entry_in_any_state(root):
         assert entry._view.status is EntryStatus.READY
         assert not entry.check_action("act", ("retry",))
         pilot.app.open_entry("no-such-entry")
-        await until(pilot, lambda: any("it is gone" in line for line in text_of(pilot.app)))
+        await until(
+            pilot,
+            lambda: any(
+                "no queue and no entry is called no-such-entry" in line for line in text_of(pilot.app)
+            ),
+        )
 
 
 async def test_export(root, tmp_path):
@@ -361,8 +370,10 @@ async def test_edit_and_retry(root, monkeypatch):
         view = screen.query_one(Preview).view
         monkeypatch.setattr(pilot.app, "suspend", nullcontext)
         monkeypatch.setattr("click.edit", lambda text, extension: '{"n": NaN}')
+        monkeypatch.setattr("click.confirm", lambda *_, **__: False)
         await pilot.press("E")
         assert pilot.app.screen is screen
+        assert "--text" not in [*pilot.app._notifications][-1].message
         monkeypatch.setattr("click.edit", lambda text, extension: text.replace('"n": 5', '"n": 1.50'))
         await pilot.press("E")
         order = await settled(pilot)

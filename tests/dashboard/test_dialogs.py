@@ -191,6 +191,14 @@ async def test_queues_and_moves(root):
         await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmDialog))
         dialog = pilot.app.screen
         await until(pilot, lambda: says(dialog, "exactly").startswith("2 dead letters"))
+        assert (dialog.focused.id, says(dialog, "wrong"), can_agree(dialog)) == ("to", "", False)
+        for typed, wrong in (
+            ("latre", "(did you mean 'later'?); duraq create latre makes it"),
+            ("mail", "there already"),
+        ):
+            dialog.query_one("#to").value = typed
+            await until(pilot, lambda wrong=wrong: wrong in says(dialog, "wrong"))
+            assert not can_agree(dialog)
         dialog.query_one("#to").value = "later"
         await until(pilot, lambda: can_agree(dialog))
         assert await done(pilot) == "2 moved"

@@ -209,7 +209,7 @@ async def test_sizes(dashboard, source, size):
     async with dashboard().run_test(size=size) as pilot:
         await pilot.press("3")
         lines = text_of(pilot.app)
-        assert any("COUNT" in line and "DEAD" in line and "ERROR" in line for line in lines)
+        assert any("ATTEMPTS" in line and "DEAD" in line and "ERROR" in line for line in lines)
         assert any("ValueError: row" in line for line in lines)
         assert all(len(line) <= size[0] for line in lines)
 

@@ -106,10 +106,14 @@ async def test_digits_and_back(dashboard, source):
             await pilot.press("enter")
             assert type(app.screen) is QueueScreen
             assert "Queues > mail" in top(app)
+            assert "q back" in text_of(app)[-1]
             await pilot.press(key)
             assert app.current_mode == "queues"
         await pilot.press("escape")
         assert app.is_running
+        assert "q quit" in text_of(app)[-1]
+        await pilot.press("p")
+        assert "p go on" in text_of(app)[-1]
         await pilot.press("q")
         await pilot.pause()
     assert app._exit
@@ -163,7 +167,7 @@ async def test_keys_of_ones_own(source, clock):
         assert not app.frozen
         await pilot.press("F")
         assert app.frozen
-        assert "F freeze" in text_of(app)[-1]
+        assert "F go on" in text_of(app)[-1]
 
 
 async def test_copying(dashboard, source):
@@ -330,7 +334,7 @@ async def test_a_storage_that_comes_and_goes(dashboard, source):
         source.show(snapshot(MAIL, queue_now(queue_view("other")), number=3))
         await pilot.pause(0.2)
         await pilot.press("down")
-        assert any(line.startswith("> OK           other") for line in text_of(pilot.app))
+        assert any(line.startswith("> OK            other") for line in text_of(pilot.app))
 
 
 async def test_a_pager(dashboard, source, monkeypatch):

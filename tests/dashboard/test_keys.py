@@ -245,6 +245,11 @@ async def test_opened_at_an_entry(tmp_path, clock):
             async with Dashboard(source, clock=clock, options=Options(start=name)).run_test() as pilot:
                 await pilot.pause()
                 assert pilot.app.screen.crumbs == ("mail", ids[0])
+        source = FakeSource(inspector=inspector)
+        source.show(snapshot(MAIL))
+        async with Dashboard(source, clock=clock, options=Options(start="mial")).run_test() as pilot:
+            await pilot.pause()
+            assert "no queue and no entry is called mial" in "\n".join(text_of(pilot.app))
 
 
 async def test_the_key_that_pauses_says_what_it_does(dashboard, source):

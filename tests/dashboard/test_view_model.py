@@ -171,3 +171,20 @@ def test_the_name_has_room(width):
     room = {QUEUE_COLUMNS[index].name: room for index, room in laid_out(QUEUE_COLUMNS, width)}
     assert room["QUEUE"] >= 10
     assert sum(room.values()) + len(room) - 1 == width
+
+
+def test_a_pause_is_not_hidden():
+    """In the list of queues a pause stands behind a worse word, and there is room for both."""
+    died = [{"dead": 9}]
+    queue = queue_now(queue_view("mail", dead=9, pause=Pause(NOW, "ann", "psp down")), minutes=died)
+    row = queue_row(queue, Durations(), NOW)
+    assert (row.status, len(row.status) <= QUEUE_COLUMNS[0].width) == ("DLQ+ PAUSED", True)
+    assert len("ERRORS PAUSED") <= QUEUE_COLUMNS[0].width
+    assert why(queue)[1].endswith("psp down")
+
+
+def test_what_will_be_the_matter():
+    """What is no word's yet is said in the panel as it is in `duraq stats`."""
+    assert why(queue_now(queue_view("mail", 3, oldest=timedelta(seconds=1)))) == [
+        "3 ready, nobody works it yet"
+    ]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from duraq.attention import DEFAULT, Attention, judge
+from duraq.attention import DEFAULT, Attention, judge, label
 from duraq.errors import StorageDamaged
 from duraq.ledger import Counters
 from duraq.metrics import Period, QueueMetrics
@@ -53,7 +53,7 @@ def test_words(queue, word):
     """The worst that is true of a queue is its word, and the evidence is named."""
     verdict = judge(queue, NOW)
     assert verdict.word is word
-    assert bool(verdict.why) is (word is not Attention.OK)
+    assert verdict.why or word is Attention.OK
 
 
 def metrics(dead, age):
@@ -87,3 +87,47 @@ def test_every_word_has_a_role():
     """Only what is well goes without a colour."""
     assert [word for word in Attention if word.role == "plain"] == [Attention.OK]
     assert [word for word in Attention if word.role == "crit"] == list(Attention)[:4]
+
+
+def test_all_that_is_the_matter_is_said():
+    """A pause is named beside a worse word, in the evidence and where only words are listed."""
+    queue = replace(QUIET, counts=Counts(dead=9), pause=PAUSE)
+    verdict = judge(queue, NOW, metrics=metrics(9, MINUTE))
+    assert (verdict.word, label(verdict.word, paused=True)) == (Attention.DLQ, "DLQ+ PAUSED")
+    assert "; PAUSED: by ann" in verdict.why
+    assert "to be decided on" not in verdict.why
+    assert [label(word, paused=True) for word in ("PAUSED", "CORRUPT")] == ["PAUSED", "CORRUPT"]
+
+
+@pytest.mark.parametrize(
+    ("queue", "why"),
+    [
+        (QUIET, ""),
+        (ready(SECOND), "3 ready, nobody works it yet"),
+        (replace(ready(SECOND), waiting=1), ""),
+        (replace(ready(SECOND), leases=(LEASE,)), ""),
+        (
+            replace(QUIET, leases=(replace(DEAD_LEASE, leased_at=NOW),)),
+            "1 held by a dead worker; whoever works the queue next takes it",
+        ),
+    ],
+)
+def test_what_will_be_the_matter(queue, why):
+    """What is no word's yet is said at once: that nobody works, or that a holder is dead."""
+    assert judge(queue, NOW) == (Attention.OK, why)
+
+
+def test_between_two_entries():
+    """Who has just ended an attempt works, even if no lease is seen at that moment."""
+    done = QueueMetrics("jobs", NOW, history=(Period(NOW - SECOND, MINUTE, Counters(completed=1)),))
+    assert judge(ready(SECOND), NOW, metrics=done).why == ""
+
+
+def test_what_to_do_about_the_dead():
+    """Who finds leases of a dead worker learns what ends them; that nobody else holds one is not denied."""
+    verdict = judge(replace(ready(3 * MINUTE), leases=(DEAD_LEASE,)), NOW)
+    assert "none of 1 leases is held by a living worker, nobody waits; LEASE!: " in verdict.why
+    assert (
+        "one, held by worker 1-00000000, which is dead; whoever works the queue next takes it" in verdict.why
+    )
+    assert "duraq release one" in verdict.why

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
-import orjson
 from textual.app import SuspendNotSupported
 
 from duraq.actions import ACTIONS, Action, Target
 from duraq.bulk import Meant
-from duraq.cli.input import parse_json
+from duraq.cli.failing import CommandError
+from duraq.cli.input import edited
 from duraq.errors import DuraqError
 from duraq.inspector import Inspector
 from duraq.safe_text import safe_text
@@ -128,17 +127,13 @@ class Actor:
         entry = selection.entry
         assert entry is not None
         try:
-            # Escapes stay escapes: what strangers wrote must not reach the editor's terminal as it is.
-            before = json.dumps(orjson.loads(entry.payload), indent=2).replace("\x7f", "\\u007f")
             with self._app.suspend():
-                after = click.edit(before, extension=".json")
-            if after is None or after.strip() == before.strip():
-                self._app.say("the payload was not changed; nothing was done")
-                return
-            payload = after.encode("utf-8", "surrogateescape")
-            parse_json(payload)
+                payload = edited(entry.payload)
         except SuspendNotSupported:
             self._app.say("an editor cannot be opened from here")
+            return
+        except CommandError as unchanged:
+            self._app.say(str(unchanged))
             return
         except (DuraqError, ValueError, OSError, click.ClickException) as error:
             self._app.say(safe_text(error, 300), severity="error")

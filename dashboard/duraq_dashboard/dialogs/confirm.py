@@ -1,4 +1,7 @@
-"""The question before a change. Cancel has the focus; the other button says what happens, with the number."""
+"""The question before a change: nothing is agreed to but by the button that says what happens, to how many.
+
+Cancel has the focus when it opens, or the field that must be filled in.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from textual.content import Content
 from textual.widgets import Button, Input, Label
 
 from duraq.actions import Target
+from duraq.acts import check_target
 from duraq.bulk import Pace
 from duraq.errors import DuraqError
 from duraq.model import check_queue_name
@@ -30,8 +34,8 @@ _WITH_REASON = {"retry", "move", "remove", "purge", "undo", "edit", "pause", "re
 class ConfirmDialog(Dialog[Order]):
     """Answers with the order as it was agreed to, or None. Opens at once, also while it is being counted."""
 
-    # Never a field, and never the other button.
-    AUTO_FOCUS = "#cancel"
+    # Never the other button. Enter in a field agrees to nothing.
+    AUTO_FOCUS = "#to, #cancel"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "copy_command", "copy the command", id="dialog.copy"),
         Binding("left", "app.focus_previous", show=False, id="dialog.left"),
@@ -117,7 +121,7 @@ class ConfirmDialog(Dialog[Order]):
     def _begin(self) -> None:
         if not self.query("#cancel"):
             return  # it was closed again at once
-        self.query_one("#cancel").focus()
+        self.query(self.AUTO_FOCUS).first().focus()
         alive = (lease for lease in self._order.leases if lease.alive)
         for lease, lines in zip(alive, self.query(".alive").results(Lines), strict=True):
             lines.show([(f"pid {lease.pid} is alive: its work on {lease.id} may be done twice", "warn")])
@@ -141,10 +145,12 @@ class ConfirmDialog(Dialog[Order]):
             # It is only just coming into being.
             return
         problem = ""
+        is_blank = self._order.action.name == "move" and not self._value("to")
         try:
             order = self._filled_in()
         except DuraqError as error:
-            order, problem = self._order, safe_text(error, 200)
+            # What nobody has typed yet is no mistake.
+            order, problem = self._order, "" if is_blank else safe_text(error, 200)
         self._say("where", safe_text(order.where, 300))
         self._say("effect", self._effect(order))
         self._say("command", safe_text(order.command, 400))
@@ -161,7 +167,7 @@ class ConfirmDialog(Dialog[Order]):
             problem = "nothing is meant by this"
         self._say("wrong", problem, "warn")
         button.label = Content(safe_text(words.button(order), 40))
-        button.disabled = bool(problem) or not self._is_typed()
+        button.disabled = bool(problem) or is_blank or not self._is_typed()
 
     def _say(self, name: str, text: str, role: str = "") -> None:
         for line in self.query(f"#{name}").results(Lines):
@@ -180,13 +186,16 @@ class ConfirmDialog(Dialog[Order]):
         return "".join(each.value for each in self.query(f"#{name}").results(Input)).strip()
 
     def _filled_in(self) -> Order:
-        """The order with what was typed. Raises InvalidOption."""
+        """The order with what was typed. Raises InvalidOption, QueueNotFound."""
         rate, failing, to = self._value("rate"), self._value("failing"), self._value("to")
         order = replace(self._order, reason=checked_text("reason", self._value("reason")))
         if rate or failing:
             pace = Pace(_number("a rate", rate), _share(failing)).check(order.action.name)
             order = replace(order, pace=pace)
         if order.action.name == "move":
+            snapshot = self.dashboard.snapshot
+            for queue in order.meant.queues:
+                check_target(queue, to, () if snapshot is None else snapshot.queues)
             order = replace(order, to=check_queue_name(to))
         return order
 

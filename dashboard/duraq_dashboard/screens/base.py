@@ -181,6 +181,10 @@ class BaseScreen(Screen[None]):
 
     def label_of(self, binding: Binding) -> str:
         """What the key does as things are."""
+        if binding.action == "leave":
+            return "quit" if len(self.app.screen_stack) == 1 else "back"
+        if binding.action == "freeze" and self.dashboard.frozen:
+            return "go on"
         return "resume" if self._resumes and binding.action == "act('pause')" else binding.description
 
     def _is_paused(self, queue: str) -> bool:

@@ -24,6 +24,7 @@ from duraq_dashboard.dead_rows import (
     LETTER_COLUMNS,
     GroupRows,
     LetterLine,
+    group_keys,
     group_lines,
     totals,
 )
@@ -31,7 +32,7 @@ from duraq_dashboard.letter_reading import LetterReading
 from duraq_dashboard.letters import SORTS, Choice, Group
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.questions import Questions
-from duraq_dashboard.rows import Key
+from duraq_dashboard.rows import Cell, Key
 from duraq_dashboard.screens.base import LETTER_ACTS, MainScreen, act
 from duraq_dashboard.screens.entry import EntryScreen
 from duraq_dashboard.snapshot import Snapshot
@@ -190,7 +191,11 @@ class DeadLettersScreen(MainScreen):
             lines.show()
             return
         total = len(self._found.choice)
-        lines.show(*group_lines(group, total, self._when, ascii_only=self.dashboard.ascii_only))
+        keys: Sequence[Sequence[Cell]] = ()
+        if self._groups.has_focus:
+            acts = not (self._letters.picked or self.dashboard.read_only)
+            keys = group_keys(group, narrowed=self._cause == group.cause, acts=acts)
+        lines.show(*group_lines(group, total, self._when, ascii_only=self.dashboard.ascii_only, keys=keys))
         self._name_groups()
 
     @property
@@ -291,6 +296,11 @@ class DeadLettersScreen(MainScreen):
 
     def on_row_list_picks_changed(self) -> None:
         self._show_totals()
+        self._show_group()
+
+    def on_descendant_focus(self) -> None:
+        # What keys do goes by which list has them.
+        self._show_group()
 
     def on_row_list_chosen(self, message: RowList.Chosen) -> None:
         if message.row_list is self._groups:

@@ -17,7 +17,7 @@ from duraq.errors import EntryNotFound
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus, last_failure
 from duraq.safe_text import safe_text
-from duraq.views import EntryView, RecordView
+from duraq.views import EntryView, RecordView, held_by
 from duraq_dashboard import entry_text, wording
 from duraq_dashboard.choosing import chosen_with, is_of_one
 from duraq_dashboard.copying import Copyable
@@ -142,6 +142,9 @@ class EntryScreen(BaseScreen):
     def _failed(self, error: Exception) -> None:
         gone = isinstance(error, EntryNotFound)
         self._problem = "it is gone: removed, or its records are no longer kept" if gone else str(error)
+        if gone and self._of_queue is None:
+            # Named by somebody who began the dashboard with it, who may have meant a queue.
+            self._problem = f"no queue and no entry is called {self._entry_id}"
         self._show()
 
     def draw(self, snapshot: Snapshot) -> None:
@@ -162,7 +165,7 @@ class EntryScreen(BaseScreen):
         if view is not None:
             role = "crit" if view.status is EntryStatus.DEAD else "bold"
             state, _, rest = entry_text.headline(view, self.dashboard.moment).partition("  ")
-            pieces += [(f" {state} ", role), f"{self._place()}  {rest}"]
+            pieces += [(f" {state} ", role), f"{self._place()}{self._holder(view)}  {rest}"]
         elif not self._problem:
             pieces.append(("reading ...", "note"))
         if self._problem:
@@ -187,6 +190,10 @@ class EntryScreen(BaseScreen):
             f"Payload, {wording.size(len(view.payload))}, as {self._form}", "f JSON  h hex  r stored  w wrap"
         )
         self.query_one("#attempts-heading", Heading).show("Attempts", "newest first")
+
+    def _holder(self, view: EntryView) -> str:
+        leases = () if self._seen is None else self._seen.view.leases
+        return next((f"  by {held_by(each.worker, each.alive)}" for each in leases if each.id == view.id), "")
 
     def _place(self) -> str:
         return "" if self._neighbours is None else f"  {self._neighbours.place()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from textwrap import wrap
 from typing import ClassVar
@@ -13,6 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from duraq.actions import Action, Target
+from duraq.attention import label
 from duraq.errors import InvalidFilter
 from duraq.inspector import Inspector
 from duraq.model import Counts, EntryStatus
@@ -42,6 +43,10 @@ WINDOWS = (
     ("24h", timedelta(hours=24), 48),
     ("7d", timedelta(days=7), 56),
 )
+
+
+def _counted(queue: QueueNow, state: EntryStatus, written: Callable[[int], str]) -> str:
+    return wording.NOTHING if queue.view.problem else written(getattr(queue.view.counts, state.value))
 
 
 class QueueScreen(BaseScreen):
@@ -135,24 +140,27 @@ class QueueScreen(BaseScreen):
         self.query_one(RowList).set_columns(*columns(STATES[self._state]))
 
     def _show_state(self, queue: QueueNow) -> None:
-        counts = queue.view.counts
-        oldest = queue.view.oldest_ready
+        # What lies before the damage, if there is any, is not all there is.
+        oldest = None if queue.view.problem else queue.view.oldest_ready
         age = "" if oldest is None else f"oldest ready {wording.age(self.dashboard.moment - oldest)}  "
         numbers = "  ".join(
-            f"{name.lower()} {getattr(counts, state.value):,}" for name, state in STATES.items()
+            f"{name.lower()} {_counted(queue, state, '{:,}'.format)}" for name, state in STATES.items()
         )
+        word = label(queue.word, paused=queue.view.pause is not None)
         done = "" if queue.metrics is None else f"  done {wording.count(queue.metrics.counters.completed)}"
         self.shows_seconds = oldest is not None and self.dashboard.moment - oldest < timedelta(minutes=1)
-        self.query_one("#state", Lines).show([(queue.word, queue.role), f"  {age}{numbers}{done}"])
-        self._show_tabs(counts)
+        self.query_one("#state", Lines).show([(word, queue.role), f"  {age}{numbers}{done}"])
+        self._show_tabs(queue)
 
-    def _show_tabs(self, counts: Counts) -> None:
+    def _show_tabs(self, queue: QueueNow) -> None:
         tabs: list[Piece] = []
         for name, state in STATES.items():
-            text = f"{name} {wording.count(getattr(counts, state.value))}"
+            text = f"{name} {_counted(queue, state, wording.count)}"
             tabs.append((f"[{text}]", "bold") if name == self._state else f" {text} ")
         if self._found.where is not None:
-            tabs.append((f"   {self._found.told(getattr(counts, STATES[self._state].value))}", "note"))
+            tabs.append(
+                (f"   {self._found.told(getattr(queue.view.counts, STATES[self._state].value))}", "note")
+            )
         self.query_one("#tabs", Lines).show(tabs)
 
     def _show_rates(self, queue: QueueNow) -> None:
@@ -267,7 +275,7 @@ class QueueScreen(BaseScreen):
 
     def _show_found(self) -> None:
         if self._queue is not None:
-            self._show_tabs(self._queue.view.counts)
+            self._show_tabs(self._queue)
             self._show_entries()
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:

@@ -37,9 +37,9 @@ from duraq_dashboard.widgets.lines import Heading, Lines, Piece
 from duraq_dashboard.widgets.row_list import RowList
 
 # A queue's name has ten characters at least.
-_WIDEST, _WIDE, _MEDIUM = 115, 107, 76
+_WIDEST, _WIDE, _MEDIUM = 116, 108, 77
 QUEUE_COLUMNS = (
-    Column("STATUS", 12),
+    Column("STATUS", 13),
     Column("QUEUE"),
     Column("READY", 7, right=True),
     Column("SCHED", 6, right=True, from_width=_WIDE),

@@ -299,7 +299,7 @@ def test_undo(duraq, queue, storage, dead):
     assert duraq.ok("undo", "-o", "ids").split() == [dead[1]]
     assert set(duraq.ok("undo", "first", "-o", "ids").split()) == {dead[0], other[0]}
     assert duraq.ok("dlq", "ls", "-o", "ids").split() == [*dead, *other]
-    assert "nothing to bring back" in duraq("undo", "first").stderr
+    assert "nothing to bring back" in duraq("undo", "first", "--yes").stderr
 
 
 def test_nothing_to_undo(duraq, dead):
@@ -357,6 +357,19 @@ def test_edit(duraq, queue, dead, tmp_path):
     assert (code, "not changed" in screen) == (Code.USAGE, True)
 
 
+def test_edit_again(duraq, queue, dead, tmp_path):
+    """What was typed and is no JSON is not lost: it can be edited again."""
+    editor = tmp_path / "editor"
+    editor.write_text(
+        '#!/bin/sh\nif grep -q typed "$1"; then echo 17; else echo typed; fi > "$1.new"\nmv "$1.new" "$1"\n'
+    )
+    editor.chmod(0o700)
+    environment = {**os.environ, "DURAQ_ROOT": str(duraq.root), "TERM": "xterm", "EDITOR": str(editor)}
+    code, screen = duraq.at_terminal("dlq", "retry", dead[0], "--edit", env=environment, answer=b"y\n")
+    assert (code, "is not JSON" in screen, "--text" in screen) == (0, True, False)
+    assert queue.dequeue().data == 17
+
+
 SOMEBODY_ELSE = f"""#!{sys.executable}
 import os, sys
 from duraq import DeadLetterQueue, FileStorage, Queue
@@ -389,6 +402,10 @@ def test_move(duraq, queue, storage, dead):
     other.enqueue("there already")
     assert duraq("move", "jobs", "--to", "other", "--yes").exit_code == Code.USAGE
     assert "3 dead letters" in duraq("move", "jobs", "--all", "--to", "other").stderr
+    for more in ((), ("-n",), ("-y",)):
+        assert (
+            "duraq create nosuch makes it" in duraq("move", "jobs", "--all", "--to", "nosuch", *more).stderr
+        )
     result = duraq("move", "jobs", "-w", "payload=1", "--to", "other", "--yes", "-o", "ids")
     assert (result.exit_code, result.stdout.split()) == (0, dead[1:2])
     assert "1 moved" in duraq("dlq", "retry", dead[2], "--to", "other", "--yes").stderr

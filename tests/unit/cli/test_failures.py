@@ -33,7 +33,9 @@ def test_errors(duraq, failed):
     assert not row["new"]
     result = duraq("errors", "-o", "table")
     assert "\u2588" in result.stdout
-    assert result.stderr == "4 failed attempts in the last 1h: 1 done since, 1 waiting, 2 dead\n"
+    assert result.stdout.startswith("ATTEMPTS ")
+    told = "1 of entries done since, 1 of entries that wait, 2 of dead letters"
+    assert result.stderr == f"4 failed attempts in the last 1h: {told}\n"
 
 
 def test_raw_messages(duraq, failed):
@@ -86,6 +88,8 @@ def test_a_damaged_queue(duraq, root):
     result = duraq("errors", "--json")
     assert result.exit_code == Code.DAMAGED
     assert json.loads(result.stdout)["rows"][0]["count"] == 1
+    alone = duraq("errors", "other")
+    assert (alone.exit_code, alone.stderr.count("\n"), "0 failed" in alone.stderr) == (Code.DAMAGED, 1, False)
 
 
 def test_dlq_errors(duraq, failed):

@@ -204,3 +204,34 @@ def test_no_duration(duraq, queue, text):
     result = duraq("put", "jobs", '"a"', "--delay", text)
     assert (result.exit_code, "is not a duration" in result.stderr) == (Code.USAGE, True)
     assert len(queue) == 0
+
+
+def test_who_wonders_at_a_paused_queue(duraq, queue):
+    """Whoever puts into a paused queue, or takes from one, learns that it is paused, by whom and why."""
+    queue.enqueue(1)
+    duraq.ok("pause", "jobs", "--reason", "psp down")
+    for arguments in (["put", "jobs", "1"], ["get", "jobs"], ["run", "jobs", "--drain", "--", "true"]):
+        assert "jobs is paused by" in (said := duraq(*arguments).stderr)
+        assert said.count("(psp down): duraq resume jobs has it delivered again") == 1
+    duraq.ok("resume", "jobs")
+    assert duraq("put", "jobs", "1").stderr == ""
+
+
+def test_a_slip_of_the_pen(duraq, queue):
+    """A queue's name that is nearly right is found; who waits for one that is not there learns that."""
+    queue.enqueue(1)
+    for arguments in (["ls", "jbos"], ["get", "jbos"], ["pause", "jbos"], ["verify", "jbos"]):
+        result = duraq(*arguments)
+        assert (result.exit_code, "did you mean 'jobs'?" in result.stderr) == (Code.NOT_FOUND, True)
+    said = duraq("run", "jbos", "--drain", "--", "true").stderr
+    assert "there is no queue 'jbos' (did you mean 'jobs'?); it comes into being by its first entry" in said
+
+
+def test_advice_that_can_be_followed(duraq, queue):
+    """Where plain text can be put in the option for it is named, and nowhere else."""
+    queue.enqueue(1)
+    queue.mark_failed(queue.dequeue(), "no", dead=True)
+    (letter,) = duraq.ok("dlq", "ls", "-o", "ids").split()
+    put, retried = duraq("put", "jobs", "{bad"), duraq("dlq", "retry", letter, "--data", "{bad")
+    assert ("--text" in put.stderr, "--text" in retried.stderr) == (True, False)
+    assert "at `$`" not in put.stderr + retried.stderr

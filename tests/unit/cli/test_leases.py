@@ -65,16 +65,22 @@ def test_workers(duraq, queue, held, storage):
 
 
 def test_a_dead_worker(duraq, queue):
-    """A worker that was killed is shown as dead, with what it holds."""
-    queue.enqueue(1)
+    """A worker that was killed is shown as dead, with what it holds and what comes of that."""
+    queue.enqueue(1, id="one")
     process = duraq.start("run", "jobs", "--", "sleep", "1000")
     while not (rows := duraq.json("workers")["rows"]) or not rows[0]["holds"]:
         assert process.poll() is None
     process.kill()
     process.wait()
-    (row,) = duraq.json("workers")["rows"]
+    # What it forked to end its program may hold its lock for a moment longer.
+    while (row := duraq.json("workers")["rows"][0])["alive"]:
+        pass
     assert (row["pid"], row["state"], row["alive"], row["holds"]) == (process.pid, "dead", False, {"jobs": 1})
     assert row["command"].endswith("run jobs -- sleep 1000")
+    assert f"{row['worker']}, which is dead: whoever works the queue next takes it" in duraq.ok("show", "one")
+    (stats,) = duraq.json("stats")["rows"]
+    told = "1 held by a dead worker; whoever works the queue next takes it"
+    assert (stats["status"], stats["why"]) == ("OK", told)
 
 
 @pytest.mark.parametrize("by", ["token", "id"])

@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import subprocess
+import termios
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -76,7 +77,7 @@ def test_top_in_a_pipe(duraq, queue, storage):
     queue.mark_completed(queue.dequeue())
     Queue("calm", storage).enqueue(1)
     header, *rows = duraq.ok("top").splitlines()
-    assert header.split("\t")[-2:] == ["in_per_s", "out_per_s"]
+    assert header.split("\t")[-3:-1] == ["in_per_s", "out_per_s"]
     assert [row.split("\t")[1] for row in rows] == ["jobs", "calm"]
     (row,) = duraq.json("top", "jobs")["rows"]
     assert (row["ready"], row["in_per_s"] > 0, row["wait_p95"] is not None) == (2, True, True)
@@ -100,6 +101,21 @@ def test_top_at_a_terminal(duraq, queue):
     screen.process.send_signal(signal.SIGINT)
     assert screen.end() == 0
     assert "ready 42 " in screen.lines[0]
+
+
+def test_a_key_ends_it(duraq, queue):
+    """q ends what is drawn again and again; no key is drawn, and the terminal is as it was before."""
+    queue.enqueue(1)
+    screen = Screen(duraq, "top", "--interval", "100ms", columns=250, NO_COLOR="1")
+    screen.until("jobs")
+    assert screen.lines[0].endswith("q ends")
+    before = screen.lines
+    screen.type(b"x\nq")
+    assert screen.process.wait() == 0
+    assert termios.tcgetattr(screen._master)[3] & (termios.ICANON | termios.ECHO)
+    assert screen.end() == 0
+    assert screen.lines[1:2] == before[1:2]
+    assert "x" not in "".join(screen.lines[3:])
 
 
 def test_frames(monkeypatch, capsys):
@@ -148,6 +164,7 @@ def test_stats_by(duraq, queue, storage):
         ("ready", 3, ["jobs"]),
         ("dead", 2, ["jobs", "other"]),
     ]
+    assert "  jobs, other\n" in duraq.ok("stats", "--by", "state", "-o", "table")
     (row,) = duraq.json("stats", "--by", "sig")["rows"]
     assert (row["dead"], row["error"]) == (2, "ValueError: x")
     assert [(row["key"], row["dead"]) for row in duraq.json("stats", "jobs", "--by", "key")["rows"]] == [

@@ -72,8 +72,13 @@ def test_damage(duraq, root):
     assert result.exit_code == Code.DAMAGED
     rows = json.loads(result.stdout)["rows"]
     assert [(row["queue"], row["status"]) for row in rows] == [("jobs", "CORRUPT"), ("calm", "OK")]
+    # What lies before the damage is not all there is.
+    assert {rows[0][name] for name in ("ready", "dead", "oldest_ready", "workers")} == {None}
     assert f"{segment.name}: byte 0: the checksum is wrong" in rows[0]["why"]
     assert duraq("ls", "jobs").exit_code == Code.DAMAGED
+    shown = duraq("show", "nosuch")
+    assert shown.exit_code == Code.DAMAGED
+    assert "entry nosuch is not in what can be read: " in shown.stderr
 
 
 def test_ls(duraq, queue):
@@ -82,6 +87,7 @@ def test_ls(duraq, queue):
     later = queue.enqueue("later", delay=HOUR)
     assert duraq.ok("ls", "jobs", "-o", "ids").split() == [*ids, later]
     assert duraq.ok("ls", "jobs", "-o", "ids", "--state", "scheduled").split() == [later]
+    assert "READY AT" in duraq.ok("ls", "jobs", "-o", "table", "--state", "scheduled")
     assert duraq.ok("ls", "jobs", "-o", "ids", "-l", "2", "--offset", "1").split() == ids[1:3]
 
 
@@ -167,6 +173,7 @@ def test_show_by_a_part_of_the_id(duraq, queue, storage):
         ("01a20e32-58a9-7455-bac3-0", ALIKE[0]),
         ("..1000000000aa", ALIKE[1]),
         ("..-1000000000aa", ALIKE[1]),
+        ("1000000000aa", ALIKE[1]),
         ("..00000001", "order-0000000001"),
     ):
         assert duraq.json("show", part)["id"] == entry_id
@@ -178,6 +185,7 @@ def test_show_by_a_part_of_the_id(duraq, queue, storage):
     # Too short, of an id that is one's own, in another queue, or only in a payload.
     for part in ("01a20e3", "..00000aa", "order-00000000", "01a20e32-58a9-7455-bac3-2", "1" * 8, "01a20e32*"):
         assert duraq("show", part).exit_code == Code.NOT_FOUND
+    assert "has 8 characters at least" in duraq("show", "01a2").stderr
     assert duraq("show", "..1000000000aa", "--queue", "other").exit_code == Code.NOT_FOUND
     queue.mark_completed(queue.dequeue())
     assert duraq.json("show", "01a20e32-58a9-7455-bac3-0")["status"] == "completed"

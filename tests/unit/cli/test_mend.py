@@ -57,6 +57,22 @@ def test_damage_is_named(duraq, damaged):
     assert tree(damaged) == before
 
 
+def test_what_the_journal_makes_good(duraq, root):
+    """Where a segment differs from the journal verify says it, and that the next to open it mends that."""
+    with FileStorage(root) as storage:
+        Queue("jobs", storage).enqueue_many(["one", "two"])
+    with (root / "jobs" / "segments" / "00000000000000000001.jsonl").open("r+b") as file:
+        file.seek(file.read().index(b'"two"') + 1)
+        file.write(b"2")
+    done = duraq("--json", "verify")
+    assert done.exit_code == Code.DONE
+    (row,) = json.loads(done.stdout)["rows"]
+    assert (row["queue"], row["line"], row["damage"]) == ("jobs", 2, False)
+    assert "differs there from the journal" in row["what"]
+    duraq.ok("put", "jobs", "3")
+    assert duraq.json("verify")["rows"] == []
+
+
 def test_a_dry_run_says_what_repair_does(duraq, damaged):
     """repair --dry-run says each step and changes nothing; repair does the same, and says so."""
     before = tree(damaged)
@@ -64,6 +80,7 @@ def test_a_dry_run_says_what_repair_does(duraq, damaged):
     assert tree(damaged) == before
     done = duraq("repair", "--yes")
     assert done.exit_code == Code.DONE
+    assert "duraq repair --dry-run" not in planned + done.stderr
     assert "would do: jobs/segments/00000000000000000001.jsonl: written anew" in planned
     assert "done: jobs/segments/00000000000000000001.jsonl: written anew" in done.stderr
     assert duraq("verify").exit_code == Code.DONE
@@ -81,6 +98,7 @@ def test_repair_asks(duraq, damaged):
     status, screen = duraq.at_terminal("repair", answer=b"n\n")
     assert status == Code.USAGE
     assert "Repair it? [y/N]" in screen
+    assert "jobs/segments/00000000000000000001.jsonl, line 3, byte " in screen
     assert tree(damaged) == before
     assert duraq.at_terminal("repair", answer=b"y\n")[0] == Code.DONE
     assert duraq("verify").exit_code == Code.DONE

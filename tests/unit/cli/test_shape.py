@@ -209,6 +209,19 @@ def test_only_put_makes_a_storage(duraq, root, arguments):
     assert not root.exists()
 
 
+def test_ways_to_a_storage(duraq, root, tmp_path):
+    """Where there is no storage it is said what makes one; a hint of who named it stands by that one only."""
+    assert "duraq init makes one, as put does, -C names another" in duraq("ls").stderr
+    file = tmp_path / "q.db"
+    file.touch()
+    assert f"is it sqlite:{file}?" in duraq("-C", str(file), "ls").stderr
+    duraq.ok("init")
+    missing = duraq("restore", str(tmp_path / "nope"))
+    assert missing.stderr == f"duraq: {tmp_path}/nope: there is no such directory\n"
+    file.chmod(0)
+    assert "[Errno" not in duraq("-C", str(file / "below"), "init").stderr
+
+
 def test_put_says_that_it_made_a_storage(duraq, root):
     """A mistyped path does not go unnoticed; an existing storage is not worth a word."""
     assert str(root) in duraq("put", "jobs", "1").stderr
