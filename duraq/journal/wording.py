@@ -31,7 +31,7 @@ def of(
     reason = str(error)
     if error.errno:
         reason = f"{os.strerror(error.errno)} (errno {errno.errorcode.get(error.errno, error.errno)})"
-        reason += "" if error.filename is None else f": {error.filename!r}"
+        reason += "" if error.filename in {None, path} else f": {error.filename!r}"
     if error.errno in _NOT_PERMITTED and not issubclass(kind, NotWritten):
         return StorageReadOnly(reason, path=path, hint=hint)
     return kind(reason, path=path, hint=_HINTS.get(error.errno or 0))
