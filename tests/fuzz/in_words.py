@@ -265,7 +265,7 @@ def payload(data: bytes) -> None:
     for read in (parse_json, json_lines):
         try:
             value = read(data)
-        except InvalidPayload:
+        except InvalidInput:
             continue
         _check_comes_back(CODECS[0], value)
     for codec in CODECS:
