@@ -149,7 +149,8 @@ class Mark:
 class Leaving:
     """What the source remembers of a queue: that it is on its way to ``to``, and which page has left.
 
-    ``before``: how it was paused. ``settled``: the number of the mark whose page was removed last.
+    ``before``: how it was paused. ``settled``: the number of the mark whose page was removed last;
+    ``earlier``: the same of the other migrations that it was ever in, for their marks are still there.
     """
 
     queue: str
@@ -159,6 +160,7 @@ class Leaving:
     before: Pause | None
     stage: str
     settled: int
+    earlier: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_under_way(self) -> bool:
@@ -169,6 +171,12 @@ class Leaving:
         """The next one."""
         return replace(self, number=self.number + 1, **changed)
 
+    def of_migration(self, migration: str, **changed: Any) -> Leaving:
+        """The next one, of that migration."""
+        settled = {**self.earlier, self.migration: self.settled}
+        own = settled.pop(migration, 0)
+        return self.turned(migration=migration, settled=own, earlier=settled, **changed)
+
     def written(self) -> list[Operation]:
         """The operations that write it; they fail if the one before is not there."""
         content = {
@@ -177,6 +185,7 @@ class Leaving:
             "before": _pause_image(self.before),
             "stage": self.stage,
             "settled": self.settled,
+            "earlier": self.earlier,
         }
         return _next_of(f"out/{self.queue}", self.number, content)
 
@@ -191,6 +200,7 @@ class Leaving:
             _pause_of(content["before"]),
             content["stage"],
             content["settled"],
+            content["earlier"],
         )
 
 

@@ -273,8 +273,7 @@ class Migration:
         if leaving is None:
             noted = Leaving(ACTS, 0, self._id, ends.target_name, None, MOVING, 0)
         else:
-            settled = leaving.settled if leaving.migration == self._id else 0
-            noted = leaving.turned(migration=self._id, to=ends.target_name, stage=MOVING, settled=settled)
+            noted = leaving.of_migration(self._id, to=ends.target_name, stage=MOVING)
         try:
             ends.source.commit({MIGRATIONS: noted.written()})
         except QueueError:

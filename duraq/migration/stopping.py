@@ -139,7 +139,7 @@ class Stopper:
         if leaving is None:
             return Leaving(queue, 0, self._id, name, before, STOPPING, 0)
         if leaving.migration != self._id:
-            return leaving.turned(migration=self._id, to=name, before=before, stage=STOPPING, settled=0)
+            return leaving.of_migration(self._id, to=name, before=before, stage=STOPPING)
         if leaving.is_under_way and migration_of(pause) == self._id:
             before = leaving.before
         return leaving.turned(before=before, stage=MOVING if leaving.stage == MOVING else STOPPING)

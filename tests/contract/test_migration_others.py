@@ -410,6 +410,35 @@ def test_one_of_them_is_no_more(source, target, tmp_path, monkeypatch):
     assert work(source) == NAMES
 
 
+def test_a_target_that_comes_back(source, target, tmp_path, monkeypatch):
+    """What had arrived in a target that was then given up, for it was away, is in it when it is back."""
+    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
+    killed(monkeypatch, source, target, lambda changes: sends("jobs")(changes) and len(ids(source)) == 2)
+    away = [path.rename(tmp_path / f"away-{path.name}") for path in tmp_path.glob("target.db*")]
+    give_up(source, target)
+    migrate(source, f"sqlite:{tmp_path}/other.db")
+    for path in away:
+        path.rename(tmp_path / path.name.removeprefix("away-"))
+    assert migrate(source, target).complete
+    assert ids(f"sqlite:{tmp_path}/other.db") == ["c", "d"]
+    assert work(target) == ["a", "b"]
+
+
+def test_removals_that_went_to_two_targets(source, target, tmp_path):
+    """What was removed of the dead letters can be brought back wherever it went, after another target too."""
+    for url in (target, f"sqlite:{tmp_path}/other.db", target):
+        with duraq.open(source) as storage:
+            jobs = Queue("jobs", storage, retry_policy=ONCE)
+            jobs.resume()
+            entry_id = jobs.enqueue("x")
+            for entry in jobs.dequeue(limit=100):
+                jobs.mark_failed(entry, dead=entry.id == entry_id)
+            DeadLetterQueue("jobs", None, storage).remove(entry_id)
+        assert migrate(source, url).complete
+    with duraq.open(target) as storage:
+        assert len(DeadLetterQueue("jobs", None, storage).acts()) == 2
+
+
 def test_an_older_copy(source, target, tmp_path, monkeypatch):
     """If one of the two is an older copy, nothing is taken back or removed; that is refused."""
     monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
