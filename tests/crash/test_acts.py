@@ -103,7 +103,8 @@ def test_a_move_that_is_killed(tmp_path):
         ids = bury(storage, count)
         queue, other = Queue("jobs", storage), Queue("other", storage)
         other.mark_completed(other.enqueue("there") and other.dequeue())
-        arguments = ("move", "jobs", "--all", "--to", "other", "--yes", "--act", "act")
+        # Not all in one change, which would be done before it could be killed.
+        arguments = ("move", "jobs", "--all", "--to", "other", "--yes", "--act", "act", "--rate", str(count))
         kills = 0
         for _ in range(5):
             so_far = len(other)
