@@ -152,7 +152,9 @@ def test_a_plain_copy_opens_too(busy, tmp_path):
     """A `cp -a` of a storage in use is a storage, as it was at some moment, with whole transactions only."""
     path, process = busy
     durable = hear(process, 30)
-    subprocess.run(["cp", "-a", path, tmp_path / "copy"], check=True)
+    done = subprocess.run(["cp", "-a", path, tmp_path / "copy"], check=False, capture_output=True, text=True)
+    # What was made beside a segment may have got its name since cp has listed it, and of that it complains.
+    assert all("checkpoint.tmp" in line or "index.tmp" in line for line in done.stderr.splitlines())
     restored = restore(tmp_path / "copy", tmp_path / "again")
     for place in (tmp_path / "copy", restored.path):
         left, right = numbered(place, "left"), numbered(place, "right")
