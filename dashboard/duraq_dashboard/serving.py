@@ -233,6 +233,8 @@ class Session:
             # Whatever went wrong.
             if process.returncode is None:
                 process.kill()
+                # Until it is known to be over it is in the books of the loop, which may end first.
+                await process.wait()
         if process.returncode:
             log.error("a dashboard ended with %d: %s", process.returncode, safe_lines(said.result()))
 
