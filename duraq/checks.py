@@ -75,8 +75,7 @@ def _check_new(state: QueueState, operation: Enqueue) -> None:
 
 
 def _check_lease(state: QueueState, entry_id: str, token: int) -> None:
-    # What is leased is at hand; whatever else it is must be looked for.
-    entry = state.entries.get(entry_id) or state.find(entry_id)
+    entry = state.find(entry_id)
     if entry is None:
         raise LeaseLost(f"queue {state.name}: entry {entry_id} is over (completed, expired or removed)")
     if entry.status is not LEASED:

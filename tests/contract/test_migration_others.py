@@ -1,7 +1,7 @@
 """Whatever others do while a storage is moved, in either, no entry is lost, and none is worked in both."""
 
 import shutil
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 
 import pytest
@@ -99,6 +99,18 @@ def killed_while_it_waits(monkeypatch, source, target):
             migrate(source, target, progress=be_killed)
 
 
+@contextmanager
+def two_runs(source, target):
+    """The source's `jobs`, and two runs of one migration that have not begun; both end with this."""
+    with ExitStack() as stack:
+        here, there, check = (stack.enter_context(duraq.open(url)) for url in (source, target, target))
+        first, second = (
+            stack.enter_context(closing(iter(Migration(Ends(here, there, check, source, target), wait=60))))
+            for _ in range(2)
+        )
+        yield Queue("jobs", here), first, second
+
+
 # -- between arriving and leaving --------------------------------------------------------------------------
 
 
@@ -190,13 +202,7 @@ def test_resumed_in_the_source_while_it_is_moved(source, target, monkeypatch):
 @pytest.mark.parametrize("later_first", [False, True])
 def test_a_run_that_ends_while_another_one_waits(later_first, source, target):
     """A run that is stopped while it waits for a lease does not have the other one carry what is worked."""
-    with ExitStack() as stack:
-        here, there, check = (stack.enter_context(duraq.open(url)) for url in (source, target, target))
-        first, second = (
-            stack.enter_context(closing(iter(Migration(Ends(here, there, check, source, target), wait=60))))
-            for _ in range(2)
-        )
-        jobs = Queue("jobs", here)
+    with two_runs(source, target) as (jobs, first, second):
         done = [jobs.dequeue()]
         assert next(first).leased == next(second).leased == 1
         if later_first:
@@ -233,13 +239,7 @@ def test_a_run_after_one_that_was_killed_while_it_waited(source, target, monkeyp
 
 def test_a_run_that_ends_while_another_one_carries(source, target):
     """A run that was stopped while it waited leaves the pause to the one that carries already."""
-    with ExitStack() as stack:
-        here, there, check = (stack.enter_context(duraq.open(url)) for url in (source, target, target))
-        first, second = (
-            stack.enter_context(closing(iter(Migration(Ends(here, there, check, source, target), wait=60))))
-            for _ in range(2)
-        )
-        jobs = Queue("jobs", here)
+    with two_runs(source, target) as (jobs, first, second):
         held = jobs.dequeue()
         assert next(first).leased == next(second).leased == 1
         jobs.mark_completed(held)
