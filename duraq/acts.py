@@ -38,6 +38,7 @@ from duraq.errors import (
 )
 from duraq.model import ACTS, PROVISIONAL, check_queue_name
 from duraq.operations import Enqueue, Expire, Keep, Operation, Remove, Requeue, Restore
+from duraq.pauses import check_stays
 from duraq.storage.base import Storage, StoredEntry
 
 # How long an act can be carried out, and what it has removed be brought back.
@@ -114,7 +115,12 @@ class Acts:
     # -- what is written down --------------------------------------------------------------------------
 
     def new(self, verb: str, queue: str, act_id: str | None = None, *, reason: str = "", **more: Any) -> Act:
-        """An act of whoever runs this, of which nothing is written down yet."""
+        """An act of whoever runs this, of which nothing is written down yet.
+
+        Raises CannotMigrate if the dead letters, or what was removed, are just going to another storage.
+        """
+        concerns = ACTS if verb == UNDO else queue
+        check_stays(concerns, self._storage.paused(concerns))
         at = to_datetime(self._storage.clock.now())
         reason = options.text("reason", reason)
         found = Act(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
 from duraq.errors import CannotMigrate, DuplicateEntry, EntryNotFound, LeaseLost, QueueFull
-from duraq.model import KEYS, EntryStatus
+from duraq.model import ACTS, KEYS, EntryStatus
 from duraq.operations import (
     Adopt,
     Bury,
@@ -17,50 +17,55 @@ from duraq.operations import (
     Fail,
     Lease,
     Operation,
+    PauseQueue,
     Release,
     Remove,
     Requeue,
     Restore,
     ResumeQueue,
 )
-from duraq.pauses import is_being_filled
+from duraq.pauses import check_stays
 from duraq.state import QueueState
 
 
 def check(state: QueueState, operation: Operation) -> None:
-    """Raise DuplicateEntry, EntryNotFound, LeaseLost or CannotMigrate if it cannot be applied now."""
+    """Raise what a storage's ``commit`` raises of it if it cannot be applied now."""
     if isinstance(operation, Enqueue):
         _check_new(state, operation)
     elif isinstance(operation, (Extend, Complete, Fail, Bury, Release)):
         _check_lease(state, operation.id, operation.token)
-    elif isinstance(operation, Remove) and operation.to:
+    elif isinstance(operation, (Requeue, Remove, Expire)):
+        _check_going(state, operation)
+    elif isinstance(operation, Lease):
+        _entry(state, operation.id, READY)
+    elif isinstance(operation, Restore):
+        if state.find(operation.id) is not None:
+            raise DuplicateEntry(f"queue {state.name}: there is another entry {operation.id} by now")
+    elif isinstance(operation, (PauseQueue, ResumeQueue, Adopt)):
+        _check_pause(state, operation)
+
+
+def _check_going(state: QueueState, operation: Requeue | Remove | Expire) -> None:
+    """Whether an entry that nobody holds can go."""
+    if isinstance(operation, Remove) and operation.to:
         entry = _entry(state, operation.id, READY, SCHEDULED, DEAD)
         if entry.version != operation.version:
             raise EntryNotFound(f"queue {state.name}: entry {operation.id} is not as it was")
-    elif isinstance(operation, (Requeue, Remove)):
+    elif isinstance(operation, Expire):
+        if state.name == ACTS:
+            check_stays(state.name, state.pause)
+        _entry(state, operation.id, READY, SCHEDULED)
+    else:
+        check_stays(state.name, state.pause)
         entry = _entry(state, operation.id, DEAD)
         if operation.token not in {0, entry.token}:
             raise EntryNotFound(f"queue {state.name}: entry {operation.id} was put back, and died again")
-    elif isinstance(operation, Lease):
-        _entry(state, operation.id, READY)
-    elif isinstance(operation, Expire):
-        _entry(state, operation.id, READY, SCHEDULED)
-    elif isinstance(operation, (Adopt, ResumeQueue, Restore)):
-        _check_moved(state, operation)
 
 
-def _check_moved(state: QueueState, operation: Adopt | ResumeQueue | Restore) -> None:
-    """What may come in the way where a storage is moved, or something comes from another queue."""
-    if isinstance(operation, Restore):
-        if state.find(operation.id) is not None:
-            raise DuplicateEntry(f"queue {state.name}: there is another entry {operation.id} by now")
-    elif isinstance(operation, ResumeQueue):
-        # What has arrived last may be in the other storage as well.
-        if state.pause is not None and is_being_filled(state.pause):
-            raise CannotMigrate(
-                f"queue {state.name}: {state.pause.reason}; it is worked once all of it is there: run `duraq"
-                " migrate` again, or give that up with `duraq migrate --give-up`"
-            )
+def _check_pause(state: QueueState, operation: PauseQueue | ResumeQueue | Adopt) -> None:
+    """Whether how it is paused may be changed."""
+    if not isinstance(operation, Adopt):
+        check_stays(state.name, state.pause)
     elif operation.instead_of and state.pause not in operation.instead_of:
         raise CannotMigrate(f"queue {state.name}: it was paused or resumed by others meanwhile")
 

@@ -31,6 +31,7 @@ from duraq.operations import (
     Release,
     ResumeQueue,
 )
+from duraq.pauses import named_by
 from duraq.payload import PayloadCodec
 from duraq.retry import RetryPolicy, check_policy
 from duraq.storage.base import Lapsed, Limits, Storage, StoredEntry
@@ -350,8 +351,13 @@ class Queue(Generic[T]):
     # -- steering --------------------------------------------------------------------------------------
 
     def pause(self, reason: str = "", *, who: str | None = None) -> None:
-        """Deliver nothing until resume; what is leased already goes on. Kept across restarts."""
-        operation = PauseQueue(options.text("who", who or options.user()), options.text("reason", reason))
+        """Deliver nothing until resume; what is leased already goes on. Kept across restarts.
+
+        Raises CannotMigrate while ``duraq migrate`` moves it: it is paused then, by that.
+        """
+        if named_by(options.text("reason", reason)) is not None:
+            raise InvalidOption(f"queue {self.name}: a reason may not look like a migration's: {reason!r}")
+        operation = PauseQueue(options.text("who", who or options.user()), reason)
         self._storage.commit({self.name: (operation,)})
 
     def resume(self, *, who: str | None = None) -> None:

@@ -31,7 +31,7 @@ _BAR = 24  # characters
 
 @click.command()
 @click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST")
+@click.argument("target", metavar="DST", required=False)
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be moved.")
 @click.option(
     "--wait",
@@ -43,7 +43,9 @@ _BAR = 24  # characters
 @click.option("--merge", is_flag=True, help="Also into queues that have entries of their own.")
 @click.option("--give-up", "giving_up", is_flag=True, help="End it in the middle: both are worked again.")
 @common
-def migrate(source: str, target: str, *, dry_run: bool, wait: timedelta, merge: bool, giving_up: bool) -> int:
+def migrate(
+    source: str, target: str | None, *, dry_run: bool, wait: timedelta, merge: bool, giving_up: bool
+) -> int:
     """Move everything in the storage SRC to the storage DST, which is made if it is not there.
 
     Both are a directory, file:PATH, sqlite:PATH, lmdb:PATH or postgresql://... Workers and producers may
@@ -53,15 +55,19 @@ def migrate(source: str, target: str, *, dry_run: bool, wait: timedelta, merge: 
 
     Interrupted, it goes on when it is run again; so does it when entries have been enqueued in SRC since.
     To end it in the middle, stop it, and run it with --give-up: what has arrived stays in DST, what has not
-    in SRC, and nothing is in both.
+    in SRC, and nothing is in both. With --give-up and one storage only, what is on its way from or to it is
+    worked there, whatever has become of the other one.
     """
     said = settings()
-    again = f"duraq migrate {quote(named(source))} {quote(named(target))}"
     with _told():
         if giving_up:
             if dry_run or merge:
                 raise CommandError(Code.USAGE, "--give-up goes with neither --dry-run nor --merge")
             return _give_up(said, source, target)
+    if target is None:
+        raise CommandError(Code.USAGE, "where to? duraq migrate SRC DST")
+    again = f"duraq migrate {quote(named(source))} {quote(named(target))}"
+    with _told():
         if dry_run:
             return _show_plan(said, plan(source, target), merge=merge)
         try:
@@ -87,23 +93,29 @@ def _told() -> Iterator[None]:
         raise CommandError(Code.NOT_FOUND, str(error)) from error
 
 
-def _give_up(said: Settings, source: str, target: str) -> int:
+def _give_up(said: Settings, source: str, target: str | None) -> int:
     found = give_up(source, target)
     rows = [
         {
             "queue": each.queue,
             "arrived": each.arrived,
             "left": each.left,
-            "status": "given up",
+            "status": "given up" if each.problem is None else "not yet",
             "stuck": dict(each.stuck),
+            "error": None if each.problem is None else str(each.problem),
         }
         for each in found
     ]
-    show_rows(said, "duraq.migrate_given_up/1", LEFT_COLUMNS, rows, more=("stuck",), name="queue")
+    show_rows(said, "duraq.migrate_given_up/1", LEFT_COLUMNS, rows, more=("stuck", "error"), name="queue")
+    problems = [each.problem for each in found if each.problem is not None]
+    for problem in problems:
+        report(said, problem)
     for each in found:
         for name, why in each.stuck.items():
             said.say(f"queue {each.queue}: entry {name} is in both: {why}")
-    return Code.PARTLY if any(each.stuck for each in found) else Code.DONE
+    if problems and len(problems) == len(found):
+        return code_of(problems[0])
+    return Code.PARTLY if problems or any(each.stuck for each in found) else Code.DONE
 
 
 # -- what was done -----------------------------------------------------------------------------------------

@@ -30,18 +30,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from duraq import options
-from duraq.errors import InvalidOption, QueueNotFound
+from duraq.errors import CannotMigrate, InvalidOption, QueueNotFound
 from duraq.examining import verify
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics
 from duraq.migration.carrying import Ends
-from duraq.migration.giving_up import GivenUp, give_up_without_source, give_up_without_target
-from duraq.migration.giving_up import give_up as give_up_between
+from duraq.migration.giving_up import GivenUp, give_up_between, give_up_here, give_up_there
 from duraq.migration.notes import Leaving, Notes, Remembered
 from duraq.migration.places import Place
 from duraq.migration.running import Migration, Moved
 from duraq.migration.stopping import Progress, is_held
-from duraq.model import MIGRATIONS
+from duraq.model import MIGRATIONS, OWN_QUEUES
 from duraq.pauses import is_being_filled, migration_of
 from duraq.storage.transacting import TransactingStorage
 
@@ -123,6 +122,7 @@ def migrate(
     _check(here, there)
     with ExitStack() as opened:
         before = opened.enter_context(here.open())
+        _check_target_is_there(here, before, there)
         _check_sound(here, before)
         ends = _ends(opened, here, before, there)
         run = Migration(ends, wait=seconds, merge=merge)
@@ -134,23 +134,49 @@ def migrate(
         return Migrated(here.name, there.name, run.queues, run.left)
 
 
-def give_up(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[GivenUp]:
+def give_up(source: str | os.PathLike[str], target: str | os.PathLike[str] | None = None) -> list[GivenUp]:
     """End a migration in the middle: each queue that is under way is worked again, in both.
 
     What has arrived in the target stays there, what has not in the source, and nothing is in both. If one of
-    them is no more, what was in it is gone. Whoever runs the migration must be stopped first. Raises
-    CannotMigrate if nothing is under way, else the same as ``migrate``.
+    them is no more, what was in it is gone. Without a ``target``: what is under way in that one storage, from
+    it or into it, is worked there, whatever has become of the other one; should that come back, the next
+    migration between the two has the last page in one of them.
+
+    Whoever runs the migration must be stopped first. Raises CannotMigrate if nothing is under way, else the
+    same as ``migrate``.
     """
-    here, there = Place(os.fspath(source)), Place(os.fspath(target))
-    if not there.is_there() or here.is_same(there):
+    here = Place(os.fspath(source))
+    there = None if target is None else Place(os.fspath(target))
+    if there is None:
+        here.check_there()
+    elif not there.is_there() or here.is_same(there):
         _check(here, there)
     with ExitStack() as opened:
-        if not here.is_there():
-            return give_up_without_source(opened.enter_context(there.open()), here.name, there.name)
-        before = opened.enter_context(here.open())
-        if not there.is_there():
-            return give_up_without_target(before, here.name, there.name)
-        return give_up_between(_ends(opened, here, before, there))
+        found: list[GivenUp] = []
+        if there is None:
+            only = opened.enter_context(here.open())
+            found = give_up_here(only, here.name) + give_up_there(only, here.name)
+        elif not here.is_there():
+            found = give_up_there(opened.enter_context(there.open()), there.name, here.name)
+        else:
+            before = opened.enter_context(here.open())
+            if there.is_there():
+                found = give_up_between(_ends(opened, here, before, there))
+            else:
+                found = give_up_here(before, here.name, there.name)
+    if not found:
+        way = f"from or to {here.name}" if there is None else f"from {here.name} to {there.name}"
+        raise CannotMigrate(f"no queue is on its way {way}: there is nothing to give up")
+    return [each for each in found if each.queue not in OWN_QUEUES or each.problem is not None]
+
+
+def _check_target_is_there(here: Place, before: TransactingStorage, there: Place) -> None:
+    """Raise CannotMigrate if entries were on their way to a target that is no more."""
+    if not there.is_there() and Notes(before, here.name).read().is_under_way(there.name):
+        raise CannotMigrate(
+            f"{there.name} is no more, and some queues of {here.name} were on their way to it: bring it back,"
+            " or give that up with `duraq migrate --give-up`; nothing was made"
+        )
 
 
 def _ends(opened: ExitStack, here: Place, before: TransactingStorage, there: Place) -> Ends:

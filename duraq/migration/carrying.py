@@ -1,22 +1,23 @@
 """Entries carried from one storage to another, page by page, so that none is ever lost or there twice.
 
 A page is read in the source, written to the target in one change with its mark (see ``notes``), read back
-there, and then removed from the source in one change with the note that it has left: all of it, and only if
-each entry is still as it was. Of what is not, somebody has made something else in the source meanwhile: that
-is taken back from the target first. However it ends, mark and note tell the next run which of this is done.
+there, and then removed from the source in one change with the note that it has left. Meanwhile nobody else
+does anything to these entries in either, for the queue's pause forbids it. If it was not so paused all the
+time, as its migration was given up, the page is taken back from the target instead. However it ends, mark and
+note tell the next run which of this is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from duraq.acts import commit_each
 from duraq.entry import DEAD, LEASED
 from duraq.errors import CannotMigrate, InvalidOption, QueueError, StorageDamaged
 from duraq.keys import meant_by, name_of
-from duraq.migration.notes import Leaving, Mark, Notes, Sent
+from duraq.migration.notes import MOVING, Leaving, Mark, Notes, Sent
 from duraq.model import KEYS, MIGRATIONS
-from duraq.operations import Operation, Remove, Restore
+from duraq.operations import Expire, Operation, Remove, Restore
 from duraq.pauses import migration_of
 from duraq.storage.base import StoredEntry
 from duraq.storage.transacting import TransactingStorage
@@ -27,6 +28,10 @@ BYTES = 1 << 20  # of payloads and histories that are enough for one
 
 class Overtaken(Exception):
     """Another run has written a note of this queue meanwhile: look again."""
+
+
+class Apart(CannotMigrate):
+    """What the two storages remember does not go together: one of them is not what it was."""
 
 
 class Ends:
@@ -72,17 +77,32 @@ class Ends:
         They stay in the source as well, until their time is over: whoever still feeds it is to find them.
         """
         while page := self.source.page(KEYS, self._keys_behind, AT_ONCE, BYTES):
-            known = {each.id for each in self.target.some(KEYS, [each.id for each in page])}
+            there = {each.id: each for each in self.target.some(KEYS, [each.id for each in page])}
             new: dict[str, dict[str, list[Operation]]] = {
-                each.id: {KEYS: [self.arrival(each)]} for each in page if each.id not in known
+                each.id: {KEYS: self.key(each, there.get(each.id))}
+                for each in page
+                if is_news(each, there.get(each.id))
             }
             # One that is there by now was enqueued there, which is as good.
             commit_each(self.target, new)
             self._keys_behind = page[-1].seq
 
+    def key(self, here: StoredEntry, there: StoredEntry | None) -> list[Operation]:
+        """What has the target know that key of the source, in the place of what it knew."""
+        ended = [] if there is None else [Expire(there.id)]
+        return [*ended, self.arrival(here)]
+
     def arrival(self, stored: StoredEntry) -> Restore:
         """What makes the target have that entry of the source."""
         return Restore(stored.id, stored.payload, stored.unheld(), source=self.source_name)
+
+
+def is_news(here: StoredEntry, there: StoredEntry | None) -> bool:
+    """Whether the target does not know that key of the source, but at most one whose window had passed.
+
+    By the source's clock that was before this one was enqueued; the target's may still be behind.
+    """
+    return there is None or (there.expires_at is not None and there.expires_at <= here.created_at)
 
 
 class Carrier:
@@ -126,9 +146,9 @@ class Carrier:
         there: dict[str, Sent] = {}
         keys, known = self._keys(page)
         while going := [each for each in page if each.id not in self.stuck and each.id not in known]:
-            mark = self.mark.turned([sent[each.id] for each in going], left=self.leaving.settled)
+            mark = self.mark.taking([sent[each.id] for each in going], self.leaving.number)
             arriving = [self._ends.arrival(each) for each in going if each.id not in there]
-            under = [self._ends.arrival(keys[each.id]) for each in going if each.id in keys]
+            under = [each for name in going if name.id in keys for each in keys[name.id]]
             try:
                 self._ends.write({self.queue: arriving, KEYS: under}, mark, self.mark)
                 self.mark = mark
@@ -159,13 +179,13 @@ class Carrier:
                     f" target takes {most}: open it with a larger max_payload_bytes"
                 )
 
-    def _found(self, storage: TransactingStorage, names: Mapping[str, object]) -> dict[str, Sent]:
-        return {each.id: Sent.of(each) for each in storage.some(self.queue, names)}
+    def _found(self, storage: TransactingStorage, names: Iterable[str]) -> dict[str, Sent]:
+        return {each.id: Sent.of(each) for each in storage.some(self.queue, list(names))}
 
     # -- keys ------------------------------------------------------------------------------------------
 
-    def _keys(self, page: Sequence[StoredEntry]) -> tuple[dict[str, StoredEntry], set[str]]:
-        """By entry, the keys that the target must learn; and entries whose key it has for another one.
+    def _keys(self, page: Sequence[StoredEntry]) -> tuple[dict[str, list[Operation]], set[str]]:
+        """By entry, what has the target know its key; and entries whose key it has for another one.
 
         A key counts as long as the source knows it for that entry. A dead letter goes in any case: it tells
         what broke.
@@ -174,15 +194,16 @@ class Carrier:
         if not names:
             return {}, set()
         here = {each.id: each for each in self._ends.source.some(KEYS, names)}
-        there = {each.id: meant_by(each.payload) for each in self._ends.target.some(KEYS, names)}
-        new: dict[str, StoredEntry] = {}
+        there = {each.id: each for each in self._ends.target.some(KEYS, names)}
+        new: dict[str, list[Operation]] = {}
         known: set[str] = set()
         for name, entry in names.items():
             if name not in here or meant_by(here[name].payload) != entry.id:
                 continue
-            if name not in there:
-                new[entry.id] = here[name]
-            elif there[name] != entry.id and entry.status is not DEAD:
+            other = there.get(name)
+            if other is None or is_news(here[name], other):
+                new[entry.id] = self._ends.key(here[name], other)
+            elif meant_by(other.payload) != entry.id and entry.status is not DEAD:
                 known.add(entry.id)
         return new, known
 
@@ -201,86 +222,94 @@ class Carrier:
     # -- what has arrived ------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """See that the page that came last has arrived, and remove it from the source.
+        """See that the page that came last is in one of the two: in the target, if nothing forbids that.
 
-        Raises Overtaken, StorageDamaged, and CannotMigrate if source and target do not go together.
+        Raises Overtaken, StorageDamaged, and Apart if source and target do not go together.
         """
-        while self.mark.page and not self._has_left():
-            self._verify()
-            leaving = self.leaving.turned(settled=self.mark.number)
-            removals = [self._removal(each) for each in self.mark.page]
-            try:
-                self._ends.source.commit({self.queue: removals, MIGRATIONS: leaving.written()})
-                self.leaving = leaving
-            except QueueError:
-                if not self._look_again() and not self._take_back():
-                    raise
+        while self.mark.last != self.leaving.settled:
+            if not self.mark.page or self.mark.left != self.leaving.settled:
+                self._look_again("one of them is an older copy; bring back what belongs together")
+            elif self.leaving.has_kept(self.mark):
+                self._remove_sent()
+            else:
+                self._take_back()
 
-    def _has_left(self) -> bool:
-        """Whether the page that came last is removed from the source, or was."""
-        mark = self.mark
-        while self.leaving.settled not in {mark.number, mark.left}:
-            if self._look_again():
-                continue
-            self._ends.check_last(mark.migration, self.queue, mark)
-            raise CannotMigrate(
-                f"queue {self.queue}: {self._ends.source_name} and {self._ends.target_name} do not go"
-                " together: one of them is an older copy; bring back what belongs together, and do it again"
+    def _remove_sent(self) -> None:
+        """Remove the page from the source, if it has arrived."""
+        self._verify()
+        page = self.mark.page
+        here = self._found(self._ends.source, (each.id for each in page))
+        for each in page:
+            # Its time to live may have passed; nothing else can have become of it.
+            is_there = each.id in here
+            if not (each.is_same(here[each.id]) if is_there else each.expires_at is not None):
+                self._look_again(f"entry {each.id} is not as it was sent; see what has become of it")
+                return
+        leaving = self.leaving.turned(MOVING, settled=self.mark.last)
+        removals = [self._removal(each) for each in page if each.id in here]
+        changes = {self.queue: removals} if removals else {}
+        try:
+            self._ends.source.commit({**changes, MIGRATIONS: leaving.written()})
+        except QueueError:
+            if here != self._found(self._ends.source, (each.id for each in page)):
+                return
+            if not self._is_noted_anew():
+                raise
+        else:
+            self.leaving = leaving
+
+    def _take_back(self) -> None:
+        """Take the page out of the target: the source was worked again since it was read there.
+
+        What the target has worked or changed by then stays, and is named if it is in both.
+        """
+        page = self.mark.page
+        there = self._found(self._ends.target, (each.id for each in page))
+        back = [each for each in page if each.id in there and each.is_same(there[each.id])]
+        mark = self.mark.without(back)
+        changes = {self.queue: [Remove(e.id, to=self._ends.source_name, version=e.version) for e in back]}
+        try:
+            self._ends.write(changes if back else {}, mark, self.mark)
+        except QueueError:
+            if there == self._found(self._ends.target, (each.id for each in page)):
+                raise
+            return
+        self.mark = mark
+        other = there.keys() - {each.id for each in back}
+        both = self._found(self._ends.source, other)
+        self.stuck.update(dict.fromkeys(both, "it has changed in both storages"))
+
+    def _look_again(self, why: str) -> None:
+        """Know what another run has noted; raises Overtaken if that is a mark, and Apart if it is nothing."""
+        ends = self._ends
+        ends.check_last(self.mark.migration, self.queue, self.mark)
+        if not self._is_noted_anew():
+            raise Apart(
+                f"queue {self.queue}: {ends.source_name} and {ends.target_name} do not go together: {why},"
+                " and do it again; or give it up with --give-up"
             )
-        return self.leaving.settled == mark.number
 
-    def _look_again(self) -> bool:
-        """Whether another run has written the note; it is known then."""
+    def _is_noted_anew(self) -> bool:
+        """Whether another run has written the source's note; it is known then."""
         found = self._ends.sent_notes.leaving(self.queue)
         if found is None or found.migration != self.mark.migration:
             raise Overtaken
         is_new, self.leaving = found.number != self.leaving.number, found
         return is_new
 
-    def _take_back(self) -> bool:
-        """Take out of the page what is not in the source as it was sent; False if all of it is.
-
-        It has ended there otherwise, or goes again as it is now; in the target it has no place then. There
-        somebody may have done something to a dead letter, too: that stays as it is.
-        """
-        here = self._found(self._ends.source, {each.id: each for each in self.mark.page})
-        changed = {each.id: each for each in self.mark.page if not _is_still(each, here)}
-        there: dict[str, Sent] | None = None
-        while changed:
-            before, there = there, self._found(self._ends.target, changed)
-            back = [each for each in changed.values() if _is_still(each, there)]
-            other = [each for each in changed.values() if not _is_still(each, there)]
-            mark = self.mark.without(back, other)
-            removals = [Remove(each.id, to=self._ends.source_name, version=each.version) for each in back]
-            try:
-                self._ends.write({self.queue: removals}, mark, self.mark)
-            except QueueError:
-                if there == before:
-                    raise
-                continue
-            self.mark = mark
-            both = [each.id for each in other if each.id in there and each.id in here]
-            self.stuck.update(dict.fromkeys(both, "it has changed in both storages"))
-            return True
-        return False
-
     def _verify(self) -> None:
         """Read back what has arrived. Raises StorageDamaged if it is not what was sent."""
         target, page = self._ends.target, self.mark.page
-        found = self._found(self._ends.check, {each.id: each for each in page})
+        found = self._found(self._ends.check, (each.id for each in page))
         # Once it is worked there, anything may have become of an entry.
         is_still = migration_of(target.paused(self.queue)) == self.mark.migration
         now = target.clock.now()
         for sent in page:
             there = found.get(sent.id)
             if there is None:
-                is_over = sent.expires_at is not None and sent.expires_at <= now
-                # A dead letter can be removed by anybody at any time.
-                wrong = is_still and not (is_over or sent.dead)
+                wrong = is_still and (sent.expires_at is None or sent.expires_at > now)
             else:
-                # Nobody can have changed one that waits.
-                as_it_was = sent.is_of(there) or (is_still and not sent.dead)
-                wrong = as_it_was and there.checksum != sent.checksum
+                wrong = (is_still or sent.is_same(there)) and there.checksum != sent.checksum
             if wrong:
                 self._ends.check_last(self.mark.migration, self.queue, self.mark)
                 raise StorageDamaged(
@@ -288,8 +317,3 @@ class Carrier:
                     path=self._ends.target_name,
                     hint="nothing of this page was removed from the source; see to the target's disk",
                 )
-
-
-def _is_still(sent: Sent, found: Mapping[str, Sent]) -> bool:
-    """Whether what was found of its id is of the version that was sent."""
-    return sent.id in found and found[sent.id].version == sent.version

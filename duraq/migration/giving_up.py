@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from duraq.errors import CannotMigrate, QueueError
-from duraq.migration.carrying import Carrier, Ends, Overtaken
-from duraq.migration.notes import GIVEN_UP, Leaving, Notes
+from duraq.errors import CannotMigrate, DuraqError, QueueError, StorageDamaged
+from duraq.migration.carrying import AT_ONCE, BYTES, Apart, Carrier, Ends, Overtaken
+from duraq.migration.notes import GIVEN_UP, Leaving, Mark, Notes, Remembered, Sent
 from duraq.migration.running import close
-from duraq.model import MIGRATIONS, OWN_QUEUES
-from duraq.operations import Adopt
+from duraq.model import MIGRATIONS, Counts
+from duraq.operations import Adopt, Operation, Remove
 from duraq.pauses import migration_of
 from duraq.storage.transacting import TransactingStorage
 
@@ -21,112 +20,168 @@ class GivenUp:
     """What became of a queue that was under way.
 
     ``arrived``: entries that have come to the target in all; ``left``: those that are in the source.
-    ``stuck``: entries that are in both, by id, and why.
+    ``stuck``: entries that are in both, by id, and why. ``problem``: why it could not be given up.
     """
 
     queue: str
     arrived: int
     left: int
     stuck: Mapping[str, str] = field(default_factory=dict)
+    problem: DuraqError | None = None
 
 
-def give_up(ends: Ends) -> list[GivenUp]:
+def give_up_between(ends: Ends) -> list[GivenUp]:
     """See that of each queue that is under way nothing is between the two, and have both worked again.
 
-    Raises CannotMigrate if nothing is under way from one to the other, StorageDamaged if what has arrived
-    last cannot be read back, and what the storages raise.
+    Raises what the storages raise.
     """
-    here = ends.sent_notes.read()
-    migration = here.shared(ends.notes.read())
-    found = [each for each in here.leaving.values() if each.is_under_way and each.migration == migration]
-    if not found:
-        raise _nothing(ends.source_name, ends.target_name)
-    return _users([_give_up(ends, each) for each in found])
+    here, there = ends.sent_notes.read(), ends.notes.read()
+    migration = here.shared(there)
+    queues = {
+        each.queue for each in here.leaving.values() if each.is_under_way and each.migration == migration
+    }
+    queues |= {queue for (of, queue), mark in there.marks.items() if of == migration and not mark.over}
+    found = [_give_up(ends, migration or "", queue) for queue in sorted(queues)]
+    # What one of them knows of the other, and that one does not: it was made anew since.
+    lost = [each for each in _to(here, ends.target_name) if each.migration not in there.taken]
+    found += [_release(ends.source, ends.sent_notes, each) for each in lost]
+    alone = [each for each in _from(there, ends.source_name) if each.migration not in here.away]
+    found += [_open(ends.target, ends.notes, each) for each in alone]
+    return found
 
 
-def give_up_without_target(source: TransactingStorage, source_name: str, target_name: str) -> list[GivenUp]:
-    """The same, of a target that is no more: what has arrived there is gone with it."""
-    notes = Notes(source, source_name)
-    found = [each for each in notes.read().leaving.values() if each.is_under_way and each.to == target_name]
-    if not found:
-        raise _nothing(source_name, target_name)
-    for each in found:
-        _release(source, notes, each)
-    return _users([GivenUp(each.queue, 0, _count(source, each.queue)) for each in found])
+def give_up_here(storage: TransactingStorage, name: str, to: str | None = None) -> list[GivenUp]:
+    """The same for whatever is under way from a storage (``to`` that one), whatever has become of the target.
+
+    What has arrived there is as good as gone; should the target come back, the last page is taken from it.
+    """
+    notes = Notes(storage, name)
+    return [_release(storage, notes, each) for each in _to(notes.read(), to)]
 
 
-def give_up_without_source(target: TransactingStorage, source_name: str, target_name: str) -> list[GivenUp]:
-    """The same, from a source that is no more: what has not arrived is gone with it."""
-    remembered = Notes(target, target_name).read()
-    found = [
+def give_up_there(storage: TransactingStorage, name: str, source: str | None = None) -> list[GivenUp]:
+    """The same for whatever is under way into a storage (from that ``source``), whatever has become of that.
+
+    What has not arrived is as good as gone; should the source come back, the last page is removed from it.
+    """
+    notes = Notes(storage, name)
+    return [_open(storage, notes, each) for each in _from(notes.read(), source)]
+
+
+def _to(remembered: Remembered, target: str | None) -> list[Leaving]:
+    return [each for each in remembered.leaving.values() if each.is_under_way and target in {None, each.to}]
+
+
+def _from(remembered: Remembered, source: str | None) -> list[Mark]:
+    return [
         mark
-        for (migration, queue), mark in remembered.marks.items()
-        if remembered.taken.get(migration) == source_name and not mark.over and queue not in OWN_QUEUES
+        for (migration, _), mark in remembered.marks.items()
+        if not mark.over and source in {None, remembered.taken.get(migration)}
     ]
-    if not found:
-        raise _nothing(source_name, target_name)
-    for mark in found:
-        pause = target.paused(mark.queue)
-        then = mark.then if migration_of(pause) == mark.migration else pause
-        over = mark.turned(then=then, over=True)
-        target.commit({mark.queue: [Adopt(0, then, instead_of=(pause,))], MIGRATIONS: over.written()})
-    return [GivenUp(mark.queue, mark.count, 0) for mark in found]
 
 
-def _give_up(ends: Ends, leaving: Leaving) -> GivenUp:
-    while True:
-        with suppress(Overtaken):
-            return _give_up_now(ends, leaving)
-        leaving = ends.sent_notes.leaving(leaving.queue) or leaving
-
-
-def _give_up_now(ends: Ends, leaving: Leaving) -> GivenUp:
-    queue = leaving.queue
-    mark = ends.notes.mark(leaving.migration, queue)
+def _give_up(ends: Ends, migration: str, queue: str) -> GivenUp:
     stuck: dict[str, str] = {}
-    arrived = 0
-    if mark is not None:
+    while True:
+        mark, leaving = ends.notes.mark(migration, queue), ends.sent_notes.leaving(queue)
+        try:
+            arrived = _end_there(ends, mark, leaving, stuck)
+            if leaving is None or leaving.migration != migration or not leaving.is_under_way:
+                return GivenUp(queue, arrived, _all(ends.source.counts(queue)), stuck)
+            # Settling has written notes.
+            now = ends.sent_notes.leaving(queue) or leaving
+            return replace(_release(ends.source, ends.sent_notes, now), arrived=arrived, stuck=stuck)
+        except Overtaken:
+            continue
+        except (StorageDamaged, CannotMigrate) as problem:
+            left = _all(ends.source.counts(queue))
+            return GivenUp(queue, 0 if mark is None else mark.count, left, stuck, problem)
+
+
+def _end_there(ends: Ends, mark: Mark | None, leaving: Leaving | None, stuck: dict[str, str]) -> int:
+    """The last page is in one of the two, and the target is worked; how many have arrived in all."""
+    if mark is None:
+        return 0
+    if leaving is not None and leaving.migration == mark.migration:
         carrier = Carrier(ends, mark, leaving, stuck)
-        carrier.settle()
+        try:
+            carrier.settle()
+        except Apart:
+            _put_together(ends, carrier, stuck)
         mark, leaving = carrier.mark, carrier.leaving
-        pause = ends.target.paused(queue)
-        if not mark.over and queue not in OWN_QUEUES:
-            then = mark.then if migration_of(pause) == leaving.migration else pause
-            mark = close(ends, replace(mark, then=then), pause)
-        arrived = mark.count
-    _release(ends.source, ends.sent_notes, leaving)
-    return GivenUp(queue, arrived, _count(ends.source, queue), stuck)
+    if mark.over:
+        return mark.count
+    pause = ends.target.paused(mark.queue)
+    then = mark.then if migration_of(pause) == mark.migration else pause
+    mark = replace(mark, then=then)
+    if leaving is None:
+        leaving = Leaving(mark.queue, 0, mark.migration, ends.target_name, None, GIVEN_UP)
+    return close(ends, mark, leaving, pause).count
 
 
-def _release(source: TransactingStorage, notes: Notes, leaving: Leaving) -> None:
-    """It is worked again in the source, if it was before; how it is paused by others is left as it is."""
+def _put_together(ends: Ends, carrier: Carrier, stuck: dict[str, str]) -> None:
+    """One of them is an older copy: what the target has as it is in the source is the target's.
+
+    What it has worked since it was copied nobody can tell; that is worked in the source once more.
+    """
+    source, target, queue, behind = ends.source, ends.target, carrier.queue, 0
+    now = carrier.leaving.turned(carrier.leaving.stage, settled=carrier.mark.last)
+    try:
+        while page := source.page(queue, behind, AT_ONCE, BYTES):
+            behind = page[-1].seq
+            there = {each.id: Sent.of(each) for each in target.some(queue, [each.id for each in page])}
+            both = [each for each in map(Sent.of, page) if each.id in there]
+            same = [each for each in both if each.is_same(there[each.id])]
+            removals = [Remove(each.id, to=ends.target_name, version=each.version) for each in same]
+            if removals:
+                source.commit({queue: removals})
+            stuck.update({each.id: "it has changed in one of them" for each in both if each not in same})
+        source.commit({MIGRATIONS: now.written()})
+    except QueueError:
+        raise Overtaken from None
+    carrier.leaving = now
+
+
+def _release(source: TransactingStorage, notes: Notes, leaving: Leaving) -> GivenUp:
+    """It is worked again in the source, if it was before; how it is paused by others is left as it is.
+
+    Raises Overtaken if more of it was settled meanwhile.
+    """
+    queue = leaving.queue
     while leaving.is_under_way:
-        pause = source.paused(leaving.queue)
-        changes = {MIGRATIONS: leaving.turned(stage=GIVEN_UP).written()}
+        pause = source.paused(queue)
+        changes: dict[str, list[Operation]] = {MIGRATIONS: leaving.turned(GIVEN_UP).written()}
         if migration_of(pause) == leaving.migration:
-            changes[leaving.queue] = [Adopt(0, leaving.before, instead_of=(pause,))]
+            changes[queue] = [Adopt(0, leaving.before, instead_of=(pause,))]
         try:
             source.commit(changes)
+            break
         except QueueError:
-            found = notes.leaving(leaving.queue)
-            if found == leaving and source.paused(leaving.queue) == pause:
+            found = notes.leaving(queue)
+            if found == leaving and source.paused(queue) == pause:
                 raise
             if found is None or found.settled != leaving.settled:
                 raise Overtaken from None
             leaving = found
-        else:
-            return
+    return GivenUp(queue, 0, _all(source.counts(queue)))
 
 
-def _users(found: list[GivenUp]) -> list[GivenUp]:
-    """Without what is a storage's own."""
-    return [each for each in found if each.queue not in OWN_QUEUES]
+def _open(target: TransactingStorage, notes: Notes, mark: Mark) -> GivenUp:
+    """It is worked in the target; the page that came last is still known, should the source come back."""
+    while not mark.over:
+        pause = target.paused(mark.queue)
+        then = mark.then if migration_of(pause) == mark.migration else pause
+        over = mark.turned(then=then, over=True)
+        try:
+            target.commit({mark.queue: [Adopt(0, then, instead_of=(pause,))], MIGRATIONS: over.written()})
+            break
+        except QueueError:
+            found = notes.mark(mark.migration, mark.queue)
+            if found is None or (found == mark and target.paused(mark.queue) == pause):
+                raise
+            mark = found
+    return GivenUp(mark.queue, mark.count, 0)
 
 
-def _count(source: TransactingStorage, queue: str) -> int:
-    counts = source.counts(queue)
+def _all(counts: Counts) -> int:
     return counts.length + counts.dead
-
-
-def _nothing(source: str, target: str) -> CannotMigrate:
-    return CannotMigrate(f"no queue is on its way from {source} to {target}: there is nothing to give up")

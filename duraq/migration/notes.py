@@ -66,8 +66,8 @@ class Sent(NamedTuple):
         """That of Entry."""
         return self.created_at, self.token, self.redriven
 
-    def is_of(self, other: Sent) -> bool:
-        """Whether nothing should have become of it between the two."""
+    def is_same(self, other: Sent) -> bool:
+        """Whether nothing has become of it between the two."""
         return (self.version, self.updated_at, self.dead) == (other.version, other.updated_at, other.dead)
 
 
@@ -76,8 +76,9 @@ class Mark:
     """What the target remembers of a queue: what has arrived.
 
     ``then``: how it is to be paused in the target once it is ``over``. ``count`` and ``total``: entries that
-    have arrived so far, and the sum of their checksums. ``page``: those that came last. They may still be in
-    the source: as long as that has ``settled`` no more than ``left``, the number of the page before.
+    have arrived so far, and the sum of their checksums. ``page``: those that came last, by the name ``last``,
+    when the source's note had the number ``under`` (or when it was over); ``left``: the name of the page
+    before. As long as that is the last one that the source has ``settled``, these are in the source as well.
     """
 
     migration: str
@@ -88,26 +89,30 @@ class Mark:
     count: int = 0
     total: int = 0
     page: tuple[Sent, ...] = ()
-    left: int = 0
+    last: str = ""
+    left: str = ""
+    under: int = 0
 
-    def turned(self, page: Sequence[Sent] = (), **changed: Any) -> Mark:
-        """The next one: these have arrived."""
-        return replace(
-            self,
-            number=self.number + 1,
+    def turned(self, **changed: Any) -> Mark:
+        """The next one."""
+        return replace(self, number=self.number + 1, **changed)
+
+    def taking(self, page: Sequence[Sent], under: int) -> Mark:
+        """The next one: these have arrived, and those of the page before have left."""
+        return self.turned(
             page=tuple(page),
+            last=new_id(),
+            left=self.last,
+            under=under,
             count=self.count + len(page),
             total=(self.total + _sum(page)) % _SUMS,
-            **changed,
         )
 
-    def without(self, back: Sequence[Sent], other: Sequence[Sent]) -> Mark:
-        """The next one: these of its page are taken back, and the others are no part of it any more."""
-        gone = {each.id for each in (*back, *other)}
-        return replace(
-            self,
-            number=self.number + 1,
-            page=tuple(each for each in self.page if each.id not in gone),
+    def without(self, back: Sequence[Sent]) -> Mark:
+        """The next one: the page that came last has not, and these of it are taken back."""
+        return self.turned(
+            page=(),
+            last=self.left,
             count=self.count - len(back),
             total=(self.total - _sum(back)) % _SUMS,
         )
@@ -125,7 +130,9 @@ class Mark:
             "count": self.count,
             "total": self.checksum,
             "page": [list(each) for each in self.page],
+            "last": self.last,
             "left": self.left,
+            "under": self.under,
         }
         return _next_of(f"in/{self.migration}/{self.queue}", self.number, content)
 
@@ -141,7 +148,9 @@ class Mark:
             content["count"],
             int(content["total"], 16),
             tuple(Sent(*each) for each in content["page"]),
+            content["last"],
             content["left"],
+            content["under"],
         )
 
 
@@ -149,8 +158,9 @@ class Mark:
 class Leaving:
     """What the source remembers of a queue: that it is on its way to ``to``, and which page has left.
 
-    ``before``: how it was paused. ``settled``: the number of the mark whose page was removed last;
-    ``earlier``: the same of the other migrations that it was ever in, for their marks are still there.
+    ``before``: how it was paused. ``since``: the number of the note from which on it is *moving*, if it is.
+    ``settled``: the name of the page that was removed last; ``earlier``: the same of the other migrations
+    that it was ever in, for their marks are still there.
     """
 
     queue: str
@@ -159,23 +169,32 @@ class Leaving:
     to: str
     before: Pause | None
     stage: str
-    settled: int
-    earlier: Mapping[str, int] = field(default_factory=dict)
+    since: int = 0
+    settled: str = ""
+    earlier: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_under_way(self) -> bool:
         """Whether entries may be between the two storages, or will be at once."""
         return self.stage in {STOPPING, MOVING}
 
-    def turned(self, **changed: Any) -> Leaving:
-        """The next one."""
-        return replace(self, number=self.number + 1, **changed)
+    def has_kept(self, mark: Mark) -> bool:
+        """Whether nothing was done to the entries of its page since they were read here."""
+        return self.stage == MOVING and mark.under >= self.since
 
-    def of_migration(self, migration: str, **changed: Any) -> Leaving:
+    def turned(self, stage: str, **changed: Any) -> Leaving:
+        """The next one."""
+        number = self.number + 1
+        since = self.since if self.stage == stage == MOVING else number
+        return replace(self, number=number, stage=stage, since=since, **changed)
+
+    def of_migration(self, migration: str, stage: str, **changed: Any) -> Leaving:
         """The next one, of that migration."""
         settled = {**self.earlier, self.migration: self.settled}
-        own = settled.pop(migration, 0)
-        return self.turned(migration=migration, settled=own, earlier=settled, **changed)
+        own = settled.pop(migration, "")
+        return replace(self, migration=migration, stage="", settled=own, earlier=settled).turned(
+            stage, **changed
+        )
 
     def written(self) -> list[Operation]:
         """The operations that write it; they fail if the one before is not there."""
@@ -184,6 +203,7 @@ class Leaving:
             "to": self.to,
             "before": _pause_image(self.before),
             "stage": self.stage,
+            "since": self.since,
             "settled": self.settled,
             "earlier": self.earlier,
         }
@@ -199,6 +219,7 @@ class Leaving:
             content["to"],
             _pause_of(content["before"]),
             content["stage"],
+            content["since"],
             content["settled"],
             content["earlier"],
         )
@@ -245,6 +266,10 @@ class Remembered:
                 self.leaving[queue] = Leaving.read(queue, number, content)
             case _:
                 raise ValueError(name)
+
+    def is_under_way(self, to: str) -> bool:
+        """Whether something is on its way from here to that storage."""
+        return any(each.is_under_way and each.to == to for each in self.leaving.values())
 
     def shared(self, target: Remembered) -> str | None:
         """The migration from the storage that remembers this to that one, if there was ever one.

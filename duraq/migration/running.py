@@ -6,16 +6,17 @@ waited for; what is enqueued meanwhile is carried as well. See the package for w
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from duraq import options
 from duraq.clock import to_datetime
 from duraq.errors import CannotMigrate, DuraqError, InvalidOption, QueueError, StorageBusy
 from duraq.migration.carrying import Carrier, Ends, Overtaken
-from duraq.migration.notes import MOVING, Leaving, Mark, new_id, once
+from duraq.migration.notes import Leaving, Mark, new_id, once
 from duraq.migration.stopping import Progress, Stopper, check_free, finish
-from duraq.model import ACTS, MIGRATIONS, Counts, Pause
+from duraq.model import ACTS, MIGRATIONS, OWN_QUEUES, Counts, Pause
 from duraq.operations import Adopt, Expire
 from duraq.pauses import is_being_filled, migration_of, reason_in_target
 
@@ -51,7 +52,7 @@ class Migration:
         self._merge = merge
         self._who = options.user()
         self._id = ""
-        self._filled: set[str] = set()  # queues whose filling this run has begun, or gone on with
+        self._moved: dict[str, Moved] = {}
         self.queues: dict[str, Moved] = {}
         self.left = 0
 
@@ -70,7 +71,7 @@ class Migration:
 
     def _check_target(self, queue: str) -> None:
         count = _all(self._ends.target.counts(queue))
-        if count and not self._merge:
+        if count and not self._merge and queue not in OWN_QUEUES:
             raise CannotMigrate(
                 f"queue {queue}: the target has {count} entries of its own in a queue of that name; with"
                 " merge those of the source are added to them"
@@ -87,12 +88,15 @@ class Migration:
         for _ in range(ROUNDS):
             carried = 0
             leaving, marks = ends.sent_notes.read().leaving, ends.notes.read().marks
-            for queue in ends.source.queues():
-                mark, noted = marks.get((self._id, queue)), leaving.get(queue)
-                if self._has_work(queue, mark, noted):
-                    yield from self._carry(queue, mark, noted)
-                    carried += 1
-            carried += self._carry_acts(leaving.get(ACTS))
+            # What was done to dead letters comes last: what it was done to is there by then.
+            for queue in (*ends.source.queues(), ACTS):
+                if not self._has_work(queue, marks.get((self._id, queue)), leaving.get(queue)):
+                    continue
+                if queue in OWN_QUEUES:
+                    deque(self._carry(queue), maxlen=0)  # nobody asks how far these are
+                else:
+                    yield from self._carry(queue)
+                carried += 1
             ends.copy_keys()
             if not carried:
                 break
@@ -112,55 +116,72 @@ class Migration:
         self._id = ends.sent_notes.read().shared(ends.notes.read()) or found
 
     def _has_work(self, queue: str, mark: Mark | None, leaving: Leaving | None) -> bool:
-        moved = self.queues.get(queue)
+        moved = self._moved.get(queue)
         if moved is not None and moved.problem is not None:
             return False
         here = _all(self._ends.source.counts(queue))
         if mark is None:
             # What another migration has emptied does not go twice.
-            return bool(here) or migration_of(self._ends.source.paused(queue)) in {None, self._id}
+            is_new = migration_of(self._ends.source.paused(queue)) in {None, self._id}
+            return bool(here) or (is_new and queue not in OWN_QUEUES)
         is_ours = leaving is not None and leaving.migration == self._id and leaving.is_under_way
         return not mark.over or is_ours or here > (0 if moved is None else len(moved.stuck))
 
     def _is_left(self, queue: str) -> int:
-        moved = self.queues.get(queue)
+        moved = self._moved.get(queue)
         known = moved is not None and (moved.problem is not None or moved.stuck)
         return 0 if known else _all(self._ends.source.counts(queue))
 
     # -- a queue ---------------------------------------------------------------------------------------
 
-    def _carry(self, queue: str, mark: Mark | None, leaving: Leaving | None) -> Iterator[Progress]:
-        moved = self.queues.setdefault(queue, Moved(queue))
+    def _carry(self, queue: str) -> Iterator[Progress]:
+        moved = self._moved.setdefault(queue, Moved(queue))
+        if queue not in OWN_QUEUES:
+            self.queues[queue] = moved
         while True:
+            mark, leaving = self._notes_of(queue)
+            if not self._has_work(queue, mark, leaving):
+                break
             try:
                 mark = yield from self._carry_once(queue, mark, leaving, moved)
+                break
             except Overtaken:
-                mark, leaving = self._ends.notes.mark(self._id, queue), self._ends.sent_notes.leaving(queue)
-                if self._has_work(queue, mark, leaving):
-                    continue
+                continue
             except (StorageBusy, CannotMigrate) as problem:
                 moved.problem = problem
-            if mark is not None:
-                moved.entries, moved.checksum = mark.count, mark.checksum
-            return
+        if mark is not None:
+            moved.entries, moved.checksum = mark.count, mark.checksum
+        if moved.stuck or moved.problem:
+            self.queues[queue] = moved
+
+    def _notes_of(self, queue: str) -> tuple[Mark | None, Leaving | None]:
+        return self._ends.notes.mark(self._id, queue), self._ends.sent_notes.leaving(queue)
 
     def _carry_once(
         self, queue: str, mark: Mark | None, leaving: Leaving | None, moved: Moved
     ) -> Generator[Progress, None, Mark]:
         ends = self._ends
-        if mark is None:
-            ends.check_last(self._id, queue, None)
-            self._check_target(queue)
-        leaving = yield from self._stopper.stop(queue, leaving)
-        if mark is not None:
+        if mark is not None and leaving is not None and self._is_closed(mark, leaving):
+            # Whoever did that, or gave it up without the source, has not noted it here.
             last = Carrier(ends, mark, leaving, moved.stuck)
             last.settle()
-            mark, leaving = last.mark, last.leaving
-        if mark is None or mark.over or migration_of(ends.target.paused(queue)) != self._id:
-            if mark is not None and not mark.over and queue in self._filled:
-                self._check_filling(mark)
-            mark = self._open_target(queue, mark, leaving)
-        self._filled.add(queue)
+            finish(ends, last.leaving)
+            raise Overtaken
+        try:
+            before = self._can_open(queue, mark)
+            leaving = yield from self._stopper.stop(queue, leaving)
+            if mark is not None:
+                last = Carrier(ends, mark, leaving, moved.stuck)
+                last.settle()
+                mark, leaving = last.mark, last.leaving
+            if mark is None or mark.over or migration_of(before) != self._id:
+                mark = self._open_target(queue, mark, leaving, before)
+            self._stopper.keep(queue)
+        except Overtaken:
+            raise
+        except BaseException:
+            self._stopper.undo(queue)
+            raise
         carrier = Carrier(ends, mark, leaving, moved.stuck, self._check_still)
         carrier.known = moved.known
         done = 0
@@ -180,6 +201,10 @@ class Migration:
         finish(ends, carrier.leaving)
         return over
 
+    def _is_closed(self, mark: Mark, leaving: Leaving) -> bool:
+        """Whether the target's queue is worked, since it was moved the last time."""
+        return leaving.migration == self._id and mark.over and leaving.has_kept(mark)
+
     def _check_still(self, carrier: Carrier) -> None:
         """Raise Overtaken or CannotMigrate unless the queue is paused on both sides, by this migration."""
         self._stopper.check(carrier.leaving)
@@ -192,34 +217,37 @@ class Migration:
             return pause
         self._ends.check_last(self._id, mark.queue, mark)
         raise CannotMigrate(
-            f"queue {mark.queue}: it was paused or resumed in the target by others while it was filled; do it"
-            " again to go on, or give it up with --give-up"
+            f"queue {mark.queue}: it is not paused any more in the target; do it again to go on"
         )
 
-    def _open_target(self, queue: str, before: Mark | None, leaving: Leaving) -> Mark:
-        """It is there, paused, and remembers that it is being filled."""
+    def _can_open(self, queue: str, mark: Mark | None) -> Pause | None:
+        """How the target's queue is paused; raises CannotMigrate if it cannot be filled now."""
         ends, target = self._ends, self._ends.target
-        head, here = ends.source.head(queue), target.head(queue)
-        assert head is not None
-        pause = None if here is None else here.pause
-        is_other = migration_of(pause) not in {None, self._id}
-        count = _all(target.counts(queue))
-        theirs = ends.notes.leaving(queue)
+        pause, theirs = target.paused(queue), ends.notes.leaving(queue)
         if theirs is not None and theirs.is_under_way:
             raise CannotMigrate(f"queue {queue}: the target is moving it to {theirs.to}; finish that first")
-        if pause is not None and is_other and (count or is_being_filled(pause)):
+        is_other = migration_of(pause) not in {None, self._id}
+        if pause is not None and is_other and (_all(target.counts(queue)) or is_being_filled(pause)):
             raise CannotMigrate(f"queue {queue}: the target has it in another migration: {pause.reason}")
-        fresh = here is None or is_other  # what was moved away, and comes back, goes on as it is here
-        if before is None:
+        if mark is None:
             ends.check_last(self._id, queue, None)
             self._check_target(queue)
+        return pause
+
+    def _open_target(self, queue: str, before: Mark | None, leaving: Leaving, pause: Pause | None) -> Mark:
+        """It is there, paused, and remembers that it is being filled."""
+        ends, target = self._ends, self._ends.target
+        head = ends.source.head(queue)
+        assert head is not None
+        # What was moved away, and comes back, goes on as it is here.
+        fresh = target.head(queue) is None or migration_of(pause) not in {None, self._id}
         then = leaving.before if fresh else pause or leaving.before
         mark = Mark(self._id, queue, then=then) if before is None else before.turned(then=then, over=False)
         reason = reason_in_target(self._id, ends.source_name)
         now = Pause(to_datetime(target.clock.now()), self._who, reason)
-        adopt = Adopt(head.tokens, now, head.ledger if fresh else None, instead_of=(pause,))
+        ledger = head.ledger if fresh and queue not in OWN_QUEUES else None
         try:
-            ends.write({queue: [adopt]}, mark, before)
+            ends.write({queue: [Adopt(head.tokens, now, ledger, instead_of=(pause,))]}, mark, before)
         except QueueError:
             if target.paused(queue) != pause:
                 raise Overtaken from None
@@ -230,62 +258,17 @@ class Migration:
         """All of it is there: it is paused if it was, and no token is given there that was given here."""
         self._check_still(carrier)
         try:
-            # Somebody may have paused it in the source since.
-            mark = replace(carrier.mark, then=carrier.mark.then or carrier.leaving.before)
-            return close(self._ends, mark, self._check_filling(carrier.mark))
+            return close(self._ends, carrier.mark, carrier.leaving, self._check_filling(carrier.mark))
         except QueueError:
             self._check_filling(carrier.mark)
             raise
 
-    # -- what was done to dead letters -----------------------------------------------------------------
 
-    def _carry_acts(self, leaving: Leaving | None) -> int:
-        """What was done to dead letters, so that it can be undone there; how much of it."""
-        ends = self._ends
-        moved = self.queues.get(ACTS) or Moved(ACTS)
-        count = _all(ends.source.counts(ACTS))
-        is_under_way = leaving is not None and leaving.is_under_way
-        if moved.problem is not None or (count <= len(moved.stuck) and not is_under_way):
-            return 0
-        try:
-            leaving = self._begin_acts(leaving)
-            mark = ends.notes.mark(self._id, ACTS)
-            if mark is None:
-                mark = Mark(self._id, ACTS)
-                ends.write({}, mark, None)
-            carrier = Carrier(ends, mark, leaving, moved.stuck)
-            carried = sum(carrier.all(count))
-            finish(ends, carrier.leaving)
-        except Overtaken:
-            return 1  # there may be more; the next round looks
-        except CannotMigrate as problem:
-            moved.problem, carried = problem, 0
-        if moved.stuck or moved.problem:
-            self.queues[ACTS] = moved
-        return carried
-
-    def _begin_acts(self, leaving: Leaving | None) -> Leaving:
-        """Note that they are on their way; nobody works them, so they are not paused."""
-        ends = self._ends
-        check_free(ends, self._id, ACTS, leaving)
-        if leaving is not None and leaving.migration == self._id and leaving.is_under_way:
-            return leaving
-        if leaving is None:
-            noted = Leaving(ACTS, 0, self._id, ends.target_name, None, MOVING, 0)
-        else:
-            noted = leaving.of_migration(self._id, to=ends.target_name, stage=MOVING)
-        try:
-            ends.source.commit({MIGRATIONS: noted.written()})
-        except QueueError:
-            raise Overtaken from None
-        return noted
-
-
-def close(ends: Ends, mark: Mark, pause: Pause | None) -> Mark:
+def close(ends: Ends, mark: Mark, leaving: Leaving, pause: Pause | None) -> Mark:
     """Have the target's queue be what it is to be, if it is paused like that; raises as ``write``."""
     head = ends.source.head(mark.queue)
     tokens = 0 if head is None else head.tokens
-    over = mark.turned(over=True)
+    over = mark.turned(over=True, page=(), under=leaving.number)
     ends.write({mark.queue: [Adopt(tokens, mark.then, instead_of=(pause,))]}, over, mark)
     return over
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from duraq import options
@@ -13,9 +13,15 @@ from duraq.clock import to_datetime
 from duraq.errors import CannotMigrate, QueueError, StorageBusy
 from duraq.migration.carrying import Ends, Overtaken
 from duraq.migration.notes import GIVEN_UP, MOVING, OVER, STOPPING, Leaving
-from duraq.model import MIGRATIONS, EntryStatus, Pause
-from duraq.operations import Adopt
-from duraq.pauses import is_being_filled, migration_of, reason_in_source
+from duraq.model import MIGRATIONS, OWN_QUEUES, EntryStatus, Pause
+from duraq.operations import Adopt, Operation
+from duraq.pauses import (
+    is_being_filled,
+    migration_of,
+    reason_when_over,
+    reason_while_moving,
+    reason_while_stopping,
+)
 from duraq.queue import Queue
 
 _LOOK = 0.2  # seconds between two looks at whether what is leased has come to its end
@@ -73,6 +79,18 @@ def check_free(ends: Ends, migration: str, queue: str, leaving: Leaving | None) 
         )
 
 
+@dataclass(slots=True)
+class _Stopped:
+    """What this run has made of a queue that was paused like that ``before``: notes, each with a pause.
+
+    Also the last one that it tried to write: who was interrupted then does not know whether he has.
+    """
+
+    before: Pause | None = None
+    is_done: bool = False  # at some time
+    wrote: list[tuple[Leaving, Pause]] = field(default_factory=list)
+
+
 class Stopper:
     """Stops the queues of a source, for one run of a migration, which has that id."""
 
@@ -80,28 +98,19 @@ class Stopper:
         self._ends = ends
         self._id = migration
         self._wait_for = wait
-        self._stopped: set[str] = set()  # by this run, at some time
+        self._stopped: dict[str, _Stopped] = {}
 
     def stop(self, queue: str, leaving: Leaving | None) -> Generator[Progress, None, Leaving]:
         """Nothing is leased from it any more, and nothing is leased; ends with what is noted of it then.
 
-        If that cannot be, and nothing of it has gone, it is what it was, unless another run waits for it as
-        well, and has come later. Raises StorageBusy, CannotMigrate, Overtaken.
+        Raises StorageBusy, CannotMigrate, Overtaken. Whatever comes of it, ``undo`` makes it what it was.
         """
-        noted, was = self._pause(queue, leaving)
-        self._stopped.add(queue)
-        try:
-            yield from self.wait(queue, noted)
-            return noted if noted.stage == MOVING else self._begin(noted)
-        except BaseException:
-            if was is not None:
-                self._undo(noted, *was)
-            raise
+        noted = self._pause(queue, leaving)
+        yield from self.wait(queue, noted)
+        return noted if noted.stage == MOVING else self._begin(noted)
 
-    def _pause(
-        self, queue: str, leaving: Leaving | None
-    ) -> tuple[Leaving, tuple[Pause | None, Pause] | None]:
-        """Pause it; returns the note, and if nothing has gone, how it was paused before and is now.
+    def _pause(self, queue: str, leaving: Leaving | None) -> Leaving:
+        """Pause it; returns the note.
 
         Whoever comes while it is waited for notes that too: the other run may be gone, or leave it alone now.
         """
@@ -109,48 +118,51 @@ class Stopper:
         while True:
             pause = source.paused(queue)
             check_free(self._ends, self._id, queue, leaving)
-            is_ours = leaving is not None and leaving.migration == self._id
             holds = migration_of(pause) == self._id
-            if leaving is not None and is_ours:
+            if leaving is not None and leaving.migration == self._id:
                 self._check_wanted(leaving, holds=holds)
                 if leaving.stage == MOVING and holds:
-                    return leaving, None
-            reason = reason_in_source(self._id, self._ends.target_name)
+                    return leaving
+            reason = reason_while_stopping(self._id, self._ends.target_name)
             now = Pause(to_datetime(source.clock.now()), options.user(), reason)
-            if pause is not None and holds:
-                now = pause  # it has stayed so since it was moved
             noted = self._noted(queue, leaving, pause)
-            adopt = Adopt(0, now, instead_of=(pause,))
+            found = self._stopped.setdefault(queue, _Stopped())
+            found.before = noted.before if leaving is not None and leaving.is_under_way else pause
+            found.wrote.append((noted, now))
             try:
-                source.commit({queue: [adopt], MIGRATIONS: noted.written()})
+                source.commit({queue: [Adopt(0, now, instead_of=(pause,))], MIGRATIONS: noted.written()})
             except QueueError:
-                found = notes.leaving(queue)
-                if found == leaving and source.paused(queue) == pause:
+                found.wrote.pop()
+                other = notes.leaving(queue)
+                if other == leaving and source.paused(queue) == pause:
                     raise
-                leaving = found
+                leaving = other
             else:
-                was = noted.before if leaving is not None and leaving.is_under_way else pause
-                return noted, (was, now) if noted.stage == STOPPING else None
+                found.is_done = True
+                return noted
 
     def _noted(self, queue: str, leaving: Leaving | None, pause: Pause | None) -> Leaving:
         """What is to be noted of a queue that is to be stopped, and is paused like that."""
         name = self._ends.target_name
         before = pause if migration_of(pause) is None else None
         if leaving is None:
-            return Leaving(queue, 0, self._id, name, before, STOPPING, 0)
+            return Leaving(queue, 0, self._id, name, before, STOPPING)
         if leaving.migration != self._id:
-            return leaving.of_migration(self._id, to=name, before=before, stage=STOPPING)
+            return leaving.of_migration(self._id, STOPPING, to=name, before=before)
         if leaving.is_under_way and migration_of(pause) == self._id:
             before = leaving.before
-        return leaving.turned(before=before, stage=MOVING if leaving.stage == MOVING else STOPPING)
+        return leaving.turned(STOPPING, before=before)
 
     def _check_wanted(self, leaving: Leaving, *, holds: bool) -> None:
         """Raise CannotMigrate if this run has stopped it, and others have decided otherwise since."""
-        if leaving.queue in self._stopped and not holds and leaving.stage != OVER:
+        stopped = self._stopped.get(leaving.queue)
+        if stopped is not None and stopped.is_done and not holds and leaving.stage != OVER:
             raise _lifted(leaving)
 
     def check(self, leaving: Leaving) -> Pause:
         """How it is paused; raises Overtaken or CannotMigrate if it is not, by this migration."""
+        if not leaving.is_under_way:
+            raise Overtaken
         pause = self._ends.source.paused(leaving.queue)
         if pause is not None and migration_of(pause) == self._id:
             return pause
@@ -160,26 +172,36 @@ class Stopper:
         raise _lifted(found)
 
     def _begin(self, noted: Leaving) -> Leaving:
-        """From now on entries of it may be in the target, so that it cannot just go back to what it was."""
-        pause = self.check(noted)
-        moving = noted.turned(stage=MOVING)
-        adopt = Adopt(0, pause, instead_of=(pause,))
+        """From now on entries of it may be in the target, so that nobody else does anything to them."""
+        queue, pause = noted.queue, self.check(noted)
+        moving = noted.turned(MOVING)
+        now = replace(pause, reason=reason_while_moving(self._id, self._ends.target_name))
+        self._stopped[queue].wrote.append((moving, now))
         try:
-            self._ends.source.commit({noted.queue: [adopt], MIGRATIONS: moving.written()})
+            self._ends.source.commit(
+                {queue: [Adopt(0, now, instead_of=(pause,))], MIGRATIONS: moving.written()}
+            )
         except QueueError:
             self.check(noted)
             raise Overtaken from None
         return moving
 
-    def _undo(self, noted: Leaving, before: Pause | None, made: Pause) -> None:
+    def keep(self, queue: str) -> None:
+        """The target is being filled: it cannot just go back to what it was."""
+        self._stopped[queue] = _Stopped(is_done=True)
+
+    def undo(self, queue: str) -> None:
         """Nothing of it has gone, so it is what it was; unless another run goes on with it."""
-        source, over = self._ends.source, noted.turned(stage=OVER).written()
-        try:
-            source.commit({noted.queue: [Adopt(0, before, instead_of=(made,))], MIGRATIONS: over})
-        except QueueError:
-            # How others have paused it since is no business of ours.
-            with suppress(QueueError):
-                source.commit({MIGRATIONS: over})
+        source, stopped = self._ends.source, self._stopped.get(queue, _Stopped())
+        found, pause = self._ends.sent_notes.leaving(queue), source.paused(queue)
+        for noted, made in stopped.wrote:
+            if noted == found:
+                over: dict[str, list[Operation]] = {MIGRATIONS: noted.turned(OVER).written()}
+                # How others have paused it since is no business of ours.
+                if pause == made:
+                    over[queue] = [Adopt(0, stopped.before, instead_of=(made,))]
+                with suppress(QueueError):
+                    source.commit(over)
 
     def wait(self, queue: str, leaving: Leaving) -> Iterator[Progress]:
         """Until nothing is leased; whose worker is gone, or late, is ended. Raises StorageBusy.
@@ -187,11 +209,11 @@ class Stopper:
         Raises Overtaken or CannotMigrate as soon as it is not paused any more by this migration.
         """
         source = self._ends.source
-        holders = Queue[object](queue, source, retry_policy=_Counted())
         until = time.monotonic() + self._wait_for
         while True:
             self.check(leaving)
-            holders.settle_lapsed()
+            if source.counts(queue).leased:
+                Queue[object](queue, source, retry_policy=_Counted()).settle_lapsed()
             leased = source.counts(queue).leased
             if not leased:
                 return
@@ -222,7 +244,13 @@ def _lifted(leaving: Leaving) -> CannotMigrate:
     )
 
 
-def finish(ends: Ends, leaving: Leaving, stage: str = OVER) -> None:
+def finish(ends: Ends, leaving: Leaving) -> None:
     """Note that nothing of it is between the two any more; unless another run has gone on."""
+    queue, pause = leaving.queue, ends.source.paused(leaving.queue)
+    changes: dict[str, list[Operation]] = {MIGRATIONS: leaving.turned(OVER).written()}
+    if pause is not None and migration_of(pause) == leaving.migration:
+        # Whoever still feeds it is to find it paused; nobody works the storage's own.
+        kept = replace(pause, reason=reason_when_over(leaving.migration, leaving.to))
+        changes[queue] = [Adopt(0, None if queue in OWN_QUEUES else kept, instead_of=(pause,))]
     with suppress(QueueError):
-        ends.source.commit({MIGRATIONS: leaving.turned(stage=stage).written()})
+        ends.source.commit(changes)

@@ -331,43 +331,6 @@ def test_two_runs_at_once(tmp_path, monkeypatch):
     assert number > 15
 
 
-def test_a_letter_that_is_put_back_on_the_way(source, target, monkeypatch):
-    """A dead letter that somebody retries after it was sent is in the target once, and ready."""
-    opened = duraq.open(source)
-    done = []
-
-    def retry():
-        # When it has arrived, and before it is removed from the source.
-        done.append(DeadLetterQueue("jobs", None, opened).retry("fails-2"))
-
-    with opened:
-        at_removal(monkeypatch, "jobs", retry)
-        assert migrate(source, target).complete
-    assert done
-    with duraq.open(target) as storage:
-        (found,) = storage.some("jobs", ["fails-2"])
-        assert (found.status, found.redriven, found.attempts) == ("ready", 1, 0)
-        assert storage.counts("jobs").dead == 0
-    with duraq.open(source) as storage:
-        assert is_emptied(storage)
-
-
-def at_removal(monkeypatch, queue, act):
-    """Have something done once, just before entries of that queue are removed from the source."""
-    from duraq.operations import Remove  # noqa: PLC0415
-    from duraq.storage.transacting import TransactingStorage  # noqa: PLC0415
-
-    commit = TransactingStorage.commit
-    acts = [act]
-
-    def watched(self, changes, limits=None):
-        if acts and any(isinstance(each, Remove) and each.to for each in changes.get(queue, ())):
-            acts.pop()()
-        commit(self, changes, limits)
-
-    monkeypatch.setattr(TransactingStorage, "commit", watched)
-
-
 def test_what_is_not_read_as_it_was_written(source, target, monkeypatch):
     """If the target does not hold what was sent, nothing is removed from the source."""
     from duraq.storage.sql import SQLRows  # noqa: PLC0415

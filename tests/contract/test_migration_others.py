@@ -8,10 +8,23 @@ import pytest
 from moved import Stopped, before_commit, notes, on_server, removes, sends, stop
 
 import duraq
-from duraq import CannotMigrate, DeadLetterQueue, EntryStatus, FixedDelay, Queue, migrate
+from duraq import (
+    ActNotFound,
+    CannotMigrate,
+    Counts,
+    DeadLetterQueue,
+    EntryStatus,
+    FixedDelay,
+    InvalidOption,
+    Queue,
+    StorageDamaged,
+    migrate,
+)
 from duraq.migration import Migration, give_up, running
-from duraq.migration.carrying import Ends
+from duraq.migration.carrying import Carrier, Ends
 from duraq.operations import Enqueue, Expire, Remove, Restore
+from duraq.storage.transacting import TransactingStorage
+from duraq.testing import FakeClock
 
 AT_ONCE = timedelta(0)
 NAMES = ["a", "b", "c", "d"]
@@ -116,25 +129,25 @@ def two_runs(source, target):
 
 @pytest.mark.parametrize("source", ["of file:", "of sqlite:", "of lmdb:", "of a server"])
 def test_what_was_worked_in_the_source(source, tmp_path, target, monkeypatch):
-    """What arrived, and was worked in the source after all, is not worked in the target as well."""
+    """What arrived, and was worked in the source that was given up by itself, is not in the target too."""
     kind = source.removeprefix("of ")
     source = filled(on_server() if kind == "a server" else f"{kind}{tmp_path}/source")
     killed(monkeypatch, source, target, removes("jobs"))
-    resume(source)
+    assert ids(target) == NAMES
+    give_up(source)
     with duraq.open(source) as storage:
         jobs = Queue("jobs", storage)
         jobs.mark_completed(jobs.dequeue())
         jobs.release(jobs.dequeue())
     assert migrate(source, target).complete
     assert ids(source) == []
-    # What was not completed there comes again, as it is now, behind the others.
-    assert work(target) == ["c", "d", "b"]
+    assert work(target) == ["b", "c", "d"]
 
 
 def test_killed_while_it_takes_back(source, target, monkeypatch):
     """Killed before or after it takes back what was worked in the source, it ends the same."""
     killed(monkeypatch, source, target, removes("jobs"))
-    resume(source)
+    give_up(source)
     assert work(source) == NAMES
     with duraq.open(source) as storage:
         Queue("jobs", storage).enqueue("e", id="e")
@@ -144,59 +157,109 @@ def test_killed_while_it_takes_back(source, target, monkeypatch):
     assert work(target) == ["e"]
 
 
-@pytest.mark.parametrize("verb", ["move", "remove", "purge"])
-def test_what_was_done_to_dead_letters_in_the_source(verb, source, target, monkeypatch):
-    """A dead letter that was put elsewhere, or removed, in the source after it arrived is there only so."""
+@pytest.mark.parametrize("kind", ["file", "sqlite", "lmdb"])
+def test_entries_that_are_on_their_way(kind, tmp_path, monkeypatch):
+    """Whatever somebody would do to them is refused, in both storages; new ones may come, and wait."""
+    source, target = f"file:{tmp_path}/source", f"{kind}:{tmp_path}/target"
     with duraq.open(source) as storage:
         jobs = Queue("jobs", storage, retry_policy=ONCE)
+        jobs.enqueue_many(NAMES, ids=NAMES)
         for entry in jobs.dequeue(limit=3):
             jobs.mark_failed(entry, "no")
-        Queue("other", storage).enqueue("first", id="first")
+        Queue("other", storage).pause()
     killed(monkeypatch, source, target, removes("jobs"))
+    for url in (source, target):
+        with duraq.open(url) as storage:
+            jobs, letters = Queue("jobs", storage), DeadLetterQueue("jobs", None, storage)
+            for act in (
+                jobs.resume,
+                jobs.pause,
+                lambda letters=letters: letters.retry("a"),
+                lambda letters=letters: letters.retry("a", data="other"),
+                letters.retry_all,
+                lambda letters=letters: letters.remove("b"),
+                letters.remove_all,
+                lambda letters=letters: letters.purge_older_than(AT_ONCE),
+                lambda storage=storage: move(storage, "c", "other"),
+            ):
+                with pytest.raises(
+                    CannotMigrate, match=r"migration .* run `duraq migrate` again, or give that"
+                ):
+                    act()
+            assert jobs.dequeue() is None
+            jobs.enqueue("e", id=f"e-{kind}")
+    assert migrate(source, target).queues["jobs"].stuck == {
+        f"e-{kind}": "there is another entry of that id in the target"
+    }
+    with duraq.open(target) as storage:
+        assert [each.id for each in storage.entries("jobs")] == [*NAMES, f"e-{kind}"]
+        assert storage.counts("jobs").dead == 3
+
+
+def test_what_was_done_to_dead_letters_is_on_its_way(source, target, monkeypatch):
+    """A removal whose record has arrived is undone in the target only, and once."""
     with duraq.open(source) as storage:
-        letters = DeadLetterQueue("jobs", None, storage)
-        if verb == "move":
-            move(storage, "abc", "other")
-        elif verb == "remove":
-            letters.remove_many(["a", "b", "c"])
+        jobs = Queue("jobs", storage, retry_policy=ONCE)
+        jobs.mark_failed(jobs.dequeue(), "no")
+        DeadLetterQueue("jobs", None, storage).remove("a")
+    killed(monkeypatch, source, target, removes("_acts"))
+    for url in (source, target):
+        with duraq.open(url) as storage:
+            letters = DeadLetterQueue("jobs", None, storage)
+            with pytest.raises(CannotMigrate, match=r"what was done to dead letters: migration"):
+                letters.undo()
+            assert len(letters.acts()) == 1
+    assert migrate(source, target).complete
+    with duraq.open(source) as storage, pytest.raises(ActNotFound):
+        DeadLetterQueue("jobs", None, storage).undo()
+    with duraq.open(target) as storage:
+        assert DeadLetterQueue("jobs", None, storage).undo() == 1
+        assert storage.counts("jobs") == Counts(ready=3, dead=1)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_page_that_comes_late(is_killed, source, target, monkeypatch):
+    """What arrives after its migration was given up, without a look at the target, does not stay there."""
+    done = []
+    with monkeypatch.context() as patched:
+        if is_killed:
+            before_commit(patched, removes("jobs"), stop)
+        before_commit(patched, sends("jobs"), lambda: (give_up(source), done.extend(work(source))))
+        if is_killed:
+            with pytest.raises(Stopped):
+                migrate(source, target)
         else:
-            letters.purge_older_than(AT_ONCE)
+            assert "was given up meanwhile" in str(migrate(source, target).queues["jobs"].problem)
+    assert done == NAMES
+    assert ids(target) == (NAMES if is_killed else [])
+    with duraq.open(source) as storage:
+        Queue("jobs", storage).enqueue("e", id="e")
     assert migrate(source, target).complete
-    assert ids(target) == ["d"]
-    assert ids(target, "other") == (["first", "a", "b", "c"] if verb == "move" else ["first"])
-
-
-def test_a_queue_that_is_being_filled(source, target, monkeypatch):
-    """In the target it cannot be resumed before all of it is there; whoever tries is told what to do."""
-    killed(monkeypatch, source, target, removes("jobs"))
-    with pytest.raises(CannotMigrate, match=r"it is being filled from .* run `duraq migrate` again, or give"):
-        resume(target)
-    assert migrate(source, target).complete
-    assert work(target) == NAMES
+    assert work(target) == ["e"]
 
 
 # -- pauses ------------------------------------------------------------------------------------------------
 
 
 def test_resumed_in_the_source_while_it_is_moved(source, target, monkeypatch):
-    """If somebody resumes it in the source, the run stops there, and none is worked in both."""
+    """Somebody can resume it in the source as long as nothing has gone; then the run stops there."""
     done = []
     with monkeypatch.context() as patched:
-        before_commit(patched, sends("jobs"), lambda: (resume(source), done.extend(work(source))))
+        before_commit(patched, notes("out/jobs/1"), lambda: (resume(source), done.extend(work(source))))
         moved = migrate(source, target)
     assert done == NAMES
     assert "was paused or resumed in the source by others" in str(moved.queues["jobs"].problem)
-    assert ids(target) == []
+    assert pause_of(source) is None
     with duraq.open(source) as storage:
         Queue("jobs", storage).enqueue_many(["e", "f"], ids=["e", "f"])
-    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 1)
-    before_commit(monkeypatch, sends("jobs"), lambda: resume(source))
-    moved = migrate(source, target)
-    assert "was paused or resumed in the source by others" in str(moved.queues["jobs"].problem)
-    assert (ids(source), ids(target)) == (["f"], ["e"])
-    assert pause_of(source) is None
     assert migrate(source, target).complete
     assert work(target) == ["e", "f"]
+
+
+def test_a_reason_that_is_a_migrations(source):
+    """Nobody can pause a queue for a reason that would be taken for a migration's."""
+    with duraq.open(source) as storage, pytest.raises(InvalidOption, match="may not look like a migration's"):
+        Queue("jobs", storage).pause("migration 0123abcd: it is being filled from nowhere")
 
 
 @pytest.mark.parametrize("later_first", [False, True])
@@ -277,30 +340,61 @@ def test_killed_while_it_waited(source, target, tmp_path, monkeypatch):
     assert work(target) == []
 
 
-def test_paused_by_others(source, target, monkeypatch):
-    """Whoever pauses it in the target while it is filled, or in the source, finds it so in the target."""
-    killed(monkeypatch, source, target, removes("jobs"))
+def test_closed_but_not_noted(source, target, monkeypatch):
+    """A run after one that was killed when all was there does not touch the target, which is worked."""
+    killed(monkeypatch, source, target, lambda changes: notes("out/jobs")(changes) and not ids(source))
     with duraq.open(target) as storage:
-        Queue("jobs", storage).pause("an upgrade", who="ann")
-    assert migrate(source, target).complete
-    assert pause_of(target) == "an upgrade"
-    back = source.replace("source", "back")
-    killed(monkeypatch, target, back, removes("jobs"))
-    resume(target)
-    with duraq.open(target) as storage:
-        Queue("jobs", storage).pause("stop the world", who="ann")
-    assert migrate(target, back).complete
-    assert pause_of(back) == "an upgrade"  # as it was first
-    assert ids(back) == NAMES
+        jobs = Queue("jobs", storage)
+        held = jobs.dequeue()
+        jobs.pause("lunch")
+        before = jobs.paused
+        assert migrate(source, target).complete
+        assert jobs.paused == before
+        jobs.mark_completed(held)
+    resume(source)
+    assert migrate(source, target).queues == {}
 
 
-def test_paused_in_the_source_on_the_way(source, target, monkeypatch):
-    """A queue that was not paused, and that somebody paused in the source midway, is paused in the target."""
-    killed(monkeypatch, source, target, removes("jobs"))
-    with duraq.open(source) as storage:
-        Queue("jobs", storage).pause("stop the world", who="ann")
+@pytest.mark.parametrize("numbers", [(0, 0), (1, 3)])
+def test_interrupted_while_it_pauses(numbers, source, target, monkeypatch):
+    """Ctrl-C in the midst of a note, written or not, leaves a queue of which nothing has gone as it was."""
+    for number, after in zip(numbers, (False, True), strict=True):
+        with monkeypatch.context() as patched:
+            interrupt_at(patched, notes(f"out/jobs/{number}"), after=after)
+            with pytest.raises(KeyboardInterrupt):
+                migrate(source, target)
+        assert pause_of(source) is None
     assert migrate(source, target).complete
-    assert pause_of(target) == "stop the world"
+    assert work(target) == NAMES
+
+
+def interrupt_at(monkeypatch, is_it, *, after):
+    """Have a Ctrl-C come just before or after the first commit of which ``is_it(changes)`` says so."""
+    commit, left = TransactingStorage.commit, [True]
+
+    def watched(self, changes, limits=None):
+        if not (left and is_it(changes)):
+            return commit(self, changes, limits)
+        left.pop()
+        if after:
+            commit(self, changes, limits)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TransactingStorage, "commit", watched)
+
+
+def test_a_target_that_cannot_have_it_now(source, target, tmp_path, monkeypatch):
+    """A queue that the target is moving itself, or is being filled with, stays worked in the source."""
+    other = filled(f"file:{tmp_path}/other")
+    killed(monkeypatch, other, target, removes("jobs"))
+    refused = migrate(source, target, merge=True).queues["jobs"].problem
+    assert "the target has it in another migration: migration" in str(refused)
+    assert pause_of(source) is None
+    assert migrate(other, target).complete
+    killed(monkeypatch, target, f"sqlite:{tmp_path}/third.db", removes("jobs"))
+    refused = migrate(source, target, merge=True).queues["jobs"].problem
+    assert "the target is moving it to sqlite:" in str(refused)
+    assert pause_of(source) is None
 
 
 def test_paused_while_its_leases_are_waited_for(source, target):
@@ -392,22 +486,97 @@ def test_given_up_while_it_runs(source, target, monkeypatch):
     assert (work(source), work(target)) == (["c", "d"], ["a", "b"])
 
 
-def test_one_of_them_is_no_more(source, target, tmp_path, monkeypatch):
-    """If the other one is gone, giving it up has what is left worked again; another one is refused."""
+def test_a_source_that_is_no_more(source, target, tmp_path, monkeypatch):
+    """Given up without the source, what has arrived is worked, and leaves the source should that come back."""
+    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
     killed(monkeypatch, source, target, removes("jobs"))
-    shutil.copytree(tmp_path / "source", tmp_path / "kept")
-    shutil.rmtree(tmp_path / "source")
+    (tmp_path / "source").rename(tmp_path / "kept")
     with pytest.raises(CannotMigrate, match="nothing to give up"):
         give_up(f"file:{tmp_path}/none", target)
-    assert [each.arrived for each in give_up(source, target)] == [4]
-    assert work(target) == NAMES
-    shutil.copytree(tmp_path / "kept", tmp_path / "source")
+    assert [each.arrived for each in give_up(source, target)] == [2]
+    assert work(target) == ["a", "b"]
+    # Somebody has made it anew meanwhile: that is another one.
+    with duraq.open(source) as storage:
+        Queue("jobs", storage).enqueue("e", id="e")
+    assert migrate(source, target).complete
+    (tmp_path / "source").rename(tmp_path / "anew")
+    (tmp_path / "kept").rename(tmp_path / "source")
+    assert migrate(source, target).complete
+    assert ids(source) == []
+    assert work(target) == ["e", "c", "d"]
+
+
+def test_a_target_that_is_no_more(source, target, tmp_path, monkeypatch):
+    """What was on its way to it is worked in the source, once that is given up; until then none is made."""
+    killed(monkeypatch, source, target, removes("jobs"))
     for path in tmp_path.glob("target.db*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    with pytest.raises(CannotMigrate, match=r"is no more, and some queues of .* were on their way"):
+        migrate(source, target)
+    assert not (tmp_path / "target.db").exists()
     with pytest.raises(CannotMigrate, match="nothing to give up"):
         give_up(source, f"sqlite:{tmp_path}/none.db")
     assert [each.left for each in give_up(source, target)] == [4]
-    assert work(source) == NAMES
+    assert migrate(source, target).complete
+    assert work(target) == NAMES
+
+
+@pytest.mark.parametrize("lost", ["source", "target"])
+def test_one_of_them_was_made_anew(lost, source, target, tmp_path, monkeypatch):
+    """If one was lost and is there anew, the other one is refused, and worked once that is given up."""
+    killed(monkeypatch, source, target, removes("jobs"))
+    for path in tmp_path.glob("source" if lost == "source" else "target.db*"):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    with duraq.open(source if lost == "source" else target) as storage:
+        Queue("jobs", storage).enqueue("e", id="e")
+    if lost == "source":
+        assert "the target has it in another migration" in str(
+            migrate(source, target, merge=True).queues["jobs"].problem
+        )
+    else:
+        with pytest.raises(CannotMigrate, match="another migration, which is not over"):
+            migrate(source, target, merge=True)
+    assert [each.queue for each in give_up(source, target)] == ["jobs"]
+    assert migrate(source, target, merge=True).complete
+    assert sorted(work(target)) == [*NAMES, "e"]
+
+
+def test_given_up_by_itself(source, target, monkeypatch):
+    """Whatever is on its way from or to a storage is given up without the other one; else that is told."""
+    for url in (source, target):
+        duraq.open(url).close()
+        with pytest.raises(CannotMigrate, match="no queue is on its way from or to"):
+            give_up(url)
+    killed(monkeypatch, source, target, removes("jobs"))
+    assert [(each.queue, each.arrived, each.left) for each in give_up(target)] == [("jobs", 4, 0)]
+    assert work(target) == NAMES
+    # The source still waits for it: what was worked there leaves it now.
+    with pytest.raises(CannotMigrate, match="its entries are on their way to"):
+        resume(source)
+    assert migrate(source, target).complete
+    assert (ids(source), ids(target)) == ([], [])
+
+
+def test_given_up_but_for_one(source, target, monkeypatch):
+    """A queue that cannot be given up is named, and the others are given up all the same."""
+    with duraq.open(source) as storage:
+        Queue("also", storage).enqueue("x", id="x")
+    killed(monkeypatch, source, target, removes("jobs"))
+    killed(monkeypatch, source, target, lambda changes: changes.keys() == {"jobs", "_migrations"})
+    damage = StorageDamaged("queue jobs: it cannot be read", path=target)
+    settle = Carrier.settle
+
+    def refuse(self):
+        if self.queue == "jobs":
+            raise damage
+        settle(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Carrier, "settle", refuse)
+        (found,) = give_up(source, target)
+    assert (found.queue, found.problem) == ("jobs", damage)
+    assert [each.problem for each in give_up(source, target)] == [None]
+    assert work(target) == NAMES
 
 
 def test_a_target_that_comes_back(source, target, tmp_path, monkeypatch):
@@ -439,20 +608,30 @@ def test_removals_that_went_to_two_targets(source, target, tmp_path):
         assert len(DeadLetterQueue("jobs", None, storage).acts()) == 2
 
 
-def test_an_older_copy(source, target, tmp_path, monkeypatch):
-    """If one of the two is an older copy, nothing is taken back or removed; that is refused."""
+@pytest.mark.parametrize("which", ["source", "target"])
+@pytest.mark.parametrize("moment", ["arrived", "over"])
+def test_an_older_copy(which, moment, tmp_path, monkeypatch):
+    """If one of the two is an older copy that is refused; given up, none that is in the target goes again."""
+    source, target = filled(f"sqlite:{tmp_path}/source.db"), f"sqlite:{tmp_path}/target.db"
     monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
-    killed(monkeypatch, source, target, removes("jobs"))
-    older = tmp_path / "older.db"
-    shutil.copyfile(tmp_path / "target.db", older)
-    killed(monkeypatch, source, target, lambda changes: len(ids(source)) == 2 and removes("jobs")(changes))
-    with duraq.open(source) as storage:
-        assert storage.counts("jobs").length == 2
-    killed(monkeypatch, source, target, lambda changes: notes("in/")(changes) and len(ids(source)) == 0)
-    shutil.copyfile(older, tmp_path / "target.db")
-    moved = migrate(source, target)
-    assert "do not go together: one of them is an older copy" in str(moved.queues["jobs"].problem)
-    assert ids(target) == ["a", "b"]
+    if moment == "arrived":
+        killed(monkeypatch, source, target, removes("jobs"))
+    else:
+        migrate(source, target)
+        with duraq.open(source) as storage:
+            Queue("jobs", storage).enqueue_many("efgh", ids="efgh")
+    path = tmp_path / f"{which}.db"
+    shutil.copyfile(path, tmp_path / "older.db")
+    killed(monkeypatch, source, target, lambda changes: len(ids(source)) == 0 and notes("in/")(changes))
+    shutil.copyfile(tmp_path / "older.db", path)
+    for _ in range(2):
+        moved = migrate(source, target)
+        assert "do not go together: one of them is an older copy" in str(moved.queues["jobs"].problem)
+    give_up(source, target)
+    assert pause_of(source) is None or moment == "over"
+    assert migrate(source, target).complete
+    was = NAMES if moment == "arrived" else [*NAMES, *"efgh"]
+    assert ids(target) == (was if which == "source" else was[: 2 if moment == "arrived" else 4])
 
 
 def test_a_note_that_is_not_understood(source, target):
@@ -510,6 +689,22 @@ def test_a_key_in_both(source, target):
     assert ids(target) == [*kept, only]
     with duraq.open(target) as storage:
         assert Queue("jobs", storage).enqueue("again", key="k2") == only
+
+
+def test_a_key_whose_window_has_passed(tmp_path):
+    """What the target knows of a key from before, for its clock is behind, does not end what came since."""
+    clock, behind = FakeClock(), FakeClock()
+    with ExitStack() as stack:
+        here = stack.enter_context(duraq.open(f"file:{tmp_path}/source", clock=clock))
+        there = stack.enter_context(duraq.open(f"sqlite:{tmp_path}/target.db", clock=behind))
+        jobs = Queue("jobs", here)
+        for name in "ab":
+            jobs.enqueue(name, id=name, key="k", key_window=timedelta(seconds=10))
+            for _ in Migration(Ends(here, there, there, "source", "target"), wait=0):
+                pass
+            clock.advance(timedelta(seconds=20))
+        assert [each.id for each in there.entries("jobs")] == ["a", "b"]
+        assert Queue("jobs", there).enqueue("again", key="k") == "b"
 
 
 def test_a_key_that_is_enqueued_just_now(source, target, monkeypatch):
