@@ -347,7 +347,11 @@ class Acts:
             # As long as the act itself is there.
             left = max(2 * KEPT - self._age(act), timedelta(seconds=1))
             begun.append(self._entry(f"{act.id}/undone", undoing.id, kept=left))
-        self._storage.commit({ACTS: begun})
+        try:
+            self._storage.commit({ACTS: begun})
+        except DuplicateEntry:
+            # Somebody else has begun to undo it just now; each of its letters comes back once.
+            self._storage.commit({ACTS: begun[:1]})
         together: dict[str, _Change] = {}
         size = 0
         for stored in chain(first, removed):

@@ -85,7 +85,7 @@ def _give_up(ends: Ends, migration: str, queue: str) -> GivenUp:
     while True:
         mark, leaving = ends.notes.mark(migration, queue), ends.sent_notes.leaving(queue)
         try:
-            arrived = _end_there(ends, mark, leaving, stuck)
+            arrived = _end_there(ends, migration, queue, mark, leaving, stuck)
             if leaving is None or leaving.migration != migration or not leaving.is_under_way:
                 return GivenUp(queue, arrived, _all(ends.source.counts(queue)), stuck)
             # Settling has written notes.
@@ -98,11 +98,17 @@ def _give_up(ends: Ends, migration: str, queue: str) -> GivenUp:
             return GivenUp(queue, 0 if mark is None else mark.count, left, stuck, problem)
 
 
-def _end_there(ends: Ends, mark: Mark | None, leaving: Leaving | None, stuck: dict[str, str]) -> int:
-    """The last page is in one of the two, and the target is worked; how many have arrived in all."""
+def _end_there(
+    ends: Ends, migration: str, queue: str, mark: Mark | None, leaving: Leaving | None, stuck: dict[str, str]
+) -> int:
+    """The last page is in one of the two, and the target is worked; how many have arrived in all.
+
+    Whoever was about to send some cannot any more.
+    """
     if mark is None:
+        ends.write({}, Mark(migration, queue, over=True), None)
         return 0
-    if leaving is not None and leaving.migration == mark.migration:
+    if leaving is not None and leaving.migration == migration:
         carrier = Carrier(ends, mark, leaving, stuck)
         try:
             carrier.settle()
@@ -110,12 +116,12 @@ def _end_there(ends: Ends, mark: Mark | None, leaving: Leaving | None, stuck: di
             _put_together(ends, carrier, stuck)
         mark, leaving = carrier.mark, carrier.leaving
     if mark.over:
+        ends.write({}, mark.turned(), mark)
         return mark.count
-    pause = ends.target.paused(mark.queue)
-    then = mark.then if migration_of(pause) == mark.migration else pause
-    mark = replace(mark, then=then)
+    pause = ends.target.paused(queue)
+    mark = replace(mark, then=mark.then if migration_of(pause) == migration else pause)
     if leaving is None:
-        leaving = Leaving(mark.queue, 0, mark.migration, ends.target_name, None, GIVEN_UP)
+        leaving = Leaving(queue, 0, migration, ends.target_name, None, GIVEN_UP)
     return close(ends, mark, leaving, pause).count
 
 
@@ -143,12 +149,9 @@ def _put_together(ends: Ends, carrier: Carrier, stuck: dict[str, str]) -> None:
 
 
 def _release(source: TransactingStorage, notes: Notes, leaving: Leaving) -> GivenUp:
-    """It is worked again in the source, if it was before; how it is paused by others is left as it is.
-
-    Raises Overtaken if more of it was settled meanwhile.
-    """
-    queue = leaving.queue
-    while leaving.is_under_way:
+    """It is worked again in the source, if it was before; how it is paused by others is left as it is."""
+    queue, migration = leaving.queue, leaving.migration
+    while leaving.is_under_way and leaving.migration == migration:
         pause = source.paused(queue)
         changes: dict[str, list[Operation]] = {MIGRATIONS: leaving.turned(GIVEN_UP).written()}
         if migration_of(pause) == leaving.migration:
@@ -158,10 +161,8 @@ def _release(source: TransactingStorage, notes: Notes, leaving: Leaving) -> Give
             break
         except QueueError:
             found = notes.leaving(queue)
-            if found == leaving and source.paused(queue) == pause:
+            if found is None or (found == leaving and source.paused(queue) == pause):
                 raise
-            if found is None or found.settled != leaving.settled:
-                raise Overtaken from None
             leaving = found
     return GivenUp(queue, 0, _all(source.counts(queue)))
 
