@@ -210,13 +210,14 @@ class Carrier:
     def _end(self, known: Sequence[Sent]) -> int:
         """Remove what was enqueued in the target under the same key; how many that were."""
         outcomes = commit_each(
-            self._ends.source, {each.id: {self.queue: [self._removal(each)]} for each in known}
+            self._ends.source, {each.id: {self.queue: [self.removal(each)]} for each in known}
         )
         ended = [name for name, outcome in outcomes.items() if outcome.error is None]
         self.known += ended
         return len(ended)
 
-    def _removal(self, sent: Sent) -> Remove:
+    def removal(self, sent: Sent) -> Remove:
+        """What takes it out of the source, if it is still as it was."""
         return Remove(sent.id, to=self._ends.target_name, version=sent.version)
 
     # -- what has arrived ------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ class Carrier:
                 self._look_again(f"entry {each.id} is not as it was sent; see what has become of it")
                 return
         leaving = self.leaving.turned(MOVING, settled=self.mark.last)
-        removals = [self._removal(each) for each in page if each.id in here]
+        removals = [self.removal(each) for each in page if each.id in here]
         changes = {self.queue: removals} if removals else {}
         try:
             self._ends.source.commit({**changes, MIGRATIONS: leaving.written()})

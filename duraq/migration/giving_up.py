@@ -10,7 +10,7 @@ from duraq.migration.carrying import AT_ONCE, BYTES, Apart, Carrier, Ends, Overt
 from duraq.migration.notes import GIVEN_UP, Leaving, Mark, Notes, Remembered, Sent
 from duraq.migration.running import close
 from duraq.model import MIGRATIONS, Counts
-from duraq.operations import Adopt, Operation, Remove
+from duraq.operations import Adopt, Operation
 from duraq.pauses import migration_of
 from duraq.storage.transacting import TransactingStorage
 
@@ -41,7 +41,7 @@ def give_up_between(ends: Ends) -> list[GivenUp]:
         each.queue for each in here.leaving.values() if each.is_under_way and each.migration == migration
     }
     queues |= {queue for (of, queue), mark in there.marks.items() if of == migration and not mark.over}
-    found = [_give_up(ends, migration or "", queue) for queue in sorted(queues)]
+    found = [_Ending(ends, migration or "", queue).done() for queue in sorted(queues)]
     # What one of them knows of the other, and that one does not: it was made anew since.
     lost = [each for each in _to(here, ends.target_name) if each.migration not in there.taken]
     found += [_release(ends.source, ends.sent_notes, each) for each in lost]
@@ -80,72 +80,78 @@ def _from(remembered: Remembered, source: str | None) -> list[Mark]:
     ]
 
 
-def _give_up(ends: Ends, migration: str, queue: str) -> GivenUp:
-    stuck: dict[str, str] = {}
-    while True:
-        mark, leaving = ends.notes.mark(migration, queue), ends.sent_notes.leaving(queue)
+class _Ending:
+    """The end of one queue that is on its way, whose other end is there."""
+
+    def __init__(self, ends: Ends, migration: str, queue: str) -> None:
+        self._ends = ends
+        self._migration, self._queue = migration, queue
+        self._stuck: dict[str, str] = {}
+
+    def done(self) -> GivenUp:
+        """It is worked in both; or what keeps it from that."""
+        ends, queue = self._ends, self._queue
+        while True:
+            mark, leaving = ends.notes.mark(self._migration, queue), ends.sent_notes.leaving(queue)
+            if leaving is not None and leaving.migration != self._migration:
+                leaving = None
+            arrived, problem = 0 if mark is None else mark.count, None
+            try:
+                arrived = self._close(mark, leaving)
+                # Settling has written notes.
+                now = leaving and ends.sent_notes.leaving(queue)
+                if now is not None:
+                    _release(ends.source, ends.sent_notes, now)
+            except Overtaken:
+                continue
+            except (StorageDamaged, CannotMigrate) as found:
+                problem = found
+            return GivenUp(queue, arrived, _all(ends.source.counts(queue)), self._stuck, problem)
+
+    def _close(self, mark: Mark | None, leaving: Leaving | None) -> int:
+        """The last page is in one of the two, and the target is worked; how many have arrived in all.
+
+        Whoever was about to send some cannot any more.
+        """
+        ends = self._ends
+        if mark is None:
+            ends.write({}, Mark(self._migration, self._queue, over=True), None)
+            return 0
+        if leaving is not None:
+            carrier = Carrier(ends, mark, leaving, self._stuck)
+            try:
+                carrier.settle()
+            except Apart:
+                self._put_together(carrier)
+            mark, leaving = carrier.mark, carrier.leaving
+        if mark.over:
+            ends.write({}, mark.turned(), mark)
+            return mark.count
+        pause = ends.target.paused(self._queue)
+        mark = replace(mark, then=mark.then if migration_of(pause) == self._migration else pause)
+        return close(ends, mark, 0 if leaving is None else leaving.number, pause).count
+
+    def _put_together(self, carrier: Carrier) -> None:
+        """One of them is an older copy: what the target has as it is in the source is the target's.
+
+        What it has worked since it was copied nobody can tell; that is worked in the source once more.
+        """
+        source, target, queue, behind = self._ends.source, self._ends.target, self._queue, 0
+        now = carrier.leaving.turned(carrier.leaving.stage, settled=carrier.mark.last)
         try:
-            arrived = _end_there(ends, migration, queue, mark, leaving, stuck)
-            if leaving is None or leaving.migration != migration or not leaving.is_under_way:
-                return GivenUp(queue, arrived, _all(ends.source.counts(queue)), stuck)
-            # Settling has written notes.
-            now = ends.sent_notes.leaving(queue) or leaving
-            return replace(_release(ends.source, ends.sent_notes, now), arrived=arrived, stuck=stuck)
-        except Overtaken:
-            continue
-        except (StorageDamaged, CannotMigrate) as problem:
-            left = _all(ends.source.counts(queue))
-            return GivenUp(queue, 0 if mark is None else mark.count, left, stuck, problem)
-
-
-def _end_there(
-    ends: Ends, migration: str, queue: str, mark: Mark | None, leaving: Leaving | None, stuck: dict[str, str]
-) -> int:
-    """The last page is in one of the two, and the target is worked; how many have arrived in all.
-
-    Whoever was about to send some cannot any more.
-    """
-    if mark is None:
-        ends.write({}, Mark(migration, queue, over=True), None)
-        return 0
-    if leaving is not None and leaving.migration == migration:
-        carrier = Carrier(ends, mark, leaving, stuck)
-        try:
-            carrier.settle()
-        except Apart:
-            _put_together(ends, carrier, stuck)
-        mark, leaving = carrier.mark, carrier.leaving
-    if mark.over:
-        ends.write({}, mark.turned(), mark)
-        return mark.count
-    pause = ends.target.paused(queue)
-    mark = replace(mark, then=mark.then if migration_of(pause) == migration else pause)
-    if leaving is None:
-        leaving = Leaving(queue, 0, migration, ends.target_name, None, GIVEN_UP)
-    return close(ends, mark, leaving, pause).count
-
-
-def _put_together(ends: Ends, carrier: Carrier, stuck: dict[str, str]) -> None:
-    """One of them is an older copy: what the target has as it is in the source is the target's.
-
-    What it has worked since it was copied nobody can tell; that is worked in the source once more.
-    """
-    source, target, queue, behind = ends.source, ends.target, carrier.queue, 0
-    now = carrier.leaving.turned(carrier.leaving.stage, settled=carrier.mark.last)
-    try:
-        while page := source.page(queue, behind, AT_ONCE, BYTES):
-            behind = page[-1].seq
-            there = {each.id: Sent.of(each) for each in target.some(queue, [each.id for each in page])}
-            both = [each for each in map(Sent.of, page) if each.id in there]
-            same = [each for each in both if each.is_same(there[each.id])]
-            removals = [Remove(each.id, to=ends.target_name, version=each.version) for each in same]
-            if removals:
-                source.commit({queue: removals})
-            stuck.update({each.id: "it has changed in one of them" for each in both if each not in same})
-        source.commit({MIGRATIONS: now.written()})
-    except QueueError:
-        raise Overtaken from None
-    carrier.leaving = now
+            while page := source.page(queue, behind, AT_ONCE, BYTES):
+                behind = page[-1].seq
+                there = {each.id: Sent.of(each) for each in target.some(queue, [each.id for each in page])}
+                both = [each for each in map(Sent.of, page) if each.id in there]
+                same = [each for each in both if each.is_same(there[each.id])]
+                if same:
+                    source.commit({queue: [carrier.removal(each) for each in same]})
+                changed = (each.id for each in both if each not in same)
+                self._stuck.update(dict.fromkeys(changed, "it has changed in one of them"))
+            source.commit({MIGRATIONS: now.written()})
+        except QueueError:
+            raise Overtaken from None
+        carrier.leaving = now
 
 
 def _release(source: TransactingStorage, notes: Notes, leaving: Leaving) -> GivenUp:

@@ -258,17 +258,20 @@ class Migration:
         """All of it is there: it is paused if it was, and no token is given there that was given here."""
         self._check_still(carrier)
         try:
-            return close(self._ends, carrier.mark, carrier.leaving, self._check_filling(carrier.mark))
+            return close(self._ends, carrier.mark, carrier.leaving.number, self._check_filling(carrier.mark))
         except QueueError:
             self._check_filling(carrier.mark)
             raise
 
 
-def close(ends: Ends, mark: Mark, leaving: Leaving, pause: Pause | None) -> Mark:
-    """Have the target's queue be what it is to be, if it is paused like that; raises as ``write``."""
+def close(ends: Ends, mark: Mark, under: int, pause: Pause | None) -> Mark:
+    """Have the target's queue be what it is to be, if it is paused like that; raises as ``write``.
+
+    ``under``: the number that the source's note has now.
+    """
     head = ends.source.head(mark.queue)
     tokens = 0 if head is None else head.tokens
-    over = mark.turned(over=True, page=(), under=leaving.number)
+    over = mark.turned(over=True, page=(), under=under)
     ends.write({mark.queue: [Adopt(tokens, mark.then, instead_of=(pause,))]}, over, mark)
     return over
 

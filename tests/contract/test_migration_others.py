@@ -17,7 +17,6 @@ from duraq import (
     FixedDelay,
     InvalidOption,
     Queue,
-    StorageDamaged,
     migrate,
 )
 from duraq.migration import Migration, give_up, running
@@ -487,7 +486,7 @@ def test_given_up_while_it_runs(source, target, monkeypatch):
 
 
 def test_a_source_that_is_no_more(source, target, tmp_path, monkeypatch):
-    """Given up without the source, what has arrived is worked, and leaves the source should that come back."""
+    """Given up without the source, what has arrived is worked, and leaves the source should it come back."""
     monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
     killed(monkeypatch, source, target, removes("jobs"))
     (tmp_path / "source").rename(tmp_path / "kept")
@@ -561,22 +560,39 @@ def test_given_up_but_for_one(source, target, monkeypatch):
     """A queue that cannot be given up is named, and the others are given up all the same."""
     with duraq.open(source) as storage:
         Queue("also", storage).enqueue("x", id="x")
-    killed(monkeypatch, source, target, removes("jobs"))
-    killed(monkeypatch, source, target, lambda changes: changes.keys() == {"jobs", "_migrations"})
-    damage = StorageDamaged("queue jobs: it cannot be read", path=target)
+    killed(monkeypatch, source, target, removes("also"))
+    problem = CannotMigrate("queue also: not now")
     settle = Carrier.settle
 
     def refuse(self):
-        if self.queue == "jobs":
-            raise damage
+        if self.queue == "also":
+            raise problem
         settle(self)
 
     with monkeypatch.context() as patched:
         patched.setattr(Carrier, "settle", refuse)
-        (found,) = give_up(source, target)
-    assert (found.queue, found.problem) == ("jobs", damage)
-    assert [each.problem for each in give_up(source, target)] == [None]
-    assert work(target) == NAMES
+        killed(patched, source, target, removes("jobs"))
+        patched.setattr(Carrier, "settle", refuse)
+        assert [(each.queue, each.problem) for each in give_up(source, target)] == [
+            ("also", problem),
+            ("jobs", None),
+        ]
+    assert (work(target), ids(target, "also")) == (NAMES, ["x"])
+    assert [(each.queue, each.problem) for each in give_up(source, target)] == [("also", None)]
+
+
+def test_given_up_before_anything_has_gone(source, target, monkeypatch):
+    """A run whose migration is given up just before it fills the target leaves that as it was."""
+
+    def fills(changes):
+        return "jobs" in changes and notes("in/")(changes)
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            before_commit(patched, fills, lambda: give_up(source, target))
+            assert "was given up meanwhile" in str(migrate(source, target).queues["jobs"].problem)
+        assert (pause_of(source), pause_of(target)) == (None, None)
+    assert migrate(source, target).complete
 
 
 def test_a_target_that_comes_back(source, target, tmp_path, monkeypatch):
