@@ -216,6 +216,26 @@ def test_what_was_done_to_dead_letters_is_on_its_way(source, target, monkeypatch
         assert storage.counts("jobs") == Counts(ready=3, dead=1)
 
 
+def test_an_undo_that_comes_late(source, target, monkeypatch):
+    """An undo that had begun before what it needs was on its way brings nothing back in the source."""
+    with duraq.open(source) as storage:
+        jobs = Queue("jobs", storage, retry_policy=ONCE)
+        jobs.mark_failed(jobs.dequeue(), "no")
+        letters = DeadLetterQueue("jobs", None, storage)
+        letters.remove("a")
+        with monkeypatch.context() as patched:
+            before_commit(
+                patched,
+                lambda changes: any(isinstance(each, Restore) for each in changes.get("jobs", ())),
+                lambda: killed(patched, source, target, removes("_acts")),
+            )
+            assert letters.undo() == 0
+    assert migrate(source, target).complete
+    with duraq.open(target) as storage:
+        assert DeadLetterQueue("jobs", None, storage).undo() == 1
+        assert storage.counts("jobs") == Counts(ready=3, dead=1)
+
+
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_page_that_comes_late(is_killed, source, target, monkeypatch):
     """What arrives after its migration was given up, without a look at the target, does not stay there."""
@@ -347,7 +367,10 @@ def test_closed_but_not_noted(source, target, monkeypatch):
         held = jobs.dequeue()
         jobs.pause("lunch")
         before = jobs.paused
-        assert migrate(source, target).complete
+        with monkeypatch.context() as patched:
+            # Nothing is done to the target's queue, not even for a moment.
+            before_commit(patched, lambda changes: "jobs" in changes and notes("in/")(changes), pytest.fail)
+            assert migrate(source, target).complete
         assert jobs.paused == before
         jobs.mark_completed(held)
     resume(source)
