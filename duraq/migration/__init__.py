@@ -1,24 +1,26 @@
 """A storage moved into another one, with everything that is in it: ``migrate``.
 
 The two share no transaction, and anybody may be killed, or do anything in either, at any moment. What makes
-it safe is who writes what in one change, and what must be true for it (``notes`` has the notes):
+it safe is that while entries are on their way nobody else touches them, and who writes what in one change:
 
-1. The source pauses a queue, with a note that it is *stopping*; only if it is paused as it was when that was
-   read, and no other migration is under way with it. When nothing is leased the note says *moving*, only if
-   it is still paused so. Until then whoever has come last may undo that pause, and nothing else.
-2. The target pauses its queue, with the first mark. From here on a page goes round, if both are paused so:
-   entries and the next mark in one change to the target; they are read back; their removal and the note
-   that this page was *settled*, in one change to the source, which is refused if one of them is not as it was
-   sent. What is not is taken back from the target, with a mark that has it no more. So an entry of the last
-   page belongs to the target when the note has the page's number, and to the source until then.
+1. The source pauses a queue, with a note that it is *stopping*; anybody may lift that. When nothing is leased
+   the note says *moving*, in one change with a pause that nobody else can lift, and under which nobody else
+   can do anything to what is there (``pauses.check_stays``). So what is read under such a note stays as it
+   is for as long as the queue is moving.
+2. The target pauses its queue, likewise, with the first *mark*. From here on a page goes round: entries and
+   the next mark, which names the page and the number of the source's note, in one change to the target; they
+   are read back; their removal, and the note that the page of that name is *settled*, in one change to the
+   source. So an entry of the last page belongs to the target if that is settled, and to the source until then.
 3. When nothing is left the last mark and the queue's pause are one change to the target, and the source
    notes that it is *over*. Only then, or once it is *given up*, may another migration have the queue.
 
-Each note is written in the place of the one that was read, else not at all: of two runs, of one migration
-or of two, the later one is refused, and looks again. A pause that others have lifted or replaced ends the run
-for that queue; the next run begins with settling the last page, as does giving up. A pause of others in the
-target is there again afterwards. A note that does not go with the other storage's, as of an older copy, is
-refused.
+Each note is written in the place of the one that was read, else not at all: of two runs, of one migration or
+of two, the later one is refused, and looks again. A run, and who gives it up, begin with the last page: it is
+settled, if the source has been moving ever since it was read there; else the source may have been worked
+since, and the page is taken back from the target. If the source has settled neither the last page nor the
+one before, one of the two is an older copy, and that is refused. Whoever gives up writes a mark first, so
+that nobody sends any more; without the target that cannot be, but what is sent then is found to be too old
+as soon as that is back.
 """
 
 from __future__ import annotations
