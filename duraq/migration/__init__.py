@@ -10,7 +10,7 @@ it safe is that while entries are on their way nobody else touches them, and who
 2. The target pauses its queue, likewise, with the first *mark*. From here on a page goes round: entries and
    the next mark, which names the page and the number of the source's note, in one change to the target; they
    are read back; their removal, and the note that the page of that name is *settled*, in one change to the
-   source. So an entry of the last page belongs to the target if that is settled, and to the source until then.
+   source. So an entry of the last page is the target's if that is settled, and the source's until then.
 3. When nothing is left the last mark and the queue's pause are one change to the target, and the source
    notes that it is *over*. Only then, or once it is *given up*, may another migration have the queue.
 
