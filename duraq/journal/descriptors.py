@@ -8,14 +8,14 @@ from duraq.journal.filesystem import FileSystem
 class Descriptors:
     """Closed the last first.
 
-    Without memory not even a call can be made: then, and until they are settled, they are closed when nobody
-    refers to this any more. A lock that stays behind holds up everybody else.
+    Without memory not even a call can be made: then, and until they are settled (``is_settled``), they are
+    closed when nobody refers to this any more. A lock that stays behind holds up everybody else.
     """
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
         self._open: list[int] = []
-        self._is_settled = False
+        self.is_settled = False
 
     def keep(self, fd: int) -> int:
         """It belongs to them from here on."""
@@ -30,18 +30,29 @@ class Descriptors:
             try:
                 self._fs.close(fd)
             except MemoryError:
-                self._is_settled = False
+                self.is_settled = False
                 self._open.append(fd)
                 raise
-
-    def settle(self) -> None:
-        """From here on only ``close`` closes them."""
-        self._is_settled = True
 
     def leave(self) -> None:
         """Leave them open, for as long as the process lives."""
         self._open.clear()
 
     def __del__(self) -> None:
-        if not self._is_settled:
+        if not self.is_settled:
             self.close()
+
+
+class Guard:
+    """Closes them as well, if they are not settled when nobody refers to it any more.
+
+    For a variable of whoever opens something: what he has opened so far is full of references in a circle,
+    and would only be found by the collector of garbage, some day.
+    """
+
+    def __init__(self, opened: Descriptors) -> None:
+        self._opened = opened
+
+    def __del__(self) -> None:
+        if not self._opened.is_settled:
+            self._opened.close()

@@ -33,7 +33,7 @@ from duraq.errors import (
 )
 from duraq.journal import ends, forks, opening, refusal
 from duraq.journal.control import NOTHING, Control, Standing
-from duraq.journal.descriptors import Descriptors
+from duraq.journal.descriptors import Descriptors, Guard
 from duraq.journal.failed_syncs import FailedSyncs
 from duraq.journal.filesystem import FileSystem, write_all
 from duraq.journal.frame import Part
@@ -73,7 +73,9 @@ class Log:
         *,
         create: bool = True,
         history: opening.History | None = None,
+        opened: Descriptors | None = None,
     ) -> None:
+        """``opened``: those of a storage that is being opened, which then has its own guard over them."""
         self.fs = file_system
         self.path = path
         self.sizes = sizes
@@ -84,7 +86,8 @@ class Log:
         self._call: FrameType | None = None  # whose turn that is
         self.shared = False  # whether others wrote between the last two turns of this process
         self.queues: dict[str, Segments] = {}
-        self._opened = Descriptors(file_system)
+        self._opened = opened or Descriptors(file_system)
+        guard = None if opened else Guard(self._opened)
         # Before anything is opened: a child forked by another thread meanwhile must not keep a lock of it.
         forks.register(self)
         try:
@@ -101,6 +104,7 @@ class Log:
             self.failed_syncs = FailedSyncs(self)
             self.commits = GroupCommit(self._sync)
             self._arrive()
+            self._opened.is_settled = guard is not None
         except BaseException:
             self._opened.close()
             raise
@@ -225,10 +229,6 @@ class Log:
                 self.failed_syncs.go_over(self.journal.standing, afresh=True)
             finally:
                 self.unlock()
-
-    def finish_opening(self) -> None:
-        """It is wholly open: from here on only ``close`` closes it."""
-        self._opened.settle()
 
     def close(self) -> None:
         """Give up every descriptor and lock, once no thread is in the middle of a turn.

@@ -28,6 +28,7 @@ from duraq.errors import (
     StorageError,
 )
 from duraq.journal import forks, opening, wording
+from duraq.journal.descriptors import Descriptors, Guard
 from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.folded import Folded
 from duraq.journal.journal import NeedsRoom
@@ -164,14 +165,18 @@ class FileStorage(FileWaitingStorage):
         self._fs = file_system or RealFileSystem()
         try:
             # Whatever keeps it from being opened, nobody else could close what was opened by then.
+            opened = Descriptors(self._fs)
+            _guard = Guard(opened)
             with ExitStack() as undo:
-                self._log = Log(self._fs, self.path, sizes or Sizes(), create=create, history=keep)
+                self._log = Log(
+                    self._fs, self.path, sizes or Sizes(), create=create, history=keep, opened=opened
+                )
                 undo.callback(self._log.close)
                 self._leases = self._fs.open_dir(self._log.root, "leases", create=True)
                 undo.callback(self._fs.close, self._leases)
                 self._set_up(batch_window)
                 undo.pop_all()
-                self._log.finish_opening()
+                opened.is_settled = True
         except FileNotFoundError as error:
             raise NotAStorage("there is no such directory", path=self.path) from error
         except OSError as error:

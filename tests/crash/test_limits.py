@@ -1,5 +1,6 @@
 """Limits of a process that are reached while it works: descriptors, the size of files, what a user may do."""
 
+import gc
 import os
 import resource
 import threading
@@ -15,6 +16,7 @@ from evidence import count
 from duraq import DuraqError, FileStorage, NoRetry, NotEnqueued, Queue, StorageError, StorageReadOnly
 from duraq.health import HealthCheckAggregator, MetricsHealthCheck, QueueHealthCheck, StorageHealthCheck
 from duraq.inspector import Inspector
+from duraq.journal.filesystem import RealFileSystem
 from duraq.journal.log import Sizes
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
@@ -247,3 +249,37 @@ def test_a_queue_that_may_not_be_touched(nobodys, part):
             assert len(Queue("jobs", storage, str)) == 1
 
     as_nobody(job)
+
+
+# Memory
+
+
+class Poor(RealFileSystem):
+    """Without memory from some moment of the opening on, so that nothing can be closed either."""
+
+    is_poor = False
+
+    def share_lock(self, fd):
+        self.is_poor = True
+        raise MemoryError
+
+    def close(self, fd):
+        if self.is_poor:
+            raise MemoryError
+        super().close(fd)
+
+
+def test_an_opening_that_cannot_close_what_it_opened(tmp_path):
+    """Once there is memory again it holds nobody up, and no collector of garbage is waited for."""
+    poor = Poor()
+    before = descriptors()
+    gc.disable()
+    try:
+        try:
+            FileStorage(tmp_path / "storage", file_system=poor)
+        except MemoryError:
+            poor.is_poor = False
+        assert descriptors() == before
+    finally:
+        gc.enable()
+    FileStorage(tmp_path / "storage").close()

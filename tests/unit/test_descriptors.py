@@ -2,7 +2,7 @@
 
 import pytest
 
-from duraq.journal.descriptors import Descriptors
+from duraq.journal.descriptors import Descriptors, Guard
 from duraq.journal.filesystem import RealFileSystem
 
 
@@ -35,7 +35,7 @@ def test_without_memory():
     descriptors = Descriptors(fs)
     for fd in (5, 7):
         descriptors.keep(fd)
-    descriptors.settle()
+    descriptors.is_settled = True
     for _ in range(2):
         with pytest.raises(MemoryError):
             descriptors.close()
@@ -53,12 +53,24 @@ def test_before_they_are_settled():
     assert fs.closed == [5]
 
 
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_guarded(is_settled):
+    """With the last reference to their guard they are closed, whoever refers to them, unless settled."""
+    fs = WithoutMemory(0)
+    descriptors = Descriptors(fs)
+    guard = Guard(descriptors)
+    descriptors.keep(5)
+    descriptors.is_settled = is_settled
+    del guard
+    assert fs.closed == ([] if is_settled else [5])
+
+
 def test_left_open():
     """What is to be left open is, and so is what nobody has closed: its process was killed."""
     fs = WithoutMemory(0)
     descriptors, killed = Descriptors(fs), Descriptors(fs)
     killed.keep(9)
-    killed.settle()
+    killed.is_settled = True
     descriptors.keep(5)
     descriptors.leave()
     descriptors.close()
