@@ -168,21 +168,13 @@ class Migration:
             finish(ends, last.leaving)
             raise Overtaken
         try:
-            before = self._can_open(queue, mark)
-            leaving = yield from self._stopper.stop(queue, leaving)
-            if mark is not None:
-                last = Carrier(ends, mark, leaving, moved.stuck)
-                last.settle()
-                mark, leaving = last.mark, last.leaving
-            if mark is None or mark.over or migration_of(before) != self._id:
-                mark = self._open_target(queue, mark, leaving, before)
-            self._stopper.keep(queue)
+            carrier = yield from self._begun(queue, mark, leaving, moved)
         except Overtaken:
             raise
         except BaseException:
             self._stopper.undo(queue)
             raise
-        carrier = Carrier(ends, mark, leaving, moved.stuck, self._check_still)
+        self._stopper.keep(queue)
         carrier.known = moved.known
         done = 0
         while True:
@@ -200,6 +192,20 @@ class Migration:
         over = self._close_target(carrier)
         finish(ends, carrier.leaving)
         return over
+
+    def _begun(
+        self, queue: str, mark: Mark | None, leaving: Leaving | None, moved: Moved
+    ) -> Generator[Progress, None, Carrier]:
+        """It is stopped in the source, the last page is in one of the two, and the target is being filled."""
+        pause = self._can_open(queue, mark)
+        leaving = yield from self._stopper.stop(queue, leaving)
+        if mark is not None:
+            last = Carrier(self._ends, mark, leaving, moved.stuck)
+            last.settle()
+            mark, leaving = last.mark, last.leaving
+        if mark is None or mark.over or migration_of(pause) != self._id:
+            mark = self._open_target(queue, mark, leaving, pause)
+        return Carrier(self._ends, mark, leaving, moved.stuck, self._check_still)
 
     def _is_closed(self, mark: Mark, leaving: Leaving) -> bool:
         """Whether the target's queue is worked, since it was moved the last time."""
