@@ -50,6 +50,16 @@ def meant_by(payload: bytes) -> str:
     return found
 
 
+def is_elsewhere(payload: bytes) -> bool:
+    """Whether that entry is, or was worked, in another storage: it has gone there, or never came here."""
+    return bool(orjson.loads(payload).get("elsewhere"))
+
+
+def elsewhere(payload: bytes) -> bytes:
+    """The payload of the same key, where its entry is not."""
+    return orjson.dumps({**orjson.loads(payload), "elsewhere": True})
+
+
 def _entry_of(storage: Storage, name: str) -> str | None:
     try:
         return meant_by(storage.get(KEYS, name).payload)

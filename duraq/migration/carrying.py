@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from duraq.acts import commit_each
 from duraq.entry import DEAD, LEASED
 from duraq.errors import CannotMigrate, InvalidOption, QueueError, StorageDamaged
-from duraq.keys import meant_by, name_of
+from duraq.keys import elsewhere, is_elsewhere, meant_by, name_of
+from duraq.migration.keyed import is_news, keys_of_leaving, replaced
 from duraq.migration.notes import MOVING, Leaving, Mark, Notes, Sent
 from duraq.model import KEYS, MIGRATIONS
-from duraq.operations import Expire, Operation, Remove, Restore
+from duraq.operations import Operation, Remove, Restore
 from duraq.pauses import migration_of
 from duraq.storage.base import StoredEntry
 from duraq.storage.transacting import TransactingStorage
 
+_PATIENCE = 20  # times that somebody may be quicker in the midst of a page
 AT_ONCE = 500  # entries of a page
 BYTES = 1 << 20  # of payloads and histories that are enough for one
 
@@ -72,14 +74,14 @@ class Ends:
             raise Overtaken
 
     def copy_keys(self) -> None:
-        """Have the target know each idempotency key that the source knows.
+        """Have the target know each idempotency key that the source knows, as one whose entry is elsewhere.
 
         They stay in the source as well, until their time is over: whoever still feeds it is to find them.
         """
         while page := self.source.page(KEYS, self._keys_behind, AT_ONCE, BYTES):
             there = {each.id: each for each in self.target.some(KEYS, [each.id for each in page])}
             new: dict[str, dict[str, list[Operation]]] = {
-                each.id: {KEYS: self.key(each, there.get(each.id))}
+                each.id: {KEYS: replaced(each, there.get(each.id), elsewhere(each.payload), self.source_name)}
                 for each in page
                 if is_news(each, there.get(each.id))
             }
@@ -87,22 +89,9 @@ class Ends:
             commit_each(self.target, new)
             self._keys_behind = page[-1].seq
 
-    def key(self, here: StoredEntry, there: StoredEntry | None) -> list[Operation]:
-        """What has the target know that key of the source, in the place of what it knew."""
-        ended = [] if there is None else [Expire(there.id)]
-        return [*ended, self.arrival(here)]
-
     def arrival(self, stored: StoredEntry) -> Restore:
         """What makes the target have that entry of the source."""
         return Restore(stored.id, stored.payload, stored.unheld(), source=self.source_name)
-
-
-def is_news(here: StoredEntry, there: StoredEntry | None) -> bool:
-    """Whether the target does not know that key of the source, but at most one whose window had passed.
-
-    By the source's clock that was before this one was enqueued; the target's may still be behind.
-    """
-    return there is None or (there.expires_at is not None and there.expires_at <= here.created_at)
 
 
 class Carrier:
@@ -122,11 +111,12 @@ class Carrier:
     ) -> None:
         self._ends = ends
         self.queue = mark.queue
-        self.mark, self.leaving = mark, leaving
+        self.mark, self.leaving = mark, leaving.seen_by(mark.migration)
         self.stuck = stuck
         self.known: list[str] = []
         self._may_go = may_go
         self.payload_bytes = 0  # of what this run has sent
+        self._refused = 0  # changes that should be possible
 
     def all(self, most: int) -> Iterator[int]:
         """Carry what is not leased of the first so many entries; after each page, how many of it went."""
@@ -148,7 +138,7 @@ class Carrier:
         while going := [each for each in page if each.id not in self.stuck and each.id not in known]:
             mark = self.mark.taking([sent[each.id] for each in going], self.leaving.number)
             arriving = [self._ends.arrival(each) for each in going if each.id not in there]
-            under = [each for name in going if name.id in keys for each in keys[name.id]]
+            under = [each for entry in going for each in keys.get(entry.id, ())]
             try:
                 self._ends.write({self.queue: arriving, KEYS: under}, mark, self.mark)
                 self.mark = mark
@@ -162,7 +152,7 @@ class Carrier:
                 self._pass_over(sent, there)
         self.payload_bytes += sum(len(each.payload) for each in going)
         self.settle()
-        return len(going) + self._end([sent[name] for name in known])
+        return len(going) + self._end(page, known)
 
     def _pass_over(self, sent: Mapping[str, Sent], now: Mapping[str, Sent]) -> None:
         """What is there as it is here has arrived, in whatever way; what is there otherwise must not go."""
@@ -184,40 +174,60 @@ class Carrier:
 
     # -- keys ------------------------------------------------------------------------------------------
 
-    def _keys(self, page: Sequence[StoredEntry]) -> tuple[dict[str, list[Operation]], set[str]]:
-        """By entry, what has the target know its key; and entries whose key it has for another one.
+    def _keys(self, page: Sequence[StoredEntry]) -> tuple[dict[str, list[Operation]], dict[str, bytes]]:
+        """By entry, what has the target know its key; and the keys that it has for another one, of its own.
 
         A key counts as long as the source knows it for that entry. A dead letter goes in any case: it tells
         what broke.
         """
         names = {name_of(self.queue, each.key): each for each in page if each.key is not None}
         if not names:
-            return {}, set()
-        here = {each.id: each for each in self._ends.source.some(KEYS, names)}
-        there = {each.id: each for each in self._ends.target.some(KEYS, names)}
+            return {}, {}
+        here = {each.id: each for each in self._ends.source.some(KEYS, list(names))}
+        there = {each.id: each for each in self._ends.target.some(KEYS, list(names))}
         new: dict[str, list[Operation]] = {}
-        known: set[str] = set()
+        known: dict[str, bytes] = {}
         for name, entry in names.items():
-            if name not in here or meant_by(here[name].payload) != entry.id:
+            key, other = here.get(name), there.get(name)
+            if key is None or meant_by(key.payload) != entry.id:
                 continue
-            other = there.get(name)
-            if other is None or is_news(here[name], other):
-                new[entry.id] = self._ends.key(here[name], other)
+            if other is None or is_news(key, other) or is_elsewhere(other.payload):
+                new[entry.id] = replaced(key, other, key.payload, self._ends.source_name)
             elif meant_by(other.payload) != entry.id and entry.status is not DEAD:
-                known.add(entry.id)
+                known[entry.id] = other.payload
         return new, known
 
-    def _end(self, known: Sequence[Sent]) -> int:
-        """Remove what was enqueued in the target under the same key; how many that were."""
-        outcomes = commit_each(
-            self._ends.source, {each.id: {self.queue: [self.removal(each)]} for each in known}
-        )
-        ended = [name for name, outcome in outcomes.items() if outcome.error is None]
-        self.known += ended
-        return len(ended)
+    def _end(self, page: Sequence[StoredEntry], known: Mapping[str, bytes]) -> int:
+        """Remove what was enqueued in the target under the same key; how many that were.
 
-    def removal(self, sent: Sent) -> Remove:
-        """What takes it out of the source, if it is still as it was."""
+        The source's key tells of that one from now on. Raises Overtaken if another run has noted something:
+        then the target may have been emptied since.
+        """
+        ending = [each for each in page if each.id in known]
+        if not ending:
+            return 0
+        names = {name_of(self.queue, str(each.key)): each.id for each in ending}
+        keys: list[Operation] = []
+        for key in self._ends.source.some(KEYS, list(names)):
+            keys += replaced(key, key, elsewhere(known[names[key.id]]), self._ends.target_name)
+        removals = [self._removal(Sent.of(each)) for each in ending]
+        leaving = self.leaving.turned(MOVING)
+        changes: dict[str, list[Operation]] = {
+            self.queue: [*removals],
+            KEYS: keys,
+            MIGRATIONS: leaving.written(),
+        }
+        try:
+            self._ends.source.commit({name: each for name, each in changes.items() if each})
+        except QueueError:
+            if self._is_noted_anew():
+                raise Overtaken from None
+            return 0  # the time to live of one has passed; the next round looks again
+        self.leaving = leaving
+        self.known += [each.id for each in ending]
+        return len(ending)
+
+    def _removal(self, sent: Sent) -> Remove:
         return Remove(sent.id, to=self._ends.target_name, version=sent.version)
 
     # -- what has arrived ------------------------------------------------------------------------------
@@ -228,7 +238,7 @@ class Carrier:
         Raises Overtaken, StorageDamaged, and Apart if source and target do not go together.
         """
         while self.mark.last != self.leaving.settled:
-            if not self.mark.page or self.mark.left != self.leaving.settled:
+            if self.leaving.is_apart(self.mark):
                 self._look_again("one of them is an older copy; bring back what belongs together")
             elif self.leaving.has_kept(self.mark):
                 self._remove_sent()
@@ -238,23 +248,27 @@ class Carrier:
     def _remove_sent(self) -> None:
         """Remove the page from the source, if it has arrived."""
         self._verify()
-        page = self.mark.page
-        here = self._found(self._ends.source, (each.id for each in page))
+        source, page = self._ends.source, self.mark.page
+        sent = {each.id: each for each in page}
+        found = [each for each in source.some(self.queue, list(sent)) if not _is_another(each, sent[each.id])]
+        here = {each.id: Sent.of(each) for each in found}
         for each in page:
             # Its time to live may have passed; nothing else can have become of it.
-            is_there = each.id in here
-            if not (each.is_same(here[each.id]) if is_there else each.expires_at is not None):
+            if not (each.is_same(here[each.id]) if each.id in here else each.expires_at is not None):
                 self._look_again(f"entry {each.id} is not as it was sent; see what has become of it")
                 return
         leaving = self.leaving.turned(MOVING, settled=self.mark.last)
-        removals = [self.removal(each) for each in page if each.id in here]
-        changes = {self.queue: removals} if removals else {}
+        changes: dict[str, list[Operation]] = {
+            self.queue: [self._removal(each) for each in page if each.id in here],
+            KEYS: keys_of_leaving(source, self.queue, found, self._ends.target_name),
+            MIGRATIONS: leaving.written(),
+        }
         try:
-            self._ends.source.commit({**changes, MIGRATIONS: leaving.written()})
+            source.commit({name: operations for name, operations in changes.items() if operations})
         except QueueError:
-            if here != self._found(self._ends.source, (each.id for each in page)):
-                return
-            if not self._is_noted_anew():
+            # Or the time to live of an entry, or of a key, has passed just now.
+            self._refused += 1
+            if not self._is_noted_anew() and self._refused == _PATIENCE:
                 raise
         else:
             self.leaving = leaving
@@ -264,20 +278,25 @@ class Carrier:
 
         What the target has worked or changed by then stays, and is named if it is in both.
         """
-        page = self.mark.page
-        there = self._found(self._ends.target, (each.id for each in page))
-        back = [each for each in page if each.id in there and each.is_same(there[each.id])]
-        mark = self.mark.without(back)
-        changes = {self.queue: [Remove(e.id, to=self._ends.source_name, version=e.version) for e in back]}
+        target, sent = self._ends.target, {each.id: each for each in self.mark.page}
+        found = target.some(self.queue, list(sent))
+        back = [each for each in found if sent[each.id].is_same(Sent.of(each))]
+        mark = self.mark.without([sent[each.id] for each in back])
+        source = self._ends.source_name
+        changes: dict[str, list[Operation]] = {
+            self.queue: [Remove(each.id, to=source, version=sent[each.id].version) for each in back],
+            KEYS: keys_of_leaving(target, self.queue, back, source),
+        }
         try:
-            self._ends.write(changes if back else {}, mark, self.mark)
+            self._ends.write({name: each for name, each in changes.items() if each}, mark, self.mark)
         except QueueError:
-            if there == self._found(self._ends.target, (each.id for each in page)):
+            self._refused += 1
+            if self._refused == _PATIENCE:
                 raise
             return
         self.mark = mark
-        other = there.keys() - {each.id for each in back}
-        both = self._found(self._ends.source, other)
+        other = {each.id for each in found} - {each.id for each in back}
+        both = [each.id for each in self._ends.source.some(self.queue, list(other))]
         self.stuck.update(dict.fromkeys(both, "it has changed in both storages"))
 
     def _look_again(self, why: str) -> None:
@@ -293,10 +312,10 @@ class Carrier:
     def _is_noted_anew(self) -> bool:
         """Whether another run has written the source's note; it is known then."""
         found = self._ends.sent_notes.leaving(self.queue)
-        if found is None or found.migration != self.mark.migration:
-            raise Overtaken
-        is_new, self.leaving = found.number != self.leaving.number, found
-        return is_new
+        if found is None or found.number == self.leaving.number:
+            return False
+        self.leaving = found.seen_by(self.mark.migration)
+        return True
 
     def _verify(self) -> None:
         """Read back what has arrived. Raises StorageDamaged if it is not what was sent."""
@@ -307,7 +326,8 @@ class Carrier:
         now = target.clock.now()
         for sent in page:
             there = found.get(sent.id)
-            if there is None:
+            if there is None or there.created_at != sent.created_at:
+                # Its time to live has passed, and another one may have its id since.
                 wrong = is_still and (sent.expires_at is None or sent.expires_at > now)
             else:
                 wrong = (is_still or sent.is_same(there)) and there.checksum != sent.checksum
@@ -318,3 +338,8 @@ class Carrier:
                     path=self._ends.target_name,
                     hint="nothing of this page was removed from the source; see to the target's disk",
                 )
+
+
+def _is_another(found: StoredEntry, sent: Sent) -> bool:
+    """Whether the time to live of what was sent has passed, and another entry has its id since."""
+    return sent.expires_at is not None and found.created_at != sent.created_at

@@ -10,7 +10,7 @@ from duraq.migration.carrying import AT_ONCE, BYTES, Apart, Carrier, Ends, Overt
 from duraq.migration.notes import GIVEN_UP, Leaving, Mark, Notes, Remembered, Sent
 from duraq.migration.running import close
 from duraq.model import MIGRATIONS, Counts
-from duraq.operations import Adopt, Operation
+from duraq.operations import Adopt, Operation, Remove
 from duraq.pauses import migration_of
 from duraq.storage.transacting import TransactingStorage
 
@@ -41,13 +41,24 @@ def give_up_between(ends: Ends) -> list[GivenUp]:
         each.queue for each in here.leaving.values() if each.is_under_way and each.migration == migration
     }
     queues |= {queue for (of, queue), mark in there.marks.items() if of == migration and not mark.over}
+    queues |= apart(here, there)
     found = [_Ending(ends, migration or "", queue).done() for queue in sorted(queues)]
     # What one of them knows of the other, and that one does not: it was made anew since.
     lost = [each for each in _to(here, ends.target_name) if each.migration not in there.taken]
     found += [_release(ends.source, ends.sent_notes, each) for each in lost]
     alone = [each for each in _from(there, ends.source_name) if each.migration not in here.away]
-    found += [_open(ends.target, ends.notes, each) for each in alone]
+    found += [_Ending(ends, each.migration, each.queue, is_known=False).done() for each in alone]
     return found
+
+
+def apart(here: Remembered, there: Remembered) -> set[str]:
+    """Queues of which one of the two is not what it was, as far as they remember."""
+    migration = here.shared(there)
+    return {
+        queue
+        for (of, queue), mark in there.marks.items()
+        if of == migration and queue in here.leaving and here.leaving[queue].is_apart(mark)
+    }
 
 
 def give_up_here(storage: TransactingStorage, name: str, to: str | None = None) -> list[GivenUp]:
@@ -81,10 +92,13 @@ def _from(remembered: Remembered, source: str | None) -> list[Mark]:
 
 
 class _Ending:
-    """The end of one queue that is on its way, whose other end is there."""
+    """The end of one queue that is on its way, whose other end is there.
 
-    def __init__(self, ends: Ends, migration: str, queue: str) -> None:
-        self._ends = ends
+    ``is_known``: the source remembers the migration; else it was made anew, or is a copy from before.
+    """
+
+    def __init__(self, ends: Ends, migration: str, queue: str, *, is_known: bool = True) -> None:
+        self._ends, self._is_known = ends, is_known
         self._migration, self._queue = migration, queue
         self._stuck: dict[str, str] = {}
 
@@ -93,14 +107,12 @@ class _Ending:
         ends, queue = self._ends, self._queue
         while True:
             mark, leaving = ends.notes.mark(self._migration, queue), ends.sent_notes.leaving(queue)
-            if leaving is not None and leaving.migration != self._migration:
-                leaving = None
             arrived, problem = 0 if mark is None else mark.count, None
             try:
                 arrived = self._close(mark, leaving)
                 # Settling has written notes.
-                now = leaving and ends.sent_notes.leaving(queue)
-                if now is not None:
+                now = ends.sent_notes.leaving(queue)
+                if now is not None and now.migration == self._migration:
                     _release(ends.source, ends.sent_notes, now)
             except Overtaken:
                 continue
@@ -117,27 +129,40 @@ class _Ending:
         if mark is None:
             ends.write({}, Mark(self._migration, self._queue, over=True), None)
             return 0
-        if leaving is not None:
-            carrier = Carrier(ends, mark, leaving, self._stuck)
-            try:
-                carrier.settle()
-            except Apart:
-                self._put_together(carrier)
-            mark, leaving = carrier.mark, carrier.leaving
+        if leaving is None or not self._is_known:
+            if mark.last:
+                self._put_together(mark, leaving)
+            number = 0
+        else:
+            mark, number = self._settle(mark, leaving)
         if mark.over:
             ends.write({}, mark.turned(), mark)
             return mark.count
         pause = ends.target.paused(self._queue)
         mark = replace(mark, then=mark.then if migration_of(pause) == self._migration else pause)
-        return close(ends, mark, 0 if leaving is None else leaving.number, pause).count
+        return close(ends, mark, number, pause).count
 
-    def _put_together(self, carrier: Carrier) -> None:
+    def _settle(self, mark: Mark, leaving: Leaving) -> tuple[Mark, int]:
+        """The mark then, and the number of the source's note."""
+        carrier = Carrier(self._ends, mark, leaving, self._stuck)
+        try:
+            carrier.settle()
+        except Apart:
+            self._put_together(carrier.mark, self._ends.sent_notes.leaving(self._queue))
+            raise Overtaken from None
+        return carrier.mark, carrier.leaving.number
+
+    def _put_together(self, mark: Mark, leaving: Leaving | None) -> None:
         """One of them is an older copy: what the target has as it is in the source is the target's.
 
         What it has worked since it was copied nobody can tell; that is worked in the source once more.
         """
-        source, target, queue, behind = self._ends.source, self._ends.target, self._queue, 0
-        now = carrier.leaving.turned(carrier.leaving.stage, settled=carrier.mark.last)
+        ends, source, target, queue = self._ends, self._ends.source, self._ends.target, self._queue
+        if leaving is None:
+            now = Leaving(queue, 0, self._migration, ends.target_name, None, GIVEN_UP, settled=mark.last)
+        else:
+            now = leaving.put_together(mark)
+        behind = 0
         try:
             while page := source.page(queue, behind, AT_ONCE, BYTES):
                 behind = page[-1].seq
@@ -145,13 +170,15 @@ class _Ending:
                 both = [each for each in map(Sent.of, page) if each.id in there]
                 same = [each for each in both if each.is_same(there[each.id])]
                 if same:
-                    source.commit({queue: [carrier.removal(each) for each in same]})
+                    source.commit(
+                        {queue: [Remove(e.id, to=ends.target_name, version=e.version) for e in same]}
+                    )
                 changed = (each.id for each in both if each not in same)
                 self._stuck.update(dict.fromkeys(changed, "it has changed in one of them"))
-            source.commit({MIGRATIONS: now.written()})
+            if self._is_known:
+                source.commit({MIGRATIONS: now.written()})
         except QueueError:
             raise Overtaken from None
-        carrier.leaving = now
 
 
 def _release(source: TransactingStorage, notes: Notes, leaving: Leaving) -> GivenUp:

@@ -188,13 +188,28 @@ class Leaving:
         since = self.since if self.stage == stage == MOVING else number
         return replace(self, number=number, stage=stage, since=since, **changed)
 
-    def of_migration(self, migration: str, stage: str, **changed: Any) -> Leaving:
-        """The next one, of that migration."""
+    def seen_by(self, migration: str) -> Leaving:
+        """It as it is for that migration: of another one's it is not moving, and has settled what it had."""
+        if migration == self.migration:
+            return self
         settled = {**self.earlier, self.migration: self.settled}
         own = settled.pop(migration, "")
-        return replace(self, migration=migration, stage="", settled=own, earlier=settled).turned(
-            stage, **changed
-        )
+        return replace(self, migration=migration, stage="", settled=own, earlier=settled)
+
+    def of_migration(self, migration: str, stage: str, **changed: Any) -> Leaving:
+        """The next one, of that migration."""
+        return self.seen_by(migration).turned(stage, **changed)
+
+    def put_together(self, mark: Mark) -> Leaving:
+        """The next one: of that migration the page that came last is settled, whatever it was."""
+        if mark.migration == self.migration:
+            return self.turned(self.stage, settled=mark.last)
+        return self.turned(self.stage, earlier={**self.earlier, mark.migration: mark.last})
+
+    def is_apart(self, mark: Mark) -> bool:
+        """Whether they do not go together: one of the two is not what it was."""
+        settled = self.seen_by(mark.migration).settled
+        return settled != mark.last and not (mark.page and settled == mark.left)
 
     def written(self) -> list[Operation]:
         """The operations that write it; they fail if the one before is not there."""
