@@ -50,6 +50,7 @@ BATCH = 250
 _BATCH_BYTES = 1 << 20  # of what is written once more
 _CHUNK = 1000  # dead letters in one entry of a plan
 _CHUNKS_AT_ONCE = 50
+UNDONE = "/undone"  # behind an act's id
 _LONGEST_ID = 100  # what belongs to it has longer ones
 
 # A dead letter: its id, and the token that it died under.
@@ -236,7 +237,7 @@ class Acts:
         while batch := list(islice(numbered, at_once or BATCH)):
             if self._age(act) >= KEPT:
                 raise _not_found(act.id)
-            if self._find(f"{act.id}/undone"):
+            if self._find(f"{act.id}{UNDONE}"):
                 raise InvalidOption(f"act {act.id} was undone; do it again under another id")
             yield from self._retry(act, batch) if act.verb == RETRY else self._take_away(act, batch)
 
@@ -343,10 +344,10 @@ class Acts:
                 raise _not_found(act.id)
             return
         begun: list[Operation] = [self._header(undoing)]
-        if not self._find(f"{act.id}/undone"):
+        if not self._find(f"{act.id}{UNDONE}"):
             # As long as the act itself is there.
             left = max(2 * KEPT - self._age(act), timedelta(seconds=1))
-            begun.append(self._entry(f"{act.id}/undone", undoing.id, kept=left))
+            begun.append(self._entry(f"{act.id}{UNDONE}", undoing.id, kept=left))
         try:
             self._storage.commit({ACTS: begun})
         except DuplicateEntry:

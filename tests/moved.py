@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from urllib.parse import quote
 
+import pytest
 from conftest import _server
 
-from duraq import DeadLetterQueue, EntryStatus, FixedDelay, Queue
+import duraq
+from duraq import DeadLetterQueue, EntryStatus, FixedDelay, Queue, migrate
 from duraq.migration.notes import Sent
 from duraq.model import ACTS, KEYS
 from duraq.operations import Remove, Restore
@@ -15,6 +17,7 @@ from duraq.storage.transacting import TransactingStorage
 
 POLICY = FixedDelay(max_attempts=2, delay=timedelta(0))
 HOUR = timedelta(hours=1)
+NAMES = ["a", "b", "c", "d"]
 REMOVED = "removed-act"
 
 
@@ -123,3 +126,50 @@ def notes(start):
 def stop():
     """Be gone."""
     raise Stopped
+
+
+# -- a small storage ----------------------------------------------------------------------------------------
+
+
+def filled(url):
+    """The URL, with `jobs` in it."""
+    with duraq.open(url, durability="process") as storage:
+        Queue("jobs", storage).enqueue_many(NAMES, ids=NAMES)
+    return url
+
+
+def ids(url, queue="jobs"):
+    """Which entries the queue has, in order."""
+    with duraq.open(url) as storage:
+        return [each.id for each in storage.entries(queue)]
+
+
+def pause_of(url):
+    """Why `jobs` is paused."""
+    with duraq.open(url) as storage:
+        pause = storage.paused("jobs")
+        return None if pause is None else pause.reason
+
+
+def resume(url):
+    """Resume `jobs`."""
+    with duraq.open(url) as storage:
+        Queue("jobs", storage).resume()
+
+
+def work(url):
+    """Complete all that can be claimed of `jobs`; returns what that was."""
+    with duraq.open(url) as storage:
+        jobs = Queue("jobs", storage)
+        done = list(jobs.dequeue(limit=100))
+        for entry in done:
+            jobs.mark_completed(entry)
+        return [entry.id for entry in done]
+
+
+def killed(monkeypatch, source, target, is_it):
+    """Move it, and be killed before the first commit of which ``is_it`` says so."""
+    with monkeypatch.context() as patched:
+        before_commit(patched, is_it, stop)
+        with pytest.raises(Stopped):
+            migrate(source, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import STDIN, from_stdin, json_lines, limited, parse_json
 from duraq.cli.options import DURATION, MOMENT, Settings, common, settings
-from duraq.errors import QueueNotFound
+from duraq.errors import CannotMigrate, QueueNotFound
 from duraq.model import check_queue_name
 from duraq.queue import Queue
 from duraq.safe_text import ascii_json
@@ -122,9 +123,7 @@ def pause(queues: tuple[str, ...], reason: str) -> None:
     """Deliver nothing from QUEUES until they are resumed; what is leased goes on."""
     said = settings()
     with said.open() as storage:
-        for name in existing(storage, queues):
-            Queue[Any](name, storage).pause(reason)
-            said.say(f"{name} is paused")
+        _each(said, existing(storage, queues), lambda name: Queue[Any](name, storage).pause(reason), "paused")
 
 
 @click.command()
@@ -134,9 +133,21 @@ def resume(queues: tuple[str, ...]) -> None:
     """Deliver from QUEUES again."""
     said = settings()
     with said.open() as storage:
-        for name in existing(storage, queues):
-            Queue[Any](name, storage).resume()
-            said.say(f"{name} is resumed")
+        _each(said, existing(storage, queues), lambda name: Queue[Any](name, storage).resume(), "resumed")
+
+
+def _each(said: Settings, names: tuple[str, ...], act: Callable[[str], None], done: str) -> None:
+    """One that refuses, for it is being moved, keeps no other one from it; the first such error is raised."""
+    refused: list[CannotMigrate] = []
+    for name in names:
+        try:
+            act(name)
+        except CannotMigrate as error:
+            refused.append(error)
+        else:
+            said.say(f"{name} is {done}")
+    if refused:
+        raise refused[0]
 
 
 def say_if_paused(said: Settings, queue: Queue[Any]) -> None:

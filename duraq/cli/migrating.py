@@ -188,7 +188,7 @@ def _show_plan(said: Settings, planned: Planned, *, merge: bool) -> int:
     for name in planned.queues:
         why = planned.refused(name, merge=merge)
         if why is not None:
-            hint = None if name in planned.elsewhere else "with --merge those of the source are added to them"
+            hint = None if name in planned.kept else "with --merge those of the source are added to them"
             raise CommandError(Code.CONFLICT, f"queue {name}: {why}", hint)
     return Code.DONE
 

@@ -37,7 +37,7 @@ from duraq.examining import verify
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics
 from duraq.migration.carrying import Ends
-from duraq.migration.giving_up import GivenUp, give_up_between, give_up_here, give_up_there
+from duraq.migration.giving_up import GivenUp, apart, give_up_between, give_up_here, give_up_there
 from duraq.migration.notes import Leaving, Notes, Remembered
 from duraq.migration.places import Place
 from duraq.migration.running import Migration, Moved
@@ -71,22 +71,22 @@ class Migrated:
 class Planned:
     """What would be moved: each queue in numbers, and how many entries the target has in it.
 
-    ``begun``: the queues that an earlier run has begun with; ``elsewhere``: those that another migration,
-    which is not over, has to do with, and which.
+    ``begun``: the queues that an earlier run has begun with; ``kept``: those that cannot be moved now, and
+    why.
     """
 
     source: str
     target: str
     makes_target: bool
     begun: frozenset[str]
-    elsewhere: Mapping[str, str]
+    kept: Mapping[str, str]
     queues: Mapping[str, QueueMetrics]
     own: Mapping[str, int]
 
     def refused(self, queue: str, *, merge: bool = False) -> str | None:
         """What keeps it from being moved, if anything does."""
-        if queue in self.elsewhere:
-            return f"another migration is not over: {self.elsewhere[queue]}"
+        if queue in self.kept:
+            return self.kept[queue]
         if not merge and queue in self.own and queue not in self.begun:
             return f"the target has {self.own[queue]} entries of its own"
         return None
@@ -125,7 +125,7 @@ def migrate(
     with ExitStack() as opened:
         before = opened.enter_context(here.open())
         _check_target_is_there(here, before, there)
-        _check_sound(here, before)
+        _check_sound(here, before, there)
         ends = _ends(opened, here, before, there)
         run = Migration(ends, wait=seconds, merge=merge)
         # Closed at once, whatever ends it, so that it leaves nothing half done while the storages are open.
@@ -199,22 +199,38 @@ def plan(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Plan
     found, theirs = _looked_at(there) if is_there else ({}, Remembered())
     shared = ours.shared(theirs)
     begun = frozenset(queue for migration, queue in theirs.marks if migration == shared)
-    elsewhere = {
+    kept = {
         name: why
         for name, each in queues.items()
-        if (why := _elsewhere(each, shared, ours.leaving.get(name)))
+        if (
+            why := _kept_here(each, shared, ours.leaving.get(name))
+            or _kept_there(found.get(name), shared, theirs.leaving.get(name))
+        )
     }
+    for name in apart(ours, theirs):
+        kept[name] = "source and target do not go together: one of them is an older copy"
     own = {name: count for name in queues if (count := _count(found.get(name)))}
-    return Planned(here.name, there.name, not is_there, begun, elsewhere, queues, own)
+    return Planned(here.name, there.name, not is_there, begun, kept, queues, own)
 
 
-def _elsewhere(queue: QueueMetrics, migration: str | None, leaving: Leaving | None) -> str:
-    """Which other migration has not done with it, if one has not; see ``check_free``."""
+def _kept_here(queue: QueueMetrics, migration: str | None, leaving: Leaving | None) -> str:
+    """Which other migration has not done with it in the source, if one has not; see ``check_free``."""
     if leaving is not None and is_held(leaving, migration, queue.paused):
-        return f"migration {leaving.migration}: to {leaving.to}"
+        return f"another migration is not over: migration {leaving.migration}: to {leaving.to}"
     if queue.paused is None or migration_of(queue.paused) in {None, migration}:
         return ""
-    return queue.paused.reason if _count(queue) or is_being_filled(queue.paused) else ""
+    is_kept = _count(queue) or is_being_filled(queue.paused)
+    return f"another migration is not over: {queue.paused.reason}" if is_kept else ""
+
+
+def _kept_there(queue: QueueMetrics | None, migration: str | None, leaving: Leaving | None) -> str:
+    """The same in the target; see ``Migration``."""
+    if leaving is not None and leaving.is_under_way:
+        return f"the target is moving it to {leaving.to}"
+    if queue is None or queue.paused is None or migration_of(queue.paused) in {None, migration}:
+        return ""
+    is_kept = _count(queue) or is_being_filled(queue.paused)
+    return f"the target has it in another migration: {queue.paused.reason}" if is_kept else ""
 
 
 def _check(here: Place, there: Place) -> None:
@@ -224,9 +240,9 @@ def _check(here: Place, there: Place) -> None:
         raise InvalidOption(_SAME)
 
 
-def _check_sound(place: Place, storage: TransactingStorage) -> None:
+def _check_sound(place: Place, storage: TransactingStorage, to: Place) -> None:
     """Read all of a source first: nothing is to be torn apart that must be repaired."""
-    if not place.is_file or Notes(storage, place.name).read().away:
+    if not place.is_file or Notes(storage, place.name).read().is_under_way(to.name):
         return
     verify(place.path).check(
         place.path, "nothing was moved; duraq verify shows all of it, duraq repair sets it aside"

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from duraq.acts import commit_each
+from duraq.acts import UNDONE, commit_each
 from duraq.entry import DEAD, LEASED
 from duraq.errors import CannotMigrate, InvalidOption, QueueError, StorageDamaged
 from duraq.keys import elsewhere, is_elsewhere, meant_by, name_of
 from duraq.migration.keyed import is_news, keys_of_leaving, replaced
 from duraq.migration.notes import MOVING, Leaving, Mark, Notes, Sent
-from duraq.model import KEYS, MIGRATIONS
+from duraq.model import ACTS, KEYS, MIGRATIONS
 from duraq.operations import Operation, Remove, Restore
 from duraq.pauses import migration_of
 from duraq.storage.base import StoredEntry
@@ -135,30 +135,41 @@ class Carrier:
         sent = {each.id: Sent.of(each) for each in page}
         there: dict[str, Sent] = {}
         keys, known = self._keys(page)
-        while going := [each for each in page if each.id not in self.stuck and each.id not in known]:
+        while True:
+            ending = self._pass_over(sent, there) | known.keys()
+            going = [each for each in page if each.id not in self.stuck and each.id not in ending]
+            if not going:
+                break
             mark = self.mark.taking([sent[each.id] for each in going], self.leaving.number)
             arriving = [self._ends.arrival(each) for each in going if each.id not in there]
             under = [each for entry in going for each in keys.get(entry.id, ())]
             try:
                 self._ends.write({self.queue: arriving, KEYS: under}, mark, self.mark)
-                self.mark = mark
-                break
             except QueueError:
-                before = there, keys, known
+                if self._is_in_vain():
+                    raise
                 there = self._found(self._ends.target, sent)
                 keys, known = self._keys(page)
-                if before == (there, keys, known):
-                    raise
-                self._pass_over(sent, there)
+            else:
+                self.mark, self._refused = mark, 0
+                break
         self.payload_bytes += sum(len(each.payload) for each in going)
         self.settle()
-        return len(going) + self._end(page, known)
+        return len(going) + self._end([each for each in page if each.id in ending], known)
 
-    def _pass_over(self, sent: Mapping[str, Sent], now: Mapping[str, Sent]) -> None:
-        """What is there as it is here has arrived, in whatever way; what is there otherwise must not go."""
-        for name, other in now.items():
-            if other.checksum != sent[name].checksum:
-                self.stuck[name] = "there is another entry of that id in the target"
+    def _is_in_vain(self) -> bool:
+        self._refused += 1
+        return self._refused == _PATIENCE
+
+    def _pass_over(self, sent: Mapping[str, Sent], now: Mapping[str, Sent]) -> set[str]:
+        """What is there as it is here has arrived, in whatever way; what is there otherwise must not go.
+
+        Returns what need not go either: that an act was undone is the same whoever says so.
+        """
+        other = {name for name, each in now.items() if each.checksum != sent[name].checksum}
+        said = {name for name in other if self.queue == ACTS and name.endswith(UNDONE)}
+        self.stuck.update(dict.fromkeys(other - said, "there is another entry of that id in the target"))
+        return said
 
     def _check_lengths(self, page: Sequence[StoredEntry]) -> None:
         most = self._ends.target.max_payload_bytes
@@ -197,16 +208,17 @@ class Carrier:
                 known[entry.id] = other.payload
         return new, known
 
-    def _end(self, page: Sequence[StoredEntry], known: Mapping[str, bytes]) -> int:
-        """Remove what was enqueued in the target under the same key; how many that were.
+    def _end(self, ending: Sequence[StoredEntry], known: Mapping[str, bytes]) -> int:
+        """Remove what the target has already, in other words or under the same key; how many that were.
 
         The source's key tells of that one from now on. Raises Overtaken if another run has noted something:
         then the target may have been emptied since.
         """
-        ending = [each for each in page if each.id in known]
         if not ending:
             return 0
-        names = {name_of(self.queue, str(each.key)): each.id for each in ending}
+        if self.leaving.stage != MOVING:
+            raise Overtaken
+        names = {name_of(self.queue, str(each.key)): each.id for each in ending if each.id in known}
         keys: list[Operation] = []
         for key in self._ends.source.some(KEYS, list(names)):
             keys += replaced(key, key, elsewhere(known[names[key.id]]), self._ends.target_name)
@@ -224,7 +236,7 @@ class Carrier:
                 raise Overtaken from None
             return 0  # the time to live of one has passed; the next round looks again
         self.leaving = leaving
-        self.known += [each.id for each in ending]
+        self.known += known
         return len(ending)
 
     def _removal(self, sent: Sent) -> Remove:
@@ -267,11 +279,10 @@ class Carrier:
             source.commit({name: operations for name, operations in changes.items() if operations})
         except QueueError:
             # Or the time to live of an entry, or of a key, has passed just now.
-            self._refused += 1
-            if not self._is_noted_anew() and self._refused == _PATIENCE:
+            if not self._is_noted_anew() and self._is_in_vain():
                 raise
         else:
-            self.leaving = leaving
+            self.leaving, self._refused = leaving, 0
 
     def _take_back(self) -> None:
         """Take the page out of the target: the source was worked again since it was read there.
@@ -290,8 +301,7 @@ class Carrier:
         try:
             self._ends.write({name: each for name, each in changes.items() if each}, mark, self.mark)
         except QueueError:
-            self._refused += 1
-            if self._refused == _PATIENCE:
+            if self._is_in_vain():
                 raise
             return
         self.mark = mark

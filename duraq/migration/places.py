@@ -21,6 +21,10 @@ class Place:
         self.url = url
         self.kind, self.path = registry.taken_apart(url)
         self.name = registry.shown(url)
+        if self.path and not self.is_on_server:
+            # It is written down, and must be the same by whatever links somebody comes next time.
+            whole = f"{self.kind}:{os.path.realpath(self.path)}"
+            self.name = whole.encode("utf-8", "backslashreplace").decode()
         if self.kind == "memory":
             raise InvalidOption("memory: is over when this process is, so nothing can be moved to or from it")
 

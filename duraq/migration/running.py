@@ -186,7 +186,12 @@ class Migration:
             if not ends.source.counts(queue).leased:
                 break
             # A transaction that had begun before the pause, and has leased what is its own.
-            yield from self._stopper.wait(queue, carrier.leaving)
+            try:
+                yield from self._stopper.wait(queue, carrier.leaving)
+            except StorageBusy:
+                self._close_target(carrier)
+                finish(ends, carrier.leaving, has_gone=False)
+                raise
         moved.payload_bytes += carrier.payload_bytes
         ends.copy_keys()
         over = self._close_target(carrier)

@@ -73,9 +73,16 @@ def check_free(ends: Ends, migration: str, queue: str, leaving: Leaving | None) 
     if pause is None or migration_of(pause) in {None, migration}:
         return
     counts = ends.source.counts(queue)
-    if counts.length or counts.dead or is_being_filled(pause):
+    if is_being_filled(pause):
         raise CannotMigrate(
-            f"queue {queue}: it is part of another migration: {pause.reason}; finish that one first"
+            f"queue {queue}: it is part of another migration: {pause.reason}; finish that one, or give it up"
+            " with `duraq migrate --give-up`"
+        )
+    if counts.length or counts.dead:
+        raise CannotMigrate(
+            f"queue {queue}: {counts.length + counts.dead} of its entries stayed behind, or came too late, in"
+            f" another migration: {pause.reason}; do that one again, or `duraq resume {queue}` to have them"
+            " worked here, or moved to wherever you like"
         )
 
 
@@ -244,13 +251,17 @@ def _lifted(leaving: Leaving) -> CannotMigrate:
     )
 
 
-def finish(ends: Ends, leaving: Leaving) -> None:
-    """Note that nothing of it is between the two any more; unless another run has gone on."""
+def finish(ends: Ends, leaving: Leaving, *, has_gone: bool = True) -> None:
+    """Note that nothing of it is between the two any more; unless another run has gone on.
+
+    Whoever still feeds it is to find it paused; unless not all of it ``has_gone``: then it is what it was.
+    """
     queue, pause = leaving.queue, ends.source.paused(leaving.queue)
     changes: dict[str, list[Operation]] = {MIGRATIONS: leaving.turned(OVER).written()}
     if pause is not None and migration_of(pause) == leaving.migration:
-        # Whoever still feeds it is to find it paused; nobody works the storage's own.
         kept = replace(pause, reason=reason_when_over(leaving.migration, leaving.to))
-        changes[queue] = [Adopt(0, None if queue in OWN_QUEUES else kept, instead_of=(pause,))]
+        # Nobody works the storage's own.
+        now = kept if has_gone and queue not in OWN_QUEUES else leaving.before
+        changes[queue] = [Adopt(0, now, instead_of=(pause,))]
     with suppress(QueueError):
         ends.source.commit(changes)

@@ -1,11 +1,26 @@
 """Whatever others do while a storage is moved, in either, no entry is lost, and none is worked in both."""
 
-import shutil
 from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 
 import pytest
-from moved import Stopped, before_commit, notes, on_server, removes, sends, stop
+from conftest import SMALL
+from moved import (
+    NAMES,
+    Stopped,
+    before_commit,
+    filled,
+    ids,
+    killed,
+    notes,
+    on_server,
+    pause_of,
+    removes,
+    resume,
+    sends,
+    stop,
+    work,
+)
 
 import duraq
 from duraq import (
@@ -14,19 +29,21 @@ from duraq import (
     Counts,
     DeadLetterQueue,
     EntryStatus,
+    FileStorage,
     FixedDelay,
     InvalidOption,
     Queue,
+    StorageDamaged,
     migrate,
 )
-from duraq.migration import Migration, give_up, running
-from duraq.migration.carrying import Carrier, Ends
-from duraq.operations import Enqueue, Expire, Remove, Restore
+from duraq.migration import Migration, give_up, plan, running
+from duraq.migration.carrying import Ends
+from duraq.migration.places import Place
+from duraq.operations import Expire, Remove, Restore
 from duraq.storage.transacting import TransactingStorage
 from duraq.testing import FakeClock
 
 AT_ONCE = timedelta(0)
-NAMES = ["a", "b", "c", "d"]
 ONCE = FixedDelay(max_attempts=1, delay=timedelta(0))
 
 
@@ -42,42 +59,6 @@ def target(tmp_path):
     return f"sqlite:{tmp_path}/target.db"
 
 
-def filled(url):
-    """The URL, with `jobs` in it."""
-    with duraq.open(url, durability="process") as storage:
-        Queue("jobs", storage).enqueue_many(NAMES, ids=NAMES)
-    return url
-
-
-def ids(url, queue="jobs"):
-    """Which entries the queue has, in order."""
-    with duraq.open(url) as storage:
-        return [each.id for each in storage.entries(queue)]
-
-
-def pause_of(url):
-    """Why `jobs` is paused."""
-    with duraq.open(url) as storage:
-        pause = storage.paused("jobs")
-        return None if pause is None else pause.reason
-
-
-def resume(url):
-    """Resume `jobs`."""
-    with duraq.open(url) as storage:
-        Queue("jobs", storage).resume()
-
-
-def work(url):
-    """Complete all that can be claimed of `jobs`; returns what that was."""
-    with duraq.open(url) as storage:
-        jobs = Queue("jobs", storage)
-        done = list(jobs.dequeue(limit=100))
-        for entry in done:
-            jobs.mark_completed(entry)
-        return [entry.id for entry in done]
-
-
 def move(storage, names, to):
     """Put these dead letters of `jobs` into another queue."""
     for name in names:
@@ -86,14 +67,6 @@ def move(storage, names, to):
         entry.status = EntryStatus.READY
         restore = Restore(name, letter.payload, entry, changed=True)
         storage.commit({"jobs": [Remove(name, letter.last_token)], to: [restore]})
-
-
-def killed(monkeypatch, source, target, is_it):
-    """Move it, and be killed before the first commit of which ``is_it`` says so."""
-    with monkeypatch.context() as patched:
-        before_commit(patched, is_it, stop)
-        with pytest.raises(Stopped):
-            migrate(source, target)
 
 
 def killed_while_it_waits(monkeypatch, source, target):
@@ -255,6 +228,58 @@ def test_a_page_that_comes_late(is_killed, source, target, monkeypatch):
         Queue("jobs", storage).enqueue("e", id="e")
     assert migrate(source, target).complete
     assert work(target) == ["e"]
+
+
+@pytest.mark.parametrize("where", ["source", "target"])
+def test_an_id_that_is_free_again(where, tmp_path, monkeypatch):
+    """If the time to live of what is on its way passes, and its id is used again, both are as they are."""
+    clock, storages = FakeClock(), {}
+    with ExitStack() as stack:
+        for name in ("source", "target"):
+            url = f"sqlite:{tmp_path}/{name}.db"
+            storages[name] = stack.enter_context(duraq.open(url, clock=clock))
+        here, there = storages["source"], storages["target"]
+        Queue("jobs", here).enqueue("old", id="report", ttl=timedelta(minutes=1))
+        Queue("jobs", here).enqueue("kept", id="kept")
+
+        def go_on():
+            clock.advance(timedelta(minutes=2))
+            Queue("jobs", storages[where]).enqueue("new", id="report")
+
+        before_commit(monkeypatch, removes("jobs"), go_on)
+        run = Migration(Ends(here, there, there, "source", "target"), wait=0)
+        for _ in run:
+            pass
+        assert run.queues["jobs"].problem is None
+        assert [each.payload for each in here.entries("jobs")] == []
+        assert [each.payload for each in there.entries("jobs")] == [b'"kept"', b'"new"']
+
+
+def test_undone_in_both(source, target, monkeypatch):
+    """That an act was undone may be noted in both storages, and keeps nothing from going."""
+    with duraq.open(source) as storage:
+        jobs = Queue("jobs", storage, retry_policy=ONCE)
+        for entry in jobs.dequeue(limit=2):
+            jobs.mark_failed(entry, "no")
+        letters = DeadLetterQueue("jobs", None, storage)
+        letters.remove_many(["a", "b"])
+        act = letters.acts()[-1].id
+
+        def undo_there():
+            assert migrate(source, target).complete
+            with duraq.open(target) as other:
+                assert DeadLetterQueue("jobs", None, other).undo(act) == 2
+
+        with monkeypatch.context() as patched:
+            before_commit(
+                patched,
+                lambda changes: any(each.id == f"{act}/undone" for each in changes.get("_acts", ())),
+                undo_there,
+            )
+            assert letters.undo(act) == 0
+    assert migrate(source, target).complete
+    with duraq.open(target) as storage:
+        assert storage.counts("jobs") == Counts(ready=2, dead=2)
 
 
 # -- pauses ------------------------------------------------------------------------------------------------
@@ -437,6 +462,70 @@ def test_paused_while_its_leases_are_waited_for(source, target):
     assert pause_of(target) == "an incident"
 
 
+def test_a_lease_that_comes_late(source, target, monkeypatch):
+    """A transaction that ends under way with a lease of its own is waited for, or the rest stays worked."""
+    with duraq.open(source) as storage:
+        jobs = Queue("jobs", storage)
+        transaction = storage.transaction()
+        with ExitStack() as begun:
+            begun.enter_context(transaction)
+            jobs.enqueue("own", id="own", priority=9)
+            own = jobs.dequeue()
+            before_commit(monkeypatch, sends("jobs"), begun.close)
+            moved = migrate(source, target, wait=AT_ONCE)
+        assert "1 entries are still leased: own by" in str(moved.queues["jobs"].problem)
+        assert (jobs.paused, pause_of(target)) == (None, None)
+        assert [each.id for each in jobs.entries()] == ["own"]
+        jobs.mark_completed(own)
+    assert migrate(source, target).complete
+    assert work(target) == NAMES
+
+
+def test_what_stayed_behind(source, target, tmp_path):
+    """Whoever wants to move it elsewhere is told how; a plan says the same."""
+    with duraq.open(target) as storage:
+        Queue("jobs", storage).enqueue("other", id="a")
+    assert not migrate(source, target, merge=True).complete
+    other = f"sqlite:{tmp_path}/other.db"
+    with pytest.raises(CannotMigrate, match=r"1 of its entries stayed behind.* or `duraq resume jobs`"):
+        migrate(source, other)
+    assert "another migration is not over" in plan(source, other).refused("jobs")
+    resume(source)
+    assert migrate(source, other).complete
+    assert ids(other) == ["a"]
+
+
+def test_a_plan_of_a_target_that_is_busy(source, target, tmp_path, monkeypatch):
+    """A plan refuses what the target is filled with by others, or is moving itself, as a run does."""
+    other = filled(f"file:{tmp_path}/other")
+    killed(monkeypatch, other, target, removes("jobs"))
+    refused = plan(source, target).refused("jobs", merge=True)
+    assert refused.startswith("the target has it in another migration: migration ")
+    assert migrate(other, target).complete
+    killed(monkeypatch, target, f"sqlite:{tmp_path}/third.db", removes("jobs"))
+    assert plan(source, target).refused("jobs", merge=True).startswith("the target is moving it to sqlite:")
+
+
+def test_a_source_that_is_damaged_later(target, tmp_path, monkeypatch):
+    """Damage that is there when it is moved again is refused before the target's queue is stopped."""
+    source = f"file:{tmp_path}/source"
+    small = {"sizes": SMALL, "durability": "process"}
+    # What the journal has not forgotten is not damaged: it is written again.
+    monkeypatch.setattr(Place, "open", lambda each: duraq.open(each.url, **small if each.is_file else {}))
+    for names in (NAMES, [f"many-{number}" for number in range(900)]):
+        with FileStorage(tmp_path / "source", **small) as storage:
+            for name in names:
+                Queue("jobs", storage).enqueue("x" * 90, id=name)
+        if names == NAMES:
+            migrate(source, target)
+    files = (tmp_path / "source/jobs/segments").glob("*.jsonl")
+    path = min(each for each in files if b'"many-3"' in each.read_bytes())
+    path.write_bytes(path.read_bytes().replace(b'"many-3"', b'"mony-3"', 1))
+    with pytest.raises(StorageDamaged, match="duraq repair"):
+        migrate(source, target)
+    assert (pause_of(target), ids(target)) == (None, NAMES)
+
+
 # -- more than one migration -------------------------------------------------------------------------------
 
 
@@ -475,163 +564,6 @@ def forget(url):
         storage.commit({"_migrations": [Expire(each.id) for each in storage.entries("_migrations")]})
 
 
-@pytest.mark.parametrize("target", ["file:{}/target", "lmdb:{}/target"])
-def test_given_up(target, source, tmp_path, monkeypatch):
-    """Given up in the middle, what has arrived is worked in the target, and the rest in the source."""
-    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
-    target = target.format(tmp_path)
-    killed(monkeypatch, source, target, removes("jobs"))
-    with monkeypatch.context() as patched:
-        # Killed on the way, it is done again.
-        before_commit(
-            patched, lambda changes: notes("out/jobs")(changes) and not removes("jobs")(changes), stop
-        )
-        with pytest.raises(Stopped):
-            give_up(source, target)
-    (found,) = give_up(source, target)
-    assert (found.queue, found.arrived, found.left) == ("jobs", 2, 2)
-    assert (work(source), work(target)) == (["c", "d"], ["a", "b"])
-    with pytest.raises(CannotMigrate, match="there is nothing to give up"):
-        give_up(source, target)
-    with duraq.open(source) as storage:
-        Queue("jobs", storage).enqueue("e", id="e")
-    assert migrate(source, f"sqlite:{tmp_path}/other.db").complete
-    assert work(f"sqlite:{tmp_path}/other.db") == ["e"]
-
-
-def test_given_up_while_it_runs(source, target, monkeypatch):
-    """A run that goes on while its migration is given up ends there, and nothing is in both."""
-    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
-    before_commit(monkeypatch, removes("jobs"), lambda: give_up(source, target))
-    moved = migrate(source, target)
-    assert "was given up meanwhile" in str(moved.queues["jobs"].problem)
-    assert (work(source), work(target)) == (["c", "d"], ["a", "b"])
-
-
-def test_a_source_that_is_no_more(source, target, tmp_path, monkeypatch):
-    """Given up without the source, what has arrived is worked, and leaves the source should it come back."""
-    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
-    killed(monkeypatch, source, target, removes("jobs"))
-    (tmp_path / "source").rename(tmp_path / "kept")
-    with pytest.raises(CannotMigrate, match="nothing to give up"):
-        give_up(f"file:{tmp_path}/none", target)
-    assert [each.arrived for each in give_up(source, target)] == [2]
-    assert work(target) == ["a", "b"]
-    # Somebody has made it anew meanwhile: that is another one.
-    with duraq.open(source) as storage:
-        Queue("jobs", storage).enqueue("e", id="e")
-    assert migrate(source, target).complete
-    (tmp_path / "source").rename(tmp_path / "anew")
-    (tmp_path / "kept").rename(tmp_path / "source")
-    assert migrate(source, target).complete
-    assert ids(source) == []
-    assert work(target) == ["e", "c", "d"]
-
-
-def test_a_target_that_is_no_more(source, target, tmp_path, monkeypatch):
-    """What was on its way to it is worked in the source, once that is given up; until then none is made."""
-    killed(monkeypatch, source, target, removes("jobs"))
-    for path in tmp_path.glob("target.db*"):
-        path.unlink() if path.is_file() else shutil.rmtree(path)
-    with pytest.raises(CannotMigrate, match=r"is no more, and some queues of .* were on their way"):
-        migrate(source, target)
-    assert not (tmp_path / "target.db").exists()
-    with pytest.raises(CannotMigrate, match="nothing to give up"):
-        give_up(source, f"sqlite:{tmp_path}/none.db")
-    assert [each.left for each in give_up(source, target)] == [4]
-    assert migrate(source, target).complete
-    assert work(target) == NAMES
-
-
-@pytest.mark.parametrize("lost", ["source", "target"])
-def test_one_of_them_was_made_anew(lost, source, target, tmp_path, monkeypatch):
-    """If one was lost and is there anew, the other one is refused, and worked once that is given up."""
-    killed(monkeypatch, source, target, removes("jobs"))
-    for path in tmp_path.glob("source" if lost == "source" else "target.db*"):
-        path.unlink() if path.is_file() else shutil.rmtree(path)
-    with duraq.open(source if lost == "source" else target) as storage:
-        Queue("jobs", storage).enqueue("e", id="e")
-    if lost == "source":
-        assert "the target has it in another migration" in str(
-            migrate(source, target, merge=True).queues["jobs"].problem
-        )
-    else:
-        with pytest.raises(CannotMigrate, match="another migration, which is not over"):
-            migrate(source, target, merge=True)
-    assert [each.queue for each in give_up(source, target)] == ["jobs"]
-    assert migrate(source, target, merge=True).complete
-    assert sorted(work(target)) == [*NAMES, "e"]
-
-
-def test_given_up_by_itself(source, target, monkeypatch):
-    """Whatever is on its way from or to a storage is given up without the other one; else that is told."""
-    for url in (source, target):
-        duraq.open(url).close()
-        with pytest.raises(CannotMigrate, match="no queue is on its way from or to"):
-            give_up(url)
-    killed(monkeypatch, source, target, removes("jobs"))
-    assert [(each.queue, each.arrived, each.left) for each in give_up(target)] == [("jobs", 4, 0)]
-    assert work(target) == NAMES
-    # The source still waits for it: what was worked there leaves it now.
-    with pytest.raises(CannotMigrate, match="its entries are on their way to"):
-        resume(source)
-    assert migrate(source, target).complete
-    assert (ids(source), ids(target)) == ([], [])
-
-
-def test_given_up_but_for_one(source, target, monkeypatch):
-    """A queue that cannot be given up is named, and the others are given up all the same."""
-    with duraq.open(source) as storage:
-        Queue("also", storage).enqueue("x", id="x")
-    killed(monkeypatch, source, target, removes("also"))
-    problem = CannotMigrate("queue also: not now")
-    settle = Carrier.settle
-
-    def refuse(self):
-        if self.queue == "also":
-            raise problem
-        settle(self)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Carrier, "settle", refuse)
-        killed(patched, source, target, removes("jobs"))
-        patched.setattr(Carrier, "settle", refuse)
-        assert [(each.queue, each.problem) for each in give_up(source, target)] == [
-            ("also", problem),
-            ("jobs", None),
-        ]
-    assert (work(target), ids(target, "also")) == (NAMES, ["x"])
-    assert [(each.queue, each.problem) for each in give_up(source, target)] == [("also", None)]
-
-
-def test_given_up_before_anything_has_gone(source, target, monkeypatch):
-    """A run whose migration is given up just before it fills the target leaves that as it was."""
-
-    def fills(changes):
-        return "jobs" in changes and notes("in/")(changes)
-
-    for _ in range(2):
-        with monkeypatch.context() as patched:
-            before_commit(patched, fills, lambda: give_up(source, target))
-            assert "was given up meanwhile" in str(migrate(source, target).queues["jobs"].problem)
-        assert (pause_of(source), pause_of(target)) == (None, None)
-    assert migrate(source, target).complete
-
-
-def test_a_target_that_comes_back(source, target, tmp_path, monkeypatch):
-    """What had arrived in a target that was then given up, for it was away, is in it when it is back."""
-    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
-    killed(monkeypatch, source, target, lambda changes: sends("jobs")(changes) and len(ids(source)) == 2)
-    away = [path.rename(tmp_path / f"away-{path.name}") for path in tmp_path.glob("target.db*")]
-    give_up(source, target)
-    migrate(source, f"sqlite:{tmp_path}/other.db")
-    for path in away:
-        path.rename(tmp_path / path.name.removeprefix("away-"))
-    assert migrate(source, target).complete
-    assert ids(f"sqlite:{tmp_path}/other.db") == ["c", "d"]
-    assert work(target) == ["a", "b"]
-
-
 def test_removals_that_went_to_two_targets(source, target, tmp_path):
     """What was removed of the dead letters can be brought back wherever it went, after another target too."""
     for url in (target, f"sqlite:{tmp_path}/other.db", target):
@@ -645,41 +577,6 @@ def test_removals_that_went_to_two_targets(source, target, tmp_path):
         assert migrate(source, url).complete
     with duraq.open(target) as storage:
         assert len(DeadLetterQueue("jobs", None, storage).acts()) == 2
-
-
-@pytest.mark.parametrize("which", ["source", "target"])
-@pytest.mark.parametrize("moment", ["arrived", "over"])
-def test_an_older_copy(which, moment, tmp_path, monkeypatch):
-    """If one of the two is an older copy that is refused; given up, none that is in the target goes again."""
-    source, target = filled(f"sqlite:{tmp_path}/source.db"), f"sqlite:{tmp_path}/target.db"
-    monkeypatch.setattr("duraq.migration.carrying.AT_ONCE", 2)
-    if moment == "arrived":
-        killed(monkeypatch, source, target, removes("jobs"))
-    else:
-        migrate(source, target)
-        with duraq.open(source) as storage:
-            Queue("jobs", storage).enqueue_many("efgh", ids="efgh")
-    path = tmp_path / f"{which}.db"
-    shutil.copyfile(path, tmp_path / "older.db")
-    killed(monkeypatch, source, target, lambda changes: len(ids(source)) == 0 and notes("in/")(changes))
-    shutil.copyfile(tmp_path / "older.db", path)
-    for _ in range(2):
-        moved = migrate(source, target)
-        assert "do not go together: one of them is an older copy" in str(moved.queues["jobs"].problem)
-    give_up(source, target)
-    assert pause_of(source) is None or moment == "over"
-    assert migrate(source, target).complete
-    was = NAMES if moment == "arrived" else [*NAMES, *"efgh"]
-    assert ids(target) == (was if which == "source" else was[: 2 if moment == "arrived" else 4])
-
-
-def test_a_note_that_is_not_understood(source, target):
-    """What another version has noted is refused, by name, before anything is changed."""
-    with duraq.open(source) as storage:
-        storage.commit({"_migrations": [Enqueue("out", b'{"id": "0123abcd"}')]})
-    with pytest.raises(CannotMigrate, match="not understood: 'out'; another version of duraq has written"):
-        migrate(source, target)
-    assert pause_of(source) is None
 
 
 # -- what is enqueued meanwhile ----------------------------------------------------------------------------
@@ -710,56 +607,3 @@ def test_a_source_that_is_fed_all_the_time(source, target, monkeypatch):
     assert pause_of(target) is None
     assert migrate(source, target).complete
     assert work(target) == [*NAMES, *fed]
-
-
-def test_a_key_in_both(source, target):
-    """Under one key there is one entry in the end, in whichever storage it was enqueued first, and second."""
-    migrate(source, target)
-    with duraq.open(source) as here, duraq.open(target) as there:
-        old, new = Queue("jobs", here), Queue("jobs", there)
-        for number, (first, second) in enumerate([(old, new), (new, old)]):
-            first.enqueue("work", key=f"k{number}")
-            second.enqueue("work", key=f"k{number}")
-        only = old.enqueue("only here", key="k2")
-        kept = [each.id for each in there.entries("jobs")]
-    moved = migrate(source, target)
-    assert len(moved.queues["jobs"].known) == 2
-    assert ids(source) == []
-    assert ids(target) == [*kept, only]
-    with duraq.open(target) as storage:
-        assert Queue("jobs", storage).enqueue("again", key="k2") == only
-
-
-def test_a_key_whose_window_has_passed(tmp_path):
-    """What the target knows of a key from before, for its clock is behind, does not end what came since."""
-    clock, behind = FakeClock(), FakeClock()
-    with ExitStack() as stack:
-        here = stack.enter_context(duraq.open(f"file:{tmp_path}/source", clock=clock))
-        there = stack.enter_context(duraq.open(f"sqlite:{tmp_path}/target.db", clock=behind))
-        jobs = Queue("jobs", here)
-        for name in "ab":
-            jobs.enqueue(name, id=name, key="k", key_window=timedelta(seconds=10))
-            for _ in Migration(Ends(here, there, there, "source", "target"), wait=0):
-                pass
-            clock.advance(timedelta(seconds=20))
-        assert [each.id for each in there.entries("jobs")] == ["a", "b"]
-        assert Queue("jobs", there).enqueue("again", key="k") == "b"
-
-
-def test_a_key_that_is_enqueued_just_now(source, target, monkeypatch):
-    """A key that comes into the target just before its entry does is seen."""
-    migrate(source, target)
-    with duraq.open(source) as here, duraq.open(target) as there:
-        Queue("jobs", here).enqueue("work", key="k")
-        copied = [False]
-
-        def enqueue():
-            copied[0] = True
-            Queue("jobs", there).enqueue("work", id="new", key="k")
-
-        monkeypatch.setattr("duraq.migration.carrying.Ends.copy_keys", lambda _: None)
-        before_commit(monkeypatch, sends("jobs"), enqueue)
-        moved = migrate(source, target)
-    assert copied[0]
-    assert len(moved.queues["jobs"].known) == 1
-    assert ids(target) == [*NAMES, "new"]

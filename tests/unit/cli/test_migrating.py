@@ -217,3 +217,30 @@ def test_a_password_is_not_told(duraq, source):
         assert done.exit_code == Code.UNEXPECTED
         assert "connection failed" in done.stderr
         assert "4711" not in done.stderr
+
+
+def test_pausing_several_of_which_one_is_moved(duraq, source, target, monkeypatch):
+    """A queue that is on its way refuses to be paused and resumed, and keeps no other one from it."""
+    with open_storage(source) as storage:
+        Queue("other", storage).enqueue("x")
+    with monkeypatch.context() as patched:
+        before_commit(patched, removes("jobs"), stop)
+        with pytest.raises(Stopped):
+            move(source, target)
+    for verb, done in (("pause", "paused"), ("resume", "resumed")):
+        tried = duraq("--root", source, verb, "jobs", "other")
+        assert tried.exit_code == Code.CONFLICT
+        assert f"other is {done}" in tried.stderr
+        assert "queue jobs: migration" in tried.stderr
+
+
+def test_giving_up_one_storage(duraq, source, target, monkeypatch):
+    """With one storage only what is on its way from it is worked there; else there are two to name."""
+    assert "where to?" in duraq("migrate", source).stderr
+    with monkeypatch.context() as patched:
+        before_commit(patched, removes("jobs"), stop)
+        with pytest.raises(Stopped):
+            move(source, target)
+    done = duraq("migrate", "--give-up", source)
+    assert done.exit_code == Code.DONE
+    assert "jobs\t0\t16\tgiven up" in done.stdout
