@@ -115,6 +115,7 @@ class World:
         self.ways = [(self.urls[here], self.urls[there]) for here, there in ways]
         self.alone = None if alone is None else self.urls[alone]
         self.made, self.done = [f"e{number}" for number in range(ENTRIES)], Counter()
+        self.under = {}  # keys, by entry
         for url in self.urls:
             self.opened(url).close()
         with self.opened(self.urls[0]) as storage:
@@ -123,7 +124,16 @@ class World:
             for entry in queue.dequeue(limit=3):
                 queue.mark_failed(entry, "no")
             DeadLetterQueue("jobs", None, storage).remove("e0")
-        self.acts = [self.move, self.end, self.work, self.work, self.mend, self.mend, self.feed]
+        self.acts = [
+            self.move,
+            self.end,
+            self.work,
+            self.work,
+            self.mend,
+            self.mend,
+            self.feed,
+            self.feed_once,
+        ]
 
     @staticmethod
     def opened(url):
@@ -138,8 +148,9 @@ class World:
 
     def end(self):
         """Somebody who gives it up."""
+        alone = self.alone is not None and self.chance.random() < 0.5
         with suppress(CannotMigrate):
-            give_up(*(self.chance.choice(self.ways) if self.alone is None else [self.alone]))
+            give_up(*([self.alone] if alone else self.chance.choice(self.ways)))
 
     def work(self):
         """A worker who takes one or two entries and is done."""
@@ -164,6 +175,12 @@ class World:
         with self.opened(self.urls[0]) as storage:
             # He who is killed has not enqueued it: there is no step behind that.
             self.made.append(Queue("jobs", storage).enqueue("x"))
+
+    def feed_once(self):
+        """A producer who uses a key, in whichever storage."""
+        key = self.chance.choice("kl")
+        with self.opened(self.chance.choice(self.urls)) as storage:
+            self.under[Queue("jobs", storage).enqueue("x", key=key)] = key
 
     def finish(self):
         """Everything moved, and worked where it is; returns what is left."""
@@ -214,8 +231,14 @@ def test_whoever_comes_between(ways, alone, tmp_path, monkeypatch):
             with told(f"seed {seed}"):
                 stage.play(150, more)
                 left = world.finish()
-        assert (seed, left) == (seed, [])
-        assert (seed, dict(world.done)) == (seed, dict.fromkeys(world.made, 1))
+            with told(f"seed {seed}"):
+                assert left == []
+                assert set(world.done.values()) == {1}
+                assert world.done.keys() - world.under.keys() == set(world.made)
+                # Of those under one key any may have been ended, for another one was there; but not all.
+                assert {world.under[each] for each in world.done.keys() & world.under.keys()} == set(
+                    world.under.values()
+                )
         count("migrated")
 
 
