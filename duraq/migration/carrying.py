@@ -223,7 +223,7 @@ class Carrier:
         for key in self._ends.source.some(KEYS, list(names)):
             keys += replaced(key, key, elsewhere(known[names[key.id]]), self._ends.target_name)
         removals = [self._removal(Sent.of(each)) for each in ending]
-        leaving = self.leaving.turned(MOVING)
+        leaving = self.leaving.changed()
         changes: dict[str, list[Operation]] = {
             self.queue: [*removals],
             KEYS: keys,

@@ -188,6 +188,10 @@ class Leaving:
         since = self.since if self.stage == stage == MOVING else number
         return replace(self, number=number, stage=stage, since=since, **changed)
 
+    def changed(self) -> Leaving:
+        """The next one: something was done to entries that another run may be about to send."""
+        return replace(self.turned(self.stage), since=self.number + 1)
+
     def seen_by(self, migration: str) -> Leaving:
         """It as it is for that migration: of another one's it is not moving, and has settled what it had."""
         if migration == self.migration:

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
-from moved import NAMES, before_commit, filled, ids, on_server, sends
+from moved import NAMES, before_commit, filled, ids, killed, notes, on_server, sends
 
 import duraq
 from duraq import (
@@ -14,7 +14,7 @@ from duraq import (
 )
 from duraq.migration import Migration, give_up
 from duraq.migration.carrying import Ends
-from duraq.operations import Remove
+from duraq.operations import Expire, Remove
 from duraq.testing import FakeClock
 
 AT_ONCE = timedelta(0)
@@ -136,3 +136,21 @@ def test_a_run_that_stalls_before_it_ends_an_entry(source, target, monkeypatch):
     before_commit(monkeypatch, ends, go_back)
     migrate(source, target, merge=True)
     assert sorted(ids(source) + ids(target)) == [*NAMES, "in-file"]
+
+
+def test_a_page_with_what_was_just_ended(tmp_path, target, monkeypatch):
+    """What one run has ended, for the target has its key, does not arrive by the page of another one."""
+    source = f"file:{tmp_path}/source"
+    with duraq.open(source) as storage:
+        Queue("jobs", storage).enqueue("work", id="in-source", key="k")
+        (key,) = storage.entries("_keys")
+
+    def come_between():
+        with duraq.open(target) as storage:
+            storage.commit({"_keys": [Expire(key.id)]})
+            Queue("jobs", storage).enqueue("work", id="in-target", key="k")
+        killed(monkeypatch, source, target, lambda changes: notes("in/")(changes) and not ids(source))
+
+    before_commit(monkeypatch, sends("jobs"), come_between)
+    assert migrate(source, target, merge=True).complete
+    assert (ids(source), ids(target)) == ([], ["in-target"])

@@ -18,6 +18,8 @@ from duraq.errors import ActNotFound, EntryNotFound, QueueNotFound
 from duraq.migration import give_up, migrate, stopping
 from duraq.storage.transacting import TransactingStorage
 
+pytestmark = pytest.mark.timeout(3600)
+
 ENTRIES = 8
 ONCE = FixedDelay(max_attempts=1)
 SEEDS = range(1000 if DEEP else 8)
