@@ -114,6 +114,10 @@ class DictStorage(BellStorage, TableStorage):
 
     # Who lives: there is but one worker, this process.
 
+    @property
+    def _name(self) -> str:
+        return "dictionaries"
+
     def _worker(self) -> str:
         self._check_usable()
         return WORKER

@@ -48,12 +48,17 @@ def is_being_filled(pause: Pause | None) -> bool:
     return _says(pause, _FILLING)
 
 
+def is_on_its_way(pause: Pause | None) -> bool:
+    """Whether entries of a queue may be in two storages just now, of which this is one."""
+    return _says(pause, _FILLING) or _says(pause, _LEAVING)
+
+
 def check_stays(queue: str, pause: Pause | None) -> None:
     """Raise CannotMigrate if entries of it may be in two storages just now: then they are nobody else's.
 
     So what was sent is still as it was when it is removed from the source. New ones may come.
     """
-    if pause is not None and (_says(pause, _FILLING) or _says(pause, _LEAVING)):
+    if pause is not None and is_on_its_way(pause):
         what = "what was done to dead letters" if queue == ACTS else f"queue {queue}"
         raise CannotMigrate(
             f"{what}: {pause.reason}; nobody else changes it until all of it is there: run `duraq migrate`"

@@ -1,5 +1,6 @@
 """The documents say what is true: examples run, links lead somewhere, commands and tests exist."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from duraq import Queue
 from duraq.cli import cli
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +62,20 @@ def problem_with(group, words):
                 return f"{command.name} has no command {word}"
             command = found
     return None
+
+
+def test_the_example_of_a_storage(monkeypatch):
+    """The storage of one's own that the documents show works, and has no more than the lines they say."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    with importlib.import_module("example_storage").DictStorage() as storage:
+        jobs = Queue("jobs", storage)
+        jobs.enqueue("work", id="a", key="k")
+        assert jobs.enqueue("work", key="k") == "a"
+        jobs.mark_completed(jobs.dequeue())
+        assert not jobs.entries()
+    lines = (ROOT / "docs/example_storage.py").read_text().count("\n")
+    assert lines <= 150
+    assert f"with dictionaries, in {lines} lines" in (ROOT / "docs/STORAGES.md").read_text()
 
 
 def test_the_example_runs(tmp_path):

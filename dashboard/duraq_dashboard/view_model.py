@@ -11,6 +11,7 @@ from duraq.attention import DEFAULT, Attention, label, not_yet
 from duraq.errors import InvalidFilter
 from duraq.metrics import QueueMetrics
 from duraq.model import QUEUE_NAME
+from duraq.pauses import is_on_its_way
 from duraq.safe_text import safe_text
 from duraq.sparkline import sparkline
 from duraq.where import Where
@@ -239,6 +240,8 @@ def advice(queue: QueueNow, path: str) -> list[str]:
     if queue.word == "DENIED":
         return [shlex.join(["ls", "-ld", f"{path}/{queue.name}", path])]
     begin = shlex.join(["duraq", "-C", path])
+    if queue.word == "PAUSED" and is_on_its_way(queue.view.pause):
+        return []  # it is resumed when it is there; until then that is refused
     return [f"{begin} {each.format(name=queue.name)}" for each in _ADVICE.get(queue.word, ())]
 
 

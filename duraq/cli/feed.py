@@ -16,6 +16,7 @@ from duraq.cli.input import STDIN, from_stdin, json_lines, limited, parse_json
 from duraq.cli.options import DURATION, MOMENT, Settings, common, settings
 from duraq.errors import CannotMigrate, QueueNotFound
 from duraq.model import check_queue_name
+from duraq.pauses import is_on_its_way
 from duraq.queue import Queue
 from duraq.safe_text import ascii_json
 
@@ -156,6 +157,8 @@ def say_if_paused(said: Settings, queue: Queue[Any]) -> None:
     if pause is not None:
         reason = f" ({pause.reason})" if pause.reason else ""
         again = f"duraq resume {queue.name} has it delivered again"
+        if is_on_its_way(pause):
+            again = "duraq migrate, once more or with --give-up, has it delivered again"
         said.say(f"{queue.name} is paused by {pause.who}{reason}: {again}")
 
 

@@ -185,7 +185,7 @@ def _show_plan(said: Settings, planned: Planned, *, merge: bool) -> int:
     verb = "would go on moving" if planned.begun else "would move"
     made = ", which would be made" if planned.makes_target else ""
     said.say(f"{verb} {planned.source} to {planned.target}{made}")
-    for name in planned.queues:
+    for name in sorted({*planned.queues, *planned.kept}):
         why = planned.refused(name, merge=merge)
         if why is not None:
             hint = None if name in planned.kept else "with --merge those of the source are added to them"

@@ -37,7 +37,7 @@ from duraq.examining import verify
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics
 from duraq.migration.carrying import Ends
-from duraq.migration.giving_up import GivenUp, apart, give_up_between, give_up_here, give_up_there
+from duraq.migration.giving_up import GivenUp, give_up_between, give_up_here, give_up_there
 from duraq.migration.notes import Leaving, Notes, Remembered
 from duraq.migration.places import Place
 from duraq.migration.running import Migration, Moved
@@ -202,13 +202,16 @@ def plan(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Plan
     kept = {
         name: why
         for name, each in queues.items()
-        if (
-            why := _kept_here(each, shared, ours.leaving.get(name))
-            or _kept_there(found.get(name), shared, theirs.leaving.get(name))
-        )
+        if (why := _kept_here(each, shared, ours.leaving.get(name)))
     }
-    for name in apart(ours, theirs):
-        kept[name] = "source and target do not go together: one of them is an older copy"
+    for name, each in queues.items():
+        # What another migration has emptied does not go twice; see ``Migration``.
+        is_new = each.paused is None or migration_of(each.paused) in {None, shared}
+        why = _kept_there(found.get(name), shared, theirs.leaving.get(name))
+        if why and (is_new or _count(each) or name in begun):
+            kept.setdefault(name, why)
+    for name in ours.apart(theirs):
+        kept[name] = "source and target do not go together: one of them is an older copy; or give it up"
     own = {name: count for name in queues if (count := _count(found.get(name)))}
     return Planned(here.name, there.name, not is_there, begun, kept, queues, own)
 
@@ -226,7 +229,7 @@ def _kept_here(queue: QueueMetrics, migration: str | None, leaving: Leaving | No
 def _kept_there(queue: QueueMetrics | None, migration: str | None, leaving: Leaving | None) -> str:
     """The same in the target; see ``Migration``."""
     if leaving is not None and leaving.is_under_way:
-        return f"the target is moving it to {leaving.to}"
+        return f"the target is moving it to {leaving.to}; finish that first, or give it up"
     if queue is None or queue.paused is None or migration_of(queue.paused) in {None, migration}:
         return ""
     is_kept = _count(queue) or is_being_filled(queue.paused)

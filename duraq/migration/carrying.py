@@ -10,6 +10,7 @@ note tell the next run which of this is done.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Self
 
 from duraq.acts import UNDONE, commit_each
 from duraq.entry import DEAD, LEASED
@@ -30,10 +31,6 @@ BYTES = 1 << 20  # of payloads and histories that are enough for one
 
 class Overtaken(Exception):
     """Another run has written a note of this queue meanwhile: look again."""
-
-
-class Apart(CannotMigrate):
-    """What the two storages remember does not go together: one of them is not what it was."""
 
 
 class Ends:
@@ -92,6 +89,19 @@ class Ends:
     def arrival(self, stored: StoredEntry) -> Restore:
         """What makes the target have that entry of the source."""
         return Restore(stored.id, stored.payload, stored.unheld(), source=self.source_name)
+
+
+class Apart(CannotMigrate):
+    """What the two storages remember does not go together: one of them is not what it was."""
+
+    @classmethod
+    def of(cls, ends: Ends, queue: str, why: str = "") -> Self:
+        """It, and the way out."""
+        why = why or "one of them is an older copy; bring back what belongs together"
+        return cls(
+            f"queue {queue}: {ends.source_name} and {ends.target_name} do not go together: {why}, and do it"
+            " again; or give it up with --give-up"
+        )
 
 
 class Carrier:
@@ -191,14 +201,16 @@ class Carrier:
         A key counts as long as the source knows it for that entry. A dead letter goes in any case: it tells
         what broke.
         """
-        names = {name_of(self.queue, each.key): each for each in page if each.key is not None}
-        if not names:
+        # More than one of a page may have the same key, of which the window of all but one has passed.
+        keyed = [(each, name_of(self.queue, each.key)) for each in page if each.key is not None]
+        if not keyed:
             return {}, {}
-        here = {each.id: each for each in self._ends.source.some(KEYS, list(names))}
-        there = {each.id: each for each in self._ends.target.some(KEYS, list(names))}
+        names = list({name for _, name in keyed})
+        here = {each.id: each for each in self._ends.source.some(KEYS, names)}
+        there = {each.id: each for each in self._ends.target.some(KEYS, names)}
         new: dict[str, list[Operation]] = {}
         known: dict[str, bytes] = {}
-        for name, entry in names.items():
+        for entry, name in keyed:
             key, other = here.get(name), there.get(name)
             if key is None or meant_by(key.payload) != entry.id:
                 continue
@@ -251,7 +263,7 @@ class Carrier:
         """
         while self.mark.last != self.leaving.settled:
             if self.leaving.is_apart(self.mark):
-                self._look_again("one of them is an older copy; bring back what belongs together")
+                self._look_again()
             elif self.leaving.has_kept(self.mark):
                 self._remove_sent()
             else:
@@ -309,15 +321,11 @@ class Carrier:
         both = [each.id for each in self._ends.source.some(self.queue, list(other))]
         self.stuck.update(dict.fromkeys(both, "it has changed in both storages"))
 
-    def _look_again(self, why: str) -> None:
+    def _look_again(self, why: str = "") -> None:
         """Know what another run has noted; raises Overtaken if that is a mark, and Apart if it is nothing."""
-        ends = self._ends
-        ends.check_last(self.mark.migration, self.queue, self.mark)
+        self._ends.check_last(self.mark.migration, self.queue, self.mark)
         if not self._is_noted_anew():
-            raise Apart(
-                f"queue {self.queue}: {ends.source_name} and {ends.target_name} do not go together: {why},"
-                " and do it again; or give it up with --give-up"
-            )
+            raise Apart.of(self._ends, self.queue, why)
 
     def _is_noted_anew(self) -> bool:
         """Whether another run has written the source's note; it is known then."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from duraq.errors import CannotMigrate, DuraqError, QueueError, StorageDamaged
 from duraq.migration.carrying import AT_ONCE, BYTES, Apart, Carrier, Ends, Overtaken
+from duraq.migration.keyed import keys_of_leaving
 from duraq.migration.notes import GIVEN_UP, Leaving, Mark, Notes, Remembered, Sent
 from duraq.migration.running import close
-from duraq.model import MIGRATIONS, Counts
+from duraq.model import KEYS, MIGRATIONS, Counts
 from duraq.operations import Adopt, Operation, Remove
 from duraq.pauses import migration_of
+from duraq.storage.base import StoredEntry
 from duraq.storage.transacting import TransactingStorage
 
 
@@ -41,7 +43,7 @@ def give_up_between(ends: Ends) -> list[GivenUp]:
         each.queue for each in here.leaving.values() if each.is_under_way and each.migration == migration
     }
     queues |= {queue for (of, queue), mark in there.marks.items() if of == migration and not mark.over}
-    queues |= apart(here, there)
+    queues |= here.apart(there)
     found = [_Ending(ends, migration or "", queue).done() for queue in sorted(queues)]
     # What one of them knows of the other, and that one does not: it was made anew since.
     lost = [each for each in _to(here, ends.target_name) if each.migration not in there.taken]
@@ -49,16 +51,6 @@ def give_up_between(ends: Ends) -> list[GivenUp]:
     alone = [each for each in _from(there, ends.source_name) if each.migration not in here.away]
     found += [_Ending(ends, each.migration, each.queue, is_known=False).done() for each in alone]
     return found
-
-
-def apart(here: Remembered, there: Remembered) -> set[str]:
-    """Queues of which one of the two is not what it was, as far as they remember."""
-    migration = here.shared(there)
-    return {
-        queue
-        for (of, queue), mark in there.marks.items()
-        if of == migration and queue in here.leaving and here.leaving[queue].is_apart(mark)
-    }
 
 
 def give_up_here(storage: TransactingStorage, name: str, to: str | None = None) -> list[GivenUp]:
@@ -128,6 +120,8 @@ class _Ending:
         ends = self._ends
         if mark is None:
             ends.write({}, Mark(self._migration, self._queue, over=True), None)
+            if leaving is not None and leaving.seen_by(self._migration).settled:
+                raise Overtaken  # it was another target once; now there is a mark to put it together with
             return 0
         if leaving is None or not self._is_known:
             if mark.last:
@@ -138,6 +132,8 @@ class _Ending:
         if mark.over:
             ends.write({}, mark.turned(), mark)
             return mark.count
+        # Whoever does not know whether he has enqueued something may ask either of them from now on.
+        ends.copy_keys()
         pause = ends.target.paused(self._queue)
         mark = replace(mark, then=mark.then if migration_of(pause) == self._migration else pause)
         return close(ends, mark, number, pause).count
@@ -157,9 +153,10 @@ class _Ending:
 
         What it has worked since it was copied nobody can tell; that is worked in the source once more.
         """
-        ends, source, target, queue = self._ends, self._ends.source, self._ends.target, self._queue
+        source, target, queue = self._ends.source, self._ends.target, self._queue
         if leaving is None:
-            now = Leaving(queue, 0, self._migration, ends.target_name, None, GIVEN_UP, settled=mark.last)
+            to = self._ends.target_name
+            now = Leaving(queue, 0, self._migration, to, None, GIVEN_UP, settled=mark.last)
         else:
             now = leaving.put_together(mark)
         behind = 0
@@ -167,18 +164,25 @@ class _Ending:
             while page := source.page(queue, behind, AT_ONCE, BYTES):
                 behind = page[-1].seq
                 there = {each.id: Sent.of(each) for each in target.some(queue, [each.id for each in page])}
-                both = [each for each in map(Sent.of, page) if each.id in there]
-                same = [each for each in both if each.is_same(there[each.id])]
-                if same:
-                    source.commit(
-                        {queue: [Remove(e.id, to=ends.target_name, version=e.version) for e in same]}
-                    )
+                both = [each for each in page if each.id in there]
+                same = [each for each in both if Sent.of(each).is_same(there[each.id])]
+                self._leave(same)
                 changed = (each.id for each in both if each not in same)
                 self._stuck.update(dict.fromkeys(changed, "it has changed in one of them"))
             if self._is_known:
                 source.commit({MIGRATIONS: now.written()})
         except QueueError:
             raise Overtaken from None
+
+    def _leave(self, entries: Sequence[StoredEntry]) -> None:
+        """Remove these from the source: they are in the target."""
+        source, name = self._ends.source, self._ends.target_name
+        if entries:
+            changes: dict[str, list[Operation]] = {
+                self._queue: [Remove(each.id, to=name, version=Sent.of(each).version) for each in entries],
+                KEYS: keys_of_leaving(source, self._queue, entries, name),
+            }
+            source.commit({queue: each for queue, each in changes.items() if each})
 
 
 def _release(source: TransactingStorage, notes: Notes, leaving: Leaving) -> GivenUp:

@@ -36,10 +36,10 @@ def keys_of_leaving(
 
     Their keys go on telling producers; but no entry is ended for one whose own is in a third storage.
     """
-    names = {name_of(queue, each.key): each.id for each in leaving if each.key is not None}
-    found = storage.some(KEYS, list(names)) if names else []
+    names = {(name_of(queue, each.key), each.id) for each in leaving if each.key is not None}
+    found = storage.some(KEYS, list({name for name, _ in names})) if names else []
     operations: list[Operation] = []
     for key in found:
-        if meant_by(key.payload) == names[key.id] and not is_elsewhere(key.payload):
+        if (key.id, meant_by(key.payload)) in names and not is_elsewhere(key.payload):
             operations += replaced(key, key, elsewhere(key.payload), other)
     return operations

@@ -290,6 +290,18 @@ class Remembered:
         """Whether something is on its way from here to that storage."""
         return any(each.is_under_way and each.to == to for each in self.leaving.values())
 
+    def apart(self, target: Remembered) -> set[str]:
+        """Queues of which this, or that storage, is not what it was: they do not go together."""
+        migration, found = self.shared(target), set()
+        for (of, queue), mark in target.marks.items():
+            leaving = self.leaving.get(queue)
+            if of == migration and (leaving.is_apart(mark) if leaving else mark.last or not mark.over):
+                found.add(queue)
+        for queue, leaving in self.leaving.items():
+            if migration and leaving.seen_by(migration).settled and (migration, queue) not in target.marks:
+                found.add(queue)
+        return found
+
     def shared(self, target: Remembered) -> str | None:
         """The migration from the storage that remembers this to that one, if there was ever one.
 

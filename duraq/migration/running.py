@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from duraq import options
 from duraq.clock import to_datetime
 from duraq.errors import CannotMigrate, DuraqError, InvalidOption, QueueError, StorageBusy
-from duraq.migration.carrying import Carrier, Ends, Overtaken
+from duraq.migration.carrying import Apart, Carrier, Ends, Overtaken
 from duraq.migration.notes import Leaving, Mark, new_id, once
 from duraq.migration.stopping import Progress, Stopper, check_free, finish
 from duraq.model import ACTS, MIGRATIONS, OWN_QUEUES, Counts, Pause
@@ -83,6 +83,7 @@ class Migration:
         if not self.check():
             self._begin()
         self._stopper = Stopper(ends, self._id, self._wait_for)
+        self._find_apart()
         # Before anybody feeds the target, which has to know them then.
         ends.copy_keys()
         for _ in range(ROUNDS):
@@ -101,6 +102,16 @@ class Migration:
             if not carried:
                 break
         self.left = sum(self._is_left(queue) for queue in ends.source.queues())
+
+    def _find_apart(self) -> None:
+        """Nothing is done to a queue of which the two remember what does not go together."""
+        ends, before = self._ends, self._ends.sent_notes.read()
+        found = before.apart(ends.notes.read())
+        after = ends.sent_notes.read() if found else before
+        for queue in found:
+            # Else another run is under way just now, and it is seen when it is there.
+            if after.leaving.get(queue) == before.leaving.get(queue):
+                self._moved[queue] = self.queues[queue] = Moved(queue, problem=Apart.of(ends, queue))
 
     def _begin(self) -> None:
         """Give it a name. Of two that begin at once both go by the first one's: see ``Remembered.shared``."""
@@ -189,6 +200,7 @@ class Migration:
             try:
                 yield from self._stopper.wait(queue, carrier.leaving)
             except StorageBusy:
+                ends.copy_keys()
                 self._close_target(carrier)
                 finish(ends, carrier.leaving, has_gone=False)
                 raise
@@ -236,10 +248,16 @@ class Migration:
         ends, target = self._ends, self._ends.target
         pause, theirs = target.paused(queue), ends.notes.leaving(queue)
         if theirs is not None and theirs.is_under_way:
-            raise CannotMigrate(f"queue {queue}: the target is moving it to {theirs.to}; finish that first")
+            raise CannotMigrate(
+                f"queue {queue}: the target is moving it to {theirs.to}; finish that first, or give it up"
+                " with `duraq migrate --give-up`"
+            )
         is_other = migration_of(pause) not in {None, self._id}
         if pause is not None and is_other and (_all(target.counts(queue)) or is_being_filled(pause)):
-            raise CannotMigrate(f"queue {queue}: the target has it in another migration: {pause.reason}")
+            raise CannotMigrate(
+                f"queue {queue}: the target has it in another migration: {pause.reason}; finish that one, or"
+                f" give it up with `duraq migrate --give-up`, or `duraq resume {queue}` there if it is over"
+            )
         if mark is None:
             ends.check_last(self._id, queue, None)
             self._check_target(queue)

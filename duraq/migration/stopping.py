@@ -158,7 +158,7 @@ class Stopper:
             return leaving.of_migration(self._id, STOPPING, to=name, before=before)
         if leaving.is_under_way and migration_of(pause) == self._id:
             before = leaving.before
-        return leaving.turned(STOPPING, before=before)
+        return leaving.turned(STOPPING, to=name, before=before)
 
     def _check_wanted(self, leaving: Leaving, *, holds: bool) -> None:
         """Raise CannotMigrate if this run has stopped it, and others have decided otherwise since."""

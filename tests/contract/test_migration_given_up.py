@@ -295,3 +295,30 @@ def test_by_another_way_to_it(source, target, tmp_path, monkeypatch):
         with pytest.raises(CannotMigrate, match="is no more, and some queues of"):
             migrate(source, target.replace("target", name))
     assert [each.left for each in give_up(source.replace("source", "link/source"), target)] == [4]
+
+
+@pytest.mark.parametrize("which", ["source", "target"])
+def test_a_copy_from_before_a_queue(which, tmp_path, monkeypatch):
+    """One that knows nothing of a queue is refused before anything is stopped, and can be given up."""
+    source, target = filled(f"sqlite:{tmp_path}/source.db"), f"sqlite:{tmp_path}/target.db"
+    migrate(source, target)
+    shutil.copyfile(tmp_path / f"{which}.db", tmp_path / "older.db")
+    with duraq.open(source) as storage:
+        Queue("late", storage).enqueue_many("xyz", ids="xyz")
+    killed(
+        monkeypatch, source, target, lambda changes: notes("out/late")(changes) and not ids(source, "late")
+    )
+    shutil.copyfile(tmp_path / "older.db", tmp_path / f"{which}.db")
+    with duraq.open(target) as storage:
+        Queue("other", storage).enqueue("x")
+    assert "do not go together" in plan(source, target).refused("late", merge=True)
+    for _ in range(2):
+        moved = migrate(source, target, merge=True)
+        assert {name: str(each.problem)[:10] for name, each in moved.queues.items()} == {"late": "queue late"}
+    if which == "target":
+        with duraq.open(target) as storage:
+            assert storage.queues() == ["jobs", "other"]
+    assert [each.queue for each in give_up(source, target)] == ["late"]
+    assert plan(source, target).refused("late", merge=True) is None
+    assert migrate(source, target, merge=True).complete
+    assert ids(target, "late") == (["x", "y", "z"] if which == "source" else [])

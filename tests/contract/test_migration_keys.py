@@ -1,10 +1,11 @@
 """Under one idempotency key there is one entry, in whichever storage, and however often they are moved."""
 
+import shutil
 from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
-from moved import NAMES, before_commit, filled, ids, killed, notes, on_server, sends
+from moved import NAMES, before_commit, filled, ids, killed, notes, on_server, removes, sends
 
 import duraq
 from duraq import (
@@ -154,3 +155,54 @@ def test_a_page_with_what_was_just_ended(tmp_path, target, monkeypatch):
     before_commit(monkeypatch, sends("jobs"), come_between)
     assert migrate(source, target, merge=True).complete
     assert (ids(source), ids(target)) == ([], ["in-target"])
+
+
+def test_two_of_a_page_under_one_key(tmp_path):
+    """A dead letter whose key's window has passed does not keep the key of a newer entry from being seen."""
+    first, source, target = (f"sqlite:{tmp_path}/{name}.db" for name in ("first", "source", "target"))
+    with duraq.open(first) as storage:
+        jobs = Queue("jobs", storage, retry_policy=ONCE)
+        jobs.enqueue("work", id="a", key="k", key_window=timedelta(microseconds=1))
+        jobs.mark_failed(jobs.dequeue(), "no")
+    for url, name in ((source, "b"), (target, "c")):
+        with duraq.open(url) as storage:
+            Queue("jobs", storage).enqueue("work", id=name, key="k")
+    migrate(first, source, merge=True)
+    assert ids(source) == ["b", "a"]
+    assert migrate(source, target, merge=True).queues["jobs"].known == ["b"]
+    assert ids(target) == ["c", "a"]
+
+
+def test_a_key_of_what_an_older_copy_has_twice(tmp_path, monkeypatch):
+    """What giving up takes out of an older copy is no reason there to end another entry."""
+    source, target, third = (f"sqlite:{tmp_path}/{name}.db" for name in ("source", "target", "third"))
+    for url, name in ((source, "e"), (third, "c")):
+        with duraq.open(url) as storage:
+            Queue("jobs", storage).enqueue("work", id=name, key="k")
+    killed(monkeypatch, source, target, removes("jobs"))
+    shutil.copyfile(tmp_path / "source.db", tmp_path / "older.db")
+    assert migrate(source, target).complete
+    with duraq.open(source) as storage:
+        Queue("jobs", storage).resume()
+        Queue("jobs", storage).enqueue("work", id="f")
+    assert migrate(source, target).complete
+    shutil.copyfile(tmp_path / "older.db", tmp_path / "source.db")
+    give_up(source, target)
+    assert migrate(target, third, merge=True).queues["jobs"].known == ["e"]
+    assert migrate(third, source, merge=True).queues["jobs"].known == []
+    assert sorted(ids(source)) == ["c", "f"]
+
+
+def test_keys_of_a_lease_that_comes_late(source, target, monkeypatch):
+    """A queue that stays half in the source has its keys in the target: a producer may ask either."""
+    with duraq.open(source) as storage, ExitStack() as begun:
+        jobs = Queue("jobs", storage)
+        begun.enter_context(storage.transaction())
+        jobs.enqueue("own", id="own", priority=9)
+        jobs.dequeue()
+        before_commit(
+            monkeypatch, sends("jobs"), lambda: (begun.close(), jobs.enqueue("late", id="late", key="k"))
+        )
+        assert not migrate(source, target, wait=AT_ONCE).complete
+    with duraq.open(target) as storage:
+        assert Queue("jobs", storage).enqueue("late", key="k") == "late"
