@@ -15,7 +15,7 @@ from duraq import (
 )
 from duraq.migration import Migration, give_up
 from duraq.migration.carrying import Ends
-from duraq.operations import Expire, Remove
+from duraq.operations import Adopt, Expire, Remove
 from duraq.testing import FakeClock
 
 AT_ONCE = timedelta(0)
@@ -194,15 +194,24 @@ def test_a_key_of_what_an_older_copy_has_twice(tmp_path, monkeypatch):
 
 
 def test_keys_of_a_lease_that_comes_late(source, target, monkeypatch):
-    """A queue that stays half in the source has its keys in the target: a producer may ask either."""
+    """When a queue that stays half in the source is worked in the target, its keys are known there."""
+    asked = []
+
+    def ask():
+        with duraq.open(target) as storage:
+            asked.append(Queue("jobs", storage).enqueue("late", key="k"))
+
+    def opens(changes):
+        return any(isinstance(each, Adopt) and each.pause is None for each in changes.get("jobs", ()))
+
     with duraq.open(source) as storage, ExitStack() as begun:
         jobs = Queue("jobs", storage)
         begun.enter_context(storage.transaction())
         jobs.enqueue("own", id="own", priority=9)
         jobs.dequeue()
+        before_commit(monkeypatch, opens, ask)
         before_commit(
             monkeypatch, sends("jobs"), lambda: (begun.close(), jobs.enqueue("late", id="late", key="k"))
         )
         assert not migrate(source, target, wait=AT_ONCE).complete
-    with duraq.open(target) as storage:
-        assert Queue("jobs", storage).enqueue("late", key="k") == "late"
+    assert asked == ["late"]
