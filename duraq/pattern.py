@@ -3,17 +3,23 @@
 For some patterns there are texts for which trying one way to match after the other takes for ever. Cutting
 texts, or passing over one that takes too long, would let `-~x` select what was merely not looked at. So a
 search ends after PATIENCE, and with it what was asked: nothing has been decided then. Python's own ``re``
-cannot be ended; ``regex`` can.
+cannot be ended; ``regex`` can. But it writes out what is to be there so many times, before it has searched
+anything, and nothing ends that: so how often all of it is to be there is limited.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from duraq.errors import InvalidOption
 
 LONGEST = 200  # characters of a pattern
+MOST_TIMES = 10_000  # that something is asked for; of repetitions in one another that is the product
 PATIENCE = 2.0  # seconds for one text; a search that ends takes microseconds
+
+# Behind a backslash, or in a set, it is none; that only makes the limit a little lower.
+_TIMES = re.compile(r"\{\s*(\d+)")
 
 
 class InvalidPattern(ValueError):
@@ -30,6 +36,11 @@ class Pattern:
     def __init__(self, source: str, *, ignore_case: bool = False) -> None:
         if len(source) > LONGEST:
             raise InvalidPattern(f"a pattern has at most {LONGEST} characters", LONGEST)
+        times = 1
+        for found in _TIMES.finditer(source):
+            times *= max(1, int(found[1]))
+            if times > MOST_TIMES:
+                raise InvalidPattern(f"it asks for something more than {MOST_TIMES:,} times", found.start())
         self.source = source
         self._compiled = _compile(source, ignore_case=ignore_case)
 

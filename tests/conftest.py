@@ -197,7 +197,7 @@ def pytest_generate_tests(metafunc):
         needed = {name for mark in metafunc.definition.iter_markers("needs") for name in mark.args}
         # The contract is asked of all; what stands above it, of those that it was written with.
         names = BACKENDS if "contract" in metafunc.definition.path.parts else ("memory", "file", "small-file")
-        able = [name for name in names if needed <= BACKENDS[name].abilities and (DEEP or name != "example")]
+        able = [name for name in names if needed <= BACKENDS[name].abilities]
         metafunc.parametrize("backend", able, indirect=True)
 
 

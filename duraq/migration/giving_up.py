@@ -37,7 +37,8 @@ def give_up_between(ends: Ends) -> list[GivenUp]:
 
     Raises what the storages raise.
     """
-    here, there = ends.sent_notes.read(), ends.notes.read()
+    # The target notes a migration first and the source its queues first: so what is then missing was lost.
+    first, here, there = ends.notes.read(), ends.sent_notes.read(), ends.notes.read()
     migration = here.shared(there)
     queues = {
         each.queue for each in here.leaving.values() if each.is_under_way and each.migration == migration
@@ -48,7 +49,7 @@ def give_up_between(ends: Ends) -> list[GivenUp]:
     # What one of them knows of the other, and that one does not: it was made anew since.
     lost = [each for each in _to(here, ends.target_name) if each.migration not in there.taken]
     found += [_release(ends.source, ends.sent_notes, each) for each in lost]
-    alone = [each for each in _from(there, ends.source_name) if each.migration not in here.away]
+    alone = [each for each in _from(first, ends.source_name) if each.migration not in here.away]
     found += [_Ending(ends, each.migration, each.queue, is_known=False).done() for each in alone]
     return found
 

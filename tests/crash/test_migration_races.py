@@ -184,12 +184,22 @@ class World:
         with self.opened(self.chance.choice(self.urls)) as storage:
             self.under[Queue("jobs", storage).enqueue("x", key=key)] = key
 
+    @staticmethod
+    def is_moved(source, target):
+        """Whether another run is all that it takes."""
+        try:
+            return migrate(source, target, merge=True).complete
+        except CannotMigrate:
+            return False
+
     def finish(self):
         """Everything moved, and worked where it is; returns what is left."""
         for way in self.ways:
-            # One may be in the way of another one.
-            with suppress(CannotMigrate):
-                migrate(*way, merge=True)
+            # One may be in the way of another one: whoever is told so, and to give it up, does.
+            if not self.is_moved(*way):
+                for other in self.ways:
+                    with suppress(CannotMigrate):
+                        give_up(*other)
         for way in self.ways:
             moved = migrate(*way, merge=True)
             assert moved.complete, moved

@@ -50,6 +50,17 @@ def test_refused(source):
         Pattern(source)
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["x[0-9]{2147483647}", "((a{100}){100}){2}", r"\\{ 99999999 }", "(?x)a{ 99999999 }", "a{10001,}"],
+)
+def test_repetitions_that_would_take_all_memory(source):
+    """What is to be there too many times is refused before any of it is written out."""
+    with pytest.raises(pattern.InvalidPattern, match="more than 10,000 times"):
+        pattern.Pattern(source)
+    assert pattern.Pattern("(a{100}){100}b{0,99999999}").search("a" * 10_000 + "b")
+
+
 def test_a_search_that_would_not_end(monkeypatch):
     """A text on which the pattern takes for ever ends the search with an error, not with an answer."""
     monkeypatch.setattr(pattern, "PATIENCE", 0.05)
