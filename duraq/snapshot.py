@@ -86,6 +86,8 @@ def restore(entry_id: str, found: Snapshot, where: Any = None, position: int = 0
         return entry
     entry.updated_at = microseconds(found["updated_at"])
     entry.token, entry.attempts = values.number(found["token"]), values.number(found["attempts"])
+    if not entry.token:
+        raise ValueError("nothing has become of an entry that no lease was given of")
     entry.redriven = values.number(found.get("redriven", 0))
     entry.status = DEAD if found.get("dead") else READY
     entry.history = tuple(_restore_attempt(attempt) for attempt in found.get("history", ()))
