@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(3600)
 
 ENTRIES = 8
 ONCE = FixedDelay(max_attempts=1)
-SEEDS = range(1000 if DEEP else 8)
+SEEDS = range(500 if DEEP else 8)
 KINDS = {"f": "file", "s": "sqlite"}
 # What an actor does to a storage in one step: others may come between any two of these.
 STEPS = ("commit", "paused", "page", "some", "counts", "claim", "head")
