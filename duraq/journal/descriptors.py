@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from duraq.journal.filesystem import FileSystem
 
 
@@ -16,6 +18,7 @@ class Descriptors:
         self._fs = fs
         self._open: list[int] = []
         self.is_settled = False
+        self._in_doubt = -1  # one that there was no memory for: before it was closed, or just after
 
     def keep(self, fd: int) -> int:
         """It belongs to them from here on."""
@@ -32,7 +35,11 @@ class Descriptors:
             except MemoryError:
                 self.is_settled = False
                 self._open.append(fd)
+                self._in_doubt = fd
                 raise
+            except OSError as error:
+                if fd != self._in_doubt or error.errno != errno.EBADF:
+                    raise
 
     def leave(self) -> None:
         """Leave them open, for as long as the process lives."""

@@ -1,5 +1,7 @@
 """Descriptors that are given up together."""
 
+import errno
+
 import pytest
 
 from duraq.journal.descriptors import Descriptors, Guard
@@ -42,6 +44,37 @@ def test_without_memory():
     assert fs.closed == []
     del descriptors
     assert fs.closed == [7, 5]
+
+
+class ClosedAtOnce(RealFileSystem):
+    """There is no memory for what comes after closing a file."""
+
+    def __init__(self):
+        self.closed = []
+
+    def close(self, fd):
+        if fd in self.closed:
+            raise OSError(errno.EBADF, "it is closed")
+        self.closed.append(fd)
+        raise MemoryError
+
+
+def test_closed_though_there_was_no_memory():
+    """One that was closed when memory ran out does not keep the next call from closing the others."""
+    fs = ClosedAtOnce()
+    descriptors = Descriptors(fs)
+    for fd in (5, 7):
+        descriptors.keep(fd)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            descriptors.close()
+    descriptors.close()
+    assert fs.closed == [7, 5]
+    descriptors.keep(5)
+    descriptors._in_doubt = -1
+    with pytest.raises(OSError, match="it is closed"):
+        descriptors.close()
+    descriptors.leave()
 
 
 def test_before_they_are_settled():
