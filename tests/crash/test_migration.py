@@ -206,7 +206,7 @@ def test_killed_at_any_moment(tmp_path, first, second):
             while int(process.stdout.readline() or entries) < until:
                 pass
             # Some moment of the page that is on its way just now.
-            threading.Event().wait(chance.uniform(0, 0.2))
+            threading.Event().wait(chance.uniform(0, 0.05))
             process.kill()
             process.communicate()
         assert process.returncode == -signal.SIGKILL
