@@ -41,7 +41,7 @@ from duraq.migration.giving_up import GivenUp, give_up_between, give_up_here, gi
 from duraq.migration.notes import Leaving, Notes, Remembered
 from duraq.migration.places import Place
 from duraq.migration.running import Migration, Moved
-from duraq.migration.stopping import Progress, is_held
+from duraq.migration.stopping import Progress, in_all, is_held
 from duraq.model import MIGRATIONS, OWN_QUEUES
 from duraq.pauses import is_being_filled, migration_of
 from duraq.storage.transacting import TransactingStorage
@@ -263,7 +263,7 @@ def _looked_at(place: Place) -> tuple[dict[str, QueueMetrics], Remembered]:
 
 
 def _count(metrics: QueueMetrics | None) -> int:
-    return 0 if metrics is None else metrics.counts.length + metrics.counts.dead
+    return 0 if metrics is None else in_all(metrics.counts)
 
 
 __all__ = ["GivenUp", "Migrated", "Migration", "Moved", "Planned", "Progress", "give_up", "migrate", "plan"]

@@ -16,7 +16,7 @@ from duraq.acts import UNDONE, commit_each
 from duraq.entry import DEAD, LEASED
 from duraq.errors import CannotMigrate, InvalidOption, QueueError, StorageDamaged
 from duraq.keys import elsewhere, is_elsewhere, meant_by, name_of
-from duraq.migration.keyed import is_news, keys_of_leaving, replaced
+from duraq.migration.keyed import departure, is_news, replaced, without_empty
 from duraq.migration.notes import MOVING, Leaving, Mark, Notes, Sent
 from duraq.model import ACTS, KEYS, MIGRATIONS
 from duraq.operations import Operation, Remove, Restore
@@ -234,7 +234,8 @@ class Carrier:
         keys: list[Operation] = []
         for key in self._ends.source.some(KEYS, list(names)):
             keys += replaced(key, key, elsewhere(known[names[key.id]]), self._ends.target_name)
-        removals = [self._removal(Sent.of(each)) for each in ending]
+        to = self._ends.target_name
+        removals = [Remove(each.id, to=to, version=each.unheld().version) for each in ending]
         leaving = self.leaving.changed()
         changes: dict[str, list[Operation]] = {
             self.queue: [*removals],
@@ -242,7 +243,7 @@ class Carrier:
             MIGRATIONS: leaving.written(),
         }
         try:
-            self._ends.source.commit({name: each for name, each in changes.items() if each})
+            self._ends.source.commit(without_empty(changes))
         except QueueError:
             if self._is_noted_anew():
                 raise Overtaken from None
@@ -250,9 +251,6 @@ class Carrier:
         self.leaving = leaving
         self.known += known
         return len(ending)
-
-    def _removal(self, sent: Sent) -> Remove:
-        return Remove(sent.id, to=self._ends.target_name, version=sent.version)
 
     # -- what has arrived ------------------------------------------------------------------------------
 
@@ -282,13 +280,9 @@ class Carrier:
                 self._look_again(f"entry {each.id} is not as it was sent; see what has become of it")
                 return
         leaving = self.leaving.turned(MOVING, settled=self.mark.last)
-        changes: dict[str, list[Operation]] = {
-            self.queue: [self._removal(each) for each in page if each.id in here],
-            KEYS: keys_of_leaving(source, self.queue, found, self._ends.target_name),
-            MIGRATIONS: leaving.written(),
-        }
+        gone = departure(source, self.queue, found, self._ends.target_name)
         try:
-            source.commit({name: operations for name, operations in changes.items() if operations})
+            source.commit({**gone, MIGRATIONS: leaving.written()})
         except QueueError:
             # Or the time to live of an entry, or of a key, has passed just now.
             if not self._is_noted_anew() and self._is_in_vain():
@@ -305,13 +299,9 @@ class Carrier:
         found = target.some(self.queue, list(sent))
         back = [each for each in found if sent[each.id].is_same(Sent.of(each))]
         mark = self.mark.without([sent[each.id] for each in back])
-        source = self._ends.source_name
-        changes: dict[str, list[Operation]] = {
-            self.queue: [Remove(each.id, to=source, version=sent[each.id].version) for each in back],
-            KEYS: keys_of_leaving(target, self.queue, back, source),
-        }
+        gone = departure(target, self.queue, back, self._ends.source_name)
         try:
-            self._ends.write({name: each for name, each in changes.items() if each}, mark, self.mark)
+            self._ends.write(gone, mark, self.mark)
         except QueueError:
             if self._is_in_vain():
                 raise

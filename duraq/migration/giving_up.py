@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from duraq.errors import CannotMigrate, DuraqError, QueueError, StorageDamaged
 from duraq.migration.carrying import AT_ONCE, BYTES, Apart, Carrier, Ends, Overtaken
-from duraq.migration.keyed import keys_of_leaving
+from duraq.migration.keyed import departure
 from duraq.migration.notes import GIVEN_UP, Leaving, Mark, Notes, Remembered, Sent
 from duraq.migration.running import close
-from duraq.model import KEYS, MIGRATIONS, Counts
-from duraq.operations import Adopt, Operation, Remove
+from duraq.migration.stopping import in_all
+from duraq.model import MIGRATIONS
+from duraq.operations import Adopt, Operation
 from duraq.pauses import migration_of
-from duraq.storage.base import StoredEntry
 from duraq.storage.transacting import TransactingStorage
 
 
@@ -111,7 +111,7 @@ class _Ending:
                 continue
             except (StorageDamaged, CannotMigrate) as found:
                 problem = found
-            return GivenUp(queue, arrived, _all(ends.source.counts(queue)), self._stuck, problem)
+            return GivenUp(queue, arrived, in_all(ends.source.counts(queue)), self._stuck, problem)
 
     def _close(self, mark: Mark | None, leaving: Leaving | None) -> int:
         """The last page is in one of the two, and the target is worked; how many have arrived in all.
@@ -167,23 +167,14 @@ class _Ending:
                 there = {each.id: Sent.of(each) for each in target.some(queue, [each.id for each in page])}
                 both = [each for each in page if each.id in there]
                 same = [each for each in both if Sent.of(each).is_same(there[each.id])]
-                self._leave(same)
-                changed = (each.id for each in both if each not in same)
+                if same:
+                    source.commit(departure(source, queue, same, self._ends.target_name))
+                changed = {each.id for each in both} - {each.id for each in same}
                 self._stuck.update(dict.fromkeys(changed, "it has changed in one of them"))
             if self._is_known:
                 source.commit({MIGRATIONS: now.written()})
         except QueueError:
             raise Overtaken from None
-
-    def _leave(self, entries: Sequence[StoredEntry]) -> None:
-        """Remove these from the source: they are in the target."""
-        source, name = self._ends.source, self._ends.target_name
-        if entries:
-            changes: dict[str, list[Operation]] = {
-                self._queue: [Remove(each.id, to=name, version=Sent.of(each).version) for each in entries],
-                KEYS: keys_of_leaving(source, self._queue, entries, name),
-            }
-            source.commit({queue: each for queue, each in changes.items() if each})
 
 
 def _release(source: TransactingStorage, notes: Notes, leaving: Leaving) -> GivenUp:
@@ -202,7 +193,7 @@ def _release(source: TransactingStorage, notes: Notes, leaving: Leaving) -> Give
             if found is None or (found == leaving and source.paused(queue) == pause):
                 raise
             leaving = found
-    return GivenUp(queue, 0, _all(source.counts(queue)))
+    return GivenUp(queue, 0, in_all(source.counts(queue)))
 
 
 def _open(target: TransactingStorage, notes: Notes, mark: Mark) -> GivenUp:
@@ -220,7 +211,3 @@ def _open(target: TransactingStorage, notes: Notes, mark: Mark) -> GivenUp:
                 raise
             mark = found
     return GivenUp(mark.queue, mark.count, 0)
-
-
-def _all(counts: Counts) -> int:
-    return counts.length + counts.dead

@@ -1,4 +1,4 @@
-"""Idempotency keys of entries that are carried: both storages know a key, and one of them has its entry.
+"""Entries as they leave a storage for another one, and their idempotency keys, which both know from then on.
 
 Each of the two says of a key whether its entry is, or was worked, there; else that it is ``elsewhere``. Both
 answer producers. But only a key whose entry is there is a reason to end another entry under the same key.
@@ -6,11 +6,11 @@ answer producers. But only a key whose entry is there is a reason to end another
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from duraq.keys import elsewhere, is_elsewhere, meant_by, name_of
 from duraq.model import KEYS
-from duraq.operations import Expire, Operation, Restore
+from duraq.operations import Expire, Operation, Remove, Restore
 from duraq.storage.base import StoredEntry
 from duraq.storage.transacting import TransactingStorage
 
@@ -29,17 +29,23 @@ def replaced(key: StoredEntry, known: StoredEntry | None, payload: bytes, source
     return [*ended, Restore(key.id, payload, key.unheld(), source=source)]
 
 
-def keys_of_leaving(
-    storage: TransactingStorage, queue: str, leaving: Iterable[StoredEntry], other: str
-) -> list[Operation]:
-    """What has a storage know that the entries of some keys are elsewhere: these leave it for the other one.
+def departure(
+    storage: TransactingStorage, queue: str, entries: Sequence[StoredEntry], to: str
+) -> dict[str, list[Operation]]:
+    """What takes entries out of a storage, each if it is still as it is: they lie in that other one now.
 
     Their keys go on telling producers; but no entry is ended for one whose own is in a third storage.
     """
-    names = {(name_of(queue, each.key), each.id) for each in leaving if each.key is not None}
+    removals: list[Operation] = [Remove(each.id, to=to, version=each.unheld().version) for each in entries]
+    names = {(name_of(queue, each.key), each.id) for each in entries if each.key is not None}
     found = storage.some(KEYS, list({name for name, _ in names})) if names else []
-    operations: list[Operation] = []
+    keys: list[Operation] = []
     for key in found:
         if (key.id, meant_by(key.payload)) in names and not is_elsewhere(key.payload):
-            operations += replaced(key, key, elsewhere(key.payload), other)
-    return operations
+            keys += replaced(key, key, elsewhere(key.payload), to)
+    return without_empty({queue: removals, KEYS: keys})
+
+
+def without_empty(changes: dict[str, list[Operation]]) -> dict[str, list[Operation]]:
+    """Those queues of them that something is done to."""
+    return {queue: operations for queue, operations in changes.items() if operations}

@@ -15,8 +15,8 @@ from duraq.clock import to_datetime
 from duraq.errors import CannotMigrate, DuraqError, InvalidOption, QueueError, StorageBusy
 from duraq.migration.carrying import Apart, Carrier, Ends, Overtaken
 from duraq.migration.notes import Leaving, Mark, new_id, once
-from duraq.migration.stopping import Progress, Stopper, check_free, finish
-from duraq.model import ACTS, MIGRATIONS, OWN_QUEUES, Counts, Pause
+from duraq.migration.stopping import Progress, Stopper, check_free, finish, in_all
+from duraq.model import ACTS, MIGRATIONS, OWN_QUEUES, Pause
 from duraq.operations import Adopt, Expire
 from duraq.pauses import is_being_filled, migration_of, reason_in_target
 
@@ -70,7 +70,7 @@ class Migration:
         return bool(self._id)
 
     def _check_target(self, queue: str) -> None:
-        count = _all(self._ends.target.counts(queue))
+        count = in_all(self._ends.target.counts(queue))
         if count and not self._merge and queue not in OWN_QUEUES:
             raise CannotMigrate(
                 f"queue {queue}: the target has {count} entries of its own in a queue of that name; with"
@@ -130,7 +130,7 @@ class Migration:
         moved = self._moved.get(queue)
         if moved is not None and moved.problem is not None:
             return False
-        here = _all(self._ends.source.counts(queue))
+        here = in_all(self._ends.source.counts(queue))
         if mark is None:
             # What another migration has emptied does not go twice.
             is_new = migration_of(self._ends.source.paused(queue)) in {None, self._id}
@@ -141,7 +141,7 @@ class Migration:
     def _is_left(self, queue: str) -> int:
         moved = self._moved.get(queue)
         known = moved is not None and (moved.problem is not None or moved.stuck)
-        return 0 if known else _all(self._ends.source.counts(queue))
+        return 0 if known else in_all(self._ends.source.counts(queue))
 
     # -- a queue ---------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Migration:
         done = 0
         while True:
             # What comes later is for the next round: with a steady feed this one would not end.
-            count = _all(ends.source.counts(queue))
+            count = in_all(ends.source.counts(queue))
             for number in carrier.all(count):
                 done += number
                 yield Progress(queue, done, max(done, count))
@@ -253,7 +253,7 @@ class Migration:
                 " with `duraq migrate --give-up`"
             )
         is_other = migration_of(pause) not in {None, self._id}
-        if pause is not None and is_other and (_all(target.counts(queue)) or is_being_filled(pause)):
+        if pause is not None and is_other and (in_all(target.counts(queue)) or is_being_filled(pause)):
             raise CannotMigrate(
                 f"queue {queue}: the target has it in another migration: {pause.reason}; finish that one, or"
                 f" give it up with `duraq migrate --give-up`, or `duraq resume {queue}` there if it is over"
@@ -303,10 +303,6 @@ def close(ends: Ends, mark: Mark, under: int, pause: Pause | None) -> Mark:
     over = mark.turned(over=True, page=(), under=under)
     ends.write({mark.queue: [Adopt(tokens, mark.then, instead_of=(pause,))]}, over, mark)
     return over
-
-
-def _all(counts: Counts) -> int:
-    return counts.length + counts.dead
 
 
 __all__ = ["Migration", "Moved", "Progress"]

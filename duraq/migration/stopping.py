@@ -13,7 +13,7 @@ from duraq.clock import to_datetime
 from duraq.errors import CannotMigrate, QueueError, StorageBusy
 from duraq.migration.carrying import Ends, Overtaken
 from duraq.migration.notes import GIVEN_UP, MOVING, OVER, STOPPING, Leaving
-from duraq.model import MIGRATIONS, OWN_QUEUES, EntryStatus, Pause
+from duraq.model import MIGRATIONS, OWN_QUEUES, Counts, EntryStatus, Pause
 from duraq.operations import Adopt, Operation
 from duraq.pauses import (
     is_being_filled,
@@ -72,15 +72,15 @@ def check_free(ends: Ends, migration: str, queue: str, leaving: Leaving | None) 
         )
     if pause is None or migration_of(pause) in {None, migration}:
         return
-    counts = ends.source.counts(queue)
+    count = in_all(ends.source.counts(queue))
     if is_being_filled(pause):
         raise CannotMigrate(
             f"queue {queue}: it is part of another migration: {pause.reason}; finish that one, or give it up"
             " with `duraq migrate --give-up`"
         )
-    if counts.length or counts.dead:
+    if count:
         raise CannotMigrate(
-            f"queue {queue}: {counts.length + counts.dead} of its entries stayed behind, or came too late, in"
+            f"queue {queue}: {count} of its entries stayed behind, or came too late, in"
             f" another migration: {pause.reason}; do that one again, or `duraq resume {queue}` to have them"
             " worked here, or moved to wherever you like"
         )
@@ -265,3 +265,8 @@ def finish(ends: Ends, leaving: Leaving, *, has_gone: bool = True) -> None:
         changes[queue] = [Adopt(0, now, instead_of=(pause,))]
     with suppress(QueueError):
         ends.source.commit(changes)
+
+
+def in_all(counts: Counts) -> int:
+    """How many entries that are, dead ones among them."""
+    return counts.length + counts.dead

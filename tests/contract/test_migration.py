@@ -39,12 +39,6 @@ def source(tmp_path):
     return url
 
 
-@pytest.fixture
-def target(tmp_path):
-    """The URL of a database that is not there yet."""
-    return f"sqlite:{tmp_path}/target.db"
-
-
 def test_through_every_kind_and_back(source, tmp_path):
     """File, SQLite, LMDB, PostgreSQL and file again: all is equal after each move, and the source empty."""
     with duraq.open(source) as storage:

@@ -1,7 +1,6 @@
 """A migration that is ended in the middle, with both ends or one; and copies of an end that are older."""
 
 import shutil
-from datetime import timedelta
 
 import pytest
 from moved import (
@@ -23,28 +22,12 @@ from moved import (
 import duraq
 from duraq import (
     CannotMigrate,
-    FixedDelay,
     Queue,
     migrate,
 )
 from duraq.migration import give_up, plan
 from duraq.migration.carrying import Carrier
 from duraq.operations import Enqueue
-
-AT_ONCE = timedelta(0)
-ONCE = FixedDelay(max_attempts=1, delay=timedelta(0))
-
-
-@pytest.fixture
-def source(tmp_path):
-    """The URL of a storage with one queue, `jobs`."""
-    return filled(f"file:{tmp_path}/source")
-
-
-@pytest.fixture
-def target(tmp_path):
-    """The URL of a database that is not there yet."""
-    return f"sqlite:{tmp_path}/target.db"
 
 
 @pytest.mark.parametrize("target", ["file:{}/target", "lmdb:{}/target"])

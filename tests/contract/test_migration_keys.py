@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
-from moved import NAMES, before_commit, filled, ids, killed, notes, on_server, removes, sends
+from moved import NAMES, before_commit, ids, killed, notes, on_server, removes, sends
 
 import duraq
 from duraq import (
@@ -20,18 +20,6 @@ from duraq.testing import FakeClock
 
 AT_ONCE = timedelta(0)
 ONCE = FixedDelay(max_attempts=1, delay=timedelta(0))
-
-
-@pytest.fixture
-def source(tmp_path):
-    """The URL of a storage with one queue, `jobs`."""
-    return filled(f"file:{tmp_path}/source")
-
-
-@pytest.fixture
-def target(tmp_path):
-    """The URL of a database that is not there yet."""
-    return f"sqlite:{tmp_path}/target.db"
 
 
 def test_a_key_in_both(source, target):

@@ -47,18 +47,6 @@ AT_ONCE = timedelta(0)
 ONCE = FixedDelay(max_attempts=1, delay=timedelta(0))
 
 
-@pytest.fixture
-def source(tmp_path):
-    """The URL of a storage with one queue, `jobs`."""
-    return filled(f"file:{tmp_path}/source")
-
-
-@pytest.fixture
-def target(tmp_path):
-    """The URL of a database that is not there yet."""
-    return f"sqlite:{tmp_path}/target.db"
-
-
 def move(storage, names, to):
     """Put these dead letters of `jobs` into another queue."""
     for name in names:
