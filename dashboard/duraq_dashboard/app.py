@@ -182,7 +182,7 @@ class Dashboard(FrugalApp):
         return timedelta(0) if looked_at is None else self.moment - looked_at
 
     def on_looked(self, message: Looked) -> None:
-        if not self.screen_stack:
+        if not self.is_running:
             return  # it is being closed, and the thread that looks has not heard of it yet
         self._newest = message.snapshot
         self.alerts.look(message.snapshot, self._now())
@@ -254,7 +254,7 @@ class Dashboard(FrugalApp):
 
     def _tick(self) -> None:
         """Draw what time alone has changed: by seconds as long as they are shown, else by minutes."""
-        if not self.screen_stack:
+        if not self.is_running:
             return  # it is being closed
         now = self._now()
         lively = self._shows_seconds(now)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -332,6 +333,31 @@ async def test_hidden_dialog(root):
         (told,) = pilot.app._notifications
         assert told.message == "3 put back"
         assert not told.markup
+
+
+async def test_over_just_as_it_is_hidden(root, monkeypatch):
+    """What ends while its dialog is being taken away is told, and fails nothing."""
+    bury(root, *"abc")
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        actor = None
+
+        def ends(dialog):
+            # Its parts are gone by now, and it is not yet.
+            assert dialog.is_attached
+            assert not dialog.query("#bar")
+            (doing,) = actor._doing
+            actor._told(doing, replace(dialog._progress, done=3, is_over=True))
+
+        monkeypatch.setattr(ProgressDialog, "on_unmount", ends, raising=False)
+        dialog = await begun(pilot, "retry", Selection(all_dead))
+        actor = pilot.app._actor
+        dialog.query_one("#rate").value = "1"
+        await pilot.pause()
+        dialog.query_one("#go").press()
+        await until(pilot, lambda: isinstance(pilot.app.screen, ProgressDialog))
+        await pilot.press("escape")
+        await until(pilot, lambda: len(pilot.app._notifications) == 1)
+        assert [told.message for told in pilot.app._notifications] == ["3 put back"]
 
 
 async def test_read_only(root):

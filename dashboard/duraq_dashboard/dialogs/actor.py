@@ -83,7 +83,7 @@ class Actor:
 
         def answer(found: Meant | Exception) -> None:
             # In the source's thread.
-            self._app.call_later(self._settled, dialog, action, selection, found)
+            dialog.call_later(self._settled, dialog, action, selection, found)
 
         freeze = selection.freeze
 
@@ -96,8 +96,6 @@ class Actor:
     def _settled(
         self, dialog: ConfirmDialog, action: Action, selection: Selection, found: Meant | Exception
     ) -> None:
-        if not dialog.is_attached:
-            return
         if isinstance(found, Exception):
             dialog.fail(str(found))
         else:
@@ -118,7 +116,7 @@ class Actor:
 
         def answer(found: list[Done] | Exception) -> None:
             # In the source's thread.
-            self._app.call_later(dialog.show, found)
+            dialog.call_later(dialog.show, found)
 
         self._app.source.ask(lambda inspector, _: acts_done(inspector), answer)
 
@@ -160,7 +158,8 @@ class Actor:
         dialog = self._doing.get(doing)
         if dialog is None:
             return
-        is_seen = dialog.is_attached
+        # It stays attached while it is taken away, and its parts go before it does.
+        is_seen = dialog.is_running
         if is_seen:
             dialog.show(progress)
         if not progress.is_over:

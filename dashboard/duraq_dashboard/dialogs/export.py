@@ -84,7 +84,7 @@ class ExportDialog(Dialog[None]):
             text, role = f"not exported: {found}", "warn"
         else:
             text, role = f"{found:,} exported to {path}", ""
-        if self.is_attached:
+        if self.is_running:
             self._say(text, role)
         else:
             self.dashboard.say(safe_text(text, 300), severity="error" if role else "information")

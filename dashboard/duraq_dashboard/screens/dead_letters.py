@@ -90,11 +90,11 @@ class DeadLettersScreen(MainScreen):
 
     def on_mount(self) -> None:
         app = self.dashboard
-        self._questions = Questions(app.source, app.call_later)
+        self._questions = Questions(app.source, self.call_later)
         around = Surroundings(
             snapshot=lambda: app.snapshot,
             now=lambda: app.moment,
-            later=app.call_later,
+            later=self.call_later,
             after=self.set_timer,
             draw=self._redraw,
             listed=self._listed,

@@ -89,7 +89,7 @@ class EntryScreen(BaseScreen):
                 yield TextLines(id=name)
 
     def on_mount(self) -> None:
-        self._questions = Questions(self.dashboard.source, self.app.call_later)
+        self._questions = Questions(self.dashboard.source, self.call_later)
         self._go_to_pane(self._pane)
         self._read()
 

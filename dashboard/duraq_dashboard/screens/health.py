@@ -272,14 +272,9 @@ class HealthScreen(MainScreen):
 
         def answer(found: list[str] | Exception) -> None:
             steps = [str(found)] if isinstance(found, Exception) else [f"would do: {step}" for step in found]
-            self.app.call_later(self._planned, dialog, [*what, "", *(steps or ["nothing is to be done"])])
+            dialog.call_later(dialog.show, [*what, "", *(steps or ["nothing is to be done"])])
 
         self.dashboard.source.ask(question, answer)
-
-    @staticmethod
-    def _planned(dialog: ReadingDialog, lines: list[str]) -> None:
-        if dialog.is_attached:
-            dialog.show(lines)
 
     # -- what it offers --------------------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ class QueueScreen(BaseScreen):
         yield Lines(id="reasons")
 
     def on_mount(self) -> None:
-        later = self.app.call_later
+        later = self.call_later
         questions = Questions(self.dashboard.source, later)
         self._search = EntrySearch(
             self.queue_name, questions, self._show_found, later=later, after=self.set_timer
