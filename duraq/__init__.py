@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from duraq.acts import Act
+    from duraq.attention import Thresholds
     from duraq.backups import Copied, backup, restore
     from duraq.dead_letters import DeadLetterQueue
     from duraq.errors import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         StorageForked,
         StorageReadOnly,
         UnsupportedVersion,
+        WorkersFailed,
     )
     from duraq.examining import Finding, Report, verify
     from duraq.health import (
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         QueueHealthCheck,
         StorageHealthCheck,
     )
+    from duraq.inspector import Inspector
     from duraq.journal.log import Sizes
     from duraq.manager import QueueManager
     from duraq.mending import Repaired, repair
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     from duraq.storage.registry import open  # noqa: A004 - duraq.open
     from duraq.storage.sqlite import SQLiteStorage
     from duraq.tally import WorkerStats
+    from duraq.views import EntryView, LeaseView, Place, QueueView, RecordView, WorkerView
     from duraq.where import Where
     from duraq.worker import Worker
     from duraq.worker_pool import run_processes
@@ -91,6 +95,7 @@ _HOMES = {
     "DuraqError": "duraq.errors",
     "EntryNotFound": "duraq.errors",
     "EntryStatus": "duraq.model",
+    "EntryView": "duraq.views",
     "ExponentialBackoff": "duraq.retry",
     "FileStorage": "duraq.storage.file",
     "Finding": "duraq.examining",
@@ -100,17 +105,19 @@ _HOMES = {
     "HealthCheckAggregator": "duraq.health",
     "HealthResult": "duraq.health",
     "HealthStatus": "duraq.health",
+    "Inspector": "duraq.inspector",
     "InvalidFilter": "duraq.errors",
     "InvalidInput": "duraq.errors",
     "InvalidOption": "duraq.errors",
     "InvalidPayload": "duraq.errors",
     "InvalidQueueName": "duraq.errors",
-    "LMDBStorage": "duraq.storage.lmdb",
     "LeaseLost": "duraq.errors",
+    "LeaseView": "duraq.views",
+    "LMDBStorage": "duraq.storage.lmdb",
     "MemoryStorage": "duraq.storage.memory",
+    "MetricsHealthCheck": "duraq.health",
     "migrate": "duraq.migration",
     "Migrated": "duraq.migration",
-    "MetricsHealthCheck": "duraq.health",
     "NetworkFileSystem": "duraq.errors",
     "NoRetry": "duraq.retry",
     "NotAStorage": "duraq.errors",
@@ -118,10 +125,12 @@ _HOMES = {
     "NotLeased": "duraq.errors",
     "NoTransaction": "duraq.errors",
     "NotWritten": "duraq.errors",
+    "open": "duraq.storage.registry",
     "OutcomeUnknown": "duraq.errors",
     "Pause": "duraq.model",
     "PayloadTooLarge": "duraq.errors",
     "PayloadUndecodable": "duraq.errors",
+    "Place": "duraq.views",
     "PostgresStorage": "duraq.storage.postgres",
     "Queue": "duraq.queue",
     "QueueEntry": "duraq.model",
@@ -131,10 +140,11 @@ _HOMES = {
     "QueueManager": "duraq.manager",
     "QueueMetrics": "duraq.metrics",
     "QueueNotFound": "duraq.errors",
+    "QueueView": "duraq.views",
+    "RecordView": "duraq.views",
     "repair": "duraq.mending",
     "Repaired": "duraq.mending",
     "Report": "duraq.examining",
-    "open": "duraq.storage.registry",
     "restore": "duraq.backups",
     "RetryPolicy": "duraq.retry",
     "run_processes": "duraq.worker_pool",
@@ -148,11 +158,14 @@ _HOMES = {
     "StorageForked": "duraq.errors",
     "StorageHealthCheck": "duraq.health",
     "StorageReadOnly": "duraq.errors",
+    "Thresholds": "duraq.attention",
     "UnsupportedVersion": "duraq.errors",
     "verify": "duraq.examining",
     "Where": "duraq.where",
     "Worker": "duraq.worker",
+    "WorkersFailed": "duraq.errors",
     "WorkerStats": "duraq.tally",
+    "WorkerView": "duraq.views",
 }
 
 __all__ = [
@@ -169,6 +182,7 @@ __all__ = [
     "DuraqError",
     "EntryNotFound",
     "EntryStatus",
+    "EntryView",
     "ExponentialBackoff",
     "FileStorage",
     "Finding",
@@ -178,6 +192,7 @@ __all__ = [
     "HealthCheckAggregator",
     "HealthResult",
     "HealthStatus",
+    "Inspector",
     "InvalidFilter",
     "InvalidInput",
     "InvalidOption",
@@ -185,6 +200,7 @@ __all__ = [
     "InvalidQueueName",
     "LMDBStorage",
     "LeaseLost",
+    "LeaseView",
     "MemoryStorage",
     "MetricsHealthCheck",
     "Migrated",
@@ -199,6 +215,7 @@ __all__ = [
     "Pause",
     "PayloadTooLarge",
     "PayloadUndecodable",
+    "Place",
     "PostgresStorage",
     "Queue",
     "QueueEntry",
@@ -208,6 +225,8 @@ __all__ = [
     "QueueManager",
     "QueueMetrics",
     "QueueNotFound",
+    "QueueView",
+    "RecordView",
     "Repaired",
     "Report",
     "RetryPolicy",
@@ -221,10 +240,13 @@ __all__ = [
     "StorageForked",
     "StorageHealthCheck",
     "StorageReadOnly",
+    "Thresholds",
     "UnsupportedVersion",
     "Where",
     "Worker",
     "WorkerStats",
+    "WorkerView",
+    "WorkersFailed",
     "backup",
     "migrate",
     "open",

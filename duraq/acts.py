@@ -31,7 +31,6 @@ from duraq.errors import (
     ActNotFound,
     DuplicateEntry,
     EntryNotFound,
-    GroupTooLarge,
     InvalidOption,
     QueueError,
     QueueNotFound,
@@ -84,7 +83,7 @@ class Outcome(NamedTuple):
     """What became of one entry: ``error`` says why it was passed over, if it was."""
 
     id: str
-    error: QueueError | GroupTooLarge | None = None
+    error: QueueError | None = None
 
 
 def new_id() -> str:
@@ -376,7 +375,7 @@ def commit_each(storage: Storage, changes: dict[str, _Change]) -> dict[str, Outc
         return {}
     try:
         storage.commit(_joined(changes.values()))
-    except (QueueError, GroupTooLarge) as error:
+    except QueueError as error:
         if len(changes) == 1:
             return {name: Outcome(name, error) for name in changes}
         items, half = list(changes.items()), len(changes) // 2

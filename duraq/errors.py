@@ -15,6 +15,7 @@ DuraqError
     CannotMigrate                      the target has entries of its own, or another migration is not over
     NoTransaction                      there is none to commit or to roll back
     ActNotFound                        nothing was done under that id, or it was too long ago
+    GroupTooLarge                      one call would write more than goes into the journal at once
     LeaseLost                          the lease ended: completing, failing or extending changed nothing
       NotLeased                        this storage never held that lease, or has already ended it
   StorageError                         carries path, byte and a hint
@@ -27,10 +28,10 @@ DuraqError
     StorageReadOnly
     StorageFailed                      an earlier sync failed; nothing is accepted until it is reopened
     StorageDamaged                     names file, line and byte, and the way out
-    GroupTooLarge
     NotWritten                         certainly absent, now and after any crash
       NotEnqueued
     OutcomeUnknown                     a sync failed: wholly there or wholly not
+  WorkersFailed                        worker processes cannot open their queues
   PayloadUndecodable                   a stored payload is no longer of the queue's type
 """
 
@@ -129,6 +130,10 @@ class CannotMigrate(QueueError):
     """
 
 
+class GroupTooLarge(QueueError):
+    """One call, or one transaction, would write more than goes into the journal at once (``sizes.group``)."""
+
+
 class NoTransaction(QueueError):
     """There is no transaction to commit or to roll back."""
 
@@ -203,10 +208,6 @@ class StorageDamaged(StorageError):
     """Bytes that were known to be durable are not what was written there."""
 
 
-class GroupTooLarge(StorageError):
-    """One call's records exceed the storage's ``max_group_bytes``; nothing was written."""
-
-
 class NotWritten(StorageError):
     """The change is certainly absent, now and after any crash."""
 
@@ -217,6 +218,10 @@ class NotEnqueued(NotWritten):
 
 class OutcomeUnknown(StorageError):
     """A sync failed: the change is wholly there or wholly not, and nobody can tell which."""
+
+
+class WorkersFailed(DuraqError):
+    """A worker process could not open its queue; starting it again would be of no use."""
 
 
 class PayloadUndecodable(DuraqError):

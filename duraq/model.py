@@ -209,8 +209,9 @@ class QueueEntry(_LazyTimes, Generic[T]):
 
     @property
     def error_message(self) -> str | None:
-        """The newest error's message, if any attempt failed."""
-        return self.errors[-1].error.message if self.errors else None
+        """The newest error's message, if any attempt failed; to be given back is no failure."""
+        last = last_failure(self.errors)
+        return None if last is None else last.error.message
 
     @property
     def lease_lost(self) -> bool:

@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from duraq import options
-from duraq.errors import InvalidOption
+from duraq.errors import InvalidInput, InvalidOption
 from duraq.lease_keeper import Pulse
 from duraq.model import QueueEntry
 from duraq.queue import Queue
@@ -101,12 +101,13 @@ class Worker(Generic[T]):
         ``drain``: return when nothing is left that could be delivered now. ``limit``: take that many entries.
 
         In the main thread, SIGTERM and SIGINT are a graceful stop, and the second of them is one without
-        grace. Raises StorageFailed, StorageClosed or StorageForked when the storage is of no use any more.
+        grace. Raises InvalidInput if it runs already, and StorageFailed, StorageClosed or StorageForked
+        when the storage is of no use any more.
         """
         if limit is not None:
             options.positive("limit", limit)
         if not self._running.acquire(blocking=False):
-            raise RuntimeError("this worker is running already")
+            raise InvalidInput("this worker is running already")
         inbox = self._inbox
         try:
             shift = Shift(

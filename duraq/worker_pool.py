@@ -29,7 +29,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NoReturn, TypeVar
 
 from duraq import options
-from duraq.errors import DuraqError, StorageForked
+from duraq.errors import InvalidInput, StorageForked, WorkersFailed
 from duraq.queue import Queue
 from duraq.retry import RetryPolicy
 from duraq.worker import BACKOFF, GRACE, Handler, Worker, check_handler, one_turn, signals_to
@@ -45,10 +45,6 @@ _SOUND = 60.0
 _STOP, _STOP_NOW = b"s", b"n"
 _CANNOT_BEGIN = 78  # as EX_CONFIG in sysexits.h: trying again is of no use
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
-
-
-class WorkersFailed(DuraqError):
-    """A worker process could not open its queue; starting it again would be of no use."""
 
 
 def run_processes(
@@ -75,10 +71,11 @@ def run_processes(
     are those of each Worker.
 
     Call it in the main thread, with no other running: threads do not survive the fork, but the locks that
-    they hold do. Raises WorkersFailed if a child cannot even open its queue when all begin.
+    they hold do. Raises WorkersFailed if a child cannot even open its queue when all begin, and InvalidInput
+    in another thread.
     """
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("run_processes handles signals, so it must be called in the main thread")
+        raise InvalidInput("run_processes handles signals, so it must be called in the main thread")
     options.positive("threads", threads)
     check_handler(handler)
     patience = options.duration("grace", grace, zero=True) / 1e6 + _MARGIN

@@ -5,7 +5,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import iter_modules, walk_packages
 
 import pytest
 
@@ -55,6 +55,16 @@ def test_every_error_is_public():
     raised = {name for name, value in vars(errors).items() if isinstance(value, type)}
     raised = {name for name in raised if issubclass(getattr(errors, name), BaseException)}
     assert raised <= set(duraq.__all__)
+    elsewhere = [
+        f"{module.name}.{name}"
+        for module in walk_packages(duraq.__path__, "duraq.")
+        if module.name not in {"duraq.__main__", "duraq.errors"}
+        for name, value in vars(importlib.import_module(module.name)).items()
+        if isinstance(value, type) and issubclass(value, duraq.DuraqError) and value.__module__ == module.name
+        # A finer kind of one that is public may be a module's own.
+        if duraq.DuraqError in value.__bases__
+    ]
+    assert elsewhere == []
     assert all(issubclass(getattr(duraq, name), duraq.DuraqError) for name in raised)
 
 

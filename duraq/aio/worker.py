@@ -22,7 +22,7 @@ from duraq import options
 from duraq.aio.inbox import Inbox
 from duraq.aio.queue import Queue
 from duraq.aio.shift import Handler, Shift
-from duraq.errors import InvalidOption
+from duraq.errors import InvalidInput, InvalidOption
 from duraq.retry import RetryPolicy
 from duraq.shift import Notice
 from duraq.tally import WorkerStats
@@ -79,12 +79,13 @@ class Worker(Generic[T]):
 
         In the main thread, SIGTERM and SIGINT are a graceful stop, and the second of them is one without
         grace. If the task is cancelled, the handlers are, and what they held is given back. Raises
-        StorageFailed, StorageClosed or StorageForked when the storage is of no use any more.
+        InvalidInput if it runs already, and StorageFailed, StorageClosed or StorageForked when the storage is
+        of no use any more.
         """
         if limit is not None:
             options.positive("limit", limit)
         if self._running:
-            raise RuntimeError("this worker is running already")
+            raise InvalidInput("this worker is running already")
         self._running, inbox = True, self._inbox
         try:
             shift = Shift(

@@ -23,7 +23,6 @@ from duraq.cli.overview import inspecting
 from duraq.cli.reports import report
 from duraq.errors import DuraqError, StorageDamaged
 from duraq.health import (
-    HealthCheck,
     HealthCheckAggregator,
     HealthResult,
     HealthStatus,
@@ -32,7 +31,6 @@ from duraq.health import (
     StorageHealthCheck,
     worst,
 )
-from duraq.health.database import DatabaseHealthCheck
 from duraq.inspector import Inspector
 from duraq.safe_text import safe_text
 from duraq.times import span
@@ -172,17 +170,10 @@ def _checks(
     about_storage = {name: limits.pop(name) for name in ("min_free", "max_lock_wait", "max_sync")}
     write = not limits.pop("no_write")
     limits["max_oldest_ready"] = limits.pop("max_oldest")
-    about: HealthCheck
-    if path is not None:
-        about = StorageHealthCheck(path, write=write, **about_storage)
-    else:
-        assert isinstance(source, Inspector)
-        about = DatabaseHealthCheck(
-            source, min_free=about_storage["min_free"], max_look=about_storage["max_sync"]
-        )
+    about = source if path is None else path
     checks = HealthCheckAggregator(
         [
-            about,
+            StorageHealthCheck(about, write=write, **about_storage),
             MetricsHealthCheck(source),
             QueueHealthCheck(source, queues or None, **limits),
         ]

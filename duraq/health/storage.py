@@ -9,9 +9,11 @@ from typing import Any
 from duraq import options
 from duraq.clock import SystemClock
 from duraq.errors import DuraqError
+from duraq.health.database import DatabaseHealthCheck
 from duraq.health.looking import Source, path_of
 from duraq.health.result import HealthResult, HealthStatus, worst
 from duraq.health.space import Findings, check_min_free, free_in_words, judge_space
+from duraq.inspector import Inspector
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.probe import Probe
 
@@ -30,8 +32,9 @@ class StorageHealthCheck:
     ``write``: whether to write at all, 64 KiB into a file of its own, which is removed again.
     ``lock``: whether to have the lock, for a moment; if not, it is only seen whether its holder is stopped.
 
-    It does not open the storage, so that it does not hang where that would. Of a storage in memory or in a
-    database it only tells whether it is open and answers.
+    It does not open the storage, so that it does not hang where that would. Given an Inspector of a database
+    it looks at that, within ``max_sync``, and at its room; nothing is written and no lock taken. Of a storage
+    that is open in memory or in a database it only tells whether it is open and answers.
     """
 
     component = "storage"
@@ -59,6 +62,8 @@ class StorageHealthCheck:
 
     def check(self) -> HealthResult:
         """Try it out."""
+        if (database := self._database()) is not None:
+            return database.check()
         details: dict[str, Any] = {}
         if (path := self._path()) is None:
             return HealthResult(self.component, HealthStatus.HEALTHY, "open, and it answers")
@@ -71,9 +76,15 @@ class StorageHealthCheck:
         return HealthResult(self.component, overall, wrong or _in_order(details), details)
 
     def check_each(self) -> list[HealthResult]:
-        """The same by parts, as components ``marks``, ``space``, ``lock`` and ``disk``; none in memory."""
-        path = self._path()
+        """The same by parts, as components ``marks``, ``space``, ``lock`` and ``disk``: of files only."""
+        path = None if self._database() is not None else self._path()
         return [] if path is None else self._each(path)
+
+    def _database(self) -> DatabaseHealthCheck | None:
+        """The check that does instead, if it is a database that is looked at."""
+        if not isinstance(self._source, Inspector) or self._source.keeps_records:
+            return None
+        return DatabaseHealthCheck(self._source, min_free=self._min_free, max_look=self._max_sync)
 
     def _path(self) -> str | None:
         queues = getattr(self._source, "queues", None)

@@ -404,9 +404,8 @@ class FileStorage(FileWaitingStorage):
 
     def _too_large(self, length: int) -> GroupTooLarge:
         return GroupTooLarge(
-            f"the records of this call take {length} bytes, the limit is {self._log.sizes.group}",
-            path=self.path,
-            hint="enqueue in smaller batches, or open the storage with a larger sizes.group",
+            f"{self.path}: the records of this call take {length} bytes, the limit is {self._log.sizes.group}"
+            " (enqueue in smaller batches, or open the storage with a larger sizes.group)"
         )
 
     def _make_room(self, *, enqueuing: bool) -> None:

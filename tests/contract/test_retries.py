@@ -280,6 +280,17 @@ def test_the_next_holder_sees_the_history(storage, clock):
     assert [attempt.cause for attempt in entry.errors] == [Cause.FAILED, Cause.TIMED_OUT]
 
 
+def test_given_back_is_no_error(storage, clock):
+    """The newest error is that of the newest attempt that failed, also when it was given back since."""
+    queue = failing(storage, FixedDelay(delay=SECOND))
+    queue.mark_failed(queue.dequeue(), "first")
+    clock.advance(SECOND)
+    queue.release(queue.dequeue())
+    entry = queue.dequeue()
+    assert [attempt.cause for attempt in entry.errors] == [Cause.FAILED, Cause.RELEASED]
+    assert entry.error_message == "first"
+
+
 def test_a_given_back_attempt_is_kept(storage):
     """An attempt that was given back is in the history too, though it does not count."""
     queue = failing(storage, None)

@@ -534,6 +534,21 @@ def test_one_that_is_too_large(open_storage):
 
 @pytest.mark.needs("survives")
 @pytest.mark.needs("files")
+def test_a_handler_that_writes_too_much(open_storage):
+    """What a handler has done and the journal can never take counts as the attempt's failure."""
+    storage = open_storage(sizes=Sizes(journal=64 << 10, segment=8 << 10, group=16 << 10))
+    queue, others = Queue("jobs", storage, retry_policy=NoRetry()), Queue("others", storage)
+    queue.enqueue(0)
+    worker = Worker(queue, lambda _: others.enqueue_many(["x" * 100] * 200), transactional=True)
+    stats = worker.run(limit=3, drain=True)
+    assert (stats.dead, stats.released) == (1, 0)
+    (dead,) = DeadLetterQueue("jobs", None, storage).list()
+    assert dead.errors[-1].error.type == "GroupTooLarge"
+    assert contents(others) == [[]]
+
+
+@pytest.mark.needs("survives")
+@pytest.mark.needs("files")
 def test_it_costs_one_sync(open_storage):
     """A transaction over several queues is made durable by one sync."""
     storage = open_storage(durability="power")

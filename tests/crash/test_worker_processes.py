@@ -242,7 +242,7 @@ def test_workers_failed(start_worker, queue, opening, why):
 
 try:
     run_processes(opened, slow, processes=2, backoff=RETRIES)
-except worker_pool.WorkersFailed as error:
+except duraq.WorkersFailed as error:
     say("failed:", error)
 """
     )

@@ -28,7 +28,7 @@ from duraq import (
 )
 from duraq.errors import StorageClosed
 from duraq.failures import dead_by, gather
-from duraq.health.database import DatabaseHealthCheck
+from duraq.health import StorageHealthCheck
 from duraq.inspector import Inspector
 from duraq.journal.reading import ReaderFileSystem
 
@@ -199,7 +199,9 @@ def test_the_room_behind_a_link(url_of, tmp_path, monkeypatch):
         ReaderFileSystem, "open_root", lambda self, path: looked_into.append(path) or opened(self, path)
     )
     with Inspector.at(linked(url, tmp_path)) as inspector:
-        DatabaseHealthCheck(inspector).check()
+        found = StorageHealthCheck(inspector).check()
+        assert (found.component, found.details["path"]) == ("storage", inspector.path)
+        assert StorageHealthCheck(inspector).check_each() == []
     assert looked_into[-1] == str(tmp_path)
 
 

@@ -14,6 +14,7 @@ from duraq import (
     Cause,
     Counts,
     FixedDelay,
+    InvalidInput,
     InvalidOption,
     NoRetry,
     StorageClosed,
@@ -21,6 +22,7 @@ from duraq import (
     WorkerStats,
     aio,
 )
+from duraq.journal.log import Sizes
 from duraq.operations import Complete, Extend
 from duraq.testing import FakeClock
 
@@ -202,6 +204,21 @@ async def test_in_transactions(queue, storage):
     assert sorted(entry.data for entry in await others.entries()) == [0, 2, 4, 6, 8]
 
 
+async def test_a_handler_that_writes_too_much(tmp_path):
+    """What a handler has done and the journal can never take counts as the attempt's failure."""
+    sizes = Sizes(journal=64 << 10, segment=8 << 10, group=16 << 10)
+    async with aio.FileStorage(tmp_path / "queues", sizes=sizes) as storage:
+        queue, others = aio.Queue("jobs", storage, retry_policy=NoRetry()), aio.Queue("others", storage)
+        await queue.enqueue(0)
+
+        async def handler(entry):
+            await others.enqueue_many(["x" * 100] * 200)
+
+        worker = aio.Worker(queue, handler, transactional=True)
+        assert await worker.run(limit=3, drain=True) == WorkerStats(dead=1)
+        assert await others.counts() == Counts()
+
+
 @pytest.mark.parametrize("handler", [print, lambda entry: [entry], "nothing", iter])
 async def test_what_is_no_handler(queue, handler):
     """A handler that is no coroutine function is refused, before it could lose entries."""
@@ -222,7 +239,7 @@ async def test_options(queue):
     async with anyio.create_task_group() as group:
         group.start_soon(run, worker, [])
         await slow.began.wait()
-        with pytest.raises(RuntimeError):
+        with pytest.raises(InvalidInput):
             await worker.run()
         group.cancel_scope.cancel()
 

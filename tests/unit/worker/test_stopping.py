@@ -7,7 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from duraq import Cause, Counts, EntryStatus, NoRetry, Queue, Worker, WorkerStats, run_processes, shift
+from duraq import (
+    Cause,
+    Counts,
+    EntryStatus,
+    InvalidInput,
+    NoRetry,
+    Queue,
+    Worker,
+    WorkerStats,
+    run_processes,
+    shift,
+)
 
 SOON = 60  # seconds; only so that a failing test ends
 AT_ONCE, HOUR = timedelta(0), timedelta(hours=1)
@@ -180,7 +191,7 @@ def test_processes_in_another_thread():
         run_processes(lambda: pytest.fail("opened"), print, processes=1)
 
     with ThreadPoolExecutor(1) as threads:
-        assert isinstance(threads.submit(run).exception(SOON), RuntimeError)
+        assert isinstance(threads.submit(run).exception(SOON), InvalidInput)
 
 
 # -- told by a handler's end -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from duraq import (
     Counts,
     EntryStatus,
     FixedDelay,
+    InvalidInput,
     InvalidOption,
     Queue,
     Worker,
@@ -205,7 +206,7 @@ def test_run_again(queue):
     seen = []
 
     def handler(entry):
-        with pytest.raises(RuntimeError, match="running already"):
+        with pytest.raises(InvalidInput, match="running already"):
             worker.run(drain=True)
         seen.append(entry.data)
 
