@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from conftest import BACKENDS
 
 from duraq import Queue
 from duraq.cli import cli
@@ -87,6 +88,27 @@ def test_the_example_runs(tmp_path):
         [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+
+
+def test_every_module_has_its_line():
+    """The table of modules names each of them, so that a newcomer learns what it is for."""
+    text = (ROOT / "docs/ARCHITECTURE.md").read_text()
+    table = text[text.index("## The modules") : text.index("## The life of an enqueue")]
+    named = {name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", table)}
+    packages = ("duraq", "duraq/journal", "duraq/migration", "duraq/storage")
+    there = {path.stem for package in packages for path in (ROOT / package).glob("[!_]*.py")}
+    assert there - named == set()
+
+
+def test_what_differs_in_the_suite():
+    """Which tests of the contract are not asked of which storage is as the document says."""
+    names = {"memory": "MemoryStorage", "file": "FileStorage", "small-file": "FileStorage"}
+    names |= {"sqlite": "SQLiteStorage", "lmdb": "LMDBStorage", "postgres": "PostgresStorage"}
+    lacking = {}
+    for ability in ("survives", "shared", "files", "wakes"):
+        lacking[ability] = {names[each] for each in names if ability not in BACKENDS[each].abilities}
+    rows = re.findall(r"^\| `(\w+)`: .*? \| (.*?) \|", (ROOT / "docs/STORAGES.md").read_text(), re.MULTILINE)
+    assert {name: set(re.findall(r"`(\w+)`", storages)) for name, storages in rows} == lacking
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -9,7 +9,7 @@ import pytest
 
 from duraq import FileStorage, Queue
 from duraq.entry import Entry
-from duraq.journal import frame, record
+from duraq.journal import control, frame, record
 from duraq.journal.ends import NAME as ENDS
 from duraq.journal.journal import FORMAT, HEADER_BYTES, Header
 from duraq.journal.opening import MARKER
@@ -222,3 +222,8 @@ def test_the_picture_shows_every_file(storage):
 def test_the_marker_is_real(storage):
     """The marker is what the picture says it is."""
     assert (storage / MARKER).read_text().strip() in TEXT
+
+
+def test_the_control_block():
+    """The notes in the lock's file are as long as the document says."""
+    assert f"in it {control.LENGTH} bytes of notes" in TEXT

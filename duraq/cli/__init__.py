@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from duraq.actions import ACTIONS
 from duraq.cli.options import common
 from duraq.cli.stage import run_safely
 
@@ -42,13 +43,13 @@ GROUPS = {
     },
     "Dead letters": {
         "dlq": ("dead_letters", "ls, show, errors, retry, rm, export, import, purge, acts."),
-        "move": ("dead_letters", "Put dead letters into another queue."),
-        "undo": ("dead_letters", "Bring back dead letters that were removed."),
+        "move": ("dead_letters", ACTIONS["move"].summary),
+        "undo": ("dead_letters", ACTIONS["undo"].summary),
     },
     "Control": {
-        "pause": ("feed", "Deliver nothing from a queue until it is resumed."),
-        "resume": ("feed", "Deliver again."),
-        "release": ("leases", "End a lease before its time."),
+        "pause": ("feed", ACTIONS["pause"].summary),
+        "resume": ("feed", ACTIONS["resume"].summary),
+        "release": ("leases", ACTIONS["release"].summary),
     },
     "Care": {
         "init": ("making", "Make a storage."),
@@ -57,7 +58,7 @@ GROUPS = {
         "metrics": ("metrics", "Everything in numbers, for Prometheus."),
         "verify": ("mend", "Read everything, and say what is not as it was written."),
         "repair": ("mend", "Set aside what is damaged, and make the rest usable."),
-        "compact": ("upkeep", "Free the disk space of what is over, now."),
+        "compact": ("upkeep", ACTIONS["compact"].summary),
         "backup": ("backups", "Copy the storage, while it is worked."),
         "restore": ("backups", "Bring a backup back."),
         "migrate": ("migrating", "Move all that is in a storage to another one, be it a database."),

@@ -20,7 +20,7 @@ _BLOCK = struct.Struct("<IIQQQIHH")
 _CRC = struct.Struct("<I")
 _SYNCED = struct.Struct("<Q")
 _END = struct.Struct("<IQ")  # the last two
-_CRC_AT, _SYNCED_AT, _LENGTH = 40, 44, 52
+_CRC_AT, _SYNCED_AT, LENGTH = 40, 44, 52
 assert _BLOCK.size == _CRC_AT
 # Behind the block, and not part of it: whether somebody is syncing segments.
 _SYNCING_AT = 60
@@ -55,9 +55,9 @@ class Control:
 
     def read(self) -> Standing:
         """What stands there now; NOTHING if it is half written. Only under the storage's lock."""
-        block = self._fs.pread(self.fd, _LENGTH, 0)
+        block = self._fs.pread(self.fd, LENGTH, 0)
         if block != self._block:
-            if len(block) < _LENGTH or _CRC.unpack_from(block, _CRC_AT)[0] != crc32(block[:_CRC_AT]):
+            if len(block) < LENGTH or _CRC.unpack_from(block, _CRC_AT)[0] != crc32(block[:_CRC_AT]):
                 return NOTHING
             self._standing = Standing._make(
                 _BLOCK.unpack_from(block) + _SYNCED.unpack_from(block, _SYNCED_AT)

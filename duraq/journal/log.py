@@ -9,7 +9,7 @@ The write path. One lock (a thread lock, then flock on ``journal/lock``) covers 
     settle        fdatasync of the journal, outside every lock, shared with whoever waits for it too
 
 No sync and nothing of the user's runs under the lock, so a process that is stopped holds nobody up for long
-in the ordinary case; the two exceptions, after a failed sync and when a journal file grows, say why.
+in the ordinary case; the exceptions are listed in docs/ARCHITECTURE.md, and each says why where it stands.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def test_help_is_quick():
         }
     )
     assert not {name for name in modules if name.startswith("duraq.") and "cli" not in name} - {
-        "duraq.errors"
+        "duraq.actions",
+        "duraq.errors",
     }
     assert modules.isdisjoint({f"duraq.cli.{home}" for home, _ in COMMANDS.values()})
 
