@@ -161,7 +161,7 @@ class Pace(NamedTuple):
 AT_ONCE = Pace()
 
 
-class Run:
+class BulkRun:
     """Planned acts, carried out while this is iterated over: each act with what became of one dead letter.
 
     Whoever stops iterating stops it; it goes on another time. ``done``: how many it was done to;

@@ -9,9 +9,9 @@ fetches those few in full:
     views = inspector.letters(found, range(30))      # EntryView, or None for one that is dead no more
 
 Places count from 0. As a rule the letter that died last comes first, but compaction moves letters: whoever
-wants them exactly so goes by ``newest_first()``. Places are those of one index: in the next one (``before``)
-a letter may have another. What tells a letter from every other in its queue is its ``order``, the number of
-its enqueue, and ``place(order)`` finds it again.
+wants them exactly so goes by ``in_order(found.died, descending=True)``. Places are those of one index: in the
+next one (``before``) a letter may have another. What tells a letter from every other in its queue is its
+``order``, the number of its enqueue.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import operator
 import threading
 from array import array
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -38,21 +37,11 @@ _MOST_ATTEMPTS = (1 << 16) - 1
 _IN_MEMORY = 0  # in place of a segment: those that lie in no index yet
 
 
-class Cause(NamedTuple):
-    """What letters died of: what all errors of one kind have in common, and their type."""
+class ErrorKind(NamedTuple):
+    """What letters died of: the signature that all errors of one kind have, and their type."""
 
     signature: str
     type: str
-
-
-class Group(NamedTuple):
-    """Dead letters of one cause. ``newest``: the place of the one that died last."""
-
-    cause: Cause
-    letters: int
-    first_died: datetime
-    last_died: datetime
-    newest: int
 
 
 class _Piece(NamedTuple):
@@ -69,7 +58,7 @@ class DeadIndex:
     By place: ``orders``, ``died`` (microseconds since 1970), ``attempts``, ``cause`` (where in ``causes``).
     """
 
-    def __init__(self, queue: str, causes: dict[Cause, int]) -> None:
+    def __init__(self, queue: str, causes: dict[ErrorKind, int]) -> None:
         self.queue = queue
         self.orders = array("Q")
         self.died = array("q")
@@ -89,48 +78,13 @@ class DeadIndex:
         return self._length
 
     @property
-    def causes(self) -> list[Cause]:
+    def causes(self) -> list[ErrorKind]:
         """All causes, by their number."""
         return list(self._causes)
 
     def died_at(self, place: int) -> datetime:
         """When that letter died."""
         return to_datetime(self.died[place])
-
-    def place(self, order: int) -> int | None:
-        """Where the letter is that was enqueued under that number; None if it is dead no more."""
-        try:
-            return self.orders.index(order)
-        except ValueError:
-            return None
-
-    def newest_first(self, places: Iterable[int] | None = None) -> array[int]:
-        """All places, or these, the letter that died last first."""
-        if places is None:
-            return in_order(self.died[: len(self)], descending=True)
-        return array("I", sorted(places, key=self.died.__getitem__, reverse=True))
-
-    def groups(self, places: Iterable[int] | None = None) -> list[Group]:
-        """What they died of, what most died of first, then by name: of all, or of those at these places."""
-        causes, died = self.cause, self.died
-        counts: Counter[int] = Counter()
-        newest: dict[int, int] = {}
-        oldest: dict[int, int] = {}
-        for place in range(len(self)) if places is None else places:
-            cause = causes[place]
-            counts[cause] += 1
-            if died[place] > died[newest.setdefault(cause, place)]:
-                newest[cause] = place
-            if died[place] < died[oldest.setdefault(cause, place)]:
-                oldest[cause] = place
-        named = self.causes
-        groups = [
-            Group(
-                named[cause], count, self.died_at(oldest[cause]), self.died_at(newest[cause]), newest[cause]
-            )
-            for cause, count in counts.items()
-        ]
-        return sorted(groups, key=lambda group: (-group.letters, group.cause))
 
     # -- building --------------------------------------------------------------------------------------
 
@@ -187,7 +141,7 @@ class DeadIndex:
     def _number(self, cause: tuple[str, str]) -> int:
         found: int | None = self._causes.get(cause)  # type: ignore[call-overload] # equal as tuples
         if found is None:
-            found = self._causes[Cause(*cause)] = len(self._causes)
+            found = self._causes[ErrorKind(*cause)] = len(self._causes)
         return found
 
     # -- fetching --------------------------------------------------------------------------------------

@@ -122,7 +122,10 @@ class DeadLetterQueue(Generic[T]):
         act: str | None = None,
         reason: str = "",
     ) -> int:
-        """Put back everything that is dead now, or what of it matches; returns how many."""
+        """Put back everything that is dead now, or what of it matches; returns how many.
+
+        In batches that are each whole or not at all. Raises InvalidFilter, or InvalidOption for ``act``.
+        """
         chosen, text = self._matching(where)
         more: dict[str, Any] = {"where": text, "keep_attempts": keep_attempts}
         return self._do(self._acts.new(RETRY, self.name, act, reason=reason, **more), chosen)
@@ -148,7 +151,10 @@ class DeadLetterQueue(Generic[T]):
     def remove_all(
         self, *, where: Where | str | None = None, act: str | None = None, reason: str = ""
     ) -> int:
-        """Remove everything that is dead now, or what of it matches; returns how many. See ``undo``."""
+        """Remove everything that is dead now, or what of it matches; returns how many. See ``undo``.
+
+        In batches that are each whole or not at all. Raises InvalidFilter, or InvalidOption for ``act``.
+        """
         chosen, text = self._matching(where)
         return self._do(self._acts.new(REMOVE, self.name, act, reason=reason, where=text), chosen)
 
@@ -160,7 +166,11 @@ class DeadLetterQueue(Generic[T]):
         act: str | None = None,
         reason: str = "",
     ) -> int:
-        """Remove for good what died longer ago than ``age``, or what of it matches; returns how many."""
+        """Remove for good what died longer ago than ``age``, or what of it matches; returns how many.
+
+        In batches that are each whole or not at all. Raises InvalidFilter, or InvalidOption for ``age`` or
+        ``act``.
+        """
         if not isinstance(age, timedelta) or age < timedelta(0):
             raise InvalidOption(f"age must be a timedelta of 0 or more, not {age!r}")
         before = self._storage.clock.now() - from_timedelta(age)

@@ -17,7 +17,7 @@ from functools import partial
 from heapq import nlargest
 
 from duraq.clock import from_datetime, from_timedelta, to_datetime
-from duraq.dead_index import Cause, DeadIndex
+from duraq.dead_index import DeadIndex, ErrorKind
 from duraq.errors import StorageError
 from duraq.failure_records import FailureHistories, FailureRecords
 from duraq.fates import Fate, Kind, Sample
@@ -328,11 +328,11 @@ def dead_of(
             yield from (view for view in found if view is not None)
 
 
-def _key(by: By, queue: str, cause: Cause) -> str:
+def _key(by: By, queue: str, cause: ErrorKind) -> str:
     return {By.SIGNATURE: cause.signature, By.TYPE: cause.type, By.QUEUE: queue}[by]
 
 
-def _by_cause(index: DeadIndex) -> dict[Cause, list[int]]:
+def _by_cause(index: DeadIndex) -> dict[ErrorKind, list[int]]:
     """The places of the letters of each cause."""
     found: list[list[int]] = [[] for _ in index.causes]
     for place, cause in enumerate(index.cause):

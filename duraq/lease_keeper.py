@@ -38,22 +38,21 @@ class Held(Generic[T]):
     """
 
     def __init__(self, queue: Queue[T], entry: QueueEntry[T]) -> None:
-        storage = queue._storage  # noqa: SLF001 - of this package; users have no business with it
         self.queue = queue
         self.entry = entry
         self.lost = entry.lost = threading.Event()
         self.released = False
-        self._length = queue._lease_for or storage.lock_duration  # noqa: SLF001
-        self._clock = storage.clock
+        self._length = queue.lease_length
+        self._clock = queue.storage.clock
         # Held through every call that ends or extends the lease, so that a renewal never comes upon an entry
         # that is just being completed and takes it for lost.
-        self._turn = threading.Lock()
+        self._ending = threading.Lock()
         self._over = False
         self._extended(self._clock.uptime())
 
     def complete(self) -> None:
         """Complete the entry. Raises LeaseLost if the lease has ended already."""
-        with self._turn:
+        with self._ending:
             self._check()
             self.queue.mark_completed(self.entry)
             self._over = True
@@ -65,11 +64,11 @@ class Held(Generic[T]):
         """
         done = False
         try:
-            with ExitStack() as turn:
-                with self.queue._storage.transaction():  # noqa: SLF001 - as above
+            with ExitStack() as ending:
+                with self.queue.storage.transaction():
                     handler(self.entry)
                     # Until it has committed.
-                    turn.enter_context(self._turn)
+                    ending.enter_context(self._ending)
                     self._check()
                     self.queue.mark_completed(self.entry)
                     done = True
@@ -84,15 +83,15 @@ class Held(Generic[T]):
 
         Raises LeaseLost, the transaction then still to be undone, or what the commit raises.
         """
-        with self._turn:
+        with self._ending:
             self._check()
             self.queue.mark_completed(self.entry)
-            self.queue._storage.commit_transaction()  # noqa: SLF001 - as above
+            self.queue.storage.commit_transaction()
             self._over = True
 
     def fail(self, error: Exception) -> EntryStatus:
         """Fail the attempt. Raises LeaseLost if the lease has ended already."""
-        with self._turn:
+        with self._ending:
             self._check()
             status = self.queue.mark_failed(self.entry, error)
             self._over = True
@@ -107,7 +106,7 @@ class Held(Generic[T]):
 
     def release(self) -> None:
         """Give the entry back, uncounted. Raises LeaseLost if the lease has ended already."""
-        with self._turn:
+        with self._ending:
             self._check()
             self.queue.release(self.entry)
             self._over = self.released = True
@@ -123,7 +122,7 @@ class Held(Generic[T]):
 
     def renew(self) -> bool:
         """Extend the lease; returns whether it goes on. If it cannot be extended any more, it is lost."""
-        with self._turn:
+        with self._ending:
             if self._over:
                 return False
             # Before the call, so that the lease really lasts a little longer than is believed here.

@@ -16,7 +16,7 @@ import uuid_utils
 
 from duraq import failure, options, tracing
 from duraq.clock import to_datetime
-from duraq.errors import DuraqError, InvalidOption, InvalidPayload, NotLeased, PayloadUndecodable, QueueError
+from duraq.errors import DuraqError, InvalidOption, InvalidPayload, NotLeased, PayloadUndecodable
 from duraq.keys import enqueue_once
 from duraq.metrics import QueueMetrics
 from duraq.model import AttemptError, Cause, Counts, EntryStatus, Pause, QueueEntry, check_queue_name
@@ -34,6 +34,7 @@ from duraq.operations import (
 from duraq.pauses import named_by
 from duraq.payload import PayloadCodec
 from duraq.retry import RetryPolicy, check_policy
+from duraq.settling import settle_lapsed, why
 from duraq.storage.base import Lapsed, Limits, Storage, StoredEntry
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class Queue(Generic[T]):
         self.name = check_queue_name(name)
         self.retry_policy = check_policy(retry_policy)
         self.max_size = max_size
-        self._storage = storage
+        self.storage = storage
         self._codec: PayloadCodec[T] = PayloadCodec(payload_type, storage.max_payload_bytes)
         self._lease_for = None if lock_duration is None else options.duration("lock_duration", lock_duration)
         self._limits = None
@@ -69,8 +70,13 @@ class Queue(Generic[T]):
             options.positive("max_size", max_size)
             self._limits = Limits(max_size={name: max_size})
 
+    @property
+    def lease_length(self) -> int:
+        """How long a lease lasts unless it is extended, in microseconds."""
+        return self._lease_for or self.storage.lock_duration
+
     def __repr__(self) -> str:
-        return f"<Queue {self.name!r} of {self._storage!r}>"
+        return f"<Queue {self.name!r} of {self.storage!r}>"
 
     # -- feeding ---------------------------------------------------------------------------------------
 
@@ -120,8 +126,8 @@ class Queue(Generic[T]):
         if key is not None:
             entry.key = options.key(key)
             window = options.duration("key_window", key_window)
-            return enqueue_once(self._storage, self.name, entry, window, self._limits)
-        self._storage.commit({self.name: (entry,)}, self._limits)
+            return enqueue_once(self.storage, self.name, entry, window, self._limits)
+        self.storage.commit({self.name: (entry,)}, self._limits)
         return entry.id
 
     def enqueue_many(
@@ -137,7 +143,8 @@ class Queue(Generic[T]):
     ) -> list[str]:
         """Add all of ``items`` or, on any error, none, with one sync; returns their ids in order.
 
-        The options hold for each. ``ids`` gives each its own id and must be as many as the items.
+        They are durable, as the storage's mode says, on return. The options hold for each. ``ids`` gives each
+        its own id and must be as many as the items. Raises what ``enqueue`` does.
         """
         priority, ready_at, expires_at = self._options(priority, delay, scheduled_for, ttl)
         carried = None if headers is None else options.headers(headers)
@@ -162,7 +169,7 @@ class Queue(Generic[T]):
                 Enqueue(name, payload, priority, ready_at, expires_at, ids is None, None, carried)
                 for name, payload in zip(names, payloads, strict=True)
             ]
-            self._storage.commit({self.name: entries}, self._limits)
+            self.storage.commit({self.name: entries}, self._limits)
         return names
 
     # -- working ---------------------------------------------------------------------------------------
@@ -181,6 +188,7 @@ class Queue(Generic[T]):
         ``wait``: how long to block for one if there is none. The lease ends when the entry is completed,
         failed or released, when this process dies, or after the lock duration. The attempt is counted
         before this returns. An entry whose payload no longer decodes goes to the dead-letter queue.
+        A power cut may take the lease, and with it that count; never the entry. Raises StorageError.
         """
         count = 1 if limit is None else options.positive("limit", limit)
         until = None if wait is None else time.monotonic() + options.duration("wait", wait, zero=True) / 1e6
@@ -191,7 +199,7 @@ class Queue(Generic[T]):
             remaining = 0.0 if until is None else until - time.monotonic()
             if remaining <= 0:
                 return None if limit is None else []
-            self._storage.wait(self.name, remaining)
+            self.storage.wait(self.name, remaining)
 
     def mark_completed(self, entry: QueueEntry[T] | str) -> None:
         """The work is done: the entry is over, durably, and is never delivered again.
@@ -201,7 +209,7 @@ class Queue(Generic[T]):
         lease has ended (NotLeased if it was never held, or already ended, here).
         """
         entry_id, token, _ = self._lease_of(entry)
-        self._storage.commit({self.name: (Complete(entry_id, token),)})
+        self.storage.commit({self.name: (Complete(entry_id, token),)})
 
     def mark_completed_many(self, entries: Iterable[QueueEntry[T] | str]) -> None:
         """Complete all of them or, if one of their leases has ended, none; with one sync.
@@ -210,7 +218,7 @@ class Queue(Generic[T]):
         """
         leases = [self._lease_of(entry) for entry in entries]
         if leases:
-            self._storage.commit({self.name: [Complete(entry_id, token) for entry_id, token, _ in leases]})
+            self.storage.commit({self.name: [Complete(entry_id, token) for entry_id, token, _ in leases]})
 
     def mark_failed(
         self,
@@ -223,29 +231,32 @@ class Queue(Generic[T]):
         """The attempt failed: the retry policy decides whether it is tried again, and when.
 
         ``retry_in`` overrules the policy's delay, ``dead`` its verdict. Returns SCHEDULED (or READY, with
-        no delay) or DEAD. Raises LeaseLost, and changes nothing, if the lease has ended.
+        no delay) or DEAD. Durable on return. Raises LeaseLost, and changes nothing, if the lease has ended.
         """
         entry_id, token, attempts = self._lease_of(entry)
         operation: Operation
         if dead:
             operation = Bury(entry_id, token, Cause.FAILED, failure.as_text(error))
         elif retry_in is not None:
-            ready_at = self._storage.clock.now() + options.duration("retry_in", retry_in, zero=True)
+            ready_at = self.storage.clock.now() + options.duration("retry_in", retry_in, zero=True)
             operation = Fail(entry_id, token, Cause.FAILED, failure.as_text(error), ready_at)
         else:
             operation = self._verdict(entry_id, token, attempts, Cause.FAILED, error)
-        self._storage.commit({self.name: (operation,)})
+        self.storage.commit({self.name: (operation,)})
         if isinstance(operation, Bury):
             return EntryStatus.DEAD
-        return EntryStatus.SCHEDULED if operation.ready_at > self._storage.clock.now() else EntryStatus.READY
+        return EntryStatus.SCHEDULED if operation.ready_at > self.storage.clock.now() else EntryStatus.READY
 
     def release(self, entry: QueueEntry[T] | str, *, delay: timedelta | None = None) -> None:
-        """Give the entry back; the attempt does not count. Raises LeaseLost if the lease has ended."""
+        """Give the entry back, ready at once or after ``delay``; the attempt does not count.
+
+        Durable on return. Raises LeaseLost, and changes nothing, if the lease has ended.
+        """
         entry_id, token, _ = self._lease_of(entry)
         ready_at = None
         if delay is not None:
-            ready_at = self._storage.clock.now() + options.duration("delay", delay, zero=True)
-        self._storage.commit({self.name: (Release(entry_id, token, ready_at),)})
+            ready_at = self.storage.clock.now() + options.duration("delay", delay, zero=True)
+        self.storage.commit({self.name: (Release(entry_id, token, ready_at),)})
 
     def end_lease(self, entry_id: str, token: int, *, reason: str = "", who: str | None = None) -> None:
         """End a lease that somebody else may hold: the entry is ready again, the attempt does not count.
@@ -255,21 +266,22 @@ class Queue(Generic[T]):
         """
         who = options.text("who", who or options.user())
         release = Release(entry_id, token, None, who, options.text("reason", reason))
-        self._storage.commit({self.name: (release,)})
+        self.storage.commit({self.name: (release,)})
 
     def extend(self, entry: QueueEntry[T] | str, duration: timedelta | None = None) -> datetime:
         """The lease now ends ``duration`` from now (default: the lock duration); returns that time.
 
-        Raises LeaseLost, and changes nothing, if the lease has ended.
+        Not synced: a power cut ends all leases anyway. Raises LeaseLost, and changes nothing, if the lease
+        has ended.
         """
         entry_id, token, _ = self._lease_of(entry)
-        length = self._lease_for or self._storage.lock_duration
+        length = self.lease_length
         if duration is not None:
             length = options.duration("duration", duration)
-        clock = self._storage.clock
+        clock = self.storage.clock
         deadline_at = clock.now() + length
         operation = Extend(entry_id, token, clock.uptime() + length, clock.boot_id, deadline_at)
-        self._storage.commit({self.name: (operation,)})
+        self.storage.commit({self.name: (operation,)})
         return to_datetime(deadline_at)
 
     def process_next(
@@ -292,7 +304,7 @@ class Queue(Generic[T]):
             return None
         try:
             if transactional:
-                with self._storage.transaction():
+                with self.storage.transaction():
                     tracing.call(handler, entry)
                     self.mark_completed(entry)
                 return entry
@@ -324,11 +336,11 @@ class Queue(Generic[T]):
 
     def counts(self) -> Counts:
         """Entries by state."""
-        return self._storage.counts(self.name)
+        return self.storage.counts(self.name)
 
     def metrics(self) -> QueueMetrics:
         """The queue in numbers: what it holds, what ever happened in it, how fast, how long it took."""
-        return self._storage.metrics(self.name)
+        return self.storage.metrics(self.name)
 
     def peek(self, limit: int = 1) -> list[QueueEntry[T]]:
         """The entries that would be delivered next; leases nothing."""
@@ -336,7 +348,7 @@ class Queue(Generic[T]):
 
     def get(self, entry_id: str) -> QueueEntry[T]:
         """One live or dead entry. Raises EntryNotFound."""
-        return self._seen(self._storage.get(self.name, entry_id))
+        return self._seen(self.storage.get(self.name, entry_id))
 
     def entries(
         self, status: EntryStatus | None = None, *, limit: int | None = None, offset: int = 0
@@ -345,7 +357,7 @@ class Queue(Generic[T]):
         if limit is not None:
             options.positive("limit", limit)
         options.offset(offset)
-        found = self._storage.entries(self.name, options.status(status), limit, offset)
+        found = self.storage.entries(self.name, options.status(status), limit, offset)
         return [self._seen(stored) for stored in found]
 
     # -- steering --------------------------------------------------------------------------------------
@@ -353,28 +365,32 @@ class Queue(Generic[T]):
     def pause(self, reason: str = "", *, who: str | None = None) -> None:
         """Deliver nothing until resume; what is leased already goes on. Kept across restarts.
 
-        Raises CannotMigrate while ``duraq migrate`` moves it: it is paused then, by that.
+        Durable on return. Raises InvalidOption, or CannotMigrate while ``duraq migrate`` moves it: it is
+        paused then, by that.
         """
         if named_by(options.text("reason", reason)) is not None:
             raise InvalidOption(f"queue {self.name}: a reason may not look like a migration's: {reason!r}")
         operation = PauseQueue(options.text("who", who or options.user()), reason)
-        self._storage.commit({self.name: (operation,)})
+        self.storage.commit({self.name: (operation,)})
 
     def resume(self, *, who: str | None = None) -> None:
-        """Deliver again. Raises CannotMigrate where ``duraq migrate`` still has to bring some of it."""
-        self._storage.commit({self.name: (ResumeQueue(options.text("who", who or options.user())),)})
+        """Deliver again. Durable on return.
+
+        Raises QueueNotFound, or CannotMigrate where ``duraq migrate`` still has to bring some of it.
+        """
+        self.storage.commit({self.name: (ResumeQueue(options.text("who", who or options.user())),)})
 
     @property
     def paused(self) -> Pause | None:
         """Who paused the queue, when and why; None if it is not paused."""
-        return self._storage.paused(self.name)
+        return self.storage.paused(self.name)
 
     # -- inside ----------------------------------------------------------------------------------------
 
     def _claim(self, count: int) -> list[QueueEntry[T]]:
         self.settle_lapsed()
         while True:
-            claimed = self._storage.claim(self.name, count, lease_for=self._lease_for)
+            claimed = self.storage.claim(self.name, count, lease_for=self._lease_for)
             # The claim has brought to light what others did meanwhile, lapsed leases among it.
             if not claimed and self.settle_lapsed():
                 continue
@@ -392,7 +408,7 @@ class Queue(Generic[T]):
         log.warning("queue %s: entry %s does not decode, to the dead letters", self.name, stored.id)
         try:
             bury = Bury(stored.id, stored.token, Cause.FAILED, failure.as_text(error))
-            self._storage.commit({self.name: (bury,)})
+            self.storage.commit({self.name: (bury,)})
         except DuraqError:
             # Its lease ends at the deadline and it is looked at again; those claimed with it must go on now.
             log.exception("queue %s: entry %s could not be moved", self.name, stored.id)
@@ -402,23 +418,10 @@ class Queue(Generic[T]):
 
         Returns whether there were any. ``dequeue`` does this by itself.
         """
-        lapsed = self._storage.lapsed(self.name)
-        if not lapsed:
-            return False
-        verdicts = [
-            self._verdict(lease.id, lease.token, lease.attempts, lease.cause, _why(lease)) for lease in lapsed
-        ]
-        for lease in lapsed:
-            log.info("queue %s: entry %s came back (%s)", self.name, lease.id, lease.cause)
-        limits = Limits(still_late=True)
-        try:
-            self._storage.commit({self.name: verdicts}, limits)
-        except QueueError:
-            # Another consumer has ended one of them meanwhile, or a late holder has done so or extended it.
-            for verdict in verdicts:
-                with suppress(QueueError):
-                    self._storage.commit({self.name: (verdict,)}, limits)
-        return True
+        return settle_lapsed(self.storage, self.name, self._decide)
+
+    def _decide(self, lease: Lapsed) -> Fail | Bury:
+        return self._verdict(lease.id, lease.token, lease.attempts, lease.cause, why(lease))
 
     def _verdict(
         self,
@@ -432,7 +435,7 @@ class Queue(Generic[T]):
         text = failure.as_text(error)
         if delay is None:
             return Bury(entry_id, token, cause, text)
-        return Fail(entry_id, token, cause, text, self._storage.clock.now() + delay)
+        return Fail(entry_id, token, cause, text, self.storage.clock.now() + delay)
 
     def _lease_of(self, entry: QueueEntry[T] | str) -> tuple[str, int, int]:
         if isinstance(entry, QueueEntry):
@@ -441,7 +444,7 @@ class Queue(Generic[T]):
             if not entry.token:
                 raise NotLeased(f"queue {self.name}: entry {entry.id} was looked at, not dequeued")
             return entry.id, entry.token, entry.attempts
-        held = self._storage.held(self.name, entry)
+        held = self.storage.held(self.name, entry)
         return entry, held.token, held.attempts
 
     def _options(
@@ -450,7 +453,7 @@ class Queue(Generic[T]):
         priority = options.priority(priority)
         if delay is not None and scheduled_for is not None:
             raise InvalidOption("give delay or scheduled_for, not both")
-        now = self._storage.clock.now()
+        now = self.storage.clock.now()
         ready_at = expires_at = None
         if delay is not None:
             length = options.duration("delay", delay, zero=True)
@@ -471,10 +474,3 @@ class Queue(Generic[T]):
 
     def _entry(self, stored: StoredEntry, data: T) -> QueueEntry[T]:
         return QueueEntry.of(stored, data, self.name, failure.max_attempts(self.retry_policy))
-
-
-def _why(lease: Lapsed) -> AttemptError:
-    if lease.cause is Cause.WORKER_DIED:
-        return AttemptError("WorkerDied", f"worker {lease.worker} died while it held the entry")
-    holder = f"worker {lease.worker}" if lease.worker else "whoever took it"
-    return AttemptError("LeaseTimedOut", f"{holder} held the entry past its deadline")

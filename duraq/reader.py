@@ -14,7 +14,7 @@ from duraq.errors import NotAStorage, QueueNotFound, StorageClosed, StorageDamag
 from duraq.journal import opening, reading, refusal, wording
 from duraq.journal.described import Description
 from duraq.journal.filesystem import FileSystem, Mark
-from duraq.journal.folded import FoldedByReader
+from duraq.journal.folded_by_reader import FoldedByReader
 from duraq.journal.lines import Lines
 from duraq.journal.reading import View
 from duraq.journal.segment import Gap, bytes_on_disk, file_name
@@ -72,7 +72,7 @@ class AnyReader(Protocol):
     def close(self) -> None: ...
 
 
-class Folded:
+class ReadQueue:
     """One queue as far as it could be read, and what ended the reading if that was not its end."""
 
     def __init__(self, queue: str, distrusted: int = 0) -> None:
@@ -123,7 +123,7 @@ class Reader:
         except OSError as error:
             raise self.refused(error) from error
         self._view: View | None = None
-        self._folded: dict[str, Folded] = {}
+        self._folded: dict[str, ReadQueue] = {}
         self._fresh: set[str] = set()
         # Of each queue, the length of what is beside its active segment, and when that was true.
         self._sealed: dict[str, tuple[tuple[Mark | None, int], int]] = {}
@@ -207,12 +207,12 @@ class Reader:
             raise folded.problem
         return folded.state
 
-    def fold_on(self, queue: str) -> Folded:
+    def fold_on(self, queue: str) -> ReadQueue:
         """The same, read up to its end as of now."""
         self._fresh.discard(queue)
         return self.fold(queue)
 
-    def fold(self, queue: str) -> Folded:
+    def fold(self, queue: str) -> ReadQueue:
         """The queue, read up to its end as of the last refresh or later."""
         folded = self._folded.get(queue)
         if folded is not None and queue in self._fresh:
@@ -301,14 +301,14 @@ class Reader:
             self._begun_anew(queue, _distrusted(folded))
         self._fresh.discard(queue)
 
-    def _begun_anew(self, queue: str, distrusted: int = 0) -> Folded:
+    def _begun_anew(self, queue: str, distrusted: int = 0) -> ReadQueue:
         before = self._folded.get(queue)
         if before is not None:
             before.close()
-        found = self._folded[queue] = Folded(queue, distrusted)
+        found = self._folded[queue] = ReadQueue(queue, distrusted)
         return found
 
-    def _was_replaced(self, folded: Folded) -> bool:
+    def _was_replaced(self, folded: ReadQueue) -> bool:
         """Whether it was removed and made again, or repaired, or what was read last was taken back."""
         if folded.read is None:
             return False
@@ -321,7 +321,7 @@ class Reader:
         finally:
             fs.close(home)
 
-    def _read_on(self, folded: Folded) -> Folded:
+    def _read_on(self, folded: ReadQueue) -> ReadQueue:
         """The queue read to its end; begun anew as often as what was to be gone on from turns out lost."""
         while True:
             try:
@@ -332,7 +332,7 @@ class Reader:
             else:
                 return folded
 
-    def _catch_up(self, folded: Folded) -> None:
+    def _catch_up(self, folded: ReadQueue) -> None:
         name = folded.state.name
         try:
             if folded.read is None:
@@ -381,6 +381,6 @@ class Reader:
             raise
 
 
-def _distrusted(folded: Folded) -> int:
+def _distrusted(folded: ReadQueue) -> int:
     """Up to which segment no checkpoint is to be gone on from, now that what one names is lost."""
     return folded.distrusted if folded.read is None else folded.read.distrusted

@@ -24,7 +24,7 @@ from duraq.tally import FATAL, Rota, Tally, WorkerStats, note, say_outcome
 T = TypeVar("T")
 
 # How long the one thread that waits for an entry takes, at most, to see that it is to stop.
-_TURN = timedelta(milliseconds=500)
+_LONGEST_WAIT = timedelta(milliseconds=500)
 _UNWATCHED = nullcontext()
 
 
@@ -107,7 +107,7 @@ class Shift(Generic[T]):
     def _beat(self) -> None:
         """Have the pulse felt, unless the storage takes far longer to answer than it ever does."""
         assert self._pulse is not None
-        longest = _TURN.total_seconds() + 2 * self._pulse.seconds
+        longest = _LONGEST_WAIT.total_seconds() + 2 * self._pulse.seconds
         since = min(list(self._asked.values()), default=None)
         if since is None or time.monotonic() - since < longest:
             self._pulse.beat()
@@ -176,7 +176,7 @@ class Shift(Generic[T]):
         for queue in queues:
             waits = queue is queues[-1] and not self._drain
             try:
-                entry = queue.dequeue(wait=_TURN if waits else None)
+                entry = queue.dequeue(wait=_LONGEST_WAIT if waits else None)
             except StorageDamaged as error:
                 self._rota.rest(queue, error)
                 damaged += 1

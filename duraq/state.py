@@ -340,7 +340,7 @@ class QueueState:
         entry = self.entries[operation.id]
         self._unlease(entry)
         self.ledger.complete(entry.leased_at, at)
-        self._drop(operation.id)
+        self._forget(operation.id)
 
     def _fail(self, operation: Fail, _seq: int, at: int, _where: Any, _position: int) -> None:
         entry = self.entries[operation.id]
@@ -366,7 +366,7 @@ class QueueState:
     def _expire(self, operation: Expire, _seq: int, at: int, _where: Any, _position: int) -> None:
         entry = self.entries.get(operation.id) or self._unshelve(operation.id, at)
         self._tally[entry.status] -= 1
-        self._drop(operation.id)
+        self._forget(operation.id)
         self.ledger.count(EXPIRED, at)
 
     def _requeue(self, operation: Requeue, _seq: int, at: int, _where: Any, position: int) -> None:
@@ -385,7 +385,7 @@ class QueueState:
     def _remove(self, operation: Remove, _seq: int, at: int, _where: Any, _position: int) -> None:
         entry = self.entries.get(operation.id) or self._unshelve(operation.id, at)
         self._tally[entry.status] -= 1
-        self._drop(operation.id)
+        self._forget(operation.id)
         if not operation.to:
             self.ledger.count(REMOVED, at)
 
@@ -440,7 +440,7 @@ class QueueState:
     def lay_down(self, entry_id: str) -> None:
         """The entry lies on the shelf from now on, as it has become."""
         self._tally[self.entries[entry_id].status] -= 1
-        self._drop(entry_id)
+        self._forget(entry_id)
 
     # -- pieces of the fold ----------------------------------------------------------------------------
 
@@ -533,7 +533,7 @@ class QueueState:
         entry.updated_at = at
         self.ledger.end(cause, entry.leased_at, at)
 
-    def _drop(self, entry_id: str) -> None:
+    def _forget(self, entry_id: str) -> None:
         entry = self.entries.pop(entry_id)
         # Heap items may still point here; this makes them stale.
         entry.status = EntryStatus.COMPLETED

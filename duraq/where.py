@@ -100,11 +100,6 @@ class Where:
         subject = Subject(queue, entry, self._now)
         return all(term.holds(term.field.read(subject, term.path)) for term in self._in_turn)
 
-    @property
-    def needs_payload(self) -> bool:
-        """Whether entries can be matched only with their payloads."""
-        return any(term.field.reads_payload for term in self.terms)
-
     def queues(self, names: Iterable[str]) -> list[str]:
         """Those of the queues of which an entry can be meant; the others need not be read."""
         return [name for name in names if self._admits("queue", name)]

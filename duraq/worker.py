@@ -44,7 +44,7 @@ BACKOFF = ExponentialBackoff(
 )
 # A signal that comes just before a wait, or to another thread, does not end the wait, and its handler runs
 # only after it. So no wait of the main thread is longer than this, in seconds.
-_TURN = 0.5
+_LONGEST_WAIT = 0.5
 
 
 class Worker(Generic[T]):
@@ -154,7 +154,7 @@ class Worker(Generic[T]):
         working, signals, deadline = self.threads, 0, None
         while working:
             try:
-                notice = shift.inbox.get(timeout=one_turn(deadline))
+                notice = shift.inbox.get(timeout=one_wait(deadline))
             except Empty:
                 if deadline is not None and time.monotonic() >= deadline:
                     return
@@ -191,9 +191,9 @@ def seconds_until(moment: float) -> float:
     return max(0.0, moment - time.monotonic())
 
 
-def one_turn(due: float | None) -> float:
+def one_wait(due: float | None) -> float:
     """How long the main thread may wait at a time, in seconds, if something is due then."""
-    return _TURN if due is None else min(_TURN, seconds_until(due))
+    return _LONGEST_WAIT if due is None else min(_LONGEST_WAIT, seconds_until(due))
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from duraq import options
 from duraq.errors import InvalidInput, StorageForked, WorkersFailed
 from duraq.queue import Queue
 from duraq.retry import RetryPolicy
-from duraq.worker import BACKOFF, GRACE, Handler, Worker, check_handler, one_turn, signals_to
+from duraq.worker import BACKOFF, GRACE, Handler, Worker, check_handler, one_wait, signals_to
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ def _work(line: socket.socket, make_worker: Callable[[], Worker[T]], *, drain: b
         return _cannot_begin(line, error)
     finally:
         for queue in worker.queues:
-            queue._storage.close()  # noqa: SLF001 - it was opened for this worker, and nobody else will
+            queue.storage.close()  # it was opened for this worker, and nobody else will
     return 0
 
 
@@ -215,7 +215,7 @@ class _Pool:
         if self._kill_at is not None:
             due.append(self._kill_at)
         with suppress(Empty):
-            if self._inbox.get(timeout=one_turn(min(due, default=None))) != signal.SIGCHLD:
+            if self._inbox.get(timeout=one_wait(min(due, default=None))) != signal.SIGCHLD:
                 self._stop(_STOP if self._told is None else _STOP_NOW)
 
     def _stop(self, word: bytes) -> None:

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from duraq.actions import Action, Target
 from duraq.bulk import Meant
-from duraq.dead_index import Cause
+from duraq.dead_index import ErrorKind
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.views import EntryView
@@ -73,7 +73,7 @@ def each_letter(
         yield from fetch(inspector, letters, keys[at : at + _AT_ONCE]).values()
 
 
-def filter_of(where: Where | None, cause: Cause | None) -> str:
+def filter_of(where: Where | None, cause: ErrorKind | None) -> str:
     """The filter that means what one admits, and of that what died of the cause; empty if none does."""
     if cause is not None and not cause.signature:
         return ""

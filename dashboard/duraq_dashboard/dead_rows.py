@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from duraq.dead_index import Cause
+from duraq.dead_index import ErrorKind
 from duraq.model import last_failure
 from duraq.safe_text import safe_text
 from duraq.signature import normalised
@@ -81,7 +81,7 @@ def name_of(view: EntryView) -> str:
 class GroupRows:
     """Groups of dead letters. ``names``: of those of which one letter was read already."""
 
-    def __init__(self, groups: Sequence[Group], names: Mapping[Cause, str], now: datetime) -> None:
+    def __init__(self, groups: Sequence[Group], names: Mapping[ErrorKind, str], now: datetime) -> None:
         self.groups = groups
         self._names = names
         self._now = now

@@ -135,7 +135,7 @@ class Doing:
             if self._stop.wait(seconds):
                 run.stop(STOPPED)
 
-        run = bulk.Run(storage, planned, order.pace, wait=wait)
+        run = bulk.BulkRun(storage, planned, order.pace, wait=wait)
         trouble = ""
 
         def now(stopped: str = "") -> Progress:

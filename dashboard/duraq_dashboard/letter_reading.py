@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from duraq.dead_index import Cause
+from duraq.dead_index import ErrorKind
 from duraq.views import EntryView, RecordView
 from duraq_dashboard.dead_rows import LetterLine, name_of
 from duraq_dashboard.letters import Group, Letters, fetch
@@ -25,7 +25,7 @@ class LetterReading:
     """
 
     def __init__(self, questions: Questions, failed: Callable[[Exception], None]) -> None:
-        self.names: dict[Cause, str] = {}
+        self.names: dict[ErrorKind, str] = {}
         self._asked = questions
         self._failed = failed
         self._lines: OrderedDict[int, LetterLine] = OrderedDict()

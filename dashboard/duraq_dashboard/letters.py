@@ -20,7 +20,7 @@ from itertools import chain, compress, islice
 from typing import Any
 
 from duraq.clock import from_datetime, from_timedelta, to_datetime
-from duraq.dead_index import Cause, DeadIndex, in_order
+from duraq.dead_index import DeadIndex, ErrorKind, in_order
 from duraq.inspector import Inspector
 from duraq.views import EntryView
 from duraq.where import Term, Where
@@ -67,7 +67,7 @@ class Letters:
         self.indexes = tuple(sorted((index for index in indexes if len(index)), key=lambda each: each.queue))
         self.queues = queues
         self.problems = problems  # of queues that cannot be read
-        self.names: dict[Cause, int] = {}
+        self.names: dict[ErrorKind, int] = {}
         self.causes = array("I")
         self.which = array("H")
         self._starts = [0]
@@ -188,7 +188,7 @@ class Letters:
 class Group:
     """Letters that died of the same. ``hours``: how many did in each of the last 24, the present one last."""
 
-    cause: Cause
+    cause: ErrorKind
     letters: int
     first: datetime
     last: datetime
@@ -235,7 +235,7 @@ class Choice:
                 self._places[number] = place
         return self._places
 
-    def of_cause(self, cause: Cause) -> Choice:
+    def of_cause(self, cause: ErrorKind) -> Choice:
         """Those of them that died of that."""
         number = self.letters.names.get(cause)
         if number is None:

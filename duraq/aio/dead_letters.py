@@ -99,7 +99,10 @@ class DeadLetterQueue(Generic[T]):
         act: str | None = None,
         reason: str = "",
     ) -> int:
-        """Put back everything that is dead now, or what of it matches; returns how many."""
+        """Put back everything that is dead now, or what of it matches; returns how many.
+
+        In batches that are each whole or not at all. Raises InvalidFilter, or InvalidOption for ``act``.
+        """
         return await call(
             partial(self.sync.retry_all, where=where, keep_attempts=keep_attempts, act=act, reason=reason)
         )
@@ -123,7 +126,10 @@ class DeadLetterQueue(Generic[T]):
     async def remove_all(
         self, *, where: Where | str | None = None, act: str | None = None, reason: str = ""
     ) -> int:
-        """Remove everything that is dead now, or what of it matches; returns how many. See ``undo``."""
+        """Remove everything that is dead now, or what of it matches; returns how many. See ``undo``.
+
+        In batches that are each whole or not at all. Raises InvalidFilter, or InvalidOption for ``act``.
+        """
         return await call(partial(self.sync.remove_all, where=where, act=act, reason=reason))
 
     async def purge_older_than(
@@ -134,7 +140,11 @@ class DeadLetterQueue(Generic[T]):
         act: str | None = None,
         reason: str = "",
     ) -> int:
-        """Remove for good what died longer ago than ``age``, or what of it matches; returns how many."""
+        """Remove for good what died longer ago than ``age``, or what of it matches; returns how many.
+
+        In batches that are each whole or not at all. Raises InvalidFilter, or InvalidOption for ``age`` or
+        ``act``.
+        """
         return await call(partial(self.sync.purge_older_than, age, where=where, act=act, reason=reason))
 
     async def undo(self, act: str | None = None, *, reason: str = "") -> int:

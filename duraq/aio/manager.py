@@ -36,6 +36,7 @@ class QueueManager:
         ``payload_type``: a dataclass, attrs class, TypedDict, NamedTuple, pydantic model, datetime, UUID,
         Enum, bytes ...; without it, payloads are JSON values. ``lock_duration``: how long a lease lasts.
         ``max_size``: enqueue raises QueueFull rather than hold more entries than this.
+        Raises InvalidQueueName or InvalidOption.
         """
         return Queue(
             name,

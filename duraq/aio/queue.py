@@ -114,7 +114,8 @@ class Queue(Generic[T]):
     ) -> list[str]:
         """Add all of ``items`` or, on any error, none, with one sync; returns their ids in order.
 
-        The options hold for each. ``ids`` gives each its own id and must be as many as the items.
+        They are durable, as the storage's mode says, on return. The options hold for each. ``ids`` gives each
+        its own id and must be as many as the items. Raises what ``enqueue`` does.
         """
         # What the caller iterates over is the caller's, and runs here.
         items, ids = list(items), None if ids is None else list(ids)
@@ -146,6 +147,7 @@ class Queue(Generic[T]):
         ``wait``: how long to wait for one if there is none; no thread waits. The lease ends when the entry
         is completed, failed or released, when this process dies, or after the lock duration. The attempt is
         counted before this returns. An entry whose payload no longer decodes goes to the dead-letter queue.
+        A power cut may take the lease, and with it that count; never the entry. Raises StorageError.
         """
         count = 1 if limit is None else options.positive("limit", limit)
         seconds = 0.0 if wait is None else options.duration("wait", wait, zero=True) / 1e6
@@ -191,12 +193,15 @@ class Queue(Generic[T]):
         """The attempt failed: the retry policy decides whether it is tried again, and when.
 
         ``retry_in`` overrules the policy's delay, ``dead`` its verdict. Returns SCHEDULED (or READY, with
-        no delay) or DEAD. Raises LeaseLost, and changes nothing, if the lease has ended.
+        no delay) or DEAD. Durable on return. Raises LeaseLost, and changes nothing, if the lease has ended.
         """
         return await call(partial(self.sync.mark_failed, entry, error, retry_in=retry_in, dead=dead))
 
     async def release(self, entry: QueueEntry[T] | str, *, delay: timedelta | None = None) -> None:
-        """Give the entry back; the attempt does not count. Raises LeaseLost if the lease has ended."""
+        """Give the entry back, ready at once or after ``delay``; the attempt does not count.
+
+        Durable on return. Raises LeaseLost, and changes nothing, if the lease has ended.
+        """
         await call(partial(self.sync.release, entry, delay=delay))
 
     async def end_lease(self, entry_id: str, token: int, *, reason: str = "", who: str | None = None) -> None:
@@ -210,7 +215,8 @@ class Queue(Generic[T]):
     async def extend(self, entry: QueueEntry[T] | str, duration: timedelta | None = None) -> datetime:
         """The lease now ends ``duration`` from now (default: the lock duration); returns that time.
 
-        Raises LeaseLost, and changes nothing, if the lease has ended.
+        Not synced: a power cut ends all leases anyway. Raises LeaseLost, and changes nothing, if the lease
+        has ended.
         """
         return await call(partial(self.sync.extend, entry, duration))
 
@@ -282,11 +288,18 @@ class Queue(Generic[T]):
     # -- steering --------------------------------------------------------------------------------------
 
     async def pause(self, reason: str = "", *, who: str | None = None) -> None:
-        """Deliver nothing until resume; what is leased already goes on. Kept across restarts."""
+        """Deliver nothing until resume; what is leased already goes on. Kept across restarts.
+
+        Durable on return. Raises InvalidOption, or CannotMigrate while ``duraq migrate`` moves it: it is
+        paused then, by that.
+        """
         await call(partial(self.sync.pause, reason, who=who))
 
     async def resume(self, *, who: str | None = None) -> None:
-        """Deliver again."""
+        """Deliver again. Durable on return.
+
+        Raises QueueNotFound, or CannotMigrate where ``duraq migrate`` still has to bring some of it.
+        """
         await call(partial(self.sync.resume, who=who))
 
     async def paused(self) -> Pause | None:

@@ -37,7 +37,7 @@ T = TypeVar("T")
 Handler = Callable[[QueueEntry[T]], Awaitable[object]]
 
 # How long a worker of several queues waits at one of them before it looks at the others.
-_TURN = timedelta(milliseconds=500)
+_LONGEST_WAIT = timedelta(milliseconds=500)
 # And at its only one; when it is to stop, it is cancelled.
 _LONG = timedelta(days=1)
 # How many entries are taken at once: they share a record and a sync, and their payloads are in memory.
@@ -63,7 +63,7 @@ class Shift(Generic[T]):
         self.error: BaseException | None = None  # the first that a task ended with
         queues = tuple(queues)
         self._rota = Rota(queues)
-        self._turn = _TURN if len(queues) > 1 else _LONG
+        self._wait = _LONGEST_WAIT if len(queues) > 1 else _LONG
         self._handler = handler
         self._concurrency = concurrency
         self._transactional = transactional
@@ -147,7 +147,7 @@ class Shift(Generic[T]):
         for queue in queues:
             waits = queue is queues[-1] and not self._drain
             try:
-                entries = await queue.dequeue(wait=self._turn if waits else None, limit=room)
+                entries = await queue.dequeue(wait=self._wait if waits else None, limit=room)
             except StorageDamaged as error:
                 self._rota.rest(queue, error)
                 damaged += 1

@@ -10,7 +10,7 @@ from typing import TypeVar
 from anyio import CancelScope, Lock, move_on_after, wait_readable
 
 from duraq.aio.calls import call
-from duraq.storage.base import Place, Storage
+from duraq.storage.base import PlaceInLine, Storage
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Chairs:
                 await call(partial(_leave, place), surely=True)
 
 
-def _sit_down(place: Place) -> float | None:
+def _sit_down(place: PlaceInLine) -> float | None:
     place.__enter__()
     try:
         return place.look()
@@ -81,6 +81,6 @@ def _sit_down(place: Place) -> float | None:
         raise
 
 
-def _leave(place: Place) -> None:
+def _leave(place: PlaceInLine) -> None:
     """Leave it without having looked: whoever woke it shall wake the next."""
     place.__exit__(InterruptedError, InterruptedError(), None)

@@ -16,7 +16,7 @@ import click
 
 from duraq import bulk
 from duraq.acts import BATCH, MOVE, PURGE, REMOVE, RETRY, Act, Acts, Outcome, check_target, new_id
-from duraq.bulk import Meant, Pace, Run
+from duraq.bulk import BulkRun, Meant, Pace
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.look import missed
 from duraq.cli.options import PERCENT, RATE, F, Settings
@@ -157,7 +157,7 @@ def carry_out(
         planned = begun or bulk.plan(Acts(storage), verb, name, meant, reason=consent.reason, **more)
         go_on = f"duraq {COMMANDS[verb].format(**more)} --act {name}"
         _announce(said, verb, name, count, go_on)
-        run = Run(storage, planned, consent.pace)
+        run = BulkRun(storage, planned, consent.pace)
         return _Result(said, verb, problems, resumed=bool(begun)).of(run, go_on)
 
 
@@ -174,7 +174,7 @@ class _Result:
         self._troubles: list[Exception] = [*problems]
         self._tally: Counter[str] = Counter()
 
-    def of(self, run: Run, go_on: str) -> int:
+    def of(self, run: BulkRun, go_on: str) -> int:
         """Carry it out; the exit code."""
         try:
             for act, outcome in _shown(self._said, run):
@@ -204,7 +204,7 @@ class _Result:
             self._troubles.append(error)
 
 
-def _shown(said: Settings, run: Run) -> Iterator[tuple[Act, Outcome]]:
+def _shown(said: Settings, run: BulkRun) -> Iterator[tuple[Act, Outcome]]:
     """The outcomes; somebody at a terminal who waits for them sees how far it is."""
     if said.quiet or said.is_json or not sys.stderr.isatty():
         yield from run

@@ -35,7 +35,7 @@ from duraq.retry import ExponentialBackoff
 from duraq.worker import Worker, WorkerStats, signals_to
 
 EX_DATAERR, EX_TEMPFAIL = 65, 75
-_TURN = 0.5  # seconds
+_LONGEST_WAIT = 0.5  # seconds
 _STATUS = 5.0  # between two of what is said of how it goes, if that changes
 _TO_END = timedelta(seconds=15)  # after the grace: programs that do not end are killed, and files closed
 STOPPING = b"stopping when what runs is done; once more to stop it now\n"
@@ -230,7 +230,7 @@ def _work(
             if not signals:
                 told.goes_on()
             # A signal that comes just before the wait does not end it; its handler runs at the next turn.
-            thread.join(_TURN)
+            thread.join(_LONGEST_WAIT)
     (result,) = outcome
     if isinstance(result, BaseException):
         raise result

@@ -64,7 +64,7 @@ def image(
     return record.finished(orjson.dumps(fields)[:-1])
 
 
-class Place:
+class Bookmark:
     """A bookmark, read. Raises ValueError, KeyError or TypeError if it is none."""
 
     def __init__(self, line: bytes) -> None:

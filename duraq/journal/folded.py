@@ -14,11 +14,11 @@ from typing import Any
 
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry
 from duraq.errors import StorageDamaged
-from duraq.journal import bookmark, checkpoint, refusal
+from duraq.journal import checkpoint
 from duraq.journal.checkpoint import Checkpoint, Lost
 from duraq.journal.filesystem import FileSystem
 from duraq.journal.index import BadIndex, Filter, Index
-from duraq.journal.record import SUFFIX_LENGTH, Record, Seal
+from duraq.journal.record import Record, Seal
 from duraq.journal.reserve import Give
 from duraq.journal.row_reader import RowReader
 from duraq.journal.run import Run
@@ -47,8 +47,6 @@ from duraq.state import QueueState
 
 log = logging.getLogger("duraq")
 
-# So many records take longer to read than a bookmark does.
-WORTH_IT = 300
 _ENDS = frozenset({Complete, Expire, Remove})
 # What an entry in memory must be for a record of it, if that is not plain.
 _WAITING, _HELD, _BURIED = frozenset({READY, SCHEDULED}), frozenset({LEASED}), frozenset({DEAD})
@@ -362,90 +360,3 @@ class Folded:
         if last is not None:
             # Two are kept; what only older ones named may go.
             checkpoint.remove(fs, directory, last.before, last.finished)
-
-
-class FoldedByReader(Folded):
-    """The same for one who only looks, without the lock: nothing is written.
-
-    It goes on from the checkpoints that others make. Where there is none at a seal, what was read stays in
-    memory until a later seal has one.
-    """
-
-    def __init__(
-        self,
-        file_system: FileSystem,
-        segments: Segments,
-        distrusted: int = 0,
-        mark: bytes | None = None,
-    ) -> None:
-        """``mark``: a bookmark to go on from, if it is one."""
-        super().__init__(file_system, segments, distrusted, give=lambda _error, _need: False)
-        self.repairs = refusal.repairs(file_system, segments.home)  # before anything is read
-        self._last_read = (0, 0, b"")  # a segment, up to where it was read, and what stood there
-        self._mark = mark
-        self._marked = 0  # the record that the last bookmark stands before
-
-    def bookmark(self) -> bytes | None:
-        """Where it was read up to, and what it had come to; None if that was made a moment ago."""
-        # The more it holds, the longer it takes to make one.
-        if self.segments.next_seq - self._marked < WORTH_IT * (1 + len(self.state.entries) // 500):
-            return None
-        self._marked = self.segments.next_seq
-        return bookmark.image(self._fs, self.segments, self.state, self._runs.imaged(), self.repairs)
-
-    def _go_on(self) -> bool:
-        """Whether there was a bookmark to go on from."""
-        if self._mark is None:
-            return False
-        with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
-            place, self._mark = bookmark.Place(self._mark), None
-            if place.is_there(self._fs, self.segments, self.repairs):
-                self._adopted = True
-                segments = self.segments
-                segments.start_at(place.segment, place.offset, place.next_seq)
-                segments.first, segments.sealed_bytes = place.first, place.sealed_bytes
-                segments.known_from = place.known_from
-                place.restore(self.state)
-                self._runs = self._shelf(place.runs, 0)
-                self.state.shelve(self._runs)
-                place.admit(self.state)
-                self._marked = place.next_seq
-                return True
-        return False
-
-    def catch_up(self, position: int) -> None:
-        begun = self._begun
-        if not begun and self._go_on():
-            begun = self._begun = True
-        super().catch_up(position)
-        if not begun and self._adopted and self._is_left_behind(position):
-            raise Mislaid(
-                self.state.name, f"the checkpoint of segment {self.checkpoint} is of what was dropped"
-            )
-        segment, size = self.segments.segment, self.segments.size
-        if size and self._last_read[:2] != (segment, size):
-            with suppress(FileNotFoundError):
-                self._last_read = (segment, size, self._before(segment, size))
-
-    def stands(self) -> bool:
-        """Whether what was read last is still there: who finds no room for all of a group takes it back."""
-        segment, size, last = self._last_read
-        with suppress(FileNotFoundError):  # dropped since, so it was there
-            return not size or self._before(segment, size) == last
-        return True
-
-    def _before(self, segment: int, end: int) -> bytes:
-        """The end of the line that ends there, with its checksum."""
-        return self._fs.pread(self.segments.open(segment), SUFFIX_LENGTH, end - SUFFIX_LENGTH)
-
-    def _is_left_behind(self, position: int) -> bool:
-        """Whether the checkpoint is one of segments that were dropped: a power cut brought the names back."""
-        segment = self.segments.segment
-        if not self.segments.goes_on():
-            return False
-        # Others may have sealed it since it was read.
-        super().catch_up(position)
-        return self.segments.segment == segment
-
-    def _shelve(self, seal: SealAt, position: int) -> None:
-        """Nothing: that is for those who may write."""

@@ -37,9 +37,9 @@ from duraq.examining import verify
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics
 from duraq.migration.carrying import Ends
+from duraq.migration.endpoints import Endpoint
 from duraq.migration.giving_up import GivenUp, give_up_between, give_up_here, give_up_there
 from duraq.migration.notes import Leaving, Notes, Remembered
-from duraq.migration.places import Place
 from duraq.migration.running import Migration, Moved
 from duraq.migration.stopping import Progress, in_all, is_held
 from duraq.model import MIGRATIONS, OWN_QUEUES
@@ -119,7 +119,7 @@ def migrate(
     All that is in the target is durable on return. Raises NotAStorage, CannotMigrate, StorageDamaged, or
     what the storages raise. A queue that is still worked when ``wait`` is over has it as its ``problem``.
     """
-    here, there = Place(os.fspath(source)), Place(os.fspath(target))
+    here, there = Endpoint(os.fspath(source)), Endpoint(os.fspath(target))
     seconds = options.duration("wait", wait, zero=True) / 1e6
     _check(here, there)
     with ExitStack() as opened:
@@ -147,8 +147,8 @@ def give_up(source: str | os.PathLike[str], target: str | os.PathLike[str] | Non
     Whoever runs the migration must be stopped first. Raises CannotMigrate if nothing is under way, else the
     same as ``migrate``.
     """
-    here = Place(os.fspath(source))
-    there = None if target is None else Place(os.fspath(target))
+    here = Endpoint(os.fspath(source))
+    there = None if target is None else Endpoint(os.fspath(target))
     if there is None:
         here.check_there()
     elif not there.is_there() or here.is_same(there):
@@ -172,7 +172,7 @@ def give_up(source: str | os.PathLike[str], target: str | os.PathLike[str] | Non
     return [each for each in found if each.queue not in OWN_QUEUES or each.problem is not None]
 
 
-def _check_target_is_there(here: Place, before: TransactingStorage, there: Place) -> None:
+def _check_target_is_there(here: Endpoint, before: TransactingStorage, there: Endpoint) -> None:
     """Raise CannotMigrate if entries were on their way to a target that is no more."""
     if not there.is_there() and Notes(before, here.name).read().is_under_way(there.name):
         raise CannotMigrate(
@@ -181,7 +181,7 @@ def _check_target_is_there(here: Place, before: TransactingStorage, there: Place
         )
 
 
-def _ends(opened: ExitStack, here: Place, before: TransactingStorage, there: Place) -> Ends:
+def _ends(opened: ExitStack, here: Endpoint, before: TransactingStorage, there: Endpoint) -> Ends:
     after = opened.enter_context(there.open())
     if here.is_on_server and before.clock.boot_id == after.clock.boot_id:
         raise InvalidOption(_SAME)  # of a server, that is the name of the tables
@@ -192,7 +192,7 @@ def _ends(opened: ExitStack, here: Place, before: TransactingStorage, there: Pla
 
 def plan(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Planned:
     """What ``migrate`` would do. Nothing is written, and nothing is made. Raises the same."""
-    here, there = Place(os.fspath(source)), Place(os.fspath(target))
+    here, there = Endpoint(os.fspath(source)), Endpoint(os.fspath(target))
     _check(here, there)
     queues, ours = _looked_at(here)
     is_there = there.is_there()
@@ -236,14 +236,14 @@ def _kept_there(queue: QueueMetrics | None, migration: str | None, leaving: Leav
     return f"the target has it in another migration: {queue.paused.reason}" if is_kept else ""
 
 
-def _check(here: Place, there: Place) -> None:
+def _check(here: Endpoint, there: Endpoint) -> None:
     here.check_there()
     there.check_can_be()
     if here.is_same(there):
         raise InvalidOption(_SAME)
 
 
-def _check_sound(place: Place, storage: TransactingStorage, to: Place) -> None:
+def _check_sound(place: Endpoint, storage: TransactingStorage, to: Endpoint) -> None:
     """Read all of a source first: nothing is to be torn apart that must be repaired."""
     if not place.is_file or Notes(storage, place.name).read().is_under_way(to.name):
         return
@@ -252,7 +252,7 @@ def _check_sound(place: Place, storage: TransactingStorage, to: Place) -> None:
     )
 
 
-def _looked_at(place: Place) -> tuple[dict[str, QueueMetrics], Remembered]:
+def _looked_at(place: Endpoint) -> tuple[dict[str, QueueMetrics], Remembered]:
     """Its queues in numbers, and what it remembers of migrations."""
     with Inspector.at(place.url) as inspector:
         queues = {name: inspector.metrics(name) for name in inspector.queues()}

@@ -6,7 +6,6 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 
 from duraq import options
 from duraq.clock import to_datetime
@@ -14,7 +13,7 @@ from duraq.errors import CannotMigrate, QueueError, StorageBusy
 from duraq.migration.carrying import Ends, Overtaken
 from duraq.migration.notes import GIVEN_UP, MOVING, OVER, STOPPING, Leaving
 from duraq.model import MIGRATIONS, OWN_QUEUES, Counts, EntryStatus, Pause
-from duraq.operations import Adopt, Operation
+from duraq.operations import Adopt, Fail, Operation
 from duraq.pauses import (
     is_being_filled,
     migration_of,
@@ -22,7 +21,8 @@ from duraq.pauses import (
     reason_while_moving,
     reason_while_stopping,
 )
-from duraq.queue import Queue
+from duraq.settling import settle_lapsed, why
+from duraq.storage.base import Lapsed
 
 _LOOK = 0.2  # seconds between two looks at whether what is leased has come to its end
 
@@ -35,21 +35,6 @@ class Progress:
     done: int
     count: int
     leased: int = 0
-
-
-class _Counted:
-    """The retry policy of nobody in particular: an attempt has ended; what follows is for whoever is next."""
-
-    max_attempts = 1 << 31
-
-    def should_retry(self, attempts: int, error: object | None = None) -> bool:  # noqa: ARG002 - the protocol's
-        return True
-
-    def get_retry_delay(self, attempts: int) -> timedelta:  # noqa: ARG002
-        return timedelta(0)
-
-    def should_move_to_dead_letter(self, attempts: int, error: object | None = None) -> bool:  # noqa: ARG002
-        return False
 
 
 def is_held(leaving: Leaving, migration: str | None, pause: Pause | None) -> bool:
@@ -210,6 +195,10 @@ class Stopper:
                 with suppress(QueueError):
                     source.commit(over)
 
+    def _counted(self, lease: Lapsed) -> Fail:
+        """The attempt has ended; what follows is for whoever is next, who has a policy."""
+        return Fail(lease.id, lease.token, lease.cause, why(lease), self._ends.source.clock.now())
+
     def wait(self, queue: str, leaving: Leaving) -> Iterator[Progress]:
         """Until nothing is leased; whose worker is gone, or late, is ended. Raises StorageBusy.
 
@@ -220,7 +209,7 @@ class Stopper:
         while True:
             self.check(leaving)
             if source.counts(queue).leased:
-                Queue[object](queue, source, retry_policy=_Counted()).settle_lapsed()
+                settle_lapsed(source, queue, self._counted)
             leased = source.counts(queue).leased
             if not leased:
                 return

@@ -60,7 +60,7 @@ class Lapsed:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldLease:
     """A lease this open storage holds: its token, and the attempts counted so far."""
 
     token: int
@@ -76,7 +76,7 @@ class Limits:
     still_late: bool = False
 
 
-class Place(AbstractContextManager["Place"], Protocol):
+class PlaceInLine(AbstractContextManager["PlaceInLine"], Protocol):
     """A place in the line of those who wait for a queue, as a with-block; for one thread at a time.
 
     Whoever has one looks, sleeps, and looks again: what is committed after a look ends the sleep. One who
@@ -144,7 +144,7 @@ class Storage(Protocol):
     def lapsed(self, queue: str) -> list[Lapsed]:
         """Leases that ended without their holder saying so; the caller decides retry or dead letter."""
 
-    def held(self, queue: str, entry_id: str) -> Held:
+    def held(self, queue: str, entry_id: str) -> HeldLease:
         """The lease under which this open storage holds the entry. Raises NotLeased if it does not."""
 
     def wait(self, queue: str, timeout: float | None) -> bool:
@@ -154,7 +154,7 @@ class Storage(Protocol):
         what was committed before the call.
         """
 
-    def place(self, queue: str) -> Place:
+    def place(self, queue: str) -> PlaceInLine:
         """What ``wait`` waits with, for those who wait for other things as well."""
 
     def get(self, queue: str, entry_id: str) -> StoredEntry:

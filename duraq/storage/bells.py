@@ -49,7 +49,7 @@ class BellStorage(TransactingStorage):
 
 
 class BellPlace:
-    """See Place. It sleeps on an eventfd: a wake-up that comes before the sleep ends it at once."""
+    """See PlaceInLine. It sleeps on an eventfd: a wake-up that comes before the sleep ends it at once."""
 
     def __init__(self, storage: BellStorage, queue: str) -> None:
         self.queue = queue

@@ -116,9 +116,11 @@ class FileStorage(FileWaitingStorage):
     ``history``: how much to keep of what is over, of each queue: for how long, or how many bytes. It is
     written down for everybody who opens the storage from now on; None leaves it as it was, at first nothing.
     ``sizes``: of the journal (when it is created), of a segment, of the largest group.
-    ``allow_network``: open a storage on a network or FUSE file system, where nothing is promised.
+    ``create``: make the storage if there is none yet. ``allow_network``: open a storage on a network or FUSE
+    file system, where nothing is promised. ``clock`` and ``file_system``: for tests, see ``duraq.testing``.
 
-    Raises NotAStorage, UnsupportedVersion, NetworkFileSystem, StorageReadOnly or StorageDamaged.
+    Raises InvalidOption, NotAStorage, UnsupportedVersion, NetworkFileSystem, StorageReadOnly or
+    StorageDamaged.
     """
 
     def __init__(
@@ -479,12 +481,13 @@ class FileStorage(FileWaitingStorage):
     def compact(self, queue: str) -> Compacted:
         """Remove what is over from the queue's files, but for the history, and say what that was.
 
-        It happens by itself as a queue grows; this does it now. Others go on working meanwhile.
+        It happens by itself as a queue grows; this does it now. Others go on working meanwhile. Raises
+        QueueNotFound.
         """
         self._check_usable()
         try:
             if queue not in self._log.names():
-                raise QueueNotFound(f"there is no queue {queue!r}")
+                raise QueueNotFound.among(queue, self.queues())
             if queue in OWN_QUEUES:
                 self._tidier.tidy(queue)
             return self._compactor.compact(queue)

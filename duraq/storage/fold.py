@@ -28,7 +28,7 @@ from duraq.model import Attempt, Cause, Counts, EntryStatus, Pause
 from duraq.operations import Adopt, Lease, Operation
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
-from duraq.storage.base import Held, Lapsed, Place, StoredEntry
+from duraq.storage.base import HeldLease, Lapsed, PlaceInLine, StoredEntry
 from duraq.storage.calls import Calls
 
 P = ParamSpec("P")
@@ -134,7 +134,7 @@ class FoldStorage(ABC):
         """Wake up to that many consumers that wait for this queue."""
 
     @abstractmethod
-    def place(self, queue: str) -> Place:
+    def place(self, queue: str) -> PlaceInLine:
         """What ``wait`` waits with; see Storage."""
 
     @abstractmethod
@@ -198,19 +198,19 @@ class FoldStorage(ABC):
         """Whether a lease has passed its deadline that nobody has ended yet."""
         return bool(state.past_deadline(self.clock.uptime(), self.clock.boot_id))
 
-    def held(self, queue: str, entry_id: str) -> Held:
+    def held(self, queue: str, entry_id: str) -> HeldLease:
         """The lease this open storage holds on the entry; see Storage."""
         self._check_usable()
         return self._held(queue, entry_id, self._known_state(queue))
 
-    def _held(self, queue: str, entry_id: str, state: QueueState | None) -> Held:
+    def _held(self, queue: str, entry_id: str, state: QueueState | None) -> HeldLease:
         entry = None if state is None else state.entries.get(entry_id)
         if entry is None or entry.status is not EntryStatus.LEASED or entry.worker != self._worker():
             raise NotLeased(
                 f"queue {queue}: entry {entry_id} is not leased through this storage:"
                 " it was never dequeued here, or its lease has ended"
             )
-        return Held(entry.token, entry.attempts)
+        return HeldLease(entry.token, entry.attempts)
 
     def _seen_state(self, queue: str) -> QueueState | None:
         """The queue's state as the caller is to see it; in a turn."""

@@ -120,7 +120,7 @@ class TableReader(ABC):
     def check_queue(self, queue: str) -> None:
         """Raise QueueNotFound unless there is one."""
         if not self.has_queue(queue):
-            raise QueueNotFound(f"there is no queue {queue!r}")
+            raise QueueNotFound.among(queue, self.queues())
 
     def fold(self, queue: str) -> Seen:
         """The queue. Raises QueueNotFound."""
@@ -129,7 +129,7 @@ class TableReader(ABC):
             rows = self._rows_now()
             head = rows.head(queue)
             if head is None:
-                raise QueueNotFound(f"there is no queue {queue!r}")
+                raise QueueNotFound.among(queue, self.queues())
             seen = self._seen[queue] = Seen(Known(queue, head, rows))
         return seen
 

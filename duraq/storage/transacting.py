@@ -37,7 +37,7 @@ from duraq.operations import (
     Restore,
 )
 from duraq.state import QueueState
-from duraq.storage.base import Held, Limits, StoredEntry
+from duraq.storage.base import HeldLease, Limits, StoredEntry
 from duraq.storage.committing import EXPIRE_AT_ONCE, CommittingStorage, are_new
 from duraq.storage.fold import TryAgain, stored
 from duraq.transaction import Transaction, any_begun
@@ -349,7 +349,7 @@ class TransactingStorage(CommittingStorage):
                 claimed[entry.id] = stored(entry, payload)
         return [claimed[entry.id] for entry in taken], position
 
-    def held(self, queue: str, entry_id: str) -> Held:
+    def held(self, queue: str, entry_id: str) -> HeldLease:
         """The lease this open storage holds on the entry; see Storage."""
         begun = transaction.current(self)
         if begun is None or not begun.concerns(queue):

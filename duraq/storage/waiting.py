@@ -98,7 +98,7 @@ class WaitingStorage(TransactingStorage):
 
 
 class _Place:
-    """See Place. What is raised in it is raised in the waiter, so that a wake-up goes to the next in line."""
+    """See PlaceInLine. What is raised in it is raised in the waiter: a wake-up then goes to the next."""
 
     def __init__(self, storage: WaitingStorage, queue: str) -> None:
         self._storage = storage

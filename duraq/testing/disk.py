@@ -240,7 +240,6 @@ class Disk:
         self.root = Directory(number=2)
         self.root.has_name = True
         self.inode_numbers = count(3)
-        self.process_numbers = count(1)
         # Never given out twice, and far from the machine's own: a closed descriptor, or one that is handed to
         # the machine by mistake, fails and hits no other file.
         self.descriptors = count(10_000_000)

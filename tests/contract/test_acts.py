@@ -353,8 +353,8 @@ def test_an_edited_payload_needs_no_older_record(tmp_path, queue, dead_letters, 
     for _ in range(30):
         queue.enqueue_many(["x" * 400] * 30)
         queue.mark_completed_many([entry for entry in queue.dequeue(limit=30) if entry.id != entry_id])
-    queue._storage.compact("jobs")
-    queue._storage.close()
+    queue.storage.compact("jobs")
+    queue.storage.close()
     for path in tmp_path.rglob("*.checkpoint"):
         path.unlink()
     for path in tmp_path.rglob("*.index"):

@@ -8,9 +8,9 @@ from duraq import Counts, InvalidOption, Queue
 from duraq.acts import Acts
 from duraq.bulk import (
     ENOUGH_FAILED,
+    BulkRun,
     Meant,
     Pace,
-    Run,
     Watch,
     begun,
     in_words,
@@ -26,7 +26,7 @@ class Dead:
 
     def __init__(self, queue, entry):
         self.queue, self.id, self.history = queue.name, entry.id, entry.errors
-        self.token = Acts(queue._storage).check(queue.name, entry.id).last_token
+        self.token = Acts(queue.storage).check(queue.name, entry.id).last_token
 
 
 def bury(queue, count, error="no"):
@@ -70,10 +70,10 @@ def test_one_name_for_several_queues(storage, queue):
     assert begun(acts, "monday") == planned
     assert begun(acts, "mond") == []
     assert {name_of(act) for act in planned} == {last_removal(acts)} == {"monday"}
-    run = Run(storage, planned)
+    run = BulkRun(storage, planned)
     assert [outcome.error for _, outcome in run] == [None] * 3
     assert (run.count, run.done, run.passed_over, run.stopped) == (3, 3, 0, None)
-    again = Run(storage, planned)
+    again = BulkRun(storage, planned)
     assert all(outcome.error for _, outcome in again)
     assert (again.done, again.passed_over) == (0, 3)
 
@@ -91,7 +91,7 @@ def test_at_a_rate(storage, queue, monkeypatch):
     planned = plan(Acts(storage), "retry", "x", Meant.of(bury(queue, 100)))
     ready = []
     wait = Clockwork(monkeypatch, lambda: ready.append(queue.counts().ready))
-    run = Run(storage, planned, Pace(rate=20), wait=wait)
+    run = BulkRun(storage, planned, Pace(rate=20), wait=wait)
     assert sum(1 for _ in run) == 100
     assert wait.now == pytest.approx(5)
     assert ready[:3] == [5, 10, 15]
@@ -100,11 +100,11 @@ def test_at_a_rate(storage, queue, monkeypatch):
 def test_what_was_done_before_takes_no_time(storage, queue, monkeypatch):
     """Whoever goes on at a rate does not wait again for what is done already."""
     planned = plan(Acts(storage), "retry", "x", Meant.of(bury(queue, 100)))
-    for number, _ in enumerate(Run(storage, planned, Pace(rate=1000)), 1):
+    for number, _ in enumerate(BulkRun(storage, planned, Pace(rate=1000)), 1):
         if number == 90:
             break
     wait = Clockwork(monkeypatch)
-    run = Run(storage, planned, Pace(rate=20), wait=wait)
+    run = BulkRun(storage, planned, Pace(rate=20), wait=wait)
     assert sum(1 for _ in run) == 100
     assert wait.now < 1
 
@@ -127,7 +127,7 @@ def test_it_stops_if_it_does_not_help(storage, queue, clock, monkeypatch):
     """Once enough have ended, and more than the given share of them has failed again, it stops."""
     planned = plan(Acts(storage), "retry", "x", Meant.of(bury(queue, 200)))
     wait = Clockwork(monkeypatch, worked(queue, clock, 2))
-    run = Run(storage, planned, Pace(rate=20, failing=0.4), wait=wait)
+    run = BulkRun(storage, planned, Pace(rate=20, failing=0.4), wait=wait)
     done = sum(1 for _ in run)
     assert ENOUGH_FAILED <= done < 30
     assert (run.done, run.failed / run.ended) == (done, pytest.approx(0.6))
@@ -143,7 +143,7 @@ def test_it_stops_soon_if_nothing_helps(storage, queue, clock, monkeypatch):
         clock.advance(timedelta(seconds=1))
         queue.mark_failed(queue.dequeue(), "again", dead=True)
 
-    run = Run(storage, planned, Pace(rate=20, failing=0.5), wait=Clockwork(monkeypatch, work))
+    run = BulkRun(storage, planned, Pace(rate=20, failing=0.5), wait=Clockwork(monkeypatch, work))
     assert sum(1 for _ in run) == 5 * ENOUGH_FAILED
     assert (run.failed, run.ended) == (ENOUGH_FAILED, ENOUGH_FAILED)
 
@@ -152,7 +152,7 @@ def test_it_goes_on_if_it_helps(storage, queue, clock, monkeypatch):
     """As long as no more than that share fails, all are put back."""
     planned = plan(Acts(storage), "retry", "x", Meant.of(bury(queue, 200)))
     wait = Clockwork(monkeypatch, worked(queue, clock, 5))
-    run = Run(storage, planned, Pace(rate=20, failing=0.4), wait=wait)
+    run = BulkRun(storage, planned, Pace(rate=20, failing=0.4), wait=wait)
     assert sum(1 for _ in run) == 200
     assert (run.stopped, run.ended) == (None, 200)
 
@@ -163,7 +163,7 @@ def test_who_has_failed_again(storage, queue, clock):
     since = clock.now()
     acts = Acts(storage)
     planned = plan(acts, "retry", "x", Meant.of([Dead(queue, queue.get(each)) for each in dead]))
-    assert all(outcome.error is None for _, outcome in Run(storage, planned))
+    assert all(outcome.error is None for _, outcome in BulkRun(storage, planned))
     clock.advance(timedelta(seconds=1))
     watch = Watch(storage)
     watch.add("jobs", since, dead)
@@ -193,5 +193,5 @@ def test_no_such_pace(storage, queue, verb, pace):
     """What makes no sense is refused before anything is done."""
     planned = plan(Acts(storage), verb, "x", Meant.of(bury(queue, 1)))
     with pytest.raises(InvalidOption):
-        Run(storage, planned, pace)
+        BulkRun(storage, planned, pace)
     assert queue.counts() == Counts(dead=1)

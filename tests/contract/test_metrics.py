@@ -39,7 +39,7 @@ def live(queue, clock):
     work(queue, clock, 400)
     assert queue.settle_lapsed()
     queue.mark_completed_many(queue.dequeue(limit=2))
-    dead = DeadLetterQueue("jobs", None, queue._storage)
+    dead = DeadLetterQueue("jobs", None, queue.storage)
     first, second = dead.list()
     dead.retry(first.id)
     dead.remove(second.id)

@@ -38,7 +38,7 @@ from duraq import (
 )
 from duraq.migration import Migration, give_up, plan, running
 from duraq.migration.carrying import Ends
-from duraq.migration.places import Place
+from duraq.migration.endpoints import Endpoint
 from duraq.operations import Expire, Remove, Restore
 from duraq.storage.transacting import TransactingStorage
 from duraq.testing import FakeClock
@@ -499,7 +499,7 @@ def test_a_source_that_is_damaged_later(target, tmp_path, monkeypatch):
     source = f"file:{tmp_path}/source"
     small = {"sizes": SMALL, "durability": "process"}
     # What the journal has not forgotten is not damaged: it is written again.
-    monkeypatch.setattr(Place, "open", lambda each: duraq.open(each.url, **small if each.is_file else {}))
+    monkeypatch.setattr(Endpoint, "open", lambda each: duraq.open(each.url, **small if each.is_file else {}))
     for names in (NAMES, [f"many-{number}" for number in range(900)]):
         with FileStorage(tmp_path / "source", **small) as storage:
             for name in names:

@@ -103,7 +103,7 @@ def test_an_heir_that_waits_already(queue, start):
     process, (entry_id, _) = start()
     with ThreadPoolExecutor(1) as pool:
         heir = pool.submit(queue.dequeue, wait=PATIENCE)
-        while not queue._storage._count_waiting("jobs"):
+        while not queue.storage._count_waiting("jobs"):
             assert not heir.done()
         process.kill()
         entry = heir.result()

@@ -102,7 +102,7 @@ def test_attempts_go_on(reopen, clock):
     assert seen == [(1, 0), (2, 1), (3, 2)]
     dead = queue.entries(EntryStatus.DEAD)[0]
     assert [attempt.cause for attempt in dead.errors] == [Cause.FAILED] * 3
-    DeadLetterQueue("jobs", None, queue._storage).retry(dead.id)
+    DeadLetterQueue("jobs", None, queue.storage).retry(dead.id)
     assert queue.dequeue().token > token
 
 
@@ -226,5 +226,5 @@ def test_all_see_the_same(open_storage, clock):
     for entry in first.dequeue(limit=9):
         first.mark_failed(entry, dead=True)
     assert agree() == Counts(dead=2)
-    DeadLetterQueue("jobs", None, second._storage).retry_all()
+    DeadLetterQueue("jobs", None, second.storage).retry_all()
     assert agree() == Counts(ready=2)

@@ -74,7 +74,7 @@ def test_the_dead_letter_says_why(old, queue, dead_letters):
     assert (attempt.number, attempt.cause) == (1, Cause.FAILED)
     assert attempt.error.type == PayloadUndecodable.__name__
     assert "number" in attempt.error.message
-    assert DeadLetterQueue("jobs", None, queue._storage).list()[0].data == {"n": 1}
+    assert DeadLetterQueue("jobs", None, queue.storage).list()[0].data == {"n": 1}
 
 
 def test_it_hides_nothing_from_who_looks(old, queue, dead_letters):

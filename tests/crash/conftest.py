@@ -23,7 +23,7 @@ from duraq import FileStorage, FixedDelay, Queue, Worker, run_processes, shift, 
 
 AT_ONCE, HOUR = timedelta(0), timedelta(hours=1)
 RETRIES = FixedDelay(max_attempts=3, delay=AT_ONCE)
-shift._TURN = timedelta(milliseconds=10)  # an idle worker sees soon that it is to stop
+shift._LONGEST_WAIT = timedelta(milliseconds=10)  # an idle worker sees soon that it is to stop
 worker_pool._MARGIN = 60.0  # a busy machine is no failure
 
 def say(*words):

@@ -19,7 +19,7 @@ from crash.stories import Derive, Feed, FillUp, GiveBack, GoOn, Keep, Leave, Und
 from evidence import count
 
 from duraq import examining, reader
-from duraq.journal import folded, reading
+from duraq.journal import folded_by_reader, reading
 
 DEEP = os.environ.get("DURAQ_TEST_DEEP", "") not in {"", "0"}
 SHARES = 4 if DEEP else 1  # of a story's failures, so that they can be tried at once
@@ -99,7 +99,7 @@ def _quiet(monkeypatch):
     monkeypatch.setattr(reader, "_PAUSE", 0)
     monkeypatch.setattr(examining, "_PAUSE", 0)
     # There are few records in these.
-    monkeypatch.setattr(folded, "WORTH_IT", 1)
+    monkeypatch.setattr(folded_by_reader, "WORTH_IT", 1)
 
 
 @cache

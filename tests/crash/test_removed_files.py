@@ -67,7 +67,7 @@ def test_the_lock_was_removed(path, open_queue, made_again):
     for queue in (first, second):
         with pytest.raises(StorageFailed):
             queue.counts()
-        queue._storage.close()
+        queue.storage.close()
     last = open_queue()
     assert ids(last)[:2] == known
     assert len(ids(last)) <= 3
@@ -81,7 +81,7 @@ def test_the_first_opener_dies(path, open_queue, before):
     """However many wait behind a first opener who dies before he has written to the lock: they open it."""
     queue = open_queue()
     known = [queue.enqueue(1)]
-    queue._storage.close()
+    queue.storage.close()
     (path / "journal" / "lock").unlink()
     if before == "a new storage":
         (path / "journal" / "presence").write_bytes(b"")

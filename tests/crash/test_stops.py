@@ -83,7 +83,7 @@ import random
 from duraq import LeaseLost
 
 queue, chance = open_queue(), random.Random({seed})
-clock = queue._storage.clock
+clock = queue.storage.clock
 while True:
     listen()
     entry = queue.dequeue(wait=timedelta(minutes=5))

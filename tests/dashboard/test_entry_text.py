@@ -149,7 +149,7 @@ def test_around_midnight(tmp_path, times):
     def told(now):
         return lambda moment: wording.moment(moment, now, times)
 
-    group = Group(dead_index.Cause("", "ValueError"), 1, view.created_at, view.updated_at, 0, (1,))
+    group = Group(dead_index.ErrorKind("", "ValueError"), 1, view.created_at, view.updated_at, 0, (1,))
     for later in (timedelta(0), timedelta(seconds=30), timedelta(days=1), timedelta(days=400)):
         when = told(view.created_at + later)
         for line in group_lines(group, 1, when, ascii_only=True):

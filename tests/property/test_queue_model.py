@@ -601,7 +601,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def compare_numbers(self, queue):
         """What was counted is what the model has counted; of a transaction that goes on nothing is yet."""
-        if transaction.current(queue._storage) is not None:
+        if transaction.current(queue.storage) is not None:
             return
         found = queue.metrics()
         counted = found.counters._asdict()

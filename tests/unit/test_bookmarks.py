@@ -13,8 +13,8 @@ import pytest
 from duraq import DeadLetterQueue, FileStorage, Queue, repair
 from duraq.bookmarks import FEW, Bookmarks
 from duraq.inspector import Inspector
-from duraq.journal import folded
-from duraq.journal.folded import WORTH_IT
+from duraq.journal import folded_by_reader
+from duraq.journal.folded_by_reader import WORTH_IT
 from duraq.journal.log import Sizes
 from duraq.journal.record import decode
 from duraq.testing import FakeClock
@@ -25,7 +25,7 @@ SIZES = Sizes(journal=1 << 13, segment=40_000)
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(folded, "WORTH_IT", 1)
+    monkeypatch.setattr(folded_by_reader, "WORTH_IT", 1)
     return tmp_path / "cache"
 
 

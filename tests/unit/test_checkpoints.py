@@ -146,7 +146,7 @@ def test_everything_about_an_entry_is_kept(open_storage, clock, reopened):
     after = {entry.id: entry for entry in queue.entries()}
     assert {name: after[name] for name in before} == before
     assert queue.paused.who == "ann"
-    assert [entry.id for entry in DeadLetterQueue("jobs", object, queue._storage).list()] == ["dead"]
+    assert [entry.id for entry in DeadLetterQueue("jobs", object, queue.storage).list()] == ["dead"]
     queue.resume(who="ann")
     clock.advance(60 * SECOND)
     assert drain(queue) == ["given back", *range(40), "later"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from array import array
+from collections import Counter
 from datetime import timedelta
 
 import pytest
 
 from duraq import DeadLetterQueue, EntryStatus, Queue
-from duraq.dead_index import Cause, in_order
+from duraq.dead_index import ErrorKind, in_order
 from duraq.inspector import Inspector
 from duraq.model import AttemptError
 
@@ -50,7 +51,7 @@ def index_of(inspector, **options):
 
 
 def numbers(inspector, index):
-    return [int(view.payload) for view in inspector.letters(index, index.newest_first())]
+    return [int(view.payload) for view in inspector.letters(index, in_order(index.died, descending=True))]
 
 
 def test_all_of_them(queue, clock, inspector):
@@ -65,24 +66,15 @@ def test_all_of_them(queue, clock, inspector):
         assert view == views[view.id]
         assert (index.died_at(place), index.attempts[place]) == (view.updated_at, view.attempts)
         assert index.causes[index.cause[place]].type == view.history[-1].error.type
-        assert index.place(index.orders[place]) == place
 
 
-def test_groups(queue, clock, inspector):
-    """They are grouped by what they died of, and each group has its newest one and when it began."""
+def test_kinds(queue, clock, inspector):
+    """Those that died of the same kind of error have the same number, and it is computed, not believed."""
     bury(queue, clock, 100)
     index = index_of(inspector)
-    groups = index.groups()
-    assert [(group.cause.type, group.letters) for group in groups] == [
-        ("KeyError", 34),
-        *sorted([("OSError", 33), ("ValueError", 33)], reverse=groups[1].cause.type == "ValueError"),
-    ]
-    first = groups[0]
-    (newest,) = inspector.letters(index, [first.newest])
-    assert (newest.payload, newest.updated_at) == (b"99", first.last_died)
-    assert first.last_died - first.first_died == timedelta(seconds=99)
-    assert [group.letters for group in index.groups(index.newest_first()[:4])] == [2, 1, 1]
-    assert Cause("keyerror", "KeyError") not in index.causes  # what it computes itself is what counts
+    kinds = Counter(index.causes[number].type for number in index.cause)
+    assert kinds == {"KeyError": 34, "OSError": 33, "ValueError": 33}
+    assert ErrorKind("keyerror", "KeyError") not in index.causes
 
 
 def test_what_has_changed(queue, storage, clock, inspector):
@@ -162,4 +154,4 @@ def test_errors_without_a_signature(queue, clock, inspector):
         queue.enqueue(number)
         queue.mark_failed(queue.dequeue(), AttemptError("KeyError", f"no key {number}"), dead=True)
     index = index_of(inspector)
-    assert [group.letters for group in index.groups()] == [60]
+    assert set(index.cause) == {0}

@@ -37,18 +37,18 @@ def die_before_the_line(storage, entry_id):
 def test_a_frame_of_a_deep_queue_opens_few_files(two, monkeypatch):
     """Whoever meets the last frame of another process opens the segments it is for, not all there are."""
     deep, other = two
-    Queue("others", other._storage).enqueue(1)
+    Queue("others", other.storage).enqueue(1)
     for number in range(8 * MANY):
         deep.enqueue(number)
     opened = []
-    open_file = other._storage._fs.open_file
+    open_file = other.storage._fs.open_file
     monkeypatch.setattr(
-        other._storage._fs,
+        other.storage._fs,
         "open_file",
         lambda directory, name, **options: (opened.append(name), open_file(directory, name, **options))[1],
     )
-    die_before_the_line(deep._storage, "orphan")
-    Queue("others", other._storage).enqueue(2)
+    die_before_the_line(deep.storage, "orphan")
+    Queue("others", other.storage).enqueue(2)
     assert len([name for name in opened if name.endswith(".jsonl")]) < 5
     assert other.get("orphan").data == 1
 
@@ -58,7 +58,7 @@ def test_a_replay_that_fails_is_tried_again(two, monkeypatch):
     first, second = two
     first.enqueue(0)
     second.enqueue(1)
-    die_before_the_line(first._storage, "orphan")
+    die_before_the_line(first.storage, "orphan")
     run = Replay.run
 
     def fail(*_):
@@ -69,7 +69,7 @@ def test_a_replay_that_fails_is_tried_again(two, monkeypatch):
         with pytest.raises(NotEnqueued):
             second.enqueue("not now")
         # Another thread of that process syncs the journal meanwhile.
-        second._storage._log.commits.wait_for(second._storage._log.journal.standing.end)
+        second.storage._log.commits.wait_for(second.storage._log.journal.standing.end)
     monkeypatch.setattr(Replay, "run", run)
     second.enqueue(2)
     for queue in two:
@@ -86,7 +86,7 @@ def test_no_descriptor_to_look_with(two, monkeypatch):
     def fail(*_):
         raise OSError(errno.EMFILE, "no descriptors")
 
-    tail = second._storage._queues["jobs"].folded.segments.tail
+    tail = second.storage._queues["jobs"].folded.segments.tail
     with monkeypatch.context() as patch:
         patch.setattr(tail, "follow", fail)
         with pytest.raises(NotEnqueued):
@@ -102,11 +102,11 @@ def test_a_death_is_noticed_after_an_enqueue(two):
     assert len(second) == 1
     first.dequeue()
     second.enqueue(1)
-    holder = first._storage._presence
+    holder = first.storage._presence
     assert second.counts() == Counts(ready=1, leased=1)
     second.enqueue(2)
     holder.close()
-    second._storage._next_liveness_check.clear()
+    second.storage._next_liveness_check.clear()
     assert second.settle_lapsed()
     assert second.counts() == Counts(ready=2, dead=1)
 
@@ -118,7 +118,7 @@ def test_large_entries_leave_no_space_behind(tmp_path, open_tiny):
         queue.enqueue(["x" * 1500, number])
     while (entry := queue.dequeue()) is not None:
         queue.mark_completed(entry)
-    thread = queue._storage._upkeep._thread
+    thread = queue.storage._upkeep._thread
     assert thread is not None
     thread.join()
     files = (tmp_path / "queues" / "jobs" / "segments").glob("*.jsonl")

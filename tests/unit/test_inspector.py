@@ -392,7 +392,7 @@ def test_nothing_is_written(queue, path):
 def test_no_lock_is_taken(queue, path):
     """A reader gets its answers while somebody holds the storage's lock."""
     queue.enqueue_many(range(5))
-    with queue._storage._turn, Inspector(path) as inspector:
+    with queue.storage._turn, Inspector(path) as inspector:
         assert inspector.counts("jobs").ready == 5
 
 

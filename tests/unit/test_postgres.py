@@ -98,7 +98,7 @@ def queue(open_queue):
 @pytest.fixture
 def storage(queue):
     """Its storage."""
-    return queue._storage
+    return queue.storage
 
 
 def orders(app):
@@ -388,7 +388,7 @@ def test_a_lost_session_ends_its_leases(dsn, queue, open_queue):
     """What a worker held whose connection is gone is another's at once, and he is told when he ends it."""
     queue.enqueue("a")
     entry = queue.dequeue()
-    end_session(dsn, queue._storage)
+    end_session(dsn, queue.storage)
     again = open_queue().dequeue(wait=PATIENCE)
     assert (again.id, again.attempts, again.errors[0].cause) == (entry.id, 2, Cause.WORKER_DIED)
     with pytest.raises(LeaseLost):
@@ -399,7 +399,7 @@ def test_it_goes_on_under_another_name(dsn, queue):
     """A worker whose session was lost leases again, as another one."""
     queue.enqueue_many(["a", "b"])
     first = queue.dequeue()
-    end_session(dsn, queue._storage)
+    end_session(dsn, queue.storage)
     second = queue.dequeue(wait=PATIENCE)
     assert second.worker != first.worker
     queue.mark_completed(second)
@@ -473,7 +473,7 @@ def test_a_pool(dsn, monkeypatch):
 def test_a_notice_that_does_not_come(queue, open_queue, monkeypatch):
     """Whoever waits finds what he was not told of: a network that is cut drops notices, and says nothing."""
     monkeypatch.setattr(postgres, "IDLE_INTERVAL", 0.1)
-    monkeypatch.setattr(queue._storage, "_ring", lambda queue=None: None)
+    monkeypatch.setattr(queue.storage, "_ring", lambda queue=None: None)
     timer = threading.Timer(0.3, open_queue().enqueue, args=("a",))
     timer.start()
     assert queue.dequeue(wait=PATIENCE).data == "a"

@@ -175,7 +175,7 @@ def test_expired_entries_end(disk):
             queue.enqueue_many([TEXT] * 20, ttl=timedelta(hours=1))
     clock.advance(timedelta(hours=2))
     assert queue.dequeue() is None
-    queue._storage.compact("jobs")
+    queue.storage.compact("jobs")
     queue.enqueue(TEXT)
     assert len(queue) == 1
 
@@ -287,8 +287,8 @@ def test_enqueueing_goes_on_by_itself(disk, which):
         other.enqueue("")
     disk.capacity += 2 * WHOLE
     if which == "later":
-        queue._storage.close()
-        other._storage.close()
+        queue.storage.close()
+        other.storage.close()
         other = jobs(opened(disk.process()))
         assert kept(disk) == WHOLE
     (queue if which == "same" else other).enqueue(TEXT, id="new")
@@ -318,7 +318,7 @@ def test_it_is_filled_up_where_nobody_enqueues(disk):
     queue = jobs(opened(disk))
     fill(queue)
     complete_until_short(queue, disk)
-    queue._storage._log.reserve._look_again_at = 0.0
+    queue.storage._log.reserve._look_again_at = 0.0
     disk.capacity += 2 * WHOLE
     queue.mark_completed(queue.dequeue())
     assert kept(disk) == WHOLE

@@ -52,23 +52,23 @@ def read_records(monkeypatch):
 
 
 def checkpoints(queue):
-    segments = queue._storage._queues["jobs"].folded.segments
-    return checkpoint.numbers(queue._storage._fs, segments.directory)
+    segments = queue.storage._queues["jobs"].folded.segments
+    return checkpoint.numbers(queue.storage._fs, segments.directory)
 
 
 def sealed(queue):
-    segments = queue._storage._queues["jobs"].folded.segments
-    return [int(name[:20]) for name in queue._storage._fs.names(segments.directory) if "jsonl" in name][:-1]
+    segments = queue.storage._queues["jobs"].folded.segments
+    return [int(name[:20]) for name in queue.storage._fs.names(segments.directory) if "jsonl" in name][:-1]
 
 
 def test_who_only_enqueues_reads_nothing(two, monkeypatch):
     """An enqueue behind those of others decodes none of their records, but for the seals."""
     take_turns(two, 2)
     found = read_records(monkeypatch)
-    two[0]._storage._upkeep.stopping = two[1]._storage._upkeep.stopping = True
+    two[0].storage._upkeep.stopping = two[1].storage._upkeep.stopping = True
     take_turns(two, MANY)
     assert all(line.startswith(b'{"op":"seal"') for line in found)
-    assert two[0]._storage._queues["jobs"].folded.state.entries.keys() != set()
+    assert two[0].storage._queues["jobs"].folded.state.entries.keys() != set()
 
 
 def test_all_is_there_when_it_is_looked_at(two):
@@ -94,7 +94,7 @@ def test_batches_and_single_entries_mix(two, open_tiny):
 def test_a_process_that_was_killed_left_its_line_unwritten(two, open_tiny):
     """A frame whose line never reached the segment is written there before anything goes behind it."""
     take_turns(two, 2)
-    log = two[0]._storage._log
+    log = two[0].storage._log
     log.lock()
     tail = log.queues["jobs"].tail
     tail.follow()
@@ -114,7 +114,7 @@ def test_own_ids_and_limits_look(two):
     with pytest.raises(DuplicateEntry):
         two[1].enqueue("mine", id="mine")
     with pytest.raises(QueueFull):
-        jobs(two[0]._storage, max_size=5).enqueue("too many")
+        jobs(two[0].storage, max_size=5).enqueue("too many")
 
 
 def test_entries_with_a_ttl_do_not_pile_up(two, clock):
@@ -123,7 +123,7 @@ def test_entries_with_a_ttl_do_not_pile_up(two, clock):
         two[number % 2].enqueue(number, ttl=timedelta(seconds=1))
         clock.advance(timedelta(seconds=2))
     last = two[0].enqueue("last", ttl=timedelta(seconds=1))
-    folded = two[0]._storage._queues["jobs"].folded
+    folded = two[0].storage._queues["jobs"].folded
     assert [entry.id for entry in folded.state.entries.values()] == [last]
 
 
@@ -132,7 +132,7 @@ def test_a_checkpoint_is_made_all_the_same(two, open_tiny, monkeypatch):
     take_turns(two, 2)
     for number in range(6 * MANY):
         two[number % 2].enqueue(number)
-        thread = two[number % 2]._storage._upkeep._thread
+        thread = two[number % 2].storage._upkeep._thread
         if thread is not None:
             thread.join()
     assert checkpoints(two[0])[-1] == sealed(two[0])[-1]
@@ -156,14 +156,14 @@ def test_a_damaged_last_line_is_found_before_anything_is_added(two):
     """If the line that others wrote last is not whole, nothing is written behind it."""
     take_turns(two, 2)
     two[0].enqueue("damaged")
-    segments = two[0]._storage._queues["jobs"].folded.segments
+    segments = two[0].storage._queues["jobs"].folded.segments
     fd = segments._files.get(segments.segment)
-    size = two[0]._storage._fs.size(fd)
-    two[0]._storage._fs.pwrite(fd, b"#", size - 40)
+    size = two[0].storage._fs.size(fd)
+    two[0].storage._fs.pwrite(fd, b"#", size - 40)
     for _ in range(2):
         with pytest.raises(StorageDamaged):
             two[1].enqueue("behind it")
-    assert two[0]._storage._fs.size(fd) == size
+    assert two[0].storage._fs.size(fd) == size
 
 
 def test_the_files_of_a_fold_that_sleeps_may_go(two, open_tiny):
@@ -173,7 +173,7 @@ def test_the_files_of_a_fold_that_sleeps_may_go(two, open_tiny):
     for round_ in range(6):
         take_turns(two, MANY)
         assert len(drain(worker)) == MANY + (2 if round_ == 0 else 0)
-        worker._storage.compact("jobs")
+        worker.storage.compact("jobs")
     take_turns(two, 3)
     assert [len(queue) for queue in (*two, worker)] == [3, 3, 3]
     assert drain(two[1]) == [0, 1, 2]
@@ -182,7 +182,7 @@ def test_the_files_of_a_fold_that_sleeps_may_go(two, open_tiny):
 def test_a_seal_that_was_taken_back_gets_no_checkpoint(two):
     """The thread that folds sealed segments believes a seal only while it stands there."""
     take_turns(two, MANY)
-    storage = two[0]._storage
+    storage = two[0].storage
     folded = storage._queues["jobs"].folded
     segments = Segments(storage._fs, storage._log.root, "jobs", writable=False, limit=1 << 20)
     for number in checkpoints(two[0]):

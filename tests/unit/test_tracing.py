@@ -76,7 +76,7 @@ def test_each_attempt_is_one(queue, spans, clock):
         with pytest.raises(ValueError, match="no"):
             queue.process_next(fail)
         clock.advance(SECOND)
-    DeadLetterQueue("jobs", None, queue._storage).retry(entry_id)
+    DeadLetterQueue("jobs", None, queue.storage).retry(entry_id)
     queue.process_next(lambda _: None)
     first, *attempts = spans()
     assert [span.attributes["duraq.attempt"] for span in attempts] == [1, 2, 1]
@@ -163,7 +163,7 @@ def test_tasks_trace_too(queue, spans, transactional):
         seen.append(trace.get_current_span().get_span_context().trace_id)
 
     async def work():
-        tasks = aio.Queue("jobs", aio.Storage(queue._storage))
+        tasks = aio.Queue("jobs", aio.Storage(queue.storage))
         with producer() as parent:
             await tasks.enqueue("x")
             await tasks.enqueue("y")

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
 from duraq.actions import Action, Target
-from duraq.dead_index import Cause
+from duraq.dead_index import ErrorKind
 from duraq.errors import InvalidFilter
 from duraq.views import EntryView
 from duraq.where import Where
@@ -71,7 +71,7 @@ class DeadLettersScreen(MainScreen):
         super().__init__()
         self._questions: Questions | None = None
         self._surveying: Surveying | None = None
-        self._cause: Cause | None = None  # only letters that died of this are listed
+        self._cause: ErrorKind | None = None  # only letters that died of this are listed
         self._choice: Choice | None = None  # what is listed
         self._letter_reading: LetterReading | None = None
 
@@ -395,7 +395,7 @@ class DeadLettersScreen(MainScreen):
 
                 self.app.push_screen(ExportDialog(len(keys), partial(each_letter, letters, keys)))
 
-    def _filter_of(self, cause: Cause | None) -> str:
+    def _filter_of(self, cause: ErrorKind | None) -> str:
         return filter_of(self._survey.where, cause)
 
     # -- what it offers --------------------------------------------------------------------------------

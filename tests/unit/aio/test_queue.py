@@ -35,7 +35,7 @@ def test_the_same_names(kind):
     threads, tasks = getattr(duraq, kind), getattr(aio, kind)
     # An act's steps yield what becomes of each entry; those are for whoever shows it.
     steps = {"undoing"}
-    assert public(threads) - public(tasks) <= {"settle_lapsed"} | steps
+    assert public(threads) - public(tasks) <= {"settle_lapsed", "lease_length"} | steps
     for name in public(threads) & public(tasks):
         ours, theirs = getattr(tasks, name), getattr(threads, name)
         if inspect.isfunction(ours) and inspect.isfunction(theirs):
@@ -44,6 +44,15 @@ def test_the_same_names(kind):
                 str(each).partition(":")[0] for each in parameters[1].values()
             ], name
             assert inspect.iscoroutinefunction(ours) or name in {"queue", "dead_letters"}, name
+
+
+@pytest.mark.parametrize("kind", ["Queue", "DeadLetterQueue", "QueueManager"])
+def test_the_same_words(kind):
+    """What a method does, raises and makes durable is said in the same words, except where it differs."""
+    threads, tasks = getattr(duraq, kind), getattr(aio, kind)
+    other = {"dequeue", "mark_completed", "process_next"}
+    for name in public(threads) & public(tasks) - other:
+        assert inspect.getdoc(getattr(tasks, name)) == inspect.getdoc(getattr(threads, name)), name
 
 
 @pytest.mark.parametrize("kind", ["FileStorage", "MemoryStorage"])

@@ -143,7 +143,7 @@ def test_thresholds(duraq, queue, file):
 
 def test_colour_and_times(duraq, queue, file):
     """Colour and times are as settled at a terminal; the command line and NO_COLOR come before it."""
-    Queue("jobs", queue._storage).pause("x")
+    Queue("jobs", queue.storage).pause("x")
     queue.enqueue(1)
     environment = {**os.environ, "DURAQ_ROOT": str(duraq.root), "TERM": "xterm", "PAGER": ""}
     file.write_text('color = "never"\ntime = "utc"\n')

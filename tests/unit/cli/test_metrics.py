@@ -50,7 +50,7 @@ def busy(queue):
     queue.release(queue.dequeue())
     queue.mark_failed(queue.dequeue(), dead=True)
     queue.mark_failed(queue.dequeue(), dead=True)
-    dead = DeadLetterQueue("jobs", None, queue._storage)
+    dead = DeadLetterQueue("jobs", None, queue.storage)
     first, second, _ = dead.list()
     dead.retry(first.id)
     dead.remove(second.id)

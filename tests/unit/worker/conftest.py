@@ -12,7 +12,7 @@ from duraq import shift
 @pytest.fixture(autouse=True)
 def _short_turns(monkeypatch):
     """An idle worker sees soon that it is to stop."""
-    monkeypatch.setattr(shift, "_TURN", timedelta(milliseconds=10))
+    monkeypatch.setattr(shift, "_LONGEST_WAIT", timedelta(milliseconds=10))
 
 
 @pytest.fixture

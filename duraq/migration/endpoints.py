@@ -14,7 +14,7 @@ from duraq.storage.transacting import TransactingStorage
 LARGEST_PAYLOAD = 16 << 20  # bytes; whatever a storage may have taken
 
 
-class Place:
+class Endpoint:
     """A storage that is there, or is to be made. ``path``: of what is not on a server."""
 
     def __init__(self, url: str) -> None:
@@ -61,7 +61,7 @@ class Place:
             what = "a file" if wants_directory else "a directory"
             raise NotAStorage(f"there can be no storage: {self.name} is {what}", hint="nothing was moved")
 
-    def is_same(self, other: Place) -> bool:
+    def is_same(self, other: Endpoint) -> bool:
         """Whether it is the same, as far as the names tell."""
         if self.is_on_server:
             return self.url == other.url
