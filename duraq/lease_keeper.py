@@ -89,7 +89,7 @@ class Held(Generic[T]):
             self.queue.storage.commit_transaction()
             self._over = True
 
-    def fail(self, error: Exception) -> EntryStatus:
+    def fail(self, error: BaseException) -> EntryStatus:
         """Fail the attempt. Raises LeaseLost if the lease has ended already."""
         with self._ending:
             self._check()
@@ -97,7 +97,7 @@ class Held(Generic[T]):
             self._over = True
             return status
 
-    def conclude(self, error: Exception | None) -> str:
+    def conclude(self, error: BaseException | None) -> str:
         """Complete the entry, or fail the attempt; returns which it was. Raises LeaseLost as they do."""
         if error is None:
             self.complete()

@@ -197,7 +197,8 @@ class QueueEntry(_LazyTimes, Generic[T]):
         self.token = stored.token
         self.worker = stored.worker
         self.key = stored.key
-        self.headers = {} if stored.headers is None else stored.headers
+        # A copy: handlers add to it what they pass on.
+        self.headers = {} if stored.headers is None else {**stored.headers}
         self.redriven = stored.redriven
         self.decode_error = self.lost = None
         return self

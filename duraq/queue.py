@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 import orjson
 import uuid_utils
 
-from duraq import failure, options, tracing
+from duraq import failure, handling, options, tracing
 from duraq.clock import to_datetime
 from duraq.errors import DuraqError, InvalidOption, InvalidPayload, NotLeased, PayloadUndecodable
 from duraq.keys import enqueue_once
@@ -230,8 +230,9 @@ class Queue(Generic[T]):
     ) -> EntryStatus:
         """The attempt failed: the retry policy decides whether it is tried again, and when.
 
-        ``retry_in`` overrules the policy's delay, ``dead`` its verdict. Returns SCHEDULED (or READY, with
-        no delay) or DEAD. Durable on return. Raises LeaseLost, and changes nothing, if the lease has ended.
+        ``retry_in`` overrules the policy, its last attempt included; so does ``dead``. Returns SCHEDULED (or
+        READY, with no delay) or DEAD. Durable on return. Raises LeaseLost, and changes nothing, if the lease
+        has ended.
         """
         entry_id, token, attempts = self._lease_of(entry)
         operation: Operation
@@ -297,18 +298,20 @@ class Queue(Generic[T]):
 
         If the handler raises an Exception the retry policy decides what becomes of the entry, and the
         exception is raised again. On KeyboardInterrupt, SystemExit and their like the entry is released,
-        uncounted, before they go on.
+        uncounted, before they go on. Raises InvalidOption if it is no function of one entry, or one of which
+        a call returns before it has begun.
         """
+        handling.check_handler(handler)
         entry = self.dequeue(wait=wait)
         if entry is None:
             return None
         try:
             if transactional:
                 with self.storage.transaction():
-                    tracing.call(handler, entry)
+                    handling.call(handler, entry)
                     self.mark_completed(entry)
                 return entry
-            tracing.call(handler, entry)
+            handling.call(handler, entry)
         except Exception as error:
             self.mark_failed(entry, error)
             raise

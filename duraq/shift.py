@@ -13,7 +13,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from duraq import tracing
+from duraq import handling
 from duraq.errors import LeaseLost, StorageDamaged, StorageError
 from duraq.lease_keeper import Held, LeaseKeeper, Pulse, Uncommitted
 from duraq.model import QueueEntry
@@ -59,7 +59,7 @@ class Shift(Generic[T]):
         self.inbox = inbox
         self.error: BaseException | None = None  # the first that a thread ended with
         self._rota = Rota(queues)
-        self._handler: Callable[[QueueEntry[T]], object] = partial(tracing.call, handler)
+        self._handler: Callable[[QueueEntry[T]], object] = partial(handling.call, handler)
         self._transactional = transactional
         self._drain = drain
         self._pulse = pulse
@@ -221,6 +221,11 @@ class Shift(Generic[T]):
                 self._give_up(held, trouble.error)
             except Exception as error:  # noqa: BLE001 - it goes into the entry's history
                 self._conclude(held, self._commit(held, error), began, error)
+            except SystemExit as error:
+                # The handler's own, for signals come to another thread. Not counted, it would go on for ever.
+                self.stop()
+                self._conclude(held, self._commit(held, error), began, error)
+                raise
             else:
                 outcome = "completed" if self._transactional else self._commit(held, None)
                 self._conclude(held, outcome, began)
@@ -237,7 +242,7 @@ class Shift(Generic[T]):
                 self._ended += 1
                 self._changed.notify_all()
 
-    def _commit(self, held: Held[T], error: Exception | None) -> str:
+    def _commit(self, held: Held[T], error: BaseException | None) -> str:
         """Write the outcome, trying as long as the lease lasts; returns which it is."""
         failures = 0
         while not held.lost.is_set():
@@ -255,7 +260,9 @@ class Shift(Generic[T]):
                 held.lost.wait(self._tally.delay(failures))
         return "lost"
 
-    def _conclude(self, held: Held[T], outcome: str, began: float, error: Exception | None = None) -> None:
+    def _conclude(
+        self, held: Held[T], outcome: str, began: float, error: BaseException | None = None
+    ) -> None:
         """Count the outcome, and say it."""
         if held.released:
             outcome = "ended_late"  # counted when it was given back

@@ -133,7 +133,7 @@ _OUTCOMES = {
 }
 
 
-def say_outcome(held: Held[Any], outcome: str, began: float, error: Exception | None = None) -> None:
+def say_outcome(held: Held[Any], outcome: str, began: float, error: BaseException | None = None) -> None:
     """One line about what an entry has come to; its handler began at that moment of ``time.monotonic``."""
     duration = time.monotonic() - began
     level, text = _OUTCOMES[outcome]

@@ -38,13 +38,12 @@ def with_trace(headers: dict[str, str] | None) -> dict[str, str] | None:
     return {**carried, **(headers or {})} if carried else headers
 
 
-def call(handler: Callable[[QueueEntry[T]], object], entry: QueueEntry[T]) -> None:
+def call(handler: Callable[[QueueEntry[T]], object], entry: QueueEntry[T]) -> object:
     """Call the handler; if the program traces, in a span that continues the trace of the entry."""
     if API in sys.modules:
         with _span(entry):
-            handler(entry)
-    else:
-        handler(entry)
+            return handler(entry)
+    return handler(entry)
 
 
 async def call_awaited(handler: Callable[[QueueEntry[T]], Awaitable[object]], entry: QueueEntry[T]) -> None:

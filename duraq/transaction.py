@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from duraq.operations import Operation, Release, WithoutEntry
 
@@ -30,10 +30,16 @@ class _Point(NamedTuple):
     leased: int
 
 
+class OfTransactions(Protocol):
+    """A storage, as far as it is asked here."""
+
+    def rollback_transaction(self) -> None: ...
+
+
 class Transaction:
     """Operations in the order in which they were decided, over any number of queues of one storage."""
 
-    def __init__(self, storage: object) -> None:
+    def __init__(self, storage: OfTransactions) -> None:
         self.storage = storage
         self.owner = owner()
         self.ended = False
@@ -154,7 +160,7 @@ def current(storage: object) -> Transaction | None:
     return None
 
 
-def begin(storage: object) -> None:
+def begin(storage: OfTransactions) -> None:
     """From here on this thread or task is in a transaction."""
     _begun.set((*_begun.get(), Transaction(storage)))
 
@@ -211,6 +217,32 @@ def reset(before: Mark) -> None:
     for each, depth in before:
         each.cut(depth)
     _begun.set(tuple(each for each, _ in before))
+
+
+def begun_since(before: Mark) -> list[Transaction]:
+    """What was begun since and is not ended, the innermost first: each once, and once for each savepoint."""
+    begun = _begun.get()
+    if not begun:
+        return []  # as nearly always
+    depths, whose = dict(before), owner()
+    return [
+        each
+        for each in reversed(begun)
+        if each.owner == whose
+        for _ in range(each.depth - depths.get(each, -1))
+    ]
+
+
+def undo_since(before: Mark) -> bool:
+    """Undo what was begun since and is not ended; whether there was any."""
+    left = begun_since(before)
+    try:
+        for each in left:
+            each.storage.rollback_transaction()
+    finally:
+        if left:
+            reset(before)
+    return bool(left)
 
 
 def without_last(before: Mark, storage: object) -> Mark:

@@ -166,6 +166,6 @@ def entry_view(queue: str, entry: Entry, payload: bytes) -> EntryView:
         deadline_at=to_datetime(entry.deadline_at) if leased else None,
         history=entry.history,
         key=entry.key,
-        headers=entry.headers or {},
+        headers={**(entry.headers or {})},
         redriven=entry.redriven,
     )

@@ -3,15 +3,15 @@
     worker = Worker(emails, send, threads=4)
     worker.run()  # until SIGTERM, SIGINT or worker.stop()
 
-The attempt is counted before the handler is called. A handler that returns completes the entry; an Exception
-is a failed attempt, and the queue's retry policy decides; anything else that it raises (SystemExit,
-KeyboardInterrupt) gives the entry back uncounted, stops the worker and is raised again by ``run``.
+The attempt is counted before the handler is called. A handler that returns completes the entry. An Exception
+is a failed attempt, and the queue's retry policy decides; so is SystemExit, or an entry at which the handler
+exits would come back for ever, but it stops the worker, and ``run`` raises it again. So it does with anything
+else, KeyboardInterrupt say, and the entry is given back, uncounted.
 ``duraq.worker_pool`` does the same in several processes.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 import signal
 import threading
@@ -24,8 +24,8 @@ from typing import Generic, TypeVar
 
 from duraq import options
 from duraq.errors import InvalidInput, InvalidOption
+from duraq.handling import Handler, check_handler
 from duraq.lease_keeper import Pulse
-from duraq.model import QueueEntry
 from duraq.queue import Queue
 from duraq.retry import ExponentialBackoff, RetryPolicy
 from duraq.shift import Notice, Shift
@@ -34,7 +34,6 @@ from duraq.tally import FATAL, WorkerStats
 __all__ = ["BACKOFF", "GRACE", "Handler", "Worker", "WorkerStats"]
 
 T = TypeVar("T")
-Handler = Callable[[QueueEntry[T]], object]
 
 log = logging.getLogger("duraq")
 
@@ -171,19 +170,6 @@ class Worker(Generic[T]):
             at_once = notice is Notice.STOP_NOW or signals > 1 or isinstance(shift.error, FATAL)
             last = time.monotonic() + (0 if at_once else self.grace)
             deadline = last if deadline is None else min(deadline, last)
-
-
-def check_handler(handler: Handler[T]) -> Handler[T]:
-    """The handler itself, if calling it does the work."""
-    if not callable(handler):
-        raise InvalidOption(f"the handler must be a function of one entry, not {handler!r}")
-    # Also an object that is called like a function; a type's __call__ is a function like any other.
-    for function in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004 - see above
-        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            raise InvalidOption(
-                "the handler is a coroutine or generator function: a call of it returns before it has begun"
-            )
-    return handler
 
 
 def seconds_until(moment: float) -> float:

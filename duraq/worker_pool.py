@@ -30,9 +30,10 @@ from typing import Any, NoReturn, TypeVar
 
 from duraq import options
 from duraq.errors import InvalidInput, StorageForked, WorkersFailed
+from duraq.handling import Handler, check_handler
 from duraq.queue import Queue
 from duraq.retry import RetryPolicy
-from duraq.worker import BACKOFF, GRACE, Handler, Worker, check_handler, one_wait, signals_to
+from duraq.worker import BACKOFF, GRACE, Worker, one_wait, signals_to
 
 T = TypeVar("T")
 

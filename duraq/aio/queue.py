@@ -13,13 +13,14 @@ from anyio import CancelScope, current_time
 
 from duraq import options
 from duraq.aio.calls import call
+from duraq.aio.handling import call_awaited, is_foreign
 from duraq.aio.storage import Storage
 from duraq.errors import DuraqError, LeaseLost
+from duraq.handling import check_takes_an_entry
 from duraq.metrics import QueueMetrics
 from duraq.model import AttemptError, Counts, EntryStatus, Pause, QueueEntry
 from duraq.queue import Queue as SyncQueue
 from duraq.retry import RetryPolicy
-from duraq.tracing import call_awaited
 
 T = TypeVar("T")
 
@@ -192,8 +193,9 @@ class Queue(Generic[T]):
     ) -> EntryStatus:
         """The attempt failed: the retry policy decides whether it is tried again, and when.
 
-        ``retry_in`` overrules the policy's delay, ``dead`` its verdict. Returns SCHEDULED (or READY, with
-        no delay) or DEAD. Durable on return. Raises LeaseLost, and changes nothing, if the lease has ended.
+        ``retry_in`` overrules the policy, its last attempt included; so does ``dead``. Returns SCHEDULED (or
+        READY, with no delay) or DEAD. Durable on return. Raises LeaseLost, and changes nothing, if the lease
+        has ended.
         """
         return await call(partial(self.sync.mark_failed, entry, error, retry_in=retry_in, dead=dead))
 
@@ -232,10 +234,11 @@ class Queue(Generic[T]):
         ``transactional``: what the handler does to the storage is one transaction with the completion.
 
         If the handler raises an Exception the retry policy decides what becomes of the entry, and the
-        exception is raised again. If the task is cancelled before the handler has returned, or at any
+        exception is raised again. If this task is cancelled before the handler has returned, or at any
         moment of a transaction, the entry is released, uncounted; so it is on KeyboardInterrupt, SystemExit
-        and their like.
+        and their like. Raises InvalidOption if it is no function of one entry.
         """
+        check_takes_an_entry(handler)
         entry = await self.dequeue(wait=wait)
         if entry is None:
             return None
@@ -246,10 +249,10 @@ class Queue(Generic[T]):
                     await self.mark_completed(entry)
                 return entry
             await call_awaited(handler, entry)
-        except Exception as error:
-            await call(partial(self.sync.mark_failed, entry, error), surely=True)
-            raise
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Exception) or is_foreign(error):
+                await call(partial(self.sync.mark_failed, entry, error), surely=True)
+                raise
             with CancelScope(shield=True):
                 await call(partial(self._give_back, [entry]), surely=True)
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
 from typing import Generic, TypeVar
@@ -22,6 +22,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from duraq.aio.calls import call
+from duraq.aio.handling import Handler, call_awaited, is_foreign
 from duraq.aio.inbox import Inbox
 from duraq.aio.queue import Queue
 from duraq.aio.storage import Storage
@@ -31,10 +32,8 @@ from duraq.model import QueueEntry
 from duraq.retry import RetryPolicy
 from duraq.shift import Notice
 from duraq.tally import FATAL, Rota, Tally, WorkerStats, note, say_outcome
-from duraq.tracing import call_awaited
 
 T = TypeVar("T")
-Handler = Callable[[QueueEntry[T]], Awaitable[object]]
 
 # How long a worker of several queues waits at one of them before it looks at the others.
 _LONGEST_WAIT = timedelta(milliseconds=500)
@@ -197,7 +196,7 @@ class Shift(Generic[T]):
 
     async def _work(self, held: Held[T], storage: Storage) -> None:
         began = time.monotonic()
-        failure: Exception | None = None
+        failure: BaseException | None = None
         try:
             if self._transactional:
                 await self._handle_and_complete(held, storage)
@@ -206,7 +205,9 @@ class Shift(Generic[T]):
         except Uncommitted as trouble:
             await self._give_up(held, trouble.error)
             return
-        except Exception as error:  # noqa: BLE001 - it goes into the entry's history
+        except BaseException as error:
+            if not (isinstance(error, (Exception, SystemExit)) or is_foreign(error)):
+                raise
             failure = error
         done = self._transactional and failure is None
         outcome = "completed" if done else await self._commit(held, failure)
@@ -214,6 +215,9 @@ class Shift(Generic[T]):
             outcome = "ended_late"  # counted when it was given back
         say_outcome(held, outcome, began, failure)
         self._tally.count(outcome)
+        if isinstance(failure, SystemExit):
+            # Counted, or an entry at which a handler exits would come back for ever.
+            raise failure
 
     async def _handle_and_complete(self, held: Held[T], storage: Storage) -> None:
         """As one transaction; raises Uncommitted if the storage refused what the handler has done."""
@@ -231,7 +235,7 @@ class Shift(Generic[T]):
         except StorageError as error:
             raise Uncommitted(error) from error
 
-    async def _commit(self, held: Held[T], error: Exception | None) -> str:
+    async def _commit(self, held: Held[T], error: BaseException | None) -> str:
         """Write the outcome, trying as long as the lease lasts; returns which it is."""
         failures = 0
         while not held.lost.is_set():

@@ -8,7 +8,6 @@ What becomes of an entry is what becomes of it in ``duraq.Worker``.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import signal
@@ -19,9 +18,10 @@ from typing import Generic, TypeVar
 from anyio import create_task_group, current_time
 
 from duraq import options
+from duraq.aio.handling import Handler, check_handler
 from duraq.aio.inbox import Inbox
 from duraq.aio.queue import Queue
-from duraq.aio.shift import Handler, Shift
+from duraq.aio.shift import Shift
 from duraq.errors import InvalidInput, InvalidOption
 from duraq.retry import RetryPolicy
 from duraq.shift import Notice
@@ -64,7 +64,7 @@ class Worker(Generic[T]):
         self.queues = (queues,) if isinstance(queues, Queue) else tuple(queues)
         if not self.queues:
             raise InvalidOption("a worker needs a queue")
-        self.handler = _check_handler(handler)
+        self.handler = check_handler(handler)
         self.concurrency = options.positive("concurrency", concurrency)
         self.grace = options.duration("grace", grace, zero=True) / 1e6
         self.backoff = backoff
@@ -143,12 +143,3 @@ class Worker(Generic[T]):
             shift.stop()
             at_once = notice is Notice.STOP_NOW or signals > 1
             deadline = min(deadline, current_time() + (0 if at_once else self.grace))
-
-
-def _check_handler(handler: Handler[T]) -> Handler[T]:
-    """The handler itself, if awaiting a call of it does the work."""
-    # Also an object that is called like one.
-    for function in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004 - see above
-        if inspect.iscoroutinefunction(function):
-            return handler
-    raise InvalidOption(f"the handler must be a coroutine function of one entry, not {handler!r}")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from weakref import WeakSet
 
 from duraq.clock import Clock, SystemClock
 from duraq.entry import Entry
-from duraq.errors import StorageClosed
+from duraq.errors import StorageClosed, StorageForked
 from duraq.model import is_users
 from duraq.operations import Operation
 from duraq.state import QueueState
 from duraq.storage.bells import BellPlace, BellStorage
+
+_all: WeakSet[MemoryStorage] = WeakSet()
 
 
 class MemoryStorage(BellStorage):
@@ -34,14 +38,25 @@ class MemoryStorage(BellStorage):
         self._bells = threading.Lock()
         self._states: dict[str, QueueState] = {}
         self._seq: dict[str, int] = {}
-        self._closed = False
+        self._closed = self._forked = False
+        _all.add(self)
 
     def __repr__(self) -> str:
         return "<MemoryStorage>"
 
     def _check_usable(self) -> None:
+        if self._forked:
+            raise StorageForked(
+                "this storage is another process's: what is done to a copy of it, nobody sees",
+                hint="use one that processes share, such as FileStorage",
+            )
         if self._closed:
             raise StorageClosed("this storage is closed")
+
+    def _after_fork_in_child(self) -> None:
+        # Whoever had it in the parent is not here to let it go.
+        self._turn, self._bells, self._places = threading.RLock(), threading.Lock(), set()
+        self._forked = True
 
     def _state(self, queue: str, *, create: bool = False) -> QueueState | None:
         self._check_usable()
@@ -109,3 +124,11 @@ class MemoryStorage(BellStorage):
         with self._turn:
             self._closed = True
         self._ring()
+
+
+def _after_fork_in_child() -> None:
+    for storage in list(_all):
+        storage._after_fork_in_child()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -11,7 +11,6 @@ from contextlib import ContextDecorator, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from inspect import isasyncgenfunction, iscoroutinefunction
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +23,7 @@ from duraq.errors import (
     NoTransaction,
     QueueError,
 )
+from duraq.handling import runs_later
 from duraq.laid_over import laid_over
 from duraq.operations import (
     Bury,
@@ -58,9 +58,11 @@ class Scope(ContextDecorator):
         self._storage = storage
 
     def __call__(self, function: Function) -> Function:
-        if iscoroutinefunction(function) or isasyncgenfunction(function):
+        if runs_later(function):
             # It would end before the function begins.
-            raise InvalidOption("a coroutine cannot be decorated: write `with storage.transaction():` in it")
+            raise InvalidOption(
+                "a coroutine or generator cannot be decorated: write `with storage.transaction():` in it"
+            )
         return super().__call__(function)
 
     def _recreate_cm(self) -> Scope:

@@ -1,5 +1,7 @@
 """Headers: short texts that go with an entry, wherever it goes."""
 
+from datetime import timedelta
+
 import pytest
 
 from duraq import DeadLetterQueue, InvalidOption, NoRetry, Queue
@@ -68,3 +70,14 @@ def test_no_headers(queue, headers):
     with pytest.raises(InvalidOption, match="header"):
         queue.enqueue_many(["a"], headers=headers)
     assert len(queue) == 0
+
+
+def test_a_handlers_own_notes(queue):
+    """What somebody writes into the headers that he was handed changes nothing that is stored."""
+    queue.enqueue("a", headers={"tenant": "ann"})
+    queue.peek()[0].headers["tenant"] = "bob"
+    entry = queue.dequeue()
+    assert entry.headers == {"tenant": "ann"}
+    entry.headers["started"] = object()
+    queue.mark_failed(entry, "no", retry_in=timedelta(0))
+    assert queue.peek()[0].headers == {"tenant": "ann"}

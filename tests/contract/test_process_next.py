@@ -4,7 +4,18 @@ from datetime import timedelta
 
 import pytest
 
-from duraq import Cause, Counts, EntryStatus, FixedDelay, LeaseLost, NoRetry, Queue
+from duraq import (
+    Cause,
+    Counts,
+    EntryStatus,
+    FixedDelay,
+    InvalidInput,
+    InvalidOption,
+    LeaseLost,
+    NoRetry,
+    Queue,
+    Worker,
+)
 
 SECOND = timedelta(seconds=1)
 
@@ -136,3 +147,72 @@ def test_a_wait(queue, clock):
     """process_next waits as dequeue does."""
     queue.enqueue("a")
     assert queue.process_next(lambda entry: None, wait=timedelta(minutes=1)).data == "a"
+
+
+class Later:
+    """Called like a function, it returns what is still to be run."""
+
+    def __call__(self, entry):
+        return self.send(entry)
+
+    async def send(self, entry):
+        raise AssertionError
+
+
+def generator(entry):
+    """Runs when somebody asks for what it yields."""
+    yield entry
+
+
+async def coroutine(entry):
+    """Runs when somebody awaits it."""
+
+
+@pytest.mark.parametrize("handler", [coroutine, generator, None, lambda: 1, lambda entry, more: 1])
+def test_what_is_no_handler(queue, handler):
+    """What a call of does not do the work is refused before an entry is taken."""
+    queue.enqueue("a")
+    with pytest.raises(InvalidOption):
+        queue.process_next(handler)
+    with pytest.raises(InvalidOption):
+        Worker(queue, handler)
+    assert queue.counts() == Counts(ready=1)
+
+
+def hands_on(to):
+    """Returns what another function returns."""
+    return lambda entry: to(entry)  # noqa: PLW0108 - by which nobody sees what that is
+
+
+@pytest.mark.parametrize("handler", [Later(), hands_on(coroutine), hands_on(generator)])
+def test_a_handler_that_has_done_nothing(storage, handler):
+    """That a handler returns what nobody runs is its failure: the entry is not completed."""
+    queue = Queue("jobs", storage, retry_policy=NoRetry())
+    queue.enqueue_many("ab")
+    with pytest.raises(InvalidInput, match="nobody runs"):
+        queue.process_next(handler)
+    Worker(queue, handler).run(drain=True)
+    assert queue.counts() == Counts(dead=2)
+
+
+def test_a_handler_that_leaves_a_transaction(storage):
+    """What a handler has begun and not ended is undone, and its failure: nothing is done in it afterwards."""
+    queue, others = Queue("jobs", storage, retry_policy=NoRetry()), Queue("others", storage)
+
+    def handler(entry):
+        if entry.data != "good":
+            storage.begin_transaction()
+        others.enqueue(entry.data)
+        if entry.data == "worse":
+            raise KeyError
+
+    for transactional in (False, True):
+        queue.enqueue_many(["bad", "worse", "good"])
+        stats = Worker(queue, handler, transactional=transactional).run(drain=True)
+        assert (stats.completed, stats.dead) == (1, 2)
+        queue.enqueue_many(["bad", "worse"])
+        for error in (InvalidInput, KeyError):
+            with pytest.raises(error):
+                queue.process_next(handler, transactional=transactional)
+    assert queue.counts() == Counts(dead=8)
+    assert [entry.data for entry in others.entries()] == ["good", "good"]

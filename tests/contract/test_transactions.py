@@ -642,14 +642,26 @@ def test_undoing_makes_no_queue(storage, queues):
     assert storage.queues() == []
 
 
-def test_a_coroutine_is_no_function(storage):
-    """A coroutine cannot be decorated, for it would run outside of the transaction."""
+class _Called:
+    """Called like a function."""
 
-    async def work():
+    async def __call__(self):
         """Never called."""
 
-    with pytest.raises(InvalidOption, match="coroutine"):
-        storage.transaction()(work)
+
+async def _coroutine():
+    """Never called."""
+
+
+def _generator():
+    yield
+
+
+@pytest.mark.parametrize("function", [_coroutine, _generator, _Called()])
+def test_what_runs_later_is_no_function(storage, function):
+    """A coroutine or generator cannot be decorated, for it would run outside of the transaction."""
+    with pytest.raises(InvalidOption, match="coroutine or generator"):
+        storage.transaction()(function)
 
 
 @pytest.mark.needs("wakes")

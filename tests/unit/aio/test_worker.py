@@ -330,23 +330,36 @@ class StopNowError(BaseException):
     """As a framework might define one to end its tasks with."""
 
 
-@pytest.mark.parametrize("error", [StopNowError(), SystemExit(3)])
-async def test_a_handler_that_ends_everything(queue, error):
+async def test_a_handler_that_ends_everything(queue):
     """What is no Exception gives the entry back, stops the worker, and is raised again by its run."""
     await queue.enqueue_many(range(3))
+    error = StopNowError()
 
     async def handler(entry):
         raise error
 
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(StopNowError) as caught:
         await aio.Worker(queue, handler, backoff=NO_PAUSE).run()
     assert caught.value is error
     assert await queue.counts() == Counts(ready=3)
 
 
+@pytest.mark.parametrize("transactional", [False, True])
+async def test_a_handler_that_exits(queue, transactional):
+    """SystemExit stops the worker, and is a failed attempt: else its entry would come back for ever."""
+    await queue.enqueue_many(range(3))
+
+    async def handler(entry):
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        await aio.Worker(queue, handler, transactional=transactional).run()
+    assert await queue.counts() == Counts(ready=2, dead=1)
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_handler_that_was_cancelled_by_its_own(queue):
-    """A handler within which something was cancelled, while nobody cancelled the worker, stops it."""
+    """That something within the handler was cancelled, while nobody cancelled the worker, is its failure."""
     await queue.enqueue("a")
 
     async def handler(entry):
@@ -354,9 +367,32 @@ async def test_a_handler_that_was_cancelled_by_its_own(queue):
         inner.cancel()
         await inner
 
+    assert await aio.Worker(queue, handler).run(drain=True) == WorkerStats(dead=1)
+    await queue.enqueue("a")
     with pytest.raises(asyncio.CancelledError):
-        await aio.Worker(queue, handler).run()
-    assert await queue.counts() == Counts(ready=1)
+        await queue.process_next(handler)
+    assert await queue.counts() == Counts(dead=2)
+
+
+async def test_a_handler_that_leaves_a_transaction(queue, storage):
+    """What a handler has begun and not ended is undone, and its failure: nothing is done in it afterwards."""
+    others = aio.Queue("others", storage)
+    await queue.enqueue_many(range(2))
+
+    async def handler(entry):
+        if entry.data == 0:
+            await storage.begin_transaction()
+        await others.enqueue(entry.data)
+
+    assert await aio.Worker(queue, handler, backoff=NO_PAUSE).run(drain=True) == WorkerStats(
+        completed=1, dead=1
+    )
+    assert [entry.data for entry in await others.entries()] == [1]
+    await queue.enqueue(0)
+    with pytest.raises(InvalidInput):
+        await queue.process_next(handler, transactional=True)
+    assert await queue.counts() == Counts(dead=2)
+    assert [entry.data for entry in await others.entries()] == [1]
 
 
 # -- leases and trouble ------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A worker that is told to stop: what becomes of the handlers that run, and of their entries."""
 
 import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -197,9 +198,7 @@ def test_processes_in_another_thread():
 # -- told by a handler's end -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), StopNowError()], ids=repr
-)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), GeneratorExit(), StopNowError()], ids=repr)
 def test_an_end_of_the_program(queue, error):
     """What ends a program is no failure: the entry is given back, uncounted, and run raises the same."""
     entry_id = queue.enqueue("a")
@@ -215,6 +214,21 @@ def test_an_end_of_the_program(queue, error):
     assert [attempt.cause for attempt in entry.errors] == [Cause.RELEASED]
 
 
+@pytest.mark.parametrize("transactional", [False, True])
+def test_a_handler_that_exits(queue, transactional):
+    """SystemExit stops the worker, and is a failed attempt: else its entry would come back for ever."""
+    queue.enqueue_many(["a", "b"])
+
+    def handler(entry):
+        sys.exit("usage: ...")
+
+    with pytest.raises(SystemExit):
+        Worker(queue, handler, transactional=transactional).run()
+    assert queue.counts() == Counts(ready=1, dead=1)
+    (dead,) = queue.entries(EntryStatus.DEAD)
+    assert (dead.errors[-1].error.type, dead.error_message) == ("SystemExit", "usage: ...")
+
+
 def test_an_end_of_the_program_is_graceful(queue, start, stopping):
     """When a handler ends the program, the others that run may finish."""
     queue.enqueue_many(["exit", "slow"])
@@ -225,11 +239,11 @@ def test_an_end_of_the_program_is_graceful(queue, start, stopping):
             slow(entry)
         else:
             wait_for(slow.began)
-            raise SystemExit
+            raise StopNowError
 
     running = start(Worker(queue, handler, threads=2, grace=HOUR))
     wait_for(stopping)
     slow.may_go_on.set()
-    assert isinstance(running.exception(SOON), SystemExit)
+    assert isinstance(running.exception(SOON), StopNowError)
     assert [entry.data for entry in queue.entries()] == ["exit"]
     assert queue.counts() == Counts(ready=1)
