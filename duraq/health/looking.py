@@ -11,7 +11,7 @@ from typing import Protocol
 from duraq.clock import to_datetime
 from duraq.inspector import Inspector
 from duraq.metrics import QueueMetrics
-from duraq.model import EntryStatus
+from duraq.model import Cause, EntryStatus
 from duraq.storage.base import Storage, StoredEntry
 from duraq.views import LeaseView, QueueView
 
@@ -61,6 +61,7 @@ class _InProcess:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self._lapsed: dict[str, Cause] = {}
 
     def queues(self) -> list[str]:
         return self._storage.queues()
@@ -70,6 +71,8 @@ class _InProcess:
 
     def overview(self, queue: str) -> QueueView:
         found = self._storage.metrics(queue)
+        # Beside a database others may hold leases, and die.
+        self._lapsed = {each.id: each.cause for each in self._storage.lapsed(queue)}
         return QueueView(
             queue,
             found.counts,
@@ -81,14 +84,15 @@ class _InProcess:
 
     def _lease(self, queue: str, entry: StoredEntry) -> LeaseView:
         deadline_at = entry.deadline_at or 0
+        cause = self._lapsed.get(entry.id)
         return LeaseView(
             queue=queue,
             id=entry.id,
             token=entry.token,
             attempt=entry.attempts,
             worker=entry.worker or "",
-            alive=None,  # nobody else could have died
-            late=deadline_at <= self._storage.clock.now(),
+            alive=False if cause is Cause.WORKER_DIED else None,
+            late=cause is Cause.TIMED_OUT or deadline_at <= self._storage.clock.now(),
             leased_at=to_datetime(entry.updated_at),
             deadline_at=to_datetime(deadline_at),
         )

@@ -10,7 +10,17 @@ from datetime import timedelta
 
 import pytest
 
-from duraq import Cause, Counts, DeadLetterQueue, FixedDelay, LeaseLost, Queue, StorageForked
+from duraq import (
+    Cause,
+    Counts,
+    DeadLetterQueue,
+    FixedDelay,
+    HealthStatus,
+    LeaseLost,
+    Queue,
+    QueueHealthCheck,
+    StorageForked,
+)
 
 pytestmark = pytest.mark.needs("shared")
 
@@ -96,6 +106,20 @@ def test_a_killed_process(queue, start):
     assert (attempt.number, attempt.cause) == (1, Cause.WORKER_DIED)
     assert attempt.worker.startswith(f"{process.pid}-")
     assert attempt.error.type == "WorkerDied"
+
+
+def test_the_health_of_what_a_dead_process_holds(storage, queue, start):
+    """A lease whose holder is dead is no work in hand: whoever asks the storage for its health is told."""
+    queue.enqueue("b")
+    process, _ = start()
+    check = QueueHealthCheck(storage, "jobs", no_consumer_after=timedelta(0))
+    assert check.check().status is HealthStatus.HEALTHY
+    process.kill()
+    process.wait()
+    # Postgres notices by the session's end.
+    while (found := check.check()).status is HealthStatus.HEALTHY:
+        assert storage.counts("jobs") == Counts(ready=1, leased=1)
+    assert found.message.startswith("NO CONSUMER")
 
 
 def test_an_heir_that_waits_already(queue, start):
