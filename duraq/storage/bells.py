@@ -32,8 +32,7 @@ class BellStorage(TransactingStorage):
 
         return self._in_turn(look)
 
-    def place(self, queue: str) -> BellPlace:
-        """What ``wait`` waits with; see Storage."""
+    def _line(self, queue: str) -> BellPlace:
         return BellPlace(self, queue)
 
     def _ring(self, queue: str | None = None) -> None:

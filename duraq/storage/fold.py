@@ -134,8 +134,12 @@ class FoldStorage(ABC):
         """Wake up to that many consumers that wait for this queue."""
 
     @abstractmethod
+    def _line(self, queue: str) -> PlaceInLine:
+        """A place in the line of those who wait for it, whatever transaction the caller is in."""
+
     def place(self, queue: str) -> PlaceInLine:
         """What ``wait`` waits with; see Storage."""
+        return self._line(queue)
 
     @abstractmethod
     def _live_bytes(self, state: QueueState) -> int:

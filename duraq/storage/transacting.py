@@ -37,9 +37,10 @@ from duraq.operations import (
     Restore,
 )
 from duraq.state import QueueState
-from duraq.storage.base import HeldLease, Limits, StoredEntry
+from duraq.storage.base import HeldLease, Limits, PlaceInLine, StoredEntry
 from duraq.storage.committing import EXPIRE_AT_ONCE, CommittingStorage, are_new
 from duraq.storage.fold import TryAgain, stored
+from duraq.storage.within import PlaceWithin
 from duraq.transaction import Transaction, any_begun
 
 log = logging.getLogger("duraq")
@@ -376,6 +377,30 @@ class TransactingStorage(CommittingStorage):
             over.apply(each, 0, now)
         begun.add(queue, late)
         return over
+
+    def place(self, queue: str) -> PlaceInLine:
+        """What ``wait`` waits with; see Storage."""
+        begun = transaction.current(self) if any_begun() else None
+        if begun is None or not begun.concerns(queue):
+            return self._line(queue)
+        return PlaceWithin(self._line(queue), partial(self._look_within, begun, queue))
+
+    def _look_within(
+        self, begun: Transaction, queue: str, seconds: float | None, timeout: float
+    ) -> float | None:
+        """How long to sleep if one would sleep so long without the transaction; None if not at all."""
+
+        def look() -> float | None:
+            over = self._laid_over(begun, queue)
+            now = self.clock.now()
+            if over.pause is not None:
+                return timeout
+            if seconds is None or over.has_ready(now):
+                return None
+            due = over.next_event()
+            return seconds if due is None else max(0.0, min(seconds, (due - now) / 1e6))
+
+        return self._in_turn(look)
 
     def _seen_state(self, queue: str) -> QueueState | None:
         begun = transaction.current(self)

@@ -57,8 +57,7 @@ class WaitingStorage(TransactingStorage):
         with self._in_words_of(queue):
             return super().wait(queue, timeout)
 
-    def place(self, queue: str) -> _Place:
-        """What ``wait`` waits with; see Storage."""
+    def _line(self, queue: str) -> _Place:
         return _Place(self, queue)
 
     @contextmanager

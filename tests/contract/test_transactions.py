@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -631,6 +632,38 @@ def test_many_expired_ones_in_front(storage, queues, clock):
         orders.enqueue("mine too")
         clock.advance(2 * SECOND)
         assert [entry.data for entry in orders.dequeue(limit=3)] == ["behind", "mine too"]
+
+
+@pytest.fixture
+def running_clock(monkeypatch, clock):
+    """The clock goes on, as fast as the machine's."""
+    began, noon, up = time.monotonic(), clock.now(), clock.uptime()
+    passed = lambda: int((time.monotonic() - began) * 1e6)  # noqa: E731
+    monkeypatch.setattr(clock, "now", lambda: noon + passed())
+    monkeypatch.setattr(clock, "uptime", lambda: up + passed())
+
+
+@pytest.mark.usefixtures("running_clock")
+def test_waiting_for_ones_own(storage, queues):
+    """Who waits in a transaction is given what that has enqueued as soon as it is due."""
+    with storage.transaction():
+        queues[0].enqueue("soon", delay=timedelta(milliseconds=20))
+        entry = queues[0].dequeue(wait=timedelta(hours=1))
+        assert entry.data == "soon"
+        queues[0].mark_failed(entry, retry_in=timedelta(milliseconds=20))
+        queues[0].mark_completed(queues[0].dequeue(wait=timedelta(hours=1)))
+
+
+@pytest.mark.usefixtures("running_clock")
+def test_waiting_for_what_one_has_paused(storage, queues, monkeypatch):
+    """Who waits in a transaction that has paused the queue sleeps, whatever is ready there."""
+    queues[0].enqueue("x")
+    looks, claim = [], storage.claim
+    monkeypatch.setattr(storage, "claim", lambda *args, **more: looks.append(1) or claim(*args, **more))
+    with storage.transaction():
+        queues[0].pause()
+        assert queues[0].dequeue(wait=timedelta(milliseconds=50)) is None
+    assert len(looks) <= 3
 
 
 def test_undoing_makes_no_queue(storage, queues):
