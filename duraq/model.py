@@ -24,6 +24,8 @@ WORKER = re.compile(r"[1-9][0-9]{0,9}-[0-9a-f]{8}")
 
 # From here on are the numbers of entries that a transaction has made and not committed.
 PROVISIONAL = 1 << 62
+# Of an entry that is tried very often so many attempts are kept: how it began, and how it went last.
+FIRST_KEPT, LAST_KEPT = 10, 90
 
 # Queues of the storage's own, beside its users': what was done to many entries, the keys of entries, and what
 # was moved to or from another storage.
@@ -111,6 +113,16 @@ def last_failure(history: Sequence[Attempt]) -> Attempt | None:
     return next((each for each in reversed(history) if each.cause is not Cause.RELEASED), None)
 
 
+def with_attempt(history: tuple[Attempt, ...], attempt: Attempt) -> tuple[Attempt, ...]:
+    """The history with one more attempt: of very many, those in between are left out.
+
+    Else an entry that is tried for ever would come to outgrow what can be written at once.
+    """
+    if len(history) < FIRST_KEPT + LAST_KEPT:
+        return (*history, attempt)
+    return (*history[:FIRST_KEPT], *history[FIRST_KEPT + 1 :], attempt)
+
+
 def pid_of(worker: str) -> int | None:
     """The process in a worker's name, such as 4711-9f3c02ab."""
     number = worker.partition("-")[0]
@@ -156,7 +168,8 @@ class QueueEntry(_LazyTimes, Generic[T]):
     ``attempts`` counts deliveries, the current one included, so it is 1 on the first. ``token`` names the
     lease this entry was read under (0 if none); completing with an older token raises LeaseLost. An entry
     that is only looked at may have a payload that no longer decodes: ``decode_error`` then says why, and
-    ``data`` is its JSON value. ``redriven``: how often it was put back from the dead letters.
+    ``data`` is its JSON value. ``errors``: every attempt that has ended, or was given back; of more than a
+    hundred the first ten and the last ninety. ``redriven``: how often it was put back from the dead letters.
     """
 
     id: str

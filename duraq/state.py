@@ -18,7 +18,7 @@ from duraq.clock import to_datetime
 from duraq.entry import DEAD, LEASED, READY, SCHEDULED, Entry, delivery_order, enqueue_order
 from duraq.ledger import DEAD as DIED
 from duraq.ledger import ENQUEUED, EXPIRED, REMOVED, REQUEUED, RESTORED, Ledger
-from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause
+from duraq.model import Attempt, AttemptError, Cause, Counts, EntryStatus, Pause, with_attempt
 from duraq.operations import (
     Adopt,
     Bury,
@@ -529,7 +529,7 @@ class QueueState:
         attempt = Attempt(
             entry.attempts, cause, error, entry.worker, to_datetime(entry.leased_at), to_datetime(at)
         )
-        entry.history = (*entry.history, attempt)
+        entry.history = with_attempt(entry.history, attempt)
         entry.updated_at = at
         self.ledger.end(cause, entry.leased_at, at)
 

@@ -369,3 +369,19 @@ def test_failing_late_asks_nobody_for_nothing(storage, clock):
     with pytest.raises(LeaseLost):
         queue.mark_failed(late, "late")
     assert [attempt.cause for attempt in queue.entries()[0].errors] == [Cause.TIMED_OUT]
+
+
+def test_an_entry_that_is_tried_for_ever(storage):
+    """Of very many attempts the first and the last are kept, and all are counted."""
+    queue = Queue("jobs", storage)
+    queue.enqueue("stubborn")
+    for number in range(1, 131):
+        queue.mark_failed(queue.dequeue(), f"no {number}", retry_in=timedelta(0))
+    entry = queue.dequeue()
+    assert entry.attempts == 131
+    assert [each.number for each in entry.errors] == [*range(1, 11), *range(41, 131)]
+    assert entry.error_message == "no 130"
+    queue.release(entry)
+    (entry,) = queue.entries()
+    assert [each.cause for each in entry.errors[-2:]] == [Cause.FAILED, Cause.RELEASED]
+    assert len(entry.errors) == 100
