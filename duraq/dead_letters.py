@@ -58,12 +58,12 @@ class DeadLetterQueue(Generic[T]):
         ``where``: only those that match; ``limit`` and ``offset`` then count these. Raises InvalidFilter.
         """
         if where is None:
-            return self._queue.entries(EntryStatus.DEAD, limit=limit, offset=offset)
+            return _ended(self._queue.entries(EntryStatus.DEAD, limit=limit, offset=offset))
         if limit is not None:
             options.positive("limit", limit)
         chosen = _filter(where)
         matching = (entry for entry in self._queue.entries(EntryStatus.DEAD) if chosen.matches(entry))
-        return [*islice(matching, options.offset(offset), None if limit is None else offset + limit)]
+        return _ended(islice(matching, options.offset(offset), None if limit is None else offset + limit))
 
     def retrieve(self, entry_id: str | None = None) -> QueueEntry[T] | None:
         """That dead letter, or the oldest; None if there is none."""
@@ -73,7 +73,7 @@ class DeadLetterQueue(Generic[T]):
             entry = self._queue.get(entry_id)
         except (EntryNotFound, QueueNotFound):
             return None
-        return entry if entry.status is EntryStatus.DEAD else None
+        return _ended([entry])[0] if entry.status is EntryStatus.DEAD else None
 
     # -- putting back ----------------------------------------------------------------------------------
 
@@ -233,3 +233,10 @@ class DeadLetterQueue(Generic[T]):
 
 def _filter(where: Where | str) -> Where:
     return where if isinstance(where, Where) else Where.parse(where)
+
+
+def _ended(found: Iterable[QueueEntry[T]]) -> list[QueueEntry[T]]:
+    letters = [*found]
+    for each in letters:
+        each.max_attempts = None  # how many it had was for those to say who worked it
+    return letters

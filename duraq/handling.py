@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from duraq import tracing, transaction
@@ -11,6 +11,7 @@ from duraq.errors import InvalidInput, InvalidOption
 from duraq.model import QueueEntry
 
 T = TypeVar("T")
+Q = TypeVar("Q")
 
 Handler = Callable[[QueueEntry[T]], object]
 
@@ -60,6 +61,17 @@ def check_takes_an_entry(handler: Callable[..., Any]) -> None:
         else:
             return
     raise InvalidOption(f"the handler must be a function of one entry, not {handler!r}")
+
+
+def several(queues: Any, kind: type[Q]) -> tuple[Q, ...]:
+    """The queues of a worker, one or several; else InvalidOption."""
+    found = (queues,) if isinstance(queues, kind) or not isinstance(queues, Iterable) else tuple(queues)
+    for each in found:
+        if not isinstance(each, kind):
+            raise InvalidOption(f"a worker works queues, as QueueManager makes them, and not {queues!r}")
+    if not found:
+        raise InvalidOption("a worker needs a queue")
+    return found
 
 
 def call(handler: Handler[T], entry: QueueEntry[T]) -> None:

@@ -146,6 +146,8 @@ class Queue(Generic[T]):
         They are durable, as the storage's mode says, on return. The options hold for each. ``ids`` gives each
         its own id and must be as many as the items. Raises what ``enqueue`` does.
         """
+        if isinstance(items, (str, bytes, Mapping)):
+            raise InvalidOption(f"enqueue_many takes several payloads, not a {type(items).__name__}")
         priority, ready_at, expires_at = self._options(priority, delay, scheduled_for, ttl)
         carried = None if headers is None else options.headers(headers)
         if tracing.API in sys.modules:

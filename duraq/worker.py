@@ -23,8 +23,8 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from duraq import options
-from duraq.errors import InvalidInput, InvalidOption
-from duraq.handling import Handler, check_handler
+from duraq.errors import InvalidInput
+from duraq.handling import Handler, check_handler, several
 from duraq.lease_keeper import Pulse
 from duraq.queue import Queue
 from duraq.retry import ExponentialBackoff, RetryPolicy
@@ -79,9 +79,7 @@ class Worker(Generic[T]):
         transactional: bool = False,
         pulse: tuple[Callable[[], object], timedelta] | None = None,
     ) -> None:
-        self.queues = (queues,) if isinstance(queues, Queue) else tuple(queues)
-        if not self.queues:
-            raise InvalidOption("a worker needs a queue")
+        self.queues: tuple[Queue[T], ...] = several(queues, Queue)
         self.handler = check_handler(handler)
         self.threads = options.positive("threads", threads)
         self.grace = options.duration("grace", grace, zero=True) / 1e6

@@ -74,11 +74,12 @@ class Storage:
     def transaction(self) -> Transaction:
         """``async with storage.transaction():``, or a decorator of a coroutine function.
 
-        What the task does in it to this storage is one change, wholly there or not at all; tasks that it
-        starts have no part in it. At its end all of it is committed, with one sync; if an exception leaves
-        it, a cancellation too, it never was. Within another one it is a savepoint. What was dequeued in it
-        is leased at once, and given back uncounted if it is undone. Raises, from its end, what a commit
-        raises.
+        What the task does in it to this storage is one change, wholly there or not at all. Tasks that it
+        starts have no part in it, nor those that ``asyncio.gather`` and, before Python 3.12,
+        ``asyncio.wait_for`` start for it; ``asyncio.timeout`` starts none. At its end all of it is committed,
+        with one sync; if an exception leaves it, a cancellation too, it never was. Within another one it is a
+        savepoint. What was dequeued in it is leased at once, and given back uncounted if it is undone.
+        Raises, from its end, what a commit raises.
         """
         return Transaction(self)
 

@@ -22,7 +22,8 @@ from duraq.aio.handling import Handler, check_handler
 from duraq.aio.inbox import Inbox
 from duraq.aio.queue import Queue
 from duraq.aio.shift import Shift
-from duraq.errors import InvalidInput, InvalidOption
+from duraq.errors import InvalidInput
+from duraq.handling import several
 from duraq.retry import RetryPolicy
 from duraq.shift import Notice
 from duraq.tally import WorkerStats
@@ -61,9 +62,7 @@ class Worker(Generic[T]):
         backoff: RetryPolicy = BACKOFF,
         transactional: bool = False,
     ) -> None:
-        self.queues = (queues,) if isinstance(queues, Queue) else tuple(queues)
-        if not self.queues:
-            raise InvalidOption("a worker needs a queue")
+        self.queues: tuple[Queue[T], ...] = several(queues, Queue)
         self.handler = check_handler(handler)
         self.concurrency = options.positive("concurrency", concurrency)
         self.grace = options.duration("grace", grace, zero=True) / 1e6

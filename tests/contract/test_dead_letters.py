@@ -1,5 +1,6 @@
 """Dead letters: kept with all they carry until somebody decides, and put back or removed on demand."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -66,7 +67,10 @@ def test_what_a_dead_letter_keeps(queue, dead_letters, clock):
     assert [attempt.cause for attempt in dead.errors] == [Cause.FAILED] * 2
     assert dead.error_message == "'second'"
     assert (dead.created_at, dead.updated_at) == (entry.created_at, entry.created_at + SECOND)
-    assert dead == dead_letters.retrieve("x") == dead_letters.retrieve() == queue.get("x")
+    assert dead == dead_letters.retrieve("x") == dead_letters.retrieve()
+    # How many attempts it had was for those to say who worked it.
+    assert dead.max_attempts is None
+    assert replace(dead, max_attempts=5) == queue.get("x")
 
 
 def test_dead_is_not_length(queue, dead_letters):

@@ -287,3 +287,11 @@ def test_a_refused_first_entry_makes_no_queue(queue, storage):
     with pytest.raises(InvalidOption):
         queue.enqueue("a", priority=2**31)
     assert storage.queues() == []
+
+
+@pytest.mark.parametrize("items", ["abc", b"abc", {"to": "ann", "subject": "hello"}])
+def test_one_payload_is_not_many(queue, items):
+    """A text or an object is refused where several payloads are meant: it would be taken apart."""
+    with pytest.raises(InvalidOption):
+        queue.enqueue_many(items)
+    assert queue.counts() == Counts()

@@ -258,3 +258,10 @@ def test_what_is_no_handler(queue):
     """What cannot be called is refused before an entry is taken."""
     with pytest.raises(InvalidOption, match="handler"):
         Worker(queue, None)
+
+
+@pytest.mark.parametrize("queues", ["jobs", [], ["jobs"], None, 1])
+def test_what_is_no_queue(queues):
+    """A worker of what is no queue is refused at once."""
+    with pytest.raises(InvalidOption):
+        Worker(queues, print)
