@@ -20,6 +20,7 @@ DuraqError
       NotLeased                        this storage never held that lease, or has already ended it
   StorageError                         carries path, byte and a hint
     NotAStorage
+      NotEmpty                         a copy is to be made where there is something already
     UnsupportedVersion
     NetworkFileSystem
     StorageBusy                        somebody else has it open, and must not
@@ -174,6 +175,10 @@ class StorageError(DuraqError):
 
 class NotAStorage(StorageError):
     """The directory is not a DuraQ storage, and not empty, so it was left alone."""
+
+
+class NotEmpty(NotAStorage):
+    """A copy was to be made in a directory that has something in it, which was left alone."""
 
 
 class UnsupportedVersion(StorageError):

@@ -108,7 +108,7 @@ def test_bars():
     assert sparkline((0, 1), ascii_only=True) == "_#"
 
 
-# -- entries that came from elsewhere --------------------------------------------------------------------------
+# -- entries that came from elsewhere ---------------------------------------------------------------------
 
 
 def counts(duraq):
