@@ -114,7 +114,7 @@ def run(
     said = settings()
     if shutil.which(command[0]) is None:
         # Found out now, it costs no entry an attempt.
-        raise CommandError(Code.USAGE, f"there is no program {command[0]!r}")
+        raise _no_program(command)
     policy = ExponentialBackoff(max_attempts=max_attempts, base_delay=backoff)
     root = said.url()
     with closing(Guard()) as guard, said.open() as storage:
@@ -158,6 +158,16 @@ def run(
     if signals:
         return Code.TERMINATED if signal.SIGTERM in signals else Code.INTERRUPTED
     return Code.NOTHING if once and not any(counts.values()) else Code.DONE
+
+
+def _no_program(command: tuple[str, ...]) -> CommandError:
+    program = command[0]
+    if Path(program).is_file() and "/" in program:
+        return CommandError(Code.USAGE, f"{program!r} is not executable", "chmod +x, or name what runs it")
+    if len(command) == 1 and " " in program:
+        hint = "give its words one by one, or let a shell read it: sh -c '...'"
+        return CommandError(Code.USAGE, f"there is no program {program!r}", hint)
+    return CommandError(Code.USAGE, f"there is no program {program!r}")
 
 
 def _say_why_nothing_comes(said: Settings, queue: Queue[Any], there: list[str]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from duraq.cli import COMMANDS
+from duraq.cli import COMMANDS, EXAMPLES
 from duraq.cli.failing import Code
 from duraq.cli.helping import TOPICS, _fitting, topic_text
 
