@@ -151,6 +151,10 @@ def _each(said: Settings, names: tuple[str, ...], act: Callable[[str], None], do
         raise refused[0]
 
 
+# Whoever waits is to be found by whoever adds an entry, in the queue's directory.
+WAITED_FOR = "it is made, empty, and waited for (`duraq help files` has how to remove one)"
+
+
 def say_if_paused(said: Settings, queue: Queue[Any]) -> None:
     """Say it to whoever may wonder why nothing happens to an entry, or why none comes."""
     pause = queue.paused

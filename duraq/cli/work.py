@@ -17,7 +17,7 @@ import click
 from duraq import options
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
-from duraq.cli.feed import say_if_paused
+from duraq.cli.feed import WAITED_FOR, say_if_paused
 from duraq.cli.input import words
 from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import Row, conclude, show_rows
@@ -47,8 +47,11 @@ def get(queue: str, count: int, wait: timedelta, lease: timedelta) -> int:
     lease_for = options.duration("--lease", lease)
     until = time.monotonic() + options.duration("--wait", wait, zero=True) / 1e6
     with said.open() as storage:
-        if not wait and queue not in storage.queues():
-            raise QueueNotFound.among(queue, storage.queues())
+        if queue not in (there := storage.queues()):
+            missing = QueueNotFound.among(queue, there)
+            if not wait:
+                raise missing
+            said.say(f"{missing}; {WAITED_FOR}")
         working: Queue[Any] = Queue(queue, storage)
         # Leases are judged as far as they are known; this process has seen none yet.
         working.counts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -225,6 +226,23 @@ def test_a_slip_of_the_pen(duraq, queue):
         assert (result.exit_code, "did you mean 'jobs'?" in result.stderr) == (Code.NOT_FOUND, True)
     said = duraq("run", "jbos", "--drain", "--", "true").stderr
     assert "there is no queue 'jbos' (did you mean 'jobs'?); it comes into being by its first entry" in said
+    assert queue.storage.queues() == ["jobs"]
+
+
+def test_a_slip_of_the_pen_is_waited_for(duraq, queue, root):
+    """Who waits for a queue that is not there is told that it is made by that, and can remove it again."""
+    queue.enqueue(1)
+    said = duraq("get", "jbos", "--wait", "1ms").stderr
+    assert "there is no queue 'jbos' (did you mean 'jobs'?); it is made, empty, and waited for" in said
+    process = duraq.start("run", "jbso", "--", "true")
+    assert b"(did you mean 'jobs'?); it is made, empty, and waited for" in process.stderr.readline()
+    process.terminate()
+    process.wait()
+    queue.storage.close()
+    for name in ("jbos", "jbso"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    duraq.ok("verify")
+    assert [row["queue"] for row in duraq.json("stats")["rows"]] == ["jobs"]
 
 
 def test_advice_that_can_be_followed(duraq, queue):
