@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import uuid_utils
 
+from duraq import keys
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import STDIN, from_stdin, json_lines, limited, parse_json
@@ -80,17 +82,32 @@ def put(
             else parse_json(raw, hint="; --text takes it as plain text")
         ]
     check_queue_name(queue)
+    added = True
     with said.open(create=True, max_payload_bytes=INPUT_LIMIT) as storage:
         target: Queue[Any] = Queue(queue, storage)
         if lines:
             ids = target.enqueue_many(values, **options)
         else:
-            ids = [target.enqueue(values[0], id=entry_id, **once, **options)]
+            added, name = _add(target, values[0], key, {"id": entry_id, **once, **options})
+            ids = [name]
+        if not added:
+            said.say(f"nothing added: key {key!r} was used for {ids[0]} before")
         say_if_paused(said, target)
     if said.is_json:
-        click.echo(ascii_json({"schema": "duraq.put/1", "queue": queue, "ids": ids}))
+        click.echo(ascii_json({"schema": "duraq.put/1", "queue": queue, "ids": ids, "added": added}))
     else:
         click.echo("".join(f"{name}\n" for name in ids), nl=False)
+
+
+def _add(queue: Queue[Any], value: Any, key: str | None, options: dict[str, Any]) -> tuple[bool, str]:
+    """Enqueue the value; whether it was added, and its id, or the earlier one's of the same key."""
+    if key is None:
+        return True, queue.enqueue(value, **options)
+    # An id of one's own may be that of the earlier entry as well.
+    before = keys.entry_of(queue.storage, keys.name_of(queue.name, key))
+    own = options["id"] or str(uuid_utils.uuid7())
+    name = queue.enqueue(value, **{**options, "id": own})
+    return own == name != before, name
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str] | None:

@@ -131,7 +131,7 @@ def test_lines_with_a_payload(duraq, arguments):
 def test_as_json(duraq):
     """As JSON the answer names the queue and the ids."""
     answer = json.loads(duraq.ok("--jsonl", "put", "jobs", "1", "--id", "mine"))
-    assert answer == {"schema": "duraq.put/1", "queue": "jobs", "ids": ["mine"]}
+    assert answer == {"schema": "duraq.put/1", "queue": "jobs", "ids": ["mine"], "added": True}
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,16 @@ def test_pause_unknown(duraq, queue):
 
 def test_put_once(duraq, queue):
     """put with a key adds one entry, however often it is called, and prints the same id each time."""
+    assert duraq.json("put", "jobs", '"a"', "--id", "x", "--key", "0")["added"] is True
+    assert duraq.json("put", "jobs", '"a"', "--id", "x", "--key", "0")["added"] is False
+    duraq.ok("ack", duraq.ok("get", "jobs", "-o", "ids").strip())
     first = duraq.ok("put", "jobs", '"a"', "--key", "order 17")
+    again = duraq("put", "jobs", '"a"', "--key", "order 17")
+    assert (again.stdout, again.stderr) == (
+        first,
+        f"nothing added: key 'order 17' was used for {first.strip()} before\n",
+    )
+    assert duraq.json("put", "jobs", '"b"', "--key", "order 17")["added"] is False
     assert duraq.ok("put", "jobs", '"a"', "--key", "order 17", "--key-window", "2h") == first
     assert len(queue) == 1
 
