@@ -67,7 +67,12 @@ class InvalidPayload(InvalidInput):
 
 
 class PayloadTooLarge(InvalidPayload):
-    """A payload is larger than the storage's limit."""
+    """A payload is larger than the storage's limit, as a whole: ``path`` is ``$``."""
+
+    def __init__(self, message: str) -> None:
+        # Not as its base does it: that would name the place as if there were another.
+        DuraqError.__init__(self, message)
+        self.path = "$"
 
 
 class InvalidOption(InvalidInput):

@@ -14,6 +14,7 @@ import orjson
 
 from duraq.errors import InvalidOption, InvalidPayload, PayloadTooLarge, PayloadUndecodable
 from duraq.flaw import MAX_DEPTH, TOO_DEEP, explain, reason
+from duraq.options import LARGEST_PAYLOAD
 
 T = TypeVar("T")
 
@@ -112,7 +113,8 @@ class PayloadCodec(Generic[T]):
 
 
 def _too_large(payload: bytes, limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the payload is {len(payload)} bytes, the limit is {limit}")
+    more = "; FileStorage(max_payload_bytes=...) takes more, up to 16 MiB" if limit < LARGEST_PAYLOAD else ""
+    return PayloadTooLarge(f"the payload is {len(payload)} bytes, the limit is {limit}{more}")
 
 
 def _is_flat(value: Any, payload: bytes) -> bool:

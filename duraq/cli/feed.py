@@ -16,8 +16,9 @@ from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import STDIN, from_stdin, json_lines, limited, parse_json
 from duraq.cli.options import DURATION, MOMENT, Settings, common, settings
-from duraq.errors import CannotMigrate, QueueNotFound
+from duraq.errors import CannotMigrate, PayloadTooLarge, QueueNotFound
 from duraq.model import check_queue_name
+from duraq.options import LARGEST_PAYLOAD
 from duraq.pauses import is_on_its_way
 from duraq.queue import Queue
 from duraq.safe_text import ascii_json
@@ -25,7 +26,7 @@ from duraq.safe_text import ascii_json
 if TYPE_CHECKING:
     from duraq.storage.base import Storage
 
-INPUT_LIMIT = 16 << 20
+INPUT_LIMIT = 16 << 20  # of what is brought back, which was taken before
 
 
 @click.command()
@@ -43,6 +44,13 @@ INPUT_LIMIT = 16 << 20
 @click.option(
     "--header", "headers", multiple=True, metavar="NAME=TEXT", help="Goes with the entry; repeatable."
 )
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(1, LARGEST_PAYLOAD),
+    default=1 << 20,
+    show_default=False,
+    help="Of a payload: 1 MiB, if not more, up to 16 MiB.",
+)
 @partial(common, without="--jsonl")
 def put(
     queue: str,
@@ -57,6 +65,7 @@ def put(
     key: str | None,
     key_window: timedelta | None,
     headers: tuple[str, ...],
+    max_bytes: int,
 ) -> None:
     """Add an entry to QUEUE and print its id, once it is durable.
 
@@ -83,13 +92,17 @@ def put(
         ]
     check_queue_name(queue)
     added = True
-    with said.open(create=True, max_payload_bytes=INPUT_LIMIT) as storage:
+    with said.open(create=True, max_payload_bytes=max_bytes) as storage:
         target: Queue[Any] = Queue(queue, storage)
-        if lines:
-            ids = target.enqueue_many(values, **options)
-        else:
-            added, name = _add(target, values[0], key, {"id": entry_id, **once, **options})
-            ids = [name]
+        try:
+            if lines:
+                ids = target.enqueue_many(values, **options)
+            else:
+                added, name = _add(target, values[0], key, {"id": entry_id, **once, **options})
+                ids = [name]
+        except PayloadTooLarge as error:
+            hint = "--max-bytes takes more, up to 16 MiB" if max_bytes < LARGEST_PAYLOAD else None
+            raise CommandError(Code.USAGE, str(error).partition(";")[0], hint) from error
         if not added:
             said.say(f"nothing added: key {key!r} was used for {ids[0]} before")
         say_if_paused(said, target)

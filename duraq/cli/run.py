@@ -165,7 +165,9 @@ def _no_program(command: tuple[str, ...]) -> CommandError:
     program = command[0]
     if Path(program).is_file():
         if "/" in program:
-            return CommandError(Code.USAGE, f"{program!r} is not executable", "chmod +x, or name what runs it")
+            return CommandError(
+                Code.USAGE, f"{program!r} is not executable", "chmod +x, or name what runs it"
+            )
         return CommandError(Code.USAGE, f"there is no program {program!r} in $PATH", f"is it ./{program}?")
     if len(command) == 1 and " " in program:
         hint = "give its words one by one, or let a shell read it: sh -c '...'"

@@ -262,3 +262,13 @@ def test_advice_that_can_be_followed(duraq, queue):
     put, retried = duraq("put", "jobs", "{bad"), duraq("dlq", "retry", letter, "--data", "{bad")
     assert ("--text" in put.stderr, "--text" in retried.stderr) == (True, False)
     assert "at `$`" not in put.stderr + retried.stderr
+
+
+def test_a_payload_that_is_too_large(duraq, storage):
+    """put takes as much as a program does unless told otherwise, and says how to be told."""
+    text = "x" * (1 << 20)
+    refused = duraq("put", "jobs", "-", "--text", stdin=text)
+    assert refused.exit_code == Code.USAGE
+    assert "the limit is 1048576 (--max-bytes takes more, up to 16 MiB)" in refused.stderr
+    duraq.ok("put", "jobs", "-", "--text", "--max-bytes", str(2 << 20), stdin=text)
+    assert len(storage.entries("jobs")) == 1

@@ -155,7 +155,7 @@ def test_extend(duraq, queue, token):
 
 
 def test_what_died_in_other_hands(duraq, queue):
-    """Who takes entries by hand gives back what others have lost, however often, and buries it only if told."""
+    """Who takes entries by hand gives back what others have lost, and buries it only if told how often."""
     queue.enqueue(1, id="one")
     for attempt in range(1, 8):
         (row,) = duraq.json("get", "jobs", "--lease", "1ms", "--wait", "10s")["rows"]
