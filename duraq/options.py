@@ -63,7 +63,8 @@ def duration(name: str, value: timedelta, *, zero: bool = False) -> int:
         raise InvalidOption(f"{name} must be a timedelta, not {value!r}")
     if value > LONGEST or value < timedelta(0) or (not value and not zero):
         raise InvalidOption(
-            f"{name} must be {'0' if zero else 'more than 0'} to {LONGEST.days} days, not {value}"
+            f"{name} must be {'0' if zero else 'more than 0'} to {LONGEST.days} days,"
+            f" not {value.total_seconds():g} s"
         )
     return from_timedelta(value)
 

@@ -7,6 +7,7 @@ paths and never show the payload, which may be secret, hostile or huge.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -200,7 +201,8 @@ def _unfit(node: Any) -> str | None:
     if shape == "RawType":
         return "msgspec.Raw is written unchecked"
     if shape == "CustomType" and not _is_model(node.cls):
-        return f"{node.cls.__name__} is not supported"
+        way_out = "; use str" if issubclass(node.cls, os.PathLike) else ""
+        return f"{node.cls.__name__} is not supported{way_out}"
     if shape == "DataclassType" and hasattr(node.cls, "__attrs_attrs__"):
         private = [field.name for field in node.fields if field.name.startswith("_")]
         return f"msgspec drops the private attrs field {private[0]}" if private else None

@@ -37,7 +37,7 @@ INPUT_LIMIT = 16 << 20  # of what is brought back, which was taken before
 @click.option("--id", "entry_id", metavar="ID", help="The entry's own id.")
 @click.option("--priority", type=int, default=0, help="Higher is delivered first.")
 @click.option("--delay", type=DURATION, help="Not before that long from now.")
-@click.option("--at", type=MOMENT, help="Not before then.")
+@click.option("--at", type=MOMENT, help="Not before then: 2026-11-24T10:00 (local time), tomorrow, @UNIX.")
 @click.option("--ttl", type=DURATION, help="Expires if nobody completed it by then.")
 @click.option("--key", help="Add nothing if an entry was added under this key before, and print its id.")
 @click.option("--key-window", type=DURATION, help="How long before; default 1d.")

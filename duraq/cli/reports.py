@@ -43,7 +43,9 @@ def _explain(said: Settings, error: Exception) -> tuple[Code, str, str | None, s
         command = "duraq" if error.ctx is None else error.ctx.command_path
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             return Code.USAGE, "no command was given", None, error.format_message()
-        return Code.USAGE, error.format_message(), f"see {command} --help", context
+        # What there is to choose from stands in lines of its own, with tabs.
+        message = " ".join(error.format_message().split())
+        return Code.USAGE, message, f"see {command} --help", context
     if isinstance(error, InvalidFilter):
         return Code.USAGE, f"--where: {error.reason}", None, error.excerpt
     if isinstance(error, click.ClickException):

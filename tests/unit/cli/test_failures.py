@@ -98,6 +98,8 @@ def test_dlq_errors(duraq, failed):
     assert (row["count"], row["error"], row["queues"]) == (1, "ValueError: no row <n>", {"jobs": 1})
     assert [each["id"] for each in row["samples"]] == ["two"]
     assert "two" in duraq.ok("dlq", "errors", "--raw-messages", "-o", "tsv")
+    # What --where sig: wants.
+    assert row["signature"] in duraq.ok("dlq", "errors", "-o", "tsv")
 
 
 def test_bars():

@@ -435,3 +435,23 @@ def test_a_storage_of_a_newer_version(duraq, queue, root):
     (root / "duraq.json").write_text('{"format":9}')
     for command in (["stats"], ["put", "jobs", "1"], ["verify"]):
         assert duraq(*command).exit_code == Code.TOO_NEW
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["completion"], "Choose from: bash, zsh, fish"),
+        (["restore", "b 1", "r1"], "duraq -C r1 restore 'b 1'"),
+        (["put", "jobs", "1", "--delay", "-10s"], "must be 0 to 3650 days, not -10 s"),
+        (["put", "jobs", "1", "--at", "someday"], "such as 2026-11-24T10:00, tomorrow or @"),
+        (["move", "jbos", "--to", "other"], "did you mean 'jobs'?"),
+        (["move", "01a2", "--to", "other"], "duraq move QUEUE --where id=01a2 --to other"),
+    ],
+)
+def test_slips_and_ways_out(duraq, queue, arguments, says):
+    """Whoever has almost said it right is told how it is said."""
+    queue.enqueue(1)
+    said = duraq(*arguments)
+    assert said.exit_code in {Code.USAGE, Code.NOT_FOUND}
+    assert says in said.stderr
+    assert "\\n" not in said.stderr
