@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from duraq.clock import from_datetime, from_timedelta
 from duraq.errors import InvalidOption
 from duraq.model import EntryStatus
+from duraq.payload import LARGEST_PAYLOAD
 
 ENTRY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
 LONGEST = timedelta(days=3650)
-LARGEST_PAYLOAD = 16 << 20
 HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 TRACE = frozenset({"traceparent", "tracestate"})  # headers that come by themselves, besides the others
 LONGEST_KEY = 256

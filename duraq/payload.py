@@ -15,9 +15,10 @@ import orjson
 
 from duraq.errors import InvalidOption, InvalidPayload, PayloadTooLarge, PayloadUndecodable
 from duraq.flaw import MAX_DEPTH, TOO_DEEP, explain, reason
-from duraq.options import LARGEST_PAYLOAD
 
 T = TypeVar("T")
+
+LARGEST_PAYLOAD = 16 << 20  # bytes; no storage takes more
 
 # Dataclasses and times are for typed queues: orjson would drop fields that begin with an underscore.
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME

@@ -18,15 +18,15 @@ from duraq.cli.input import STDIN, from_stdin, json_lines, limited, parse_json
 from duraq.cli.options import DURATION, MOMENT, Settings, common, settings
 from duraq.errors import CannotMigrate, PayloadTooLarge, QueueNotFound
 from duraq.model import check_queue_name
-from duraq.options import LARGEST_PAYLOAD
 from duraq.pauses import is_on_its_way
+from duraq.payload import LARGEST_PAYLOAD
 from duraq.queue import Queue
 from duraq.safe_text import ascii_json
 
 if TYPE_CHECKING:
     from duraq.storage.base import Storage
 
-INPUT_LIMIT = 16 << 20  # of what is brought back, which was taken before
+INPUT_LIMIT = LARGEST_PAYLOAD  # of what is brought back, which was taken before
 
 
 @click.command()
