@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -27,6 +29,7 @@ from duraq import (
     verify,
 )
 from duraq.journal.filesystem import RealFileSystem
+from duraq.testing import Crashed, MemoryFileSystem
 
 SIZES = Sizes(journal=32 << 10, segment=4 << 10)
 
@@ -282,3 +285,28 @@ def test_who_may_only_read(tmp_path):
         assert not (tmp_path / "mine" / "copy").exists()
     finally:
         os.seteuid(0)
+
+
+@pytest.mark.parametrize("make", [backup, restore])
+def test_a_power_cut_while_a_copy_is_removed(make):
+    """Wherever a power cut comes, also while a copy that failed is removed, what has a marker is whole."""
+    disk = MemoryFileSystem()
+    with FileStorage("/one", file_system=disk.process(), sizes=SIZES) as storage:
+        for name in ("a", "b"):
+            Queue(name, storage).enqueue_many(range(3))
+    rng = Random(0)
+    for calls in range(1, 1000):
+        machine = disk.power_cut(rng)
+        process = machine.process()
+        # That of the directory itself, when the marker has its name.
+        process.fail("sync", name=".", when=2)
+        process.crash_after(calls)
+        with contextlib.suppress(StorageError, Crashed):
+            make("/one", "/two", file_system=process)
+            pytest.fail("a sync has failed")
+        if not process.is_dead:
+            break  # it was at its end before
+        for after in (machine.surviving(nothing=True), *(machine.power_cut(rng) for _ in range(2))):
+            if "two/duraq.json" in after.files():
+                assert verify("/two", file_system=after).records == 6
+    assert 20 < calls < 999
