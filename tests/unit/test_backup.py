@@ -271,7 +271,7 @@ def test_who_may_only_read(tmp_path):
         Queue("jobs", storage).enqueue("x")
     for path in (tmp_path / "one").rglob("*"):
         path.chmod(path.stat().st_mode | 0o055)
-    for path in (tmp_path / "one", tmp_path, *tmp_path.parents):
+    for path in (tmp_path / "one", tmp_path, *tmp_path.parents[:3]):
         if not path.stat().st_mode & 0o001:
             path.chmod(0o755)
     (tmp_path / "mine").mkdir()
