@@ -18,8 +18,10 @@ PAGE = Path(__file__).parent / "duraq.1"
 
 def escape(text: str) -> str:
     """Text as roff has it."""
-    text = text.replace("\\", "\\e").replace("-", "\\-")
-    return re.sub(r"^([.'])", r"\\&\1", text, flags=re.MULTILINE)
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    # Of a macro's arguments a quote is no part.
+    text = text.replace('"', "\\(dq")
+    return re.sub(r"^(\.)", r"\\&\1", text, flags=re.MULTILINE)
 
 
 def paragraphs(text: str) -> Iterator[str]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         LeaseLost,
         NetworkFileSystem,
         NotAStorage,
+        NotEmpty,
         NotEnqueued,
         NotLeased,
         NoTransaction,
@@ -67,10 +68,10 @@ if TYPE_CHECKING:
     from duraq.queue import Queue
     from duraq.retry import ExponentialBackoff, FixedDelay, NoRetry, RetryPolicy
     from duraq.storage.file import FileStorage
-    from duraq.storage.lmdb import LMDBStorage
+    from duraq.storage.lmdb import LMDBStorage as LMDBStorage  # public, though not in __all__
     from duraq.storage.memory import MemoryStorage
-    from duraq.storage.postgres import PostgresStorage
-    from duraq.storage.registry import open  # noqa: A004 - duraq.open
+    from duraq.storage.postgres import PostgresStorage as PostgresStorage
+    from duraq.storage.registry import open as open  # noqa: A004 - duraq.open
     from duraq.storage.sqlite import SQLiteStorage
     from duraq.tally import WorkerStats
     from duraq.views import EntryView, LeaseView, Place, QueueView, RecordView, WorkerView
@@ -121,6 +122,7 @@ _HOMES = {
     "NetworkFileSystem": "duraq.errors",
     "NoRetry": "duraq.retry",
     "NotAStorage": "duraq.errors",
+    "NotEmpty": "duraq.errors",
     "NotEnqueued": "duraq.errors",
     "NotLeased": "duraq.errors",
     "NoTransaction": "duraq.errors",
@@ -168,6 +170,10 @@ _HOMES = {
     "WorkerView": "duraq.views",
 }
 
+_EXTRAS = {"LMDBStorage": "lmdb", "PostgresStorage": "postgres"}
+
+# What ``from duraq import *`` brings: not what needs an extra, which may not be there, nor what would hide
+# the ``open`` of Python.
 __all__ = [
     "Act",
     "ActNotFound",
@@ -198,7 +204,6 @@ __all__ = [
     "InvalidOption",
     "InvalidPayload",
     "InvalidQueueName",
-    "LMDBStorage",
     "LeaseLost",
     "LeaseView",
     "MemoryStorage",
@@ -208,6 +213,7 @@ __all__ = [
     "NoRetry",
     "NoTransaction",
     "NotAStorage",
+    "NotEmpty",
     "NotEnqueued",
     "NotLeased",
     "NotWritten",
@@ -216,7 +222,6 @@ __all__ = [
     "PayloadTooLarge",
     "PayloadUndecodable",
     "Place",
-    "PostgresStorage",
     "Queue",
     "QueueEntry",
     "QueueError",
@@ -249,7 +254,6 @@ __all__ = [
     "WorkersFailed",
     "backup",
     "migrate",
-    "open",
     "repair",
     "restore",
     "run_processes",
@@ -261,10 +265,17 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'duraq' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    try:
+        value = getattr(importlib.import_module(home), name)
+    except ImportError as error:
+        if name not in _EXTRAS:
+            raise
+        raise ImportError(
+            f"{name}: pip install 'duraq[{_EXTRAS[name]}]' ({error})", name=error.name
+        ) from error
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})

@@ -20,6 +20,7 @@ DuraqError
       NotLeased                        this storage never held that lease, or has already ended it
   StorageError                         carries path, byte and a hint
     NotAStorage
+      NotEmpty                         a copy is to be made where there is something already
     UnsupportedVersion
     NetworkFileSystem
     StorageBusy                        somebody else has it open, and must not
@@ -66,7 +67,12 @@ class InvalidPayload(InvalidInput):
 
 
 class PayloadTooLarge(InvalidPayload):
-    """A payload is larger than the storage's limit."""
+    """A payload is larger than the storage's limit, as a whole: ``path`` is ``$``."""
+
+    def __init__(self, message: str) -> None:
+        # Not as its base does it: that would name the place as if there were another.
+        DuraqError.__init__(self, message)
+        self.path = "$"
 
 
 class InvalidOption(InvalidInput):
@@ -174,6 +180,10 @@ class StorageError(DuraqError):
 
 class NotAStorage(StorageError):
     """The directory is not a DuraQ storage, and not empty, so it was left alone."""
+
+
+class NotEmpty(NotAStorage):
+    """A copy was to be made in a directory that has something in it, which was left alone."""
 
 
 class UnsupportedVersion(StorageError):

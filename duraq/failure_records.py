@@ -34,6 +34,7 @@ _AT = re.compile(rb'\{"op":"[a-z]+","seq":\d+,"at":"([^"]+)"')
 _SECONDS = len("2026-11-24T13:26:00.")
 _SIGNED = re.compile(rb',"signature":"([0-9a-f]{8})"')
 _FAILURES = frozenset({b"fail", b"dead"})
+_BRINGS = _FAILURES | {b"restore"}  # what can make attempts known
 
 
 class FailureRecords:
@@ -131,10 +132,12 @@ class FailureRecords:
             op, at, said = found.groups()
             entry_id = said.decode("utf-8", "replace")
             # Times of one length are in order as texts, too. Most lines end here.
-            if at <= since if op in _FAILURES else not self.fates.follows(entry_id):
+            if at <= since if op in _BRINGS else not self.fates.follows(entry_id):
                 continue
             start = found.start() + 1
             line = block[start : block.index(b"\n", start) + 1]
+            if op == b"restore" and not self.fates.follows(entry_id) and b'"history":' not in line:
+                continue  # whole storages are moved by such lines; most of them have never failed
             # What is damaged is for those to tell who fold the queue.
             with suppress(BadRecord, ValueError):
                 record.check(line)
@@ -147,9 +150,21 @@ class FailureRecords:
                     # It may be brought back.
                     self.fates.move(entry_id, Fate.OTHER)
                 elif op == b"restore":
-                    self.fates.move(entry_id, _restored(line))
+                    self._bring(line)
                 else:
                     self.fates.end(entry_id, Fate.OK if op == b"complete" else Fate.OTHER)
+
+    def _bring(self, line: bytes) -> None:
+        """An entry is back, or comes from elsewhere with all that it has been through."""
+        operation = record.decode(line).operation
+        assert isinstance(operation, Restore)
+        entry = operation.entry
+        # One that comes from another queue of this storage is to be worked again; its attempts are on record
+        # there.
+        if entry.status is DEAD or operation.source:
+            _tell(self.fates, entry, sys.maxsize)
+        if self.fates.follows(entry.id):
+            self.fates.move(entry.id, Fate.DEAD if entry.status is DEAD else Fate.WAITING)
 
 
 class FailureHistories:
@@ -180,19 +195,13 @@ class FailureHistories:
 
 
 def _tell(fates: Fates, entry: Entry, before: int) -> None:
-    """What the entry's history has of failures before that time."""
+    """What the entry's history has of failures before that time that were not counted yet."""
+    after = fates.counted_until(entry.id)
     for attempt in entry.history:
         ended_at = from_datetime(attempt.ended_at)
-        if attempt.cause is not Cause.RELEASED and ended_at < before:
+        if attempt.cause is not Cause.RELEASED and after < ended_at < before:
             error = attempt.error
             fates.fail(entry.id, ended_at, signature_of(error), error, dead=entry.status is DEAD)
-
-
-def _restored(line: bytes) -> Fate:
-    """What an entry that is back is now: one that came from another queue is to be worked again."""
-    operation = record.decode(line).operation
-    assert isinstance(operation, Restore)
-    return Fate.DEAD if operation.entry.status is DEAD else Fate.WAITING
 
 
 def _signature(line: bytes) -> str:

@@ -163,7 +163,9 @@ class Gatherer:
         self._counted[name] = QueueMetrics(name, to_datetime(now), history=history(ledger))
         known = self._queues.get(name)
         if known is None:
-            if not _failed(self._counted[name], 2 * self.window):
+            # What imported dead letters have been through was counted elsewhere.
+            may_be_imported = inspector.keeps_records and folded.state.tally.dead
+            if not (_failed(self._counted[name], 2 * self.window) or may_be_imported):
                 return  # as in most queues; they need not be read
             kind = FailureRecords if inspector.keeps_records else FailureHistories
             known = self._queues[name] = kind(name, self._origin, self._width, self._horizon(now))

@@ -8,6 +8,7 @@ failed and not ended since; of both no more than so many are told apart.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,10 +71,11 @@ class Kind:
 class _Open:
     """An entry that has failed and is not over: in which cells, in which column."""
 
-    __slots__ = ("cells", "fate", "newest")
+    __slots__ = ("at", "cells", "fate", "newest")
 
     def __init__(self) -> None:
         self.fate = Fate.WAITING
+        self.at = 0  # when the last of them ended
         self.cells: list[_Cell] = []
         self.newest = 0  # the stretch of the last of them
 
@@ -102,6 +104,7 @@ class Fates:
         self.latest: list[Sample] = []
         self._origin, self._width, self._horizon = origin, width, horizon
         self._open: dict[str, _Open] = {}
+        self._over: dict[str, int] = {}  # of those that failed and are over, when they last failed
         self._seen: deque[_Seen] = deque(maxlen=LATEST)
         self._touched: set[str] = set()  # kinds of which something was seen
 
@@ -131,7 +134,7 @@ class Fates:
         cell = kind.cells.get(stretch)
         if cell is None:
             cell = kind.cells[stretch] = [0] * len(Fate)
-        self._follow(entry_id, cell, stretch, Fate.DEAD if dead else Fate.WAITING)
+        self._follow(entry_id, cell, at, Fate.DEAD if dead else Fate.WAITING)
 
     def show(self, read: Callable[[bytes], AttemptError]) -> None:
         """Read the errors of the newest that were seen since the last time, of each kind and of all."""
@@ -157,7 +160,7 @@ class Fates:
         at, entry_id, _ = seen
         return Sample(self.queue, entry_id, to_datetime(at), error.type, error.message[:_LONGEST])
 
-    def _follow(self, entry_id: str, cell: _Cell, stretch: int, fate: Fate) -> None:
+    def _follow(self, entry_id: str, cell: _Cell, at: int, fate: Fate) -> None:
         entry = self._open.get(entry_id)
         if entry is None:
             if len(self._open) >= MOST_OPEN:
@@ -165,7 +168,8 @@ class Fates:
                 return
             entry = self._open[entry_id] = _Open()
         entry.cells.append(cell)
-        entry.newest = stretch
+        entry.newest = self.stretch(at)
+        entry.at = max(entry.at, at)
         cell[entry.fate] += 1
         entry.move(fate)
 
@@ -173,13 +177,27 @@ class Fates:
         """Whether what becomes of that entry matters."""
         return entry_id in self._open
 
+    def counted_until(self, entry_id: str) -> int:
+        """When the newest of its attempts ended that was counted; what ended later was not counted yet."""
+        entry = self._open.get(entry_id)
+        if entry is not None:
+            return entry.at
+        # One that could not be followed any more may have been counted.
+        return self._over.get(entry_id, 0) if len(self._open) < MOST_OPEN else sys.maxsize
+
     def move(self, entry_id: str, fate: Fate) -> None:
         """The entry is not over, but no longer what it was: it was put back, removed, or brought back."""
         self._open[entry_id].move(fate)
 
     def end(self, entry_id: str, fate: Fate) -> None:
         """The entry is over."""
-        self._open.pop(entry_id).move(fate)
+        entry = self._open.pop(entry_id)
+        entry.move(fate)
+        # It may be brought in again, with what it has been through.
+        self._over.pop(entry_id, None)
+        self._over[entry_id] = entry.at
+        if len(self._over) > MOST_OPEN:
+            del self._over[next(iter(self._over))]
 
     def forget_before(self, horizon: int) -> None:
         """What ended before that stretch no longer counts."""

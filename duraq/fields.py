@@ -365,3 +365,5 @@ FIELDS = {
         Field("event", TEXT, partial(_of_entry, "event")),
     )
 }
+# As JSON and the columns of tables have it.
+ALIASES = {"status": "state", "signature": "sig"}

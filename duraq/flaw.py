@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -69,7 +70,11 @@ def _kind_flaw(value: Any) -> str | None:
     if value is None or type(value) is float or isinstance(value, int | str | list):
         return None
     if not isinstance(value, dict):
-        return f"{type(value).__name__} is not a JSON value: convert it, or give the queue a payload type"
+        # A payload type has no paths either.
+        way_out = (
+            "use str" if isinstance(value, os.PathLike) else "convert it, or give the queue a payload type"
+        )
+        return f"{type(value).__name__} is not a JSON value: {way_out}"
     foreign = {type(key).__name__ for key in value if type(key) is not str}
     return f"a key of type {min(foreign)}, where JSON has only str" if foreign else None
 

@@ -29,7 +29,7 @@ def enqueue_once(storage: Storage, queue: str, entry: Enqueue, window: int, limi
             # The key first: one that is known is known in a full queue too.
             storage.commit({KEYS: (mark,), queue: (entry,)}, limits)
         except DuplicateEntry:
-            earlier = _entry_of(storage, name)
+            earlier = entry_of(storage, name)
             if earlier is not None:
                 return earlier
             if _is_there(storage, queue, entry.id):
@@ -60,7 +60,8 @@ def elsewhere(payload: bytes) -> bytes:
     return orjson.dumps({**orjson.loads(payload), "elsewhere": True})
 
 
-def _entry_of(storage: Storage, name: str) -> str | None:
+def entry_of(storage: Storage, name: str) -> str | None:
+    """Which entry the key that is kept under that name stands for; None if there is no such key."""
     try:
         return meant_by(storage.get(KEYS, name).payload)
     except (EntryNotFound, QueueNotFound):

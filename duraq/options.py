@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from duraq.clock import from_datetime, from_timedelta
 from duraq.errors import InvalidOption
 from duraq.model import EntryStatus
+from duraq.payload import LARGEST_PAYLOAD
 
 ENTRY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}\Z")
 LONGEST = timedelta(days=3650)
-LARGEST_PAYLOAD = 16 << 20
 HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 TRACE = frozenset({"traceparent", "tracestate"})  # headers that come by themselves, besides the others
 LONGEST_KEY = 256
@@ -63,7 +63,8 @@ def duration(name: str, value: timedelta, *, zero: bool = False) -> int:
         raise InvalidOption(f"{name} must be a timedelta, not {value!r}")
     if value > LONGEST or value < timedelta(0) or (not value and not zero):
         raise InvalidOption(
-            f"{name} must be {'0' if zero else 'more than 0'} to {LONGEST.days} days, not {value}"
+            f"{name} must be {'0' if zero else 'more than 0'} to {LONGEST.days} days,"
+            f" not {value.total_seconds():g} s"
         )
     return from_timedelta(value)
 

@@ -7,6 +7,7 @@ paths and never show the payload, which may be secret, hostile or huge.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +17,8 @@ from duraq.errors import InvalidOption, InvalidPayload, PayloadTooLarge, Payload
 from duraq.flaw import MAX_DEPTH, TOO_DEEP, explain, reason
 
 T = TypeVar("T")
+
+LARGEST_PAYLOAD = 16 << 20  # bytes; no storage takes more
 
 # Dataclasses and times are for typed queues: orjson would drop fields that begin with an underscore.
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
@@ -112,7 +115,8 @@ class PayloadCodec(Generic[T]):
 
 
 def _too_large(payload: bytes, limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the payload is {len(payload)} bytes, the limit is {limit}")
+    more = "; FileStorage(max_payload_bytes=...) takes more, up to 16 MiB" if limit < LARGEST_PAYLOAD else ""
+    return PayloadTooLarge(f"the payload is {len(payload)} bytes, the limit is {limit}{more}")
 
 
 def _is_flat(value: Any, payload: bytes) -> bool:
@@ -198,7 +202,8 @@ def _unfit(node: Any) -> str | None:
     if shape == "RawType":
         return "msgspec.Raw is written unchecked"
     if shape == "CustomType" and not _is_model(node.cls):
-        return f"{node.cls.__name__} is not supported"
+        way_out = "; use str" if issubclass(node.cls, os.PathLike) else ""
+        return f"{node.cls.__name__} is not supported{way_out}"
     if shape == "DataclassType" and hasattr(node.cls, "__attrs_attrs__"):
         private = [field.name for field in node.fields if field.name.startswith("_")]
         return f"msgspec drops the private attrs field {private[0]}" if private else None

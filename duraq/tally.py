@@ -68,12 +68,13 @@ class Tally:
             if self._failures > 1:
                 pause = self.delay(self._failures - 1)
                 self.resume_at = time.monotonic() + pause
-                log.warning(
-                    "%d failures in a row: nothing is taken for %.1f s",
-                    self._failures,
-                    pause,
-                    extra={"event": "pause"},
-                )
+                if pause:
+                    log.warning(
+                        "%d failures in a row: nothing is taken for %.1f s",
+                        self._failures,
+                        pause,
+                        extra={"event": "pause"},
+                    )
 
     def uncommitted(self) -> None:
         """The storage did not take what a handler has done, so it is to be done again, by and by."""

@@ -17,7 +17,19 @@ import orjson
 
 from duraq.clock import from_datetime
 from duraq.errors import InvalidFilter, InvalidOption
-from duraq.fields import ANYWHERE, FIELDS, AnyEntry, Field, Literal, NotUnderstood, Path, Subject, Test, quote
+from duraq.fields import (
+    ALIASES,
+    ANYWHERE,
+    FIELDS,
+    AnyEntry,
+    Field,
+    Literal,
+    NotUnderstood,
+    Path,
+    Subject,
+    Test,
+    quote,
+)
 from duraq.model import EntryStatus, QueueEntry
 from duraq.pattern import InvalidPattern
 from duraq.safe_text import safe_text
@@ -184,7 +196,7 @@ class _Parser:
         if word is None:
             raise self._error('expected a field such as queue or err, or "text" or ~regex')
         name = word[0]
-        field = FIELDS.get(name)
+        field = FIELDS.get(ALIASES.get(name, name))
         if field is None:
             raise self._error(self._unknown(name), at)
         path = []

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 GUARANTEES = ROOT / "docs" / "GUARANTEES.md"
 SECURITY = ROOT / "docs" / "SECURITY.md"
+SECTIONS = re.split(r"^## ", (ROOT / "docs" / "PYTHON.md").read_text(), flags=re.MULTILINE)[1:]
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -88,6 +89,20 @@ def test_the_example_runs(tmp_path):
         [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.partition("\n")[0])
+def test_the_examples_from_python(section, tmp_path):
+    """Each example of docs/PYTHON.md, copied into an empty file, prints what stands below it."""
+    ((example, expected),) = re.findall(
+        r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", section, re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_every_module_has_its_line():

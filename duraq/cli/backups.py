@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from duraq.backups import Copied
 from duraq.backups import backup as make_backup
 from duraq.backups import restore as bring_back
+from duraq.cli.failing import Code, CommandError
 from duraq.cli.files_only import files_only
 from duraq.cli.options import Settings, common, settings
 from duraq.cli.output import show_one
@@ -29,14 +32,19 @@ def backup(directory: str) -> None:
 
 @click.command()
 @click.argument("directory", metavar="DIR")
+@click.argument("more", metavar="", nargs=-1)
 @common
 @files_only("restore")
-def restore(directory: str) -> None:
+def restore(directory: str, more: tuple[str, ...]) -> None:
     """Bring back the backup in DIR: copy it to the storage's directory, which is new or empty.
 
     DIR is only read. Any other copy of a storage will do as well, though nobody may be working it.
     """
     said = settings()
+    if more:
+        # As people know it of cp.
+        hint = f"duraq -C {shlex.quote(more[0])} restore {shlex.quote(directory)}"
+        raise CommandError(Code.USAGE, "restore takes the backup only; -C names where it goes", hint)
     _show(said, bring_back(directory, said.storage()))
 
 

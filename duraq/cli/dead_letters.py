@@ -25,7 +25,7 @@ from duraq.cli.pager import paged
 from duraq.cli.rows import DEAD_COLUMNS, ENTRY_MORE, entry_row
 from duraq.cli.several import Several
 from duraq.dead_letters import DeadLetterQueue
-from duraq.errors import DuraqError, EntryNotFound
+from duraq.errors import DuraqError, EntryNotFound, QueueNotFound
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.views import EntryView
@@ -221,11 +221,21 @@ def move(queue: str, where: Where | None, everything: bool, to: str, consent: Co
     not dead stays where it is: somebody may be about to work it.
     """
     said = settings()
+    if not everything and where is None and consent.act is None:
+        _check_no_entry(said, queue, to)
     check_selection(consent.act, everything, where is not None, says="say --all if that is meant")
     if where is not None and EntryStatus.DEAD not in where.states():
         raise CommandError(Code.USAGE, "only dead letters can be moved", "ack and put do it one by one")
     selected = _select(said, (), where, queue, consent, everything=everything)
     return carry_out(said, MOVE, selected, consent, where=str(where or ""), to=to)
+
+
+def _check_no_entry(said: Settings, name: str, to: str) -> None:
+    """Raise CommandError if that is no queue: `dlq retry` takes entries, and many an id might be a name."""
+    with inspecting(said) as inspector:
+        if name not in inspector.queues():
+            hint = f"move takes a queue; if that is an entry: duraq move QUEUE --where id={name} --to {to}"
+            raise CommandError(Code.NOT_FOUND, str(QueueNotFound.among(name, inspector.queues())), hint)
 
 
 @dlq.command("acts")

@@ -1,7 +1,8 @@
 """Exit codes, and which error means which.
 
 0 done   1 unexpected   2 usage, or needs confirmation   3 nothing to take   4 not found   5 conflict
-6 partly done   7 damage met   8 not permitted   9 busy   130/143 interrupted/terminated
+6 partly done   7 damage met   8 not permitted   9 busy   10 of a newer version
+130/143 interrupted/terminated
 
 Only ``duraq check`` has other ones, those of monitoring plugins: see duraq/cli/check.py.
 """
@@ -28,6 +29,7 @@ class Code(IntEnum):
     DAMAGED = 7
     NOT_PERMITTED = 8
     BUSY = 9
+    TOO_NEW = 10
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -46,12 +48,14 @@ _CODES: list[tuple[type[BaseException], Code]] = [
     (errors.QueueNotFound, Code.NOT_FOUND),
     (errors.EntryNotFound, Code.NOT_FOUND),
     (errors.ActNotFound, Code.NOT_FOUND),
+    (errors.NotEmpty, Code.CONFLICT),
     (errors.NotAStorage, Code.NOT_FOUND),
     (errors.QueueError, Code.CONFLICT),
     (errors.StorageDamaged, Code.DAMAGED),
     (errors.PayloadUndecodable, Code.DAMAGED),
     (errors.StorageReadOnly, Code.NOT_PERMITTED),
     (errors.StorageBusy, Code.BUSY),
+    (errors.UnsupportedVersion, Code.TOO_NEW),
     (PermissionError, Code.NOT_PERMITTED),
 ]
 

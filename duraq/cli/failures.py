@@ -33,7 +33,7 @@ COLUMNS = (
     "signature",
     "error",
 )
-DEAD_COLUMNS = ("count", "first", "last", "queues", "error")
+DEAD_COLUMNS = ("count", "first", "last", "queues", "signature", "error")
 MORE = ("count", "key", "new", "before", "other", "type", "message", "frame", "signature", "samples")
 RAW_COLUMNS = ("count", "at", "queue", "id", "error")
 

@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import uuid_utils
 
+from duraq import keys
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
 from duraq.cli.input import STDIN, from_stdin, json_lines, limited, parse_json
 from duraq.cli.options import DURATION, MOMENT, Settings, common, settings
-from duraq.errors import CannotMigrate, QueueNotFound
+from duraq.errors import CannotMigrate, PayloadTooLarge, QueueNotFound
 from duraq.model import check_queue_name
 from duraq.pauses import is_on_its_way
+from duraq.payload import LARGEST_PAYLOAD
 from duraq.queue import Queue
 from duraq.safe_text import ascii_json
 
 if TYPE_CHECKING:
     from duraq.storage.base import Storage
 
-INPUT_LIMIT = 16 << 20
+INPUT_LIMIT = LARGEST_PAYLOAD  # of what is brought back, which was taken before
 
 
 @click.command()
@@ -34,12 +37,19 @@ INPUT_LIMIT = 16 << 20
 @click.option("--id", "entry_id", metavar="ID", help="The entry's own id.")
 @click.option("--priority", type=int, default=0, help="Higher is delivered first.")
 @click.option("--delay", type=DURATION, help="Not before that long from now.")
-@click.option("--at", type=MOMENT, help="Not before then.")
+@click.option("--at", type=MOMENT, help="Not before then: 2026-11-24T10:00 (local time), tomorrow, @UNIX.")
 @click.option("--ttl", type=DURATION, help="Expires if nobody completed it by then.")
 @click.option("--key", help="Add nothing if an entry was added under this key before, and print its id.")
 @click.option("--key-window", type=DURATION, help="How long before; default 1d.")
 @click.option(
     "--header", "headers", multiple=True, metavar="NAME=TEXT", help="Goes with the entry; repeatable."
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(1, LARGEST_PAYLOAD),
+    default=1 << 20,
+    show_default=False,
+    help="Of a payload: 1 MiB, if not more, up to 16 MiB.",
 )
 @partial(common, without="--jsonl")
 def put(
@@ -55,6 +65,7 @@ def put(
     key: str | None,
     key_window: timedelta | None,
     headers: tuple[str, ...],
+    max_bytes: int,
 ) -> None:
     """Add an entry to QUEUE and print its id, once it is durable.
 
@@ -80,17 +91,36 @@ def put(
             else parse_json(raw, hint="; --text takes it as plain text")
         ]
     check_queue_name(queue)
-    with said.open(create=True, max_payload_bytes=INPUT_LIMIT) as storage:
+    added = True
+    with said.open(create=True, max_payload_bytes=max_bytes) as storage:
         target: Queue[Any] = Queue(queue, storage)
-        if lines:
-            ids = target.enqueue_many(values, **options)
-        else:
-            ids = [target.enqueue(values[0], id=entry_id, **once, **options)]
+        try:
+            if lines:
+                ids = target.enqueue_many(values, **options)
+            else:
+                added, name = _add(target, values[0], key, {"id": entry_id, **once, **options})
+                ids = [name]
+        except PayloadTooLarge as error:
+            hint = "--max-bytes takes more, up to 16 MiB" if max_bytes < LARGEST_PAYLOAD else None
+            raise CommandError(Code.USAGE, str(error).partition(";")[0], hint) from error
+        if not added:
+            said.say(f"nothing added: key {key!r} was used for {ids[0]} before")
         say_if_paused(said, target)
     if said.is_json:
-        click.echo(ascii_json({"schema": "duraq.put/1", "queue": queue, "ids": ids}))
+        click.echo(ascii_json({"schema": "duraq.put/1", "queue": queue, "ids": ids, "added": added}))
     else:
         click.echo("".join(f"{name}\n" for name in ids), nl=False)
+
+
+def _add(queue: Queue[Any], value: Any, key: str | None, options: dict[str, Any]) -> tuple[bool, str]:
+    """Enqueue the value; whether it was added, and its id, or the earlier one's of the same key."""
+    if key is None:
+        return True, queue.enqueue(value, **options)
+    # An id of one's own may be that of the earlier entry as well.
+    before = keys.entry_of(queue.storage, keys.name_of(queue.name, key))
+    own = options["id"] or str(uuid_utils.uuid7())
+    name = queue.enqueue(value, **{**options, "id": own})
+    return own == name != before, name
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str] | None:
@@ -149,6 +179,10 @@ def _each(said: Settings, names: tuple[str, ...], act: Callable[[str], None], do
             said.say(f"{name} is {done}")
     if refused:
         raise refused[0]
+
+
+# Whoever waits is to be found by whoever adds an entry, in the queue's directory.
+WAITED_FOR = "it is made, empty, and waited for (`duraq help files` has how to remove one)"
 
 
 def say_if_paused(said: Settings, queue: Queue[Any]) -> None:

@@ -24,7 +24,7 @@ from duraq.cli.options import FILTER_HELP, common, filtered, in_time, settings
 from duraq.cli.output import Row, conclude
 from duraq.cli.overview import inspecting
 from duraq.cli.several import Several
-from duraq.errors import DuraqError
+from duraq.errors import DuplicateEntry, DuraqError
 from duraq.letters import Imported, bring_in, exported
 from duraq.model import EntryStatus, check_queue_name
 from duraq.safe_text import ascii_json
@@ -94,6 +94,8 @@ def import_(file: str, queue: str | None, dry_run: bool) -> int:
             said.say(f"made a new queue: {name}")
         for name, outcome in bring_in(storage, _letters(lines, queue)):
             error = outcome.error
+            if isinstance(error, DuplicateEntry):
+                error = DuplicateEntry(f"queue {name}: {outcome.id} is there already, and was left as it is")
             if error is None:
                 tally["dead"] += 1
             else:
@@ -101,6 +103,8 @@ def import_(file: str, queue: str | None, dry_run: bool) -> int:
             if error is not None or said.output is not None:
                 row: Row = {"id": outcome.id, "queue": name, "status": "dead", "error": None}
                 rows.append(row if error is None else {**row, "status": None, "error": str(error)})
+    if not tally and len(problems) > 1 and all(isinstance(each, DuplicateEntry) for each in problems):
+        raise CommandError(Code.CONFLICT, f"nothing was imported: all {len(problems)} are there already")
     return conclude(said, "duraq.dlq.import/1", rows, problems, tally)
 
 

@@ -287,7 +287,9 @@ class Moment(click.ParamType[datetime]):
                 return day.astimezone(UTC)
             return datetime.fromisoformat(value).astimezone(UTC)
         except (ValueError, OverflowError, OSError):
-            self.fail(f"{value!r} is not a time such as 2026-11-24T10:00 or @1795514400", param, ctx)
+            self.fail(
+                f"{value!r} is not a time such as 2026-11-24T10:00, tomorrow or @1795514400", param, ctx
+            )
 
 
 class Rate(click.ParamType[float]):

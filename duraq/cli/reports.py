@@ -11,6 +11,7 @@ import click
 from duraq.cli.failing import Code, CommandError, code_of
 from duraq.cli.options import Settings
 from duraq.errors import InvalidFilter, NotAStorage
+from duraq.journal.opening import UNMARKED
 from duraq.safe_text import ascii_json, safe_lines, safe_text, without_password
 
 
@@ -42,7 +43,9 @@ def _explain(said: Settings, error: Exception) -> tuple[Code, str, str | None, s
         command = "duraq" if error.ctx is None else error.ctx.command_path
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             return Code.USAGE, "no command was given", None, error.format_message()
-        return Code.USAGE, error.format_message(), f"see {command} --help", context
+        # What there is to choose from stands in lines of its own, with tabs.
+        message = " ".join(error.format_message().split())
+        return Code.USAGE, message, f"see {command} --help", context
     if isinstance(error, InvalidFilter):
         return Code.USAGE, f"--where: {error.reason}", None, error.excerpt
     if isinstance(error, click.ClickException):
@@ -68,7 +71,26 @@ def _way_to_a_storage(said: Settings, error: NotAStorage) -> str | None:
     named = f"the storage {without_password(root)!r} was named by {rule}"
     if not is_url and Path(root).is_file():
         return f"{named}; is it sqlite:{root}?"
+    if not is_url and _lacks_marker(Path(root)):
+        return f"{named}; there is a journal in it: {UNMARKED}"
+    if not is_url and _has_something(Path(root)):
+        return f"{named}; it is not empty, and left alone; -C names another"
     return f"{named}; duraq init makes one, as put does, -C names another"
+
+
+def _lacks_marker(root: Path) -> bool:
+    """Whether that is a storage, but for the file that says so."""
+    try:
+        return (root / "journal").is_dir()
+    except OSError:
+        return False
+
+
+def _has_something(root: Path) -> bool:
+    try:
+        return any(root.iterdir())
+    except OSError:
+        return False
 
 
 def _is_ours(error: Exception) -> bool:

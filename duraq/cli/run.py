@@ -15,6 +15,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ import orjson
 
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
-from duraq.cli.feed import say_if_paused
+from duraq.cli.feed import WAITED_FOR, say_if_paused
 from duraq.cli.guard import Guard
 from duraq.cli.notify import OURS, Systemd
 from duraq.cli.options import DURATION, Settings, common, settings
@@ -114,7 +115,7 @@ def run(
     said = settings()
     if shutil.which(command[0]) is None:
         # Found out now, it costs no entry an attempt.
-        raise CommandError(Code.USAGE, f"there is no program {command[0]!r}")
+        raise _no_program(command)
     policy = ExponentialBackoff(max_attempts=max_attempts, base_delay=backoff)
     root = said.url()
     with closing(Guard()) as guard, said.open() as storage:
@@ -140,7 +141,7 @@ def run(
                 raise ProgramFailed(status, errors)
 
         working = _ProgramQueue(queue, storage, retry_policy=policy, lock_duration=lease)
-        _say_why_nothing_comes(said, working, storage.queues())
+        _say_why_nothing_comes(said, working, storage.queues(), waits=not (drain or once))
         pulse = None if systemd.watchdog is None else (lambda: systemd.tell(WATCHDOG=1), systemd.watchdog / 2)
         worker = Worker(working, handle, threads=jobs, grace=grace, pulse=pulse)
         told = _Told(said, systemd, working, grace)
@@ -160,9 +161,24 @@ def run(
     return Code.NOTHING if once and not any(counts.values()) else Code.DONE
 
 
-def _say_why_nothing_comes(said: Settings, queue: Queue[Any], there: list[str]) -> None:
+def _no_program(command: tuple[str, ...]) -> CommandError:
+    program = command[0]
+    if Path(program).is_file():
+        if "/" in program:
+            return CommandError(
+                Code.USAGE, f"{program!r} is not executable", "chmod +x, or name what runs it"
+            )
+        return CommandError(Code.USAGE, f"there is no program {program!r} in $PATH", f"is it ./{program}?")
+    if len(command) == 1 and " " in program:
+        hint = "give its words one by one, or let a shell read it: sh -c '...'"
+        return CommandError(Code.USAGE, f"there is no program {program!r}", hint)
+    return CommandError(Code.USAGE, f"there is no program {program!r}")
+
+
+def _say_why_nothing_comes(said: Settings, queue: Queue[Any], there: list[str], *, waits: bool) -> None:
     if queue.name not in there:
-        said.say(f"{QueueNotFound.among(queue.name, there)}; it comes into being by its first entry")
+        missing = QueueNotFound.among(queue.name, there)
+        said.say(f"{missing}; {WAITED_FOR if waits else 'it comes into being by its first entry'}")
     # Leases are judged as far as they are known; this process has seen none yet.
     queue.counts()
     say_if_paused(said, queue)

@@ -6,6 +6,7 @@ or an ack or nack with the token, ends it. A token is QUEUE/ID/NUMBER.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -17,7 +18,7 @@ import click
 from duraq import options
 from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code, CommandError
-from duraq.cli.feed import say_if_paused
+from duraq.cli.feed import WAITED_FOR, say_if_paused
 from duraq.cli.input import words
 from duraq.cli.options import DURATION, Settings, common, settings
 from duraq.cli.output import Row, conclude, show_rows
@@ -25,6 +26,7 @@ from duraq.clock import to_datetime
 from duraq.errors import EntryNotFound, LeaseLost, QueueError, QueueNotFound
 from duraq.model import AttemptError, EntryStatus, QueueEntry, check_queue_name
 from duraq.queue import Queue
+from duraq.retry import ExponentialBackoff, RetryPolicy
 
 COLUMNS = ("token", "attempts", "payload")
 MORE = ("id", "queue", "priority", "created_at", "deadline_at")
@@ -36,9 +38,19 @@ LEASE = timedelta(minutes=5)
 @click.option("-n", "count", type=click.IntRange(1), default=1, help="Up to that many.")
 @click.option("--wait", type=DURATION, default=timedelta(0), help="How long to wait for one.")
 @click.option("--lease", type=DURATION, default=LEASE, help="How long they are yours (5m).")
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1),
+    default=sys.maxsize,
+    show_default=False,
+    help="To the dead letters what others have tried that often; else it is tried again.",
+)
 @common
-def get(queue: str, count: int, wait: timedelta, lease: timedelta) -> int:
+def get(queue: str, count: int, wait: timedelta, lease: timedelta, max_attempts: int) -> int:
     """Lease entries of QUEUE and print them; end each with ack or nack and its token.
+
+    What others hold that died, or are late, it gives back on the way. How many attempts there are to be only
+    those know who work the queue: without --max-attempts it makes none of these a dead letter.
 
     Exit status 3: there was nothing to take.
     """
@@ -47,9 +59,12 @@ def get(queue: str, count: int, wait: timedelta, lease: timedelta) -> int:
     lease_for = options.duration("--lease", lease)
     until = time.monotonic() + options.duration("--wait", wait, zero=True) / 1e6
     with said.open() as storage:
-        if not wait and queue not in storage.queues():
-            raise QueueNotFound.among(queue, storage.queues())
-        working: Queue[Any] = Queue(queue, storage)
+        if queue not in (there := storage.queues()):
+            missing = QueueNotFound.among(queue, there)
+            if not wait:
+                raise missing
+            said.say(f"{missing}; {WAITED_FOR}")
+        working: Queue[Any] = Queue(queue, storage, retry_policy=_up_to(max_attempts))
         # Leases are judged as far as they are known; this process has seen none yet.
         working.counts()
         is_told = False
@@ -99,8 +114,11 @@ def ack(tokens: tuple[str, ...]) -> int:
 @click.option("--error", default="", help="What went wrong.")
 @click.option("--retry-in", type=DURATION, help="When it may be tried again.")
 @click.option("--dead", is_flag=True, help="Not again: to the dead letters.")
+@click.option("--max-attempts", type=click.IntRange(1), default=5, help="Then to the dead letters (5).")
 @common
-def nack(tokens: tuple[str, ...], error: str, retry_in: timedelta | None, dead: bool) -> int:
+def nack(
+    tokens: tuple[str, ...], error: str, retry_in: timedelta | None, dead: bool, max_attempts: int
+) -> int:
     """The work of these TOKENS failed; - reads them from stdin."""
     if dead and retry_in is not None:
         raise CommandError(Code.USAGE, "--dead and --retry-in contradict each other")
@@ -109,7 +127,7 @@ def nack(tokens: tuple[str, ...], error: str, retry_in: timedelta | None, dead: 
     def fail(queue: Queue[Any], entry: QueueEntry[Any]) -> str:
         return queue.mark_failed(entry, text, retry_in=retry_in, dead=dead).value
 
-    return _each(settings(), "nack", tokens, fail)
+    return _each(settings(), "nack", tokens, fail, _up_to(max_attempts))
 
 
 @click.command()
@@ -127,7 +145,11 @@ def extend(tokens: tuple[str, ...], lease: timedelta) -> int:
 
 
 def _each(
-    said: Settings, verb: str, tokens: Iterable[str], end: Callable[[Queue[Any], QueueEntry[Any]], str]
+    said: Settings,
+    verb: str,
+    tokens: Iterable[str],
+    end: Callable[[Queue[Any], QueueEntry[Any]], str],
+    policy: RetryPolicy | None = None,
 ) -> int:
     """Do this for each token; one whose lease has ended keeps no other from being dealt with."""
     parsed = [(token, *_parse(token)) for token in words(tokens, "TOKENS")]
@@ -136,7 +158,7 @@ def _each(
     with said.open() as storage:
         for token, name, entry_id, number in parsed:
             row = {"token": token, "queue": name, "id": entry_id, "status": None, "error": None}
-            queue: Queue[Any] = Queue(name, storage)
+            queue: Queue[Any] = Queue(name, storage, retry_policy=policy)
             try:
                 # Under the lease that the token names; the storage refuses if that has ended.
                 row["status"] = end(queue, replace(queue.get(entry_id), token=number))
@@ -146,6 +168,10 @@ def _each(
                 row["error"] = str(problems[-1])
             rows.append(row)
     return conclude(said, f"duraq.{verb}/1", rows, problems)
+
+
+def _up_to(attempts: int) -> RetryPolicy:
+    return ExponentialBackoff(max_attempts=attempts)
 
 
 def _parse(token: str) -> tuple[str, str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -155,7 +156,10 @@ class StorageHealthCheck:
             probe.write()
         except (DuraqError, OSError) as error:
             details["error"] = type(error).__name__
-            found.append((HealthStatus.UNHEALTHY, f"writing and reading back failed: {error}"))
+            says = f"writing and reading back failed: {error}"
+            if isinstance(error, OSError) and error.errno in _NOT_PERMITTED:
+                says += "; who may only read checks it without writing: --no-write, or write=False"
+            found.append((HealthStatus.UNHEALTHY, says))
             return
         took = timedelta(microseconds=self._clock.uptime() - begin)
         details["sync_seconds"] = took.total_seconds()
@@ -168,6 +172,7 @@ def _waited(seconds: float | None) -> str:
     return "nobody who is stopped has it" if seconds is None else f"to be had after {seconds * 1000:.1f} ms"
 
 
+_NOT_PERMITTED = {errno.EACCES, errno.EPERM}
 _SAYS: dict[str, Callable[[dict[str, Any]], str]] = {
     "marks": lambda _: "no sync has failed, no queue is refused",
     "space": free_in_words,

@@ -2,18 +2,18 @@
 
 Segments only grow, so how long each of them was at that moment is all that has to be known; what is written
 meanwhile is left out. The copy has a journal of its own, without a frame, and a note of where each queue
-ends. Its marker is written last: a directory with a marker is a whole storage.
+ends. Its marker is written last: a directory with a marker is a whole storage. Of a copy that fails nothing
+stays.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-from duraq.errors import NotAStorage
-from duraq.journal import ends, journal, opening, refusal, segment
+from duraq.errors import NotEmpty, StorageBusy, StorageError
+from duraq.journal import ends, journal, opening, refusal, segment, wording
 from duraq.journal.ends import End, Ends
 from duraq.journal.filesystem import FileSystem, opened, write_all
 from duraq.journal.log import Log, Sizes
@@ -25,34 +25,51 @@ Moment = dict[str, dict[int, int]]
 
 
 class Copier:
-    """Copies out of one file system into another."""
+    """Copies out of one file system into another; ``origin`` is the path of what is copied."""
 
-    def __init__(self, source: FileSystem, target: FileSystem) -> None:
-        self._source, self._target = source, target
+    def __init__(self, source: FileSystem, target: FileSystem, origin: str) -> None:
+        self._source, self._target, self._origin = source, target, origin
 
     def copy(self, root: int, moment: Moment, path: str, about: Mapping[str, Any]) -> None:
         """Write the storage as it was at that moment into an empty directory, durably; made if it is missing.
 
-        ``about`` is what the marker says besides. Raises NotAStorage if the directory is not empty.
+        ``about`` is what the marker says besides. Raises NotEmpty if there is something in the directory, and
+        StorageError.
         """
-        source, target = self._source, self._target
-        top = target.open_root(path, create=True)
+        with wording.said_of(path):
+            top = self._target.open_root(path, create=True)
+            try:
+                self._fill(top, root, moment, path, about)
+            finally:
+                self._target.close(top)
+
+    def _fill(self, top: int, root: int, moment: Moment, path: str, about: Mapping[str, Any]) -> None:
+        target = self._target
+        # So that what is in it, if this fails, is all of our making.
+        if not target.try_lock(top):
+            raise StorageBusy("somebody else makes a storage of it just now", path=path)
+        if target.names(top):
+            raise NotEmpty("the directory is not empty", path=path, hint="name a new one")
         try:
-            if target.names(top):
-                raise NotAStorage("the directory is not empty", path=path, hint="name a new one")
-            for queue, numbers in moment.items():
-                with opened(source, root, queue) as home, opened(source, home, "segments") as directory:
-                    self._copy_queue(directory, numbers, top, queue)
-            with opened(target, top, "journal", create=True) as directory:
-                journal.create(target, directory, Sizes().journal)
-                last = {queue: End(*max(each.items())) for queue, each in moment.items() if each}
-                ends.save(target, directory, Ends(0, last))
-            target.close(target.open_dir(top, "leases", create=True))
-            # Before the marker gets its name: names are independent of each other.
-            target.sync(top)
-            opening.write_marker(target, top, **about)
-        finally:
-            target.close(top)
+            self._write(top, root, moment, about)
+        except BaseException:
+            with suppress(OSError):
+                clear(target, top)
+            raise
+
+    def _write(self, top: int, root: int, moment: Moment, about: Mapping[str, Any]) -> None:
+        source, target = self._source, self._target
+        for queue, numbers in moment.items():
+            with opened(source, root, queue) as home, opened(source, home, "segments") as directory:
+                self._copy_queue(directory, numbers, top, queue)
+        with opened(target, top, "journal", create=True) as directory:
+            journal.create(target, directory, Sizes().journal)
+            last = {queue: End(*max(each.items())) for queue, each in moment.items() if each}
+            ends.save(target, directory, Ends(0, last))
+        target.close(target.open_dir(top, "leases", create=True))
+        # Before the marker gets its name: names are independent of each other.
+        target.sync(top)
+        opening.write_marker(target, top, **about)
 
     def _copy_queue(self, source: int, numbers: Mapping[int, int], top: int, queue: str) -> None:
         target = self._target
@@ -64,22 +81,49 @@ class Copier:
                 target.sync(directory)
             target.sync(home)
 
+    def _reading(self) -> AbstractContextManager[None]:
+        return wording.said_of(self._origin, hint="this user must be able to read it")
+
     def _copy_file(self, source: int, directory: int, name: str, length: int) -> None:
-        read = self._source.open_file(source, name, writable=False)
+        with self._reading():
+            read = self._source.open_file(source, name, writable=False)
         try:
             write = self._target.open_file(directory, name, exclusive=True)
             try:
                 for at in range(0, length, _PIECE):
-                    piece = self._source.pread(read, min(_PIECE, length - at), at)
+                    with self._reading():
+                        piece = self._source.pread(read, min(_PIECE, length - at), at)
                     write_all(self._target, write, piece, at)
                 if self._target.size(write) != length:
-                    raise OSError(errno.EIO, "the segment has become shorter while it was copied", name)
+                    raise StorageError(
+                        "it has become shorter while it was copied", path=f"{self._origin}/{name}"
+                    )
                 # Whoever is told that the copy is made may rely on it.
                 self._target.sync(write)
             finally:
                 self._target.close(write)
         finally:
             self._source.close(read)
+
+
+def clear(fs: FileSystem, top: int) -> None:
+    """Remove what there is of a copy. A power cut meanwhile leaves no storage either."""
+    if fs.exists(top, opening.MARKER):
+        fs.unlink(top, opening.MARKER)
+        # The names of the files below may go first, otherwise.
+        fs.sync(top)
+    _remove_all(fs, top)
+
+
+def _remove_all(fs: FileSystem, directory: int) -> None:
+    files = set(fs.file_names(directory))
+    for name in fs.names(directory):
+        if name in files:
+            fs.unlink(directory, name)
+        else:
+            with opened(fs, directory, name) as inner:
+                _remove_all(fs, inner)
+            fs.rmdir(directory, name)
 
 
 def lengths(fs: FileSystem, root: int, queues: Iterable[str]) -> Moment:

@@ -40,6 +40,10 @@ class SomethingElse(NotOurs):
     """It is not even the kind of thing that was to be opened."""
 
 
+class OfAnotherUser(NotOurs):
+    """It belongs to another user: what is made beside it would not be theirs to use."""
+
+
 class SyncFailed(OSError):
     """A sync failed that must not be tried again: the kernel has dropped what it could not write."""
 
@@ -146,6 +150,9 @@ class FileSystem(Protocol):
 
     def unlink(self, directory: int, name: str) -> None:
         """Remove the file's name; durable after sync(directory)."""
+
+    def rmdir(self, directory: int, name: str) -> None:
+        """Remove the directory of that name, which is empty; durable after sync(directory)."""
 
     def lock(self, fd: int, /) -> None:
         """Hold the file's exclusive lock; waits for it."""
@@ -269,7 +276,8 @@ class RealFileSystem:
         """Why a file or directory is not to be used, if it is not: who else could have a hand in it."""
         mode = stat.S_IMODE(about.st_mode)
         if about.st_uid not in {os.geteuid(), 0}:
-            return NotOurs(name, f"it belongs to user {about.st_uid}, and this is user {os.geteuid()}", None)
+            why = f"it belongs to user {about.st_uid}, and this is user {os.geteuid()}"
+            return OfAnotherUser(name, why, f"run it as that user: sudo -u '#{about.st_uid}' duraq ...")
         if stat.S_ISDIR(about.st_mode):
             why = f"others may write to it (mode {mode:o})"
             return NotOurs(name, why, "chmod -R go-w") if mode & _OTHERS_WRITE else None
@@ -324,6 +332,9 @@ class RealFileSystem:
 
     def unlink(self, directory: int, name: str) -> None:
         os.unlink(name, dir_fd=directory)
+
+    def rmdir(self, directory: int, name: str) -> None:
+        os.rmdir(name, dir_fd=directory)
 
 
 def _opened(name: str, flags: int, directory: int) -> int:

@@ -22,6 +22,7 @@ FORMAT = 1
 MARKER = "duraq.json"
 # How much to keep of what is over: {"seconds": 86400} or {"bytes": 1000000}, of each queue.
 History = dict[str, int]
+UNMARKED = "duraq repair --dry-run says what can be done"
 NO_HISTORY: History = {"bytes": 0}
 
 
@@ -103,7 +104,7 @@ def check_marker(fs: FileSystem, root: int, path: str) -> dict[str, Any]:
             )
         _check_history(marker.get("history", NO_HISTORY))
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise NotAStorage("duraq.json is not DuraQ's", path=f"{path}/{MARKER}") from None
+        raise NotAStorage("duraq.json is not DuraQ's", path=f"{path}/{MARKER}", hint=UNMARKED) from None
     return marker
 
 

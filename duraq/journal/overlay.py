@@ -207,6 +207,9 @@ class Overlay:
     def unlink(self, directory: int, name: str) -> None:
         raise _read_only(f"{self._open[directory].path}/{name}")
 
+    def rmdir(self, directory: int, name: str) -> None:
+        raise _read_only(f"{self._open[directory].path}/{name}")
+
     # -- what a reader has no use for ------------------------------------------------------------------
 
     def start_writing(self, fd: int, offset: int, length: int, /) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from duraq.errors import NotAStorage, NotWritten, StorageError, StorageReadOnly
-from duraq.journal.filesystem import NotOurs
+from duraq.journal.filesystem import NotOurs, OfAnotherUser
 
 _NOT_PERMITTED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _HINTS = {
@@ -26,7 +28,8 @@ def of(
 ) -> StorageError:
     """The error that says what was refused, and the way out; ``hint`` is that for want of permission."""
     if isinstance(error, NotOurs):
-        kind = kind if issubclass(kind, NotWritten) else NotAStorage
+        if not issubclass(kind, NotWritten):
+            kind = StorageReadOnly if isinstance(error, OfAnotherUser) else NotAStorage
         return kind(f"{error.name}: {error.why}", path=path, hint=error.hint)
     reason = str(error)
     if error.errno:
@@ -35,3 +38,12 @@ def of(
     if error.errno in _NOT_PERMITTED and not issubclass(kind, NotWritten):
         return StorageReadOnly(reason, path=path, hint=hint)
     return kind(reason, path=path, hint=_HINTS.get(error.errno or 0))
+
+
+@contextmanager
+def said_of(path: str, *, hint: str = "the directory must be writable by this user") -> Iterator[None]:
+    """What the system refuses in the block is about that path."""
+    try:
+        yield
+    except OSError as error:
+        raise of(error, path, hint=hint) from error

@@ -8,10 +8,9 @@ from typing import cast
 
 from duraq.errors import InvalidOption, NotAStorage
 from duraq.inspector import Inspector
+from duraq.payload import LARGEST_PAYLOAD
 from duraq.storage import registry
 from duraq.storage.transacting import TransactingStorage
-
-LARGEST_PAYLOAD = 16 << 20  # bytes; whatever a storage may have taken
 
 
 class Endpoint:

@@ -74,7 +74,7 @@ class Migration:
         if count and not self._merge and queue not in OWN_QUEUES:
             raise CannotMigrate(
                 f"queue {queue}: the target has {count} entries of its own in a queue of that name; with"
-                " merge those of the source are added to them"
+                " --merge (merge=True) those of the source are added to them"
             )
 
     def __iter__(self) -> Generator[Progress]:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 SYNCS = frozenset({"datasync", "sync"})
 # The calls that change the disk; those that open count only when they make something.
-MUTATING = SYNCS | {"pwrite", "truncate", "rename", "unlink", "open_file", "open_dir", "open_root"}
+MUTATING = SYNCS | {"pwrite", "truncate", "rename", "unlink", "rmdir", "open_file", "open_dir", "open_root"}
 READING = frozenset(
     {"pread", "size", "identity", "has_name", "space", "mark", "names", "file_names", "exists"}
 )

@@ -210,6 +210,18 @@ class MemoryFileSystem(FaultyProcess):
             raise os_error(errno.EISDIR, path)
         self._disk.rename(parent, name, None)
 
+    def rmdir(self, directory: int, name: str) -> None:
+        parent, path = self._entry(directory, name)
+        self._begin("rmdir", path, changes=True)
+        node = parent.cache.get(name)
+        if node is None:
+            raise os_error(errno.ENOENT, path)
+        if not isinstance(node, Directory):
+            raise os_error(errno.ENOTDIR, path)
+        if node.cache:
+            raise os_error(errno.ENOTEMPTY, path)
+        self._disk.rename(parent, name, None)
+
     # Bytes
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
+from random import Random
 
 import pytest
 
 from duraq import (
     FileStorage,
     NotAStorage,
+    NotEmpty,
     Queue,
     Sizes,
+    StorageBusy,
     StorageDamaged,
+    StorageError,
+    StorageReadOnly,
     backup,
     restore,
     verify,
 )
+from duraq.journal.filesystem import RealFileSystem
+from duraq.testing import Crashed, MemoryFileSystem
 
 SIZES = Sizes(journal=32 << 10, segment=4 << 10)
 
@@ -167,7 +179,7 @@ def test_only_into_an_empty_directory(tmp_path, make):
     FileStorage(tmp_path / "one").close()
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "letter.txt").write_text("mine")
-    with pytest.raises(NotAStorage, match="not empty"):
+    with pytest.raises(NotEmpty, match="not empty"):
         make(tmp_path / "one", tmp_path / "two")
     assert [path.name for path in (tmp_path / "two").iterdir()] == ["letter.txt"]
 
@@ -185,7 +197,7 @@ def test_a_damaged_storage_is_not_passed_on(tmp_path, make):
         make(tmp_path / "one", tmp_path / "two")
     with pytest.raises(NotAStorage):
         verify(tmp_path / "two" / "nothing")
-    assert not (tmp_path / "two" / "duraq.json").exists()
+    assert list(tmp_path.glob("two/*")) == []
 
 
 @pytest.mark.parametrize("make", [backup, restore])
@@ -196,3 +208,105 @@ def test_what_is_no_storage(tmp_path, make):
         with pytest.raises(NotAStorage, match=name):
             make(tmp_path / name, tmp_path / "two")
     assert not (tmp_path / "two").exists()
+
+
+class Full(RealFileSystem):
+    """A disk on which what is written or synced below ``place`` fits up to the so manieth call."""
+
+    def __init__(self, place, calls):
+        super().__init__()
+        self.place, self.left = place, calls
+        self.pwrite = self._limited(os.pwrite)
+        self.sync = self._limited(os.fsync)
+
+    def _limited(self, call):
+        def limited(fd, *more):
+            if Path(f"/proc/self/fd/{fd}").readlink().is_relative_to(self.place):
+                self.left -= 1
+                # What is freed afterwards can be synced.
+                if self.left < 0 and (call is os.pwrite or self.left == -1):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return call(fd, *more)
+
+        return limited
+
+
+@pytest.mark.parametrize("make", [backup, restore])
+def test_a_full_disk(tmp_path, make):
+    """Wherever a copy stops for want of space, the error names the place, and nothing of it stays."""
+    with FileStorage(tmp_path / "one", sizes=SIZES) as storage:
+        for name in ("a", "b"):
+            Queue(name, storage).enqueue_many(range(100))
+    two = tmp_path / "two"
+    full = Full(two, sys.maxsize)
+    make(tmp_path / "one", two, file_system=full)
+    enough = sys.maxsize - full.left
+    assert enough > 10
+    for calls in range(enough):
+        shutil.rmtree(two)
+        with pytest.raises(StorageError, match=f"{two}: No space left on device"):
+            make(tmp_path / "one", two, file_system=Full(two, calls))
+        assert list(two.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [backup, restore])
+def test_only_one_copy_at_a_time(tmp_path, make):
+    """While somebody makes a storage of a directory nobody else does: neither removes what the other made."""
+    FileStorage(tmp_path / "one").close()
+    (tmp_path / "two").mkdir()
+    fs = RealFileSystem()
+    somebody = fs.open_root(str(tmp_path / "two"))
+    fs.lock(somebody)
+    with pytest.raises(StorageBusy, match="just now"):
+        make(tmp_path / "one", tmp_path / "two")
+    fs.close(somebody)
+    make(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming nobody needs root")
+def test_who_may_only_read(tmp_path):
+    """Who may read a storage and not hold up those who work it is told so, and what can be done."""
+    with FileStorage(tmp_path / "one") as storage:
+        Queue("jobs", storage).enqueue("x")
+    for path in (tmp_path / "one").rglob("*"):
+        path.chmod(path.stat().st_mode | 0o055)
+    for path in (tmp_path / "one", tmp_path, *tmp_path.parents[:3]):
+        if not path.stat().st_mode & 0o001:
+            path.chmod(0o755)
+    (tmp_path / "mine").mkdir()
+    os.chown(tmp_path / "mine", 65534, 65534)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(
+            StorageReadOnly, match=r"/one: Permission denied.*as their user, or copy the files"
+        ):
+            backup(tmp_path / "one", tmp_path / "mine" / "copy")
+        assert not (tmp_path / "mine" / "copy").exists()
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("make", [backup, restore])
+def test_a_power_cut_while_a_copy_is_removed(make):
+    """Wherever a power cut comes, also while a copy that failed is removed, what has a marker is whole."""
+    disk = MemoryFileSystem()
+    with FileStorage("/one", file_system=disk.process(), sizes=SIZES) as storage:
+        for name in ("a", "b"):
+            Queue(name, storage).enqueue_many(range(3))
+    rng = Random(0)
+    for calls in range(1, 1000):
+        machine = disk.power_cut(rng)
+        process = machine.process()
+        # That of the directory itself, when the marker has its name.
+        process.fail("sync", name=".", when=2)
+        process.crash_after(calls)
+        with contextlib.suppress(StorageError, Crashed):
+            make("/one", "/two", file_system=process)
+            pytest.fail("a sync has failed")
+        if not process.is_dead:
+            break  # it was at its end before
+        for after in (machine.surviving(nothing=True), *(machine.power_cut(rng) for _ in range(2))):
+            if "two/duraq.json" in after.files():
+                assert verify("/two", file_system=after).records == 6
+    assert 20 < calls < 999

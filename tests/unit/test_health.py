@@ -138,6 +138,7 @@ def test_a_disk_that_fails(call, error):
     result = check("/storage", file_system=fs)
     assert result.status is UNHEALTHY
     assert os.strerror(error) in result.message
+    assert ("--no-write" in result.message) == (error == errno.EACCES)
     assert not any(SCRATCH in name for name in fs.files())
     assert fs.opened == []
     assert check("/storage", file_system=fs).status is HEALTHY

@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -311,7 +312,9 @@ def test_a_scalar_and_the_empty_payloads_come_back() -> None:
 def test_the_limit_names_both_numbers() -> None:
     """A payload of the largest size is accepted; one byte more is refused, and both sizes are told."""
     assert codec(max_bytes=12).encode("x" * 10) == b'"xxxxxxxxxx"'
-    with pytest.raises(PayloadTooLarge, match=r"13 bytes.*limit is 12"):
+    with pytest.raises(
+        PayloadTooLarge, match=r"13 bytes.*limit is 12; FileStorage\(max_payload_bytes=\.\.\.\).*MiB$"
+    ):
         codec(max_bytes=12).encode("x" * 11)
     with pytest.raises(PayloadTooLarge, match=r"limit is 12"):
         codec(Point, max_bytes=12).encode(Point(1))
@@ -873,3 +876,12 @@ def test_undecodable_errors_do_not_show_the_payload() -> None:
         codec(Colour).decode(orjson.dumps("\x1b[2J" * 1000))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
+
+
+def test_paths() -> None:
+    """A path is refused, and told what to be, whether it is a payload, in one, or a payload type."""
+    for kind in (Path, dict[str, Path]):
+        with pytest.raises(InvalidOption, match="Path is not supported; use str"):
+            codec(kind)
+    with pytest.raises(InvalidPayload, match=r"Path is not a JSON value: use str - at `\$\.a`"):
+        codec().encode({"a": Path("x")})

@@ -98,6 +98,8 @@ def test_dlq_errors(duraq, failed):
     assert (row["count"], row["error"], row["queues"]) == (1, "ValueError: no row <n>", {"jobs": 1})
     assert [each["id"] for each in row["samples"]] == ["two"]
     assert "two" in duraq.ok("dlq", "errors", "--raw-messages", "-o", "tsv")
+    # What --where sig: wants.
+    assert row["signature"] in duraq.ok("dlq", "errors", "-o", "tsv")
 
 
 def test_bars():
@@ -106,3 +108,46 @@ def test_bars():
     assert sparkline((0, 0)) == "\u2581\u2581"
     assert sparkline((1, 1000)) == "\u2582\u2588"
     assert sparkline((0, 1), ascii_only=True) == "_#"
+
+
+# -- entries that came from elsewhere ---------------------------------------------------------------------
+
+
+def counts(duraq):
+    """The failed attempts that are known, and how many of them are of dead letters, OK or waiting."""
+    rows = duraq.json("errors")["rows"]
+    return {name: sum(row[name] for row in rows) for name in ("count", "dead", "ok", "waiting")}
+
+
+def test_what_failed_before_it_was_migrated(duraq, queue, tmp_path):
+    """A storage in files knows of what its entries have been through in the storage that they came from."""
+    queue.enqueue("dead")
+    for _ in range(2):
+        queue.mark_failed(queue.dequeue(), "no")
+    queue.enqueue("waits")
+    queue.mark_failed(queue.dequeue(), "no")
+    before = counts(duraq)
+    queue.storage.close()
+    target = str(tmp_path / "target")
+    duraq.ok("migrate", str(duraq.root), target)
+    duraq.root = target
+    assert counts(duraq) == before == {"count": 3, "dead": 2, "ok": 0, "waiting": 1}
+
+
+def test_what_failed_before_it_was_imported(duraq, queue, tmp_path):
+    """An imported dead letter brings its failures along; where they are on record they count once."""
+    queue.enqueue("dead")
+    for _ in range(2):
+        queue.mark_failed(queue.dequeue(), "no")
+    exported = duraq.ok("dlq", "export")
+    duraq.ok("dlq", "rm", "--where", "queue:jobs", "--yes")
+    duraq.ok("undo", "--yes")
+    once = {"count": 2, "dead": 2, "ok": 0, "waiting": 0}
+    assert counts(duraq) == once
+    duraq.ok("dlq", "retry", "--where", "queue:jobs", "--yes")
+    queue.mark_completed(queue.dequeue())
+    duraq.ok("dlq", "import", "-", stdin=exported)
+    assert counts(duraq) == {"count": 2, "dead": 0, "ok": 2, "waiting": 0}
+    duraq.root = tmp_path / "other"
+    duraq.ok("dlq", "import", "-", stdin=exported)
+    assert counts(duraq) == once

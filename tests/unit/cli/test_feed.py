@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -130,7 +131,7 @@ def test_lines_with_a_payload(duraq, arguments):
 def test_as_json(duraq):
     """As JSON the answer names the queue and the ids."""
     answer = json.loads(duraq.ok("--jsonl", "put", "jobs", "1", "--id", "mine"))
-    assert answer == {"schema": "duraq.put/1", "queue": "jobs", "ids": ["mine"]}
+    assert answer == {"schema": "duraq.put/1", "queue": "jobs", "ids": ["mine"], "added": True}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,16 @@ def test_pause_unknown(duraq, queue):
 
 def test_put_once(duraq, queue):
     """put with a key adds one entry, however often it is called, and prints the same id each time."""
+    assert duraq.json("put", "jobs", '"a"', "--id", "x", "--key", "0")["added"] is True
+    assert duraq.json("put", "jobs", '"a"', "--id", "x", "--key", "0")["added"] is False
+    duraq.ok("ack", duraq.ok("get", "jobs", "-o", "ids").strip())
     first = duraq.ok("put", "jobs", '"a"', "--key", "order 17")
+    again = duraq("put", "jobs", '"a"', "--key", "order 17")
+    assert (again.stdout, again.stderr) == (
+        first,
+        f"nothing added: key 'order 17' was used for {first.strip()} before\n",
+    )
+    assert duraq.json("put", "jobs", '"b"', "--key", "order 17")["added"] is False
     assert duraq.ok("put", "jobs", '"a"', "--key", "order 17", "--key-window", "2h") == first
     assert len(queue) == 1
 
@@ -225,6 +235,23 @@ def test_a_slip_of_the_pen(duraq, queue):
         assert (result.exit_code, "did you mean 'jobs'?" in result.stderr) == (Code.NOT_FOUND, True)
     said = duraq("run", "jbos", "--drain", "--", "true").stderr
     assert "there is no queue 'jbos' (did you mean 'jobs'?); it comes into being by its first entry" in said
+    assert queue.storage.queues() == ["jobs"]
+
+
+def test_a_slip_of_the_pen_is_waited_for(duraq, queue, root):
+    """Who waits for a queue that is not there is told that it is made by that, and can remove it again."""
+    queue.enqueue(1)
+    said = duraq("get", "jbos", "--wait", "1ms").stderr
+    assert "there is no queue 'jbos' (did you mean 'jobs'?); it is made, empty, and waited for" in said
+    process = duraq.start("run", "jbso", "--", "true")
+    assert b"(did you mean 'jobs'?); it is made, empty, and waited for" in process.stderr.readline()
+    process.terminate()
+    process.wait()
+    queue.storage.close()
+    for name in ("jbos", "jbso"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    duraq.ok("verify")
+    assert [row["queue"] for row in duraq.json("stats")["rows"]] == ["jobs"]
 
 
 def test_advice_that_can_be_followed(duraq, queue):
@@ -235,3 +262,13 @@ def test_advice_that_can_be_followed(duraq, queue):
     put, retried = duraq("put", "jobs", "{bad"), duraq("dlq", "retry", letter, "--data", "{bad")
     assert ("--text" in put.stderr, "--text" in retried.stderr) == (True, False)
     assert "at `$`" not in put.stderr + retried.stderr
+
+
+def test_a_payload_that_is_too_large(duraq, storage):
+    """put takes as much as a program does unless told otherwise, and says how to be told."""
+    text = "x" * (1 << 20)
+    refused = duraq("put", "jobs", "-", "--text", stdin=text)
+    assert refused.exit_code == Code.USAGE
+    assert "the limit is 1048576 (--max-bytes takes more, up to 16 MiB)" in refused.stderr
+    duraq.ok("put", "jobs", "-", "--text", "--max-bytes", str(2 << 20), stdin=text)
+    assert len(storage.entries("jobs")) == 1

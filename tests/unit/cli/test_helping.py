@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from duraq.cli import COMMANDS
+from duraq.cli import COMMANDS, EXAMPLES
 from duraq.cli.failing import Code
 from duraq.cli.helping import TOPICS, _fitting, topic_text
 
@@ -72,6 +73,18 @@ def test_the_manual_page():
     make_man = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_man)
     assert (DOCS / "duraq.1").read_text() == make_man.page()
+
+
+def test_the_examples_of_the_manual_page():
+    """They are shown as they are to be typed, quotes and all: roff would take those of arguments away."""
+    text = (DOCS / "duraq.1").read_text()
+    examples = text[text.index(".SH EXAMPLES") : text.index(".SH OPTIONS")]
+    assert not set(examples) & set("\"'")
+    if shutil.which("groff"):
+        command = ["groff", "-man", "-Tutf8", "-P-cbou", DOCS / "duraq.1"]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        for line, _ in EXAMPLES:
+            assert f" {line}\n" in shown
 
 
 # -- completion --------------------------------------------------------------------------------------------

@@ -124,7 +124,8 @@ def test_twice(duraq, lived):
     lines = duraq.ok("dlq", "export") + lines
     result = duraq("dlq", "import", "-", "--queue", "third", stdin=lines)
     assert (result.exit_code, "3 dead" in result.stderr) == (0, True)
-    assert duraq("dlq", "import", "-", "--queue", "third", stdin=lines).exit_code == Code.CONFLICT
+    result = duraq("dlq", "import", "-", "--queue", "third", stdin=lines)
+    assert (result.exit_code, "all 3 are there already" in result.stderr) == (Code.CONFLICT, True)
 
 
 def test_one_id_in_two_queues(duraq, lived, storage):

@@ -127,8 +127,8 @@ def test_backup_and_restore(duraq, filled, tmp_path):
     made = duraq.json("backup", str(tmp_path / "copy"))
     assert (made["names"], made["records"]) == (["jobs"], made["records"])
     before = tree(tmp_path / "copy")
-    assert duraq("backup", str(tmp_path / "copy")).exit_code == Code.NOT_FOUND
-    assert duraq("restore", str(tmp_path / "copy")).exit_code == Code.NOT_FOUND
+    assert duraq("backup", str(tmp_path / "copy")).exit_code == Code.CONFLICT
+    assert duraq("restore", str(tmp_path / "copy")).exit_code == Code.CONFLICT
     assert tree(tmp_path / "copy") == before
     again = duraq.json("-C", str(tmp_path / "again"), "restore", str(tmp_path / "copy"))
     assert again["records"] == made["records"]

@@ -281,3 +281,17 @@ def test_lease_lost(duraq, queue):
     assert b"1 lost" in err
     assert (entry.id, entry.attempts) == ("one", 2)
     queue.mark_completed(entry)
+
+
+def test_a_program_that_cannot_be_run(duraq, queue, tmp_path, monkeypatch):
+    """What keeps COMMAND from being run is said with the way out, before it costs an entry an attempt."""
+    queue.enqueue(1)
+    (tmp_path / "send").write_text("#!/bin/sh\n")
+    monkeypatch.chdir(tmp_path)
+    ways_out = {"./send": "chmod +x", "send": "is it ./send?", "sh -c true": "one by one", "nosuch": ""}
+    for command, way_out in ways_out.items():
+        said = duraq("run", "jobs", "--once", "--", command)
+        assert said.exit_code == Code.USAGE
+        assert repr(command) in said.stderr
+        assert way_out in said.stderr
+    assert queue.counts().ready == 1

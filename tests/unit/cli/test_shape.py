@@ -240,6 +240,7 @@ def test_put_says_that_it_made_a_storage(duraq, root):
         (errors.QueueNotFound("x"), 4),
         (errors.EntryNotFound("x"), 4),
         (errors.NotAStorage("x"), 4),
+        (errors.NotEmpty("x"), 5),
         (errors.LeaseLost("x"), 5),
         (errors.DuplicateEntry("x"), 5),
         (errors.QueueFull("x"), 5),
@@ -253,6 +254,7 @@ def test_put_says_that_it_made_a_storage(duraq, root):
         (errors.OutcomeUnknown("x"), 1),
         (ZeroDivisionError(), 1),
         (CommandError(Code.BUSY, "x"), 9),
+        (errors.UnsupportedVersion("x"), 10),
     ],
 )
 def test_codes(error, code):
@@ -384,3 +386,72 @@ def test_narrow_encoding(duraq):
     )
     assert (code, err) == (0, b"")
     assert b'"\\u65e5\\u672c"' in out
+
+
+@pytest.mark.parametrize("marker", [None, b"hello"])
+def test_a_storage_without_its_marker(duraq, queue, root, marker):
+    """Whose storage has lost its duraq.json, or has another one, is sent to repair, and not to init."""
+    queue.enqueue("x")
+    queue.storage.close()
+    (root / "duraq.json").unlink()
+    if marker is not None:
+        (root / "duraq.json").write_bytes(marker)
+    for command in (["stats"], ["put", "jobs", "1"]):
+        said = duraq(*command).stderr
+        assert "duraq repair --dry-run" in said
+        assert "duraq init" not in said
+    duraq.ok("repair", "--yes")
+    assert duraq.json("stats")["rows"][0]["ready"] == 1
+
+
+def test_a_directory_of_somebody_elses(duraq, root):
+    """In a directory with other things in it there is no storage to be made, and that is not offered."""
+    root.mkdir()
+    said = duraq("stats")
+    assert (said.exit_code, "duraq init makes one" in said.stderr) == (Code.NOT_FOUND, True)
+    (root / "letter.txt").touch()
+    said = duraq("stats")
+    assert (said.exit_code, "duraq init" in said.stderr) == (Code.NOT_FOUND, False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_storage_of_another_user(duraq, queue, root):
+    """Who is not the storage's user is told to be, and not that there is no storage."""
+    queue.enqueue("x")
+    queue.storage.close()
+    for path in (root, *root.rglob("*")):
+        os.chown(path, 65534, 65534)
+    said = duraq("put", "jobs", "1")
+    assert said.exit_code == Code.NOT_PERMITTED
+    assert "belongs to user 65534" in said.stderr
+    assert "sudo -u '#65534'" in said.stderr
+    assert "duraq init" not in said.stderr
+
+
+def test_a_storage_of_a_newer_version(duraq, queue, root):
+    """A storage of a format that is not known has an exit code of its own, whatever is asked of it."""
+    queue.enqueue("x")
+    queue.storage.close()
+    (root / "duraq.json").write_text('{"format":9}')
+    for command in (["stats"], ["put", "jobs", "1"], ["verify"]):
+        assert duraq(*command).exit_code == Code.TOO_NEW
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["completion"], "Choose from: bash, zsh, fish"),
+        (["restore", "b 1", "r1"], "duraq -C r1 restore 'b 1'"),
+        (["put", "jobs", "1", "--delay", "-10s"], "must be 0 to 3650 days, not -10 s"),
+        (["put", "jobs", "1", "--at", "someday"], "such as 2026-11-24T10:00, tomorrow or @"),
+        (["move", "jbos", "--to", "other"], "did you mean 'jobs'?"),
+        (["move", "01a2", "--to", "other"], "duraq move QUEUE --where id=01a2 --to other"),
+    ],
+)
+def test_slips_and_ways_out(duraq, queue, arguments, says):
+    """Whoever has almost said it right is told how it is said."""
+    queue.enqueue(1)
+    said = duraq(*arguments)
+    assert said.exit_code in {Code.USAGE, Code.NOT_FOUND}
+    assert says in said.stderr
+    assert "\\n" not in said.stderr

@@ -152,3 +152,21 @@ def test_extend(duraq, queue, token):
     duraq.ok("extend", token, "--lease", "2h")
     assert queue.get("one").lease_deadline - datetime.now(UTC) > timedelta(minutes=119)
     assert duraq("extend", "jobs/one/9").exit_code == Code.CONFLICT
+
+
+def test_what_died_in_other_hands(duraq, queue):
+    """Who takes entries by hand gives back what others have lost, and buries it only if told how often."""
+    queue.enqueue(1, id="one")
+    for attempt in range(1, 8):
+        (row,) = duraq.json("get", "jobs", "--lease", "1ms", "--wait", "10s")["rows"]
+        assert row["attempts"] == attempt
+    assert duraq("get", "jobs", "--wait", "1s", "--max-attempts", "7").exit_code == Code.NOTHING
+    assert queue.counts().dead == 1
+
+
+def test_how_often_what_failed_is_tried(duraq, queue, token):
+    """What failed by hand is tried as often as nack says, five times by default."""
+    duraq.ok("nack", token, "--retry-in", "0", "--max-attempts", "2")
+    token = duraq.ok("get", "jobs", "-o", "ids").strip()
+    duraq.ok("nack", token, "--max-attempts", "2")
+    assert queue.counts().dead == 1

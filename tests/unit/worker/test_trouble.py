@@ -10,6 +10,7 @@ import pytest
 from duraq import (
     Counts,
     FileStorage,
+    FixedDelay,
     NoRetry,
     Queue,
     StorageClosed,
@@ -78,6 +79,14 @@ def test_the_row_of_failures(queue):
 
     assert Worker(queue, handler, backoff=backoff).run(drain=True) == WorkerStats(completed=2, dead=6)
     assert backoff.calls == [1, 2, 1]
+
+
+def test_no_word_of_no_pause(queue, caplog):
+    """Where failures in a row are followed by no pause, the log speaks of none."""
+    queue.enqueue_many(["bad"] * 3)
+    Worker(queue, lambda entry: 1 / 0, backoff=FixedDelay(delay=timedelta(0))).run(drain=True)
+    assert "dead" in events(caplog)
+    assert "pause" not in events(caplog)
 
 
 def test_a_pause(queue, start):
