@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from enum import Enum
@@ -46,7 +46,7 @@ class Shift(Generic[T]):
 
     def __init__(
         self,
-        queues: Iterable[Queue[T]],
+        queues: Collection[Queue[T]],
         handler: Callable[[QueueEntry[T]], object],
         backoff: RetryPolicy,
         inbox: SimpleQueue[Notice],
@@ -72,7 +72,7 @@ class Shift(Generic[T]):
         self._left = float("inf") if limit is None else limit
         self._busy: set[Held[T]] = set()
         self._ended = 0  # how many have left _busy
-        self._tally = Tally(backoff)
+        self._tally = Tally(backoff, queues)
 
     # -- from the supervising thread -------------------------------------------------------------------
 

@@ -37,11 +37,19 @@ class WorkerStats:
     lost: int = 0
 
 
+class Named(Protocol):
+    """A queue, of whatever kind."""
+
+    @property
+    def name(self) -> str: ...
+
+
 class Tally:
     """Counts outcomes, and says when the next entry may be taken. Whoever shares one guards it."""
 
-    def __init__(self, backoff: RetryPolicy) -> None:
+    def __init__(self, backoff: RetryPolicy, queues: Iterable[Named]) -> None:
         self.resume_at = 0.0  # monotonic; nothing is taken before
+        self._names = ", ".join(queue.name for queue in queues)
         self._backoff = backoff
         self._outcomes: Counter[str] = Counter()
         self._failures = 0  # of handlers, since the last success
@@ -70,7 +78,8 @@ class Tally:
                 self.resume_at = time.monotonic() + pause
                 if pause:
                     log.warning(
-                        "%d failures in a row: nothing is taken for %.1f s",
+                        "%s: %d failures in a row: nothing is taken for %.1f s",
+                        self._names,
                         self._failures,
                         pause,
                         extra={"event": "pause"},
@@ -89,16 +98,10 @@ class Tally:
         """The storage has failed, perhaps for a while: its disk is full, or there are too many open files."""
         kind = type(error)
         if not self._troubles[kind]:
-            log.error("no entry could be taken, trying on: %s", error, extra={"event": "dequeue_failed"})
+            text = "%s: no entry could be taken, trying on: %s"
+            log.error(text, self._names, error, extra={"event": "dequeue_failed"})
         self._troubles[kind] += 1
         self.resume_at = time.monotonic() + self.delay(self._troubles.total())
-
-
-class Named(Protocol):
-    """A queue, of whatever kind."""
-
-    @property
-    def name(self) -> str: ...
 
 
 Q = TypeVar("Q", bound=Named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import timedelta
 from functools import partial
 from typing import Generic, TypeVar
@@ -48,7 +48,7 @@ class Shift(Generic[T]):
 
     def __init__(
         self,
-        queues: Iterable[Queue[T]],
+        queues: Collection[Queue[T]],
         handler: Handler[T],
         backoff: RetryPolicy,
         inbox: Inbox,
@@ -69,7 +69,7 @@ class Shift(Generic[T]):
         self._drain = drain
         self._left = math.inf if limit is None else limit
         self._keeper = LeaseKeeper()
-        self._tally = Tally(backoff)
+        self._tally = Tally(backoff, queues)
         self._busy = 0
         self._ended = 0  # how many have been busy
         self._next_end = Event()
