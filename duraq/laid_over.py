@@ -142,8 +142,8 @@ class _Below:
     def by_age(self) -> Iterator[Entry]:
         return iter(sorted(self.walk(READY), key=enqueue_order))
 
-    def behind(self, seq: int) -> Iterator[Entry]:
-        return (entry for entry in self.walk(None) if entry.seq > seq)
+    def behind(self, seq: int, status: EntryStatus | None = None) -> Iterator[Entry]:
+        return (each for each in self.walk(None) if each.seq > seq and status in {None, each.status})
 
     def lived(self, before: int) -> Iterator[Entry]:
         return (entry for entry in self.walk(None) if entry.token and entry.seq < before)

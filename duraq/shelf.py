@@ -70,8 +70,8 @@ class Shelf(Protocol):
     def by_age(self) -> Iterator[Entry]:
         """The ready ones, as enqueued."""
 
-    def behind(self, seq: int) -> Iterator[Entry]:
-        """All that were enqueued as a later number than that, as enqueued."""
+    def behind(self, seq: int, status: EntryStatus | None = None) -> Iterator[Entry]:
+        """All (in that state) that were enqueued as a later number than that, as enqueued."""
 
     def lived(self, before: int) -> Iterator[Entry]:
         """Those that were enqueued before that number and have been leased since, in no order."""
@@ -117,7 +117,7 @@ class EmptyShelf:
     def by_age(self) -> Iterator[Entry]:
         return iter(())
 
-    def behind(self, seq: int) -> Iterator[Entry]:  # noqa: ARG002 - as above
+    def behind(self, seq: int, status: EntryStatus | None = None) -> Iterator[Entry]:  # noqa: ARG002 - as above
         return iter(())
 
     def lived(self, before: int) -> Iterator[Entry]:  # noqa: ARG002 - as above

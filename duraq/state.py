@@ -150,11 +150,11 @@ class QueueState:
         here: Iterable[Entry] = (each for each in self.entries.values() if status in {None, each.status})
         return merge(sorted(here, key=order), self.shelf.walk(status), key=order)
 
-    def behind(self, seq: int, now: int) -> Iterator[Entry]:
-        """Those that were enqueued as a later number than that, in that order, but for what is over."""
+    def behind(self, seq: int, now: int, status: EntryStatus | None = None) -> Iterator[Entry]:
+        """Those (in that state) of a later number than that, as they were enqueued, but for what is over."""
         self.advance(now)
-        here = (entry for entry in self.entries.values() if entry.seq > seq)
-        found = merge(sorted(here, key=enqueue_order), self.shelf.behind(seq), key=enqueue_order)
+        here = (each for each in self.entries.values() if each.seq > seq and status in {None, each.status})
+        found = merge(sorted(here, key=enqueue_order), self.shelf.behind(seq, status), key=enqueue_order)
         return (entry for entry in found if not self.is_over(entry, now))
 
     def lived(self, before: int) -> Iterator[Entry]:

@@ -436,9 +436,9 @@ class Runs:
         for run, row in self._in_order(READY):
             yield self._entry(run, row)
 
-    def behind(self, seq: int) -> Iterator[Entry]:
-        """All that were enqueued as a later number than that, as enqueued."""
-        for run, row in self._in_order(None, seq):
+    def behind(self, seq: int, status: EntryStatus | None = None) -> Iterator[Entry]:
+        """All (in that state) that were enqueued as a later number than that, as enqueued."""
+        for run, row in self._in_order(status, seq):
             yield self._entry(run, row)
 
     def lived(self, before: int) -> Iterator[Entry]:

@@ -165,6 +165,15 @@ class Storage(Protocol):
     ) -> list[StoredEntry]:
         """Live and dead entries: ready ones in the order of delivery, others in enqueue order."""
 
+    def page(
+        self, queue: str, behind: int, limit: int, most_bytes: int, status: EntryStatus | None = None
+    ) -> list[StoredEntry]:
+        """The first entries (in that state) of a later number than ``behind``, in enqueue order.
+
+        Not more than ``limit``; as soon as their payloads and errors are ``most_bytes``, no more. So whoever
+        goes through a deep queue, by the last one's ``seq``, holds nobody up for long.
+        """
+
     def counts(self, queue: str) -> Counts:
         """Entries by state, as of now. An unknown queue counts zero."""
 

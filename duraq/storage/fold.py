@@ -251,19 +251,18 @@ class FoldStorage(ABC):
             return [stored(entry, self._seen_payload(queue, entry)) for entry in chosen]
 
     @found_again
-    def page(self, queue: str, behind: int, limit: int, most_bytes: int) -> list[StoredEntry]:
-        """Entries of a later number than that, in enqueue order: the first ones, but not more than so many.
-
-        ``most_bytes`` of payloads and of errors in their histories are enough. Only of what is committed.
-        """
+    def page(
+        self, queue: str, behind: int, limit: int, most_bytes: int, status: EntryStatus | None = None
+    ) -> list[StoredEntry]:
+        """The first entries of a later number than that; see Storage."""
         with self._turn:
-            state = self._state(queue)
+            state = self._seen_state(queue)
             if state is None:
                 return []
             found: list[StoredEntry] = []
             length = 0
-            for entry in islice(state.behind(behind, self.clock.now()), limit):
-                found.append(stored(entry, self._payload(queue, entry)))
+            for entry in islice(state.behind(behind, self.clock.now(), status), limit):
+                found.append(stored(entry, self._seen_payload(queue, entry)))
                 length += len(found[-1].payload) + sum(map(_length, entry.history))
                 if length >= most_bytes:
                     break

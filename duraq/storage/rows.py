@@ -231,8 +231,10 @@ class RowShelf:
     def by_age(self) -> Iterator[Entry]:
         return self._walk(READY, by_seq=True)
 
-    def behind(self, seq: int) -> Iterator[Entry]:
-        kinds = (self._walk(each, by_seq=True, behind=seq) for each in _HERE)
+    def behind(self, seq: int, status: EntryStatus | None = None) -> Iterator[Entry]:
+        kinds = (
+            self._walk(each, by_seq=True, behind=seq) for each in _HERE if status is None or each is status
+        )
         return merge(*kinds, key=enqueue_order)
 
     def lived(self, before: int) -> Iterator[Entry]:

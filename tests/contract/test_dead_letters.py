@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+import duraq.dead_letters as dead_letters_module
 from duraq import (
     AttemptError,
     Cause,
@@ -325,3 +326,21 @@ def test_decided_elsewhere(queue, dead_letters, open_storage):
     with pytest.raises(EntryNotFound):
         dead_letters.remove(second)
     assert queue.dequeue().id == first
+
+
+def test_many_are_gone_through_in_pages(storage, queue, monkeypatch):
+    """A filter finds what it means among many, also in a transaction, and never asks for all at once."""
+    letters = DeadLetterQueue("jobs", None, storage)
+    monkeypatch.setattr(dead_letters_module, "_PAGE", 3)
+    monkeypatch.setattr(storage, "entries", None)
+    queue.enqueue_many(range(10))
+    for entry in queue.dequeue(limit=10):
+        queue.mark_failed(entry, "odd" if entry.data % 2 else "even", dead=True)
+    assert [entry.data for entry in letters.list(where="err:odd")] == [1, 3, 5, 7, 9]
+    assert [entry.data for entry in letters.list(2, 1, where="err:odd")] == [3, 5]
+    with storage.transaction():
+        letters.retry(letters.list(where="err:odd")[0].id)
+        assert [entry.data for entry in letters.list(where="err:odd")] == [3, 5, 7, 9]
+    assert letters.retry_all(where="err:even") == 5
+    assert letters.purge_older_than(timedelta(0), where="err:odd") == 4
+    assert queue.counts() == Counts(ready=6)

@@ -9,7 +9,7 @@ from duraq.migration.notes import Sent
 from duraq.model import Pause
 from duraq.operations import Adopt, Remove, Restore
 
-LEASED = EntryStatus.LEASED
+LEASED, DEAD = EntryStatus.LEASED, EntryStatus.DEAD
 HOUR = timedelta(hours=1)
 NAMES = [f"e{number:02}" for number in range(60)]
 PAUSE = Pause(datetime(2026, 1, 1, 12, tzinfo=UTC), "ann", "till Monday")
@@ -40,6 +40,9 @@ def test_pages_have_all_in_order(filled, storage):
             behind = page[-1].seq
         assert [entry.id for entry in found] == every
         assert all(entry.payload == b'"' + b"x" * 300 + b'"' for entry in found)
+    dead = storage.page("jobs", 0, 100, 1 << 20, DEAD)
+    assert [entry.id for entry in dead] == [entry.id for entry in storage.entries("jobs", DEAD)] != []
+    assert storage.page("jobs", dead[0].seq, 1, 1, DEAD) == dead[1:2]
     assert len(storage.page("jobs", 0, 100, 1000)) == 4  # of 302 bytes each
     assert storage.page("none", 0, 1, 1) == []
 
