@@ -61,7 +61,6 @@ class _InProcess:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._lapsed: dict[str, Cause] = {}
 
     def queues(self) -> list[str]:
         return self._storage.queues()
@@ -71,28 +70,31 @@ class _InProcess:
 
     def overview(self, queue: str) -> QueueView:
         found = self._storage.metrics(queue)
-        # Beside a database others may hold leases, and die.
-        self._lapsed = {each.id: each.cause for each in self._storage.lapsed(queue)}
+        # Beside a database others may hold leases, and die. A death is told once, to whoever is to settle it.
+        lapsed = {each.id: each.cause for each in self._storage.lapsed(queue)}
+        leased = self._storage.entries(queue, EntryStatus.LEASED)
+        died = {each.id for each in leased if each.worker and not found.workers}
+        died |= {entry_id for entry_id, cause in lapsed.items() if cause is Cause.WORKER_DIED}
+        late = lapsed.keys() - died
         return QueueView(
             queue,
             found.counts,
             found.paused,
             found.oldest_ready,
-            tuple(self._lease(queue, each) for each in self._storage.entries(queue, EntryStatus.LEASED)),
+            tuple(self._lease(queue, each, died=each.id in died, late=each.id in late) for each in leased),
             found.waiting,
         )
 
-    def _lease(self, queue: str, entry: StoredEntry) -> LeaseView:
+    def _lease(self, queue: str, entry: StoredEntry, *, died: bool, late: bool) -> LeaseView:
         deadline_at = entry.deadline_at or 0
-        cause = self._lapsed.get(entry.id)
         return LeaseView(
             queue=queue,
             id=entry.id,
             token=entry.token,
             attempt=entry.attempts,
             worker=entry.worker or "",
-            alive=False if cause is Cause.WORKER_DIED else None,
-            late=cause is Cause.TIMED_OUT or deadline_at <= self._storage.clock.now(),
+            alive=False if died else None,
+            late=late or deadline_at <= self._storage.clock.now(),
             leased_at=to_datetime(entry.updated_at),
             deadline_at=to_datetime(deadline_at),
         )
