@@ -20,6 +20,7 @@ from duraq.journal.overlay import Overlay
 from duraq.journal.reading import ReaderFileSystem, View
 from duraq.journal.salvage import Salvage
 from duraq.journal.survey import Found, Stretch, Survey
+from duraq.model import MARKER
 
 # What changes while it is read can look damaged; damage that is real stays.
 _ATTEMPTS = 4
@@ -111,7 +112,7 @@ def open_root(fs: FileSystem, path: str) -> int:
     except NotADirectoryError:
         raise NotAStorage("not a directory", path=path) from None
     try:
-        is_one = fs.exists(root, opening.MARKER) or fs.exists(root, "journal")
+        is_one = fs.exists(root, MARKER) or fs.exists(root, "journal")
     except BaseException:
         fs.close(root)
         raise
@@ -126,9 +127,7 @@ def _look(fs: FileSystem, root: int, path: str, report: Report) -> View:
     try:
         opening.check_marker(fs, root, path)
     except (NotAStorage, FileNotFoundError) as error:
-        report.findings.append(
-            Finding(None, opening.MARKER, None, 0, 0, f"the marker is not readable: {error}")
-        )
+        report.findings.append(Finding(None, MARKER, None, 0, 0, f"the marker is not readable: {error}"))
     try:
         view = reading.look(fs, root)
     except StorageDamaged as error:

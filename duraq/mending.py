@@ -26,7 +26,7 @@ from duraq.journal.refusal import QUARANTINE
 from duraq.journal.repair import Plan, carry_out, stamp
 from duraq.journal.salvage import Salvage
 from duraq.journal.survey import Survey
-from duraq.model import is_queue_name
+from duraq.model import MARKER, is_queue_name
 
 
 @dataclass
@@ -112,8 +112,8 @@ def _steps(plan: Plan) -> Iterator[str]:
 def _journal_steps(before: Report, at: str) -> Iterator[str]:
     for finding in before.findings:
         if finding.damage and finding.queue is None:
-            if finding.path == opening.MARKER:
-                yield f"{opening.MARKER}: written anew, without what it said of a history to keep"
+            if finding.path == MARKER:
+                yield f"{MARKER}: written anew, without what it said of a history to keep"
             else:
                 yield (
                     "journal: made anew, with what its frames still hold and what the segments have; "
@@ -134,7 +134,7 @@ def _mend_journal(fs: FileSystem, path: str, before: Report, at: str) -> list[st
         opened.callback(fs.close, presence)
         if not fs.try_lock(presence):
             raise StorageBusy("somebody has the storage open", path=path, hint="stop whatever works on it")
-        if any(finding.queue is None and finding.path != opening.MARKER for finding in before.findings):
+        if any(finding.queue is None and finding.path != MARKER for finding in before.findings):
             renewal.renew(fs, root, directory, Sizes().journal, at)
         try:
             opening.check_marker(fs, root, path)

@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 # Directories that a storage keeps beside its queues.
-RESERVED_NAMES = frozenset({"journal", "leases", "duraq.json", "duraq.json.tmp"})
+MARKER = "duraq.json"  # what a storage's directory is known by
+RESERVED_NAMES = frozenset({"journal", "leases", MARKER, f"{MARKER}.tmp"})
 
 # The id of a worker: its process, and what tells it from every other one that had the same number.
 WORKER = re.compile(r"[1-9][0-9]{0,9}-[0-9a-f]{8}")

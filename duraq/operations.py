@@ -256,3 +256,6 @@ Operation = (
     | Adopt
     | Repair
 )
+
+# As records call them, those that have a payload.
+WITH_PAYLOAD = frozenset({"enqueue", "keep", "restore"})

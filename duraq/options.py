@@ -19,7 +19,7 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 TRACE = frozenset({"traceparent", "tracestate"})  # headers that come by themselves, besides the others
 LONGEST_KEY = 256
 MOST_HEADERS, LONGEST_HEADER = 32, 1024
-_PRIORITIES = range(-(2**31), 2**31)
+PRIORITIES = range(-(2**31), 2**31)
 
 
 def entry_id(name: str) -> str:
@@ -99,7 +99,7 @@ def positive(name: str, value: int) -> int:
 
 def priority(value: int) -> int:
     """A whole number of 32 bits; else InvalidOption."""
-    if isinstance(value, bool) or not isinstance(value, int) or int(value) not in _PRIORITIES:
+    if isinstance(value, bool) or not isinstance(value, int) or int(value) not in PRIORITIES:
         raise InvalidOption(f"priority must be a whole number of 32 bits, not {value!r}")
     # Of the exact type: a number with a name would be written as its name.
     return int(value)

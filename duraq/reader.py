@@ -20,7 +20,7 @@ from duraq.journal.reading import View
 from duraq.journal.segment import Gap, bytes_on_disk, file_name
 from duraq.journal.segments import Segments
 from duraq.journal.waiters import count_living
-from duraq.model import is_users
+from duraq.model import MARKER, is_users
 from duraq.shelf import Mislaid
 from duraq.state import QueueState
 from duraq.views import EntryView, entry_view
@@ -163,7 +163,7 @@ class Reader:
             undo.pop_all()
         self.close()
         self.root = root
-        if not self.fs.exists(root, opening.MARKER):
+        if not self.fs.exists(root, MARKER):
             raise NotAStorage("not a DuraQ storage", path=self.path, hint="there is no duraq.json in it")
         opening.check_marker(self.fs, root, self.path)
         return True

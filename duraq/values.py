@@ -10,9 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from duraq.model import PROVISIONAL, WORKER
-from duraq.options import ENTRY_ID
-
-_PRIORITIES = range(-(2**31), 2**31)
+from duraq.options import ENTRY_ID, PRIORITIES
 
 
 def number(value: Any) -> int:
@@ -29,7 +27,7 @@ def maybe_number(value: Any) -> int | None:
 
 def priority(value: Any) -> int:
     """A whole number of 32 bits. Raises TypeError."""
-    if type(value) is not int or value not in _PRIORITIES:
+    if type(value) is not int or value not in PRIORITIES:
         raise TypeError(f"not a priority: {value!r:.80}")
     return value
 

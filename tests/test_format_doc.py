@@ -12,11 +12,10 @@ from duraq.entry import Entry
 from duraq.journal import control, frame, record
 from duraq.journal.ends import NAME as ENDS
 from duraq.journal.journal import FORMAT, HEADER_BYTES, Header
-from duraq.journal.opening import MARKER
 from duraq.journal.poison import NAME as POISON
 from duraq.journal.record import Seal
 from duraq.ledger import Ledger
-from duraq.model import AttemptError, Cause
+from duraq.model import MARKER, AttemptError, Cause
 from duraq.operations import (
     Adopt,
     Bury,

@@ -6,9 +6,8 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
-from duraq.model import is_users
+from duraq.model import MARKER, is_users
 
-MARKER = "duraq.json"
 # So many names of a directory are looked at.
 MOST = 2000
 

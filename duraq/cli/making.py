@@ -12,7 +12,7 @@ from duraq.cli.completing import QUEUE
 from duraq.cli.failing import Code
 from duraq.cli.options import Settings, common, settings
 from duraq.cli.output import Row, conclude, show_one
-from duraq.model import check_queue_name
+from duraq.model import MARKER, check_queue_name
 from duraq.operations import PauseQueue, ResumeQueue
 from duraq.safe_text import without_password
 
@@ -43,7 +43,7 @@ def init(directory: str | None) -> int:
 def _is_there(said: Settings) -> bool:
     kind, where = said.place()
     if kind == "file":
-        return (Path(where) / "duraq.json").exists()
+        return (Path(where) / MARKER).exists()
     from duraq.cli.databases import is_there  # noqa: PLC0415 - a directory needs none of it
 
     return is_there(where)

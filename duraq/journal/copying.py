@@ -17,6 +17,7 @@ from duraq.journal import ends, journal, opening, refusal, segment, wording
 from duraq.journal.ends import End, Ends
 from duraq.journal.filesystem import FileSystem, opened, write_all
 from duraq.journal.log import Log, Sizes
+from duraq.model import MARKER
 
 _PIECE = 1 << 20  # bytes that are copied at once
 
@@ -108,8 +109,8 @@ class Copier:
 
 def clear(fs: FileSystem, top: int) -> None:
     """Remove what there is of a copy. A power cut meanwhile leaves no storage either."""
-    if fs.exists(top, opening.MARKER):
-        fs.unlink(top, opening.MARKER)
+    if fs.exists(top, MARKER):
+        fs.unlink(top, MARKER)
         # The names of the files below may go first, otherwise.
         fs.sync(top)
     _remove_all(fs, top)

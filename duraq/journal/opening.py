@@ -14,12 +14,11 @@ from duraq import values
 from duraq.errors import NotAStorage, UnsupportedVersion
 from duraq.journal import journal
 from duraq.journal.filesystem import FileSystem, SomethingElse, SyncFailed, write_all
-from duraq.model import is_queue_name
+from duraq.model import MARKER, is_queue_name
 
 log = logging.getLogger("duraq")
 
 FORMAT = 1
-MARKER = "duraq.json"
 # How much to keep of what is over: {"seconds": 86400} or {"bytes": 1000000}, of each queue.
 History = dict[str, int]
 UNMARKED = "duraq repair --dry-run says what can be done"

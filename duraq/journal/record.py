@@ -23,6 +23,7 @@ from duraq.flaw import raise_if_no_memory
 from duraq.ledger import Ledger
 from duraq.model import Cause, Pause
 from duraq.operations import (
+    WITH_PAYLOAD,
     Adopt,
     Bury,
     Complete,
@@ -50,7 +51,6 @@ SUFFIX_LENGTH = len(_SUFFIX % 0)
 assert SUFFIX_LENGTH == 19  # FORMAT.md, "The record"
 
 _DATA = b',"data":'
-_WITH_PAYLOAD = frozenset({"enqueue", "keep", "restore"})
 _NO_PAYLOAD = "not a record with a payload"
 _NUMBER = re.compile(rb'\{"op":"([a-z]+)","seq":(\d+),')
 _PLAIN_ENQUEUE = re.compile(
@@ -209,7 +209,7 @@ def decode(line: bytes) -> Record:
     try:
         fields = orjson.loads(line)
         make = _DECODE.get(fields["op"], _unknown)
-        if fields["op"] in _WITH_PAYLOAD and _DATA not in line:
+        if fields["op"] in WITH_PAYLOAD and _DATA not in line:
             raise BadRecord(_NO_PAYLOAD)  # noqa: TRY301 - of an entry that nobody could be given
         return Record(make(fields), values.number(fields["seq"]), microseconds(fields["at"]))
     except BadRecord:

@@ -15,6 +15,7 @@ from duraq.journal.record import Record, Seal
 from duraq.journal.survey import Found, Stretch, Survey
 from duraq.model import AttemptError, Cause
 from duraq.operations import (
+    WITH_PAYLOAD,
     Bury,
     Complete,
     Enqueue,
@@ -35,7 +36,6 @@ from duraq.state import QueueState
 _UNKNOWN = AttemptError("RecordLost", "the record that says why is damaged; see quarantine/")
 # So many numbers of lost records, of each stretch the last, are kept for what must have happened.
 _MOST_FREE = 1 << 16
-_NEW = frozenset({"enqueue", "keep", "restore"})
 _NO_ENTRY = "it speaks of an entry that is lost"
 _NO_SENSE = "it contradicts what is left, and no lost record can explain it"
 
@@ -72,7 +72,7 @@ class Salvage:
         """Entries that were in the queue as far as is known, and that nothing is left of."""
         ended = {_id(each.record) for each, _ in self.aside if _ends(each.record.operation)}
         hints = [hint for stretch in self.stretches for hint in stretch.hints]
-        known = {hint.id for hint in hints if hint.op in _NEW and hint.id}
+        known = {hint.id for hint in hints if hint.op in WITH_PAYLOAD and hint.id}
         known |= {_id(each.record) for each, why in self.aside if why == _NO_ENTRY}
         over = {hint.id for hint in hints if hint.op in {"complete", "expire", "remove"}}
         return sorted(each for each in known - ended - over if self.state.find(each) is None)

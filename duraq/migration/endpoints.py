@@ -8,6 +8,7 @@ from typing import cast
 
 from duraq.errors import InvalidOption, NotAStorage
 from duraq.inspector import Inspector
+from duraq.model import MARKER
 from duraq.payload import LARGEST_PAYLOAD
 from duraq.storage import registry
 from duraq.storage.transacting import TransactingStorage
@@ -40,7 +41,7 @@ class Endpoint:
     def is_there(self) -> bool:
         """Whether there is a storage already. Nothing is made, and nothing is written."""
         if self.is_file:
-            return any((Path(self.path) / name).exists() for name in ("duraq.json", "journal"))
+            return any((Path(self.path) / name).exists() for name in (MARKER, "journal"))
         try:
             Inspector.at(self.url).close()
         except NotAStorage:
