@@ -29,7 +29,7 @@ GROUPS = {
         "peek": ("look", "The entries that are next; leases nothing."),
         "show": ("look", "One entry: payload, attempts, life."),
         "tail": ("look", "The newest records; -f goes on."),
-        "errors": ("failures", "What broke: failed attempts, put together by what made them fail."),
+        "errors": ("failures", "What broke: failed attempts, grouped by what made them fail."),
         "leases": ("leases", "What is being worked: who holds it, and until when."),
         "workers": ("leases", "Who works here."),
     },

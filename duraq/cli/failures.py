@@ -1,4 +1,4 @@
-"""errors, and dlq errors: what broke, put together by what they have in common."""
+"""errors, and dlq errors: what broke, grouped by what they have in common."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RAW_COLUMNS = ("count", "at", "queue", "id", "error")
 
 
 def by_option(command: Any) -> Any:
-    """Give a command the option that says what failures are put together by."""
+    """Give a command the option that says what failures are grouped by."""
     return click.option(
         "--by",
         type=click.Choice([each.value for each in By]),
@@ -68,7 +68,7 @@ def raw_option(command: Any) -> Any:
 @raw_option
 @common
 def errors(queues: tuple[str, ...], since: datetime, by: str, raw: bool) -> int:
-    """Attempts that failed in QUEUES, or in all, put together by what made them fail.
+    """Attempts that failed in QUEUES, or in all, grouped by what made them fail.
 
     Two failures have one signature if they are of one type, were raised in one function, and their messages
     differ in numbers, ids, addresses, paths and quoted texts only. OK, WAITING and DEAD: how many of these
