@@ -364,7 +364,7 @@ class Dashboard(FrugalApp):
                 show_in_pager(safe_lines(text))
         except SuspendNotSupported:
             self.say("a pager cannot be opened from here")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.say(f"the pager cannot be started: {error}")
 
     def begin(self, action: str, selection: Selection) -> None:

@@ -6,8 +6,9 @@ Knows nothing of storages.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -91,6 +92,25 @@ class FrugalApp(App[None]):
         """What is on the screen, line by line, without its colours."""
         strips = self.screen._compositor.render_strips()  # noqa: SLF001 - there is no other way to it
         return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
+
+    @contextmanager
+    def suspend(self) -> Iterator[None]:
+        """Leave the terminal to something else, and take it back whatever comes of that.
+
+        What is raised within is raised after that: Textual's own would leave the terminal as it is. Ctrl-C is
+        a KeyboardInterrupt, as in any command; asyncio's handler would end the app instead.
+        """
+        raised: BaseException | None = None
+        with super().suspend():
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                yield
+            except BaseException as error:  # noqa: BLE001 - it is raised below
+                raised = error
+            finally:
+                signal.signal(signal.SIGINT, before)
+        if raised is not None:
+            raise raised
 
     # -- keys and words --------------------------------------------------------------------------------
 

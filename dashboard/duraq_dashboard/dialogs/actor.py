@@ -133,8 +133,11 @@ class Actor:
         except CommandError as unchanged:
             self._app.say(str(unchanged))
             return
+        except (click.Abort, KeyboardInterrupt):
+            self._app.say("nothing was done")
+            return
         except (DuraqError, ValueError, OSError, click.ClickException) as error:
-            self._app.say(safe_text(error, 300), severity="error")
+            self._app.say(f"nothing was done: {safe_text(error, 300)}", severity="error")
             return
         self._ask(replace(self._order(action, selection), payload=payload))
 
