@@ -46,6 +46,7 @@ log = logging.getLogger("duraq.dashboard")
 LIVELY = timedelta(seconds=10)
 # How often the clock is looked at. What it says is drawn only if it differs from what is shown.
 TICK = 1.0
+_ENDS = {"leave": "q", "quit": "ctrl+q", "copy-or-quit": "ctrl+c"}  # the names of keys, and the keys
 NEVER = datetime.min.replace(tzinfo=to_datetime(0).tzinfo)
 
 
@@ -55,8 +56,13 @@ class Dashboard(FrugalApp):
     TITLE = "duraq"
     CSS_PATH = "dashboard.tcss"
     MODES: ClassVar = {tab.mode: tab.make for tab in TABS}
-    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-small"), (80, "-medium"), (110, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-short"), (22, "-mid"), (30, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [
+        (0, "-tiny"),
+        (FrugalApp.SMALLEST.width, "-small"),
+        (80, "-medium"),
+        (110, "-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (FrugalApp.SMALLEST.height, "-short"), (22, "-mid"), (30, "-tall")]
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(str(number), f"show('{tab.mode}')", tab.title, show=False, id=f"show.{tab.mode}")
@@ -154,6 +160,8 @@ class Dashboard(FrugalApp):
         if not keys:
             return
         self.set_keymap(dict(keys))
+        ends = (keys.get(name, key) for name, key in _ENDS.items())
+        self.keys_that_end = {key.strip() for every in ends for key in every.split(",")}
         for complaint in complaints(keys):
             self.say(f"keys.toml: {complaint}", severity="warning")
 

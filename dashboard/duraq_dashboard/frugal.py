@@ -15,6 +15,7 @@ from rich.text import Text
 from textual import events
 from textual.app import App
 from textual.filter import LineFilter
+from textual.geometry import Size
 from textual.screen import Screen
 
 from duraq.safe_text import safe_text
@@ -31,6 +32,7 @@ log = logging.getLogger("duraq.dashboard")
 class FrugalApp(App[None]):
     """``theme``: the first if None. ``ascii_only``: it draws with nothing else."""
 
+    SMALLEST = Size(60, 16)  # in which a screen can be shown
     ENABLE_COMMAND_PALETTE = False  # there is one of our own, which shows what is asked of it as plain text
 
     def __init__(self, *, theme: str | None, ascii_only: bool, without_color: bool) -> None:
@@ -41,6 +43,7 @@ class FrugalApp(App[None]):
         self.animation_level = "none"
         self._addressing = Addressing(self)
         self._styled_as: str | None = None  # the theme that the style sheets were read for
+        self.keys_that_end = {"q", "ctrl+q", "ctrl+c"}
         for each in THEMES:
             self.register_theme(each)
         self.theme = theme or NAMES[0]
@@ -112,10 +115,20 @@ class FrugalApp(App[None]):
         if raised is not None:
             raise raised
 
+    @property
+    def is_too_small(self) -> bool:
+        """Whether nothing but a notice is seen."""
+        return self.size.width < self.SMALLEST.width or self.size.height < self.SMALLEST.height
+
     # -- keys and words --------------------------------------------------------------------------------
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key):
+            if self.is_too_small:
+                # Whatever else it did could not be seen.
+                if event.key in self.keys_that_end:
+                    self.exit()
+                return
             event = await self._addressing.addressed(event)
         await super().on_event(event)
 
