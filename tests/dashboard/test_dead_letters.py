@@ -263,6 +263,23 @@ async def test_all_matching_is_exact(root):
     assert counts(root)[1] == 18
 
 
+async def test_an_open_range_is_meant(root):
+    """What an open range shows as selected is counted as selected, and is what an action is about."""
+    async with Dashboard(StorageSource(root)).run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await pilot.press("v", "j", "j")
+        await pilot.pause()
+        assert "3 selected" in "\n".join(text_of(pilot.app))
+        await pilot.press("R")
+        assert (await settled(pilot)).count == 3
+        await pilot.press("escape", "k")
+        await pilot.pause()
+        assert "2 selected" in "\n".join(text_of(pilot.app))
+        await pilot.press("escape")
+        await pilot.pause()
+        assert "selected" not in "\n".join(text_of(pilot.app))
+
+
 async def test_one_group(root):
     """Enter on a group lists only its letters, Esc has all again, and R there means the group."""
     async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:

@@ -133,7 +133,7 @@ async def test_picking():
         assert lines(row_list)[1].startswith(" [x]")
         await pilot.press("j", "v", "j", "j")
         assert lines(row_list)[-1].startswith(">[x]")
-        assert row_list.picked == {0, 1}
+        assert row_list.picked == {0, 1, 3, 4, 5}
         await pilot.press("v")
         assert row_list.picked == {0, 1, 3, 4, 5}
         await pilot.press("v", "G", "escape")
