@@ -225,7 +225,9 @@ class Dashboard(FrugalApp):
     def _open_start(self, newest: Snapshot) -> None:
         """Go where whoever began it wanted to go."""
         start = self.options.start
-        if self.options.dead_letters:
+        if self.options.dead_letters and start is not None:
+            self.show_letters(f"queue:{start}")
+        elif self.options.dead_letters:
             self.action_show("dlq")
         elif start is not None and start in newest.queues:
             self.open_queue(start)

@@ -7,10 +7,12 @@ from buried import bury, until
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.commands import Command, matching
 from duraq_dashboard.options import Options
+from duraq_dashboard.remembered import Remembered
 from duraq_dashboard.screens.help import HelpScreen
 from duraq_dashboard.screens.palette import PaletteScreen, commands_of
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.screens.queues import QueuesScreen
+from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.key_bar import hints, key_name
 from duraq_dashboard.widgets.key_owners import key_owners
 from duraq_dashboard.widgets.row_list import RowList
@@ -153,6 +155,20 @@ async def test_opened_at_a_queue(source, clock):
     async with Dashboard(source, clock=clock, options=Options(dead_letters=True)).run_test() as pilot:
         await pilot.pause()
         assert pilot.app.current_mode == "dlq"
+
+
+@pytest.mark.parametrize("screen", ["queues", "dlq"])
+async def test_opened_at_the_dead_letters_of_a_queue(source, clock, tmp_path, screen):
+    """With --dlq and a queue one begins at its dead letters, whatever filter was remembered."""
+    remembered = Remembered("/srv/queues", tmp_path)
+    remembered.save({"app": {"screen": screen}, "dlq": {"filter": "queue:other"}})
+    source.show(snapshot(MAIL))
+    options = Options(start="mail", dead_letters=True, remembered=remembered)
+    async with Dashboard(source, clock=clock, options=options).run_test() as pilot:
+        await until(pilot, lambda: [bar.text for bar in pilot.app.screen.query(FilterBar)] == ["queue:mail"])
+        await pilot.pause()
+        assert pilot.app.current_mode == "dlq"
+        assert str(pilot.app.screen._survey.where) == "queue:mail"
 
 
 @pytest.mark.parametrize("key", ["y", "question_mark", "colon"])
