@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -30,6 +31,12 @@ class Times(StrEnum):
 def fit(text: str, width: int) -> str:
     """The text, cut with three dots if it is longer than that."""
     return text if len(text) <= width else (text[: max(0, width - len(CUT))] + CUT)[:width]
+
+
+def wrapped(text: str, width: int, most: int, end: str) -> list[str]:
+    """The text in lines, broken at spaces; what is longer than so many lines ends as is said."""
+    lines = textwrap.wrap(text, max(width, len(end)), max_lines=most, placeholder=end, break_on_hyphens=False)
+    return lines or [""]
 
 
 def count(number: int) -> str:

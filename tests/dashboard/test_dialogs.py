@@ -149,6 +149,21 @@ async def test_reason_rate_and_command(root):
     assert (act.verb, act.count, act.where, act.reason) == ("retry", 3, "queue:mail", "psp is back")
 
 
+@pytest.mark.parametrize("size", [(120, 36), (80, 24), (60, 16)])
+async def test_a_command_that_is_too_long(root, size):
+    """What is seen of a command that does not fit ends in a sign: a shorter one would do something else."""
+    ids = bury(root, *range(15))
+    async with Dashboard(StorageSource(root)).run_test(size=size) as pilot:
+        dialog = await begun(pilot, "remove", Selection(all_dead))
+        await pilot.pause()
+        assert all(entry_id in dialog._command() for entry_id in ids)
+        lines = [line.strip(" │|") for line in text_of(pilot.app)]
+        at = next(number for number, line in enumerate(lines) if line.startswith("Command"))
+        end = next(number for number, line in enumerate(lines) if number > at and "..." in line)
+        assert end - at < 3
+        assert lines[end].endswith("... (y copies all of it)")
+
+
 async def test_purge_wants_the_name(root):
     """To purge a queue's dead letters its name must be typed."""
     bury(root, *"ab")
