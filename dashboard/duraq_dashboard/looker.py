@@ -21,6 +21,7 @@ from duraq.metrics import QueueMetrics
 from duraq.model import Counts
 from duraq.views import QueueView, WorkerView
 from duraq_dashboard.snapshot import QueueNow, Snapshot, Trouble
+from duraq_dashboard.trying import Trying
 
 log = logging.getLogger("duraq.dashboard")
 
@@ -56,6 +57,7 @@ class Looker:
         self._lag = 0
         self._number = 0
         self._whole = False  # nothing was looked at yet
+        self._trying = Trying(path)
 
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
@@ -202,6 +204,12 @@ class Looker:
             del self._queues[queue]
             self._number += 1
 
+    def try_out(self, *, forced: bool) -> bool:
+        """Try out, now and then, what does not depend on the queues; returns whether that differs."""
+        differs = self._inspector is not None and self._trying.try_out(forced=forced)
+        self._number += differs
+        return differs
+
     def part(self) -> Snapshot:
         """As far as it was looked at, in the middle of a look."""
         self._number += 1
@@ -220,6 +228,7 @@ class Looker:
             dict(sorted(self._queues.items())),
             self._workers,
             self._whole,
+            self._trying.found,
         )
 
 

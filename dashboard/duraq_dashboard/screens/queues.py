@@ -187,17 +187,22 @@ class QueuesScreen(MainScreen):
 
     def _show_totals(self) -> None:
         width = self.app.size.width
-        alerts, none = self._overview.alerts, self.unless_reading("no alerts").strip()
-        shown = (self.dashboard.moment.replace(microsecond=0), len(alerts), none, width)
+        alerts = self.dashboard.alerts.all(self.dashboard.moment)
+        loud = [alert for alert in alerts if alert.seen_until is None]
+        none = self.unless_reading("no alerts").strip()
+        shown = (self.dashboard.moment.replace(microsecond=0), len(alerts), len(loud), none, width)
         if shown == self._in_totals:
             return
         self._in_totals = shown
         line = next(line for line in self._overview.lines() if len(line) < width or line == "")
         self.query_one("#totals", Lines).show(line)
-        text = f"! {wording.plural(len(alerts), 'alert')}: " if alerts else none
-        room = width - len(text) - len("  (5 opens)")
-        text += wording.fit(" | ".join(alerts[:20]), room)
-        self.query_one("#alerts", Lines).show([(text, "warn" if alerts else "note")])
+        text = f"! {wording.plural(len(loud), 'alert')}" if loud else none
+        # As on the Health screen.
+        text += f", {len(alerts) - len(loud)} seen" if len(loud) < len(alerts) else ""
+        if loud:
+            told = " | ".join(f"{alert.queue or 'storage'} {alert.word}" for alert in loud[:20])
+            text += ": " + wording.fit(told, width - len(text) - len(":   (5 opens)"))
+        self.query_one("#alerts", Lines).show([(text, "warn" if loud else "note")])
 
     # -- the panel -------------------------------------------------------------------------------------
 
