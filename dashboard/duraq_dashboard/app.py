@@ -377,6 +377,24 @@ class Dashboard(FrugalApp):
         except (OSError, ValueError) as error:
             self.say(f"the pager cannot be started: {error}")
 
+    def leave(self) -> None:
+        """End; if something goes on that was begun here, ask first."""
+        going = [] if self._actor is None else self._actor.going
+        if not going:
+            self.exit()
+            return
+        from duraq_dashboard.dialogs.leaving import LeaveDialog  # noqa: PLC0415 - as are the screens
+
+        def answered(is_meant: bool | None) -> None:
+            if is_meant:
+                self.exit()
+
+        self.push_screen(LeaveDialog(going), answered)
+
+    async def action_quit(self) -> None:
+        """From wherever one is."""
+        self.leave()
+
     def begin(self, action: str, selection: Selection) -> None:
         """Ask whether that action shall be done to what was chosen, and if so do it."""
         if self._actor is None:

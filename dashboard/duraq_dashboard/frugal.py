@@ -127,7 +127,7 @@ class FrugalApp(App[None]):
             if self.is_too_small:
                 # Whatever else it did could not be seen.
                 if event.key in self.keys_that_end:
-                    self.exit()
+                    await self.action_quit()
                 return
             event = await self._addressing.addressed(event)
         await super().on_event(event)

@@ -1,6 +1,8 @@
 """Changes: nothing happens before somebody agrees, then exactly what was shown, and it can be undone."""
 
+import asyncio
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +14,7 @@ from duraq_dashboard.app import Dashboard
 from duraq_dashboard.dialogs import words
 from duraq_dashboard.dialogs.confirm import ConfirmDialog
 from duraq_dashboard.dialogs.export import ExportDialog
+from duraq_dashboard.dialogs.leaving import LeaveDialog
 from duraq_dashboard.dialogs.progress import ProgressDialog
 from duraq_dashboard.dialogs.undo import UndoDialog
 from duraq_dashboard.doing import Doing
@@ -348,6 +351,36 @@ async def test_hidden_dialog(root):
         (told,) = pilot.app._notifications
         assert told.message == "3 put back"
         assert not told.markup
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
+async def test_leaving_what_goes_on(root, key):
+    """Whoever quits while an action goes on is asked first, and told how the rest is done."""
+    bury(root, *range(40))
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        app = pilot.app
+        dialog = await begun(pilot, "retry", Selection(all_dead))
+        dialog.query_one("#rate").value = "4"
+        await pilot.pause()
+        dialog.query_one("#go").press()
+        await until(pilot, lambda: isinstance(app.screen, ProgressDialog))
+        ((order, _),) = app._actor.going
+        await pilot.press("escape")
+        await until(pilot, lambda: app._actor.going[0][1].act)
+        ((_, progress),) = app._actor.going
+        for answer in ("q", "escape", "c"):
+            assert not app._exit
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(app.screen, LeaveDialog))
+            await pilot.pause()
+            assert progress.act in "".join(line.strip(" │") for line in text_of(app))
+            await pilot.press(answer)
+        assert app._exit
+    put_back, left = counts(root)
+    assert left == 40 - put_back > 0
+    command = [sys.executable, "-m", *shlex.split(order.going_on(progress.act)), "--yes"]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    assert counts(root) == (40, 0)
 
 
 async def test_over_just_as_it_is_hidden(root, monkeypatch):

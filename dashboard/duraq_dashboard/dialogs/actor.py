@@ -35,6 +35,7 @@ class Actor:
     def __init__(self, app: Dashboard) -> None:
         self._app = app
         self._doing: dict[Doing, ProgressDialog] = {}
+        self._progress: dict[Doing, Progress] = {}
 
     def begin(self, name: str, selection: Selection) -> None:
         """Ask whether that action shall be done to what was chosen, and if so do it."""
@@ -51,6 +52,11 @@ class Actor:
             self._settle(action, selection)
         else:
             self._ask(self._order(action, selection))
+
+    @property
+    def going(self) -> list[tuple[Order, Progress]]:
+        """What goes on, and how far it is."""
+        return [(doing.order, self._progress[doing]) for doing in self._doing]
 
     def close(self) -> None:
         """Stop all that goes on, and wait for it."""
@@ -152,7 +158,8 @@ class Actor:
             self._app.call_later(self._told, doing, progress)
 
         doing = Doing(order, tell)
-        dialog = ProgressDialog(doing, Progress(order.count))
+        self._progress[doing] = Progress(order.count)
+        dialog = ProgressDialog(doing, self._progress[doing])
         self._doing[doing] = dialog
         doing.start()
         self._app.push_screen(dialog)
@@ -161,13 +168,14 @@ class Actor:
         dialog = self._doing.get(doing)
         if dialog is None:
             return
+        self._progress[doing] = progress
         # It stays attached while it is taken away, and its parts go before it does.
         is_seen = dialog.is_running
         if is_seen:
             dialog.show(progress)
         if not progress.is_over:
             return
-        del self._doing[doing]
+        del self._doing[doing], self._progress[doing]
         self._app.source.look_now()
         if not is_seen:
             text = safe_text(words.result(doing.order, progress), 300)

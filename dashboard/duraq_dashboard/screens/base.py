@@ -214,7 +214,7 @@ class BaseScreen(Screen[None]):
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
         else:
-            self.app.exit()
+            self.dashboard.leave()
 
     def action_copy_or_quit(self) -> None:
         """Copy what is marked with the mouse; if nothing is, quit, which is what people mean by that key."""
@@ -222,7 +222,7 @@ class BaseScreen(Screen[None]):
         if marked:
             self.dashboard.copied(marked)
         else:
-            self.app.exit()
+            self.dashboard.leave()
 
 
 _WHERE = {
