@@ -17,12 +17,13 @@ from textual.app import App
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.screen import Screen
+from textual.widgets import Input
 
 from duraq.safe_text import safe_text
 from duraq_dashboard.logs import log_file
 from duraq_dashboard.options import THEMES as NAMES
 from duraq_dashboard.theme import THEMES, VARIABLES
-from duraq_dashboard.widgets.addressing import Addressing
+from duraq_dashboard.widgets.addressing import Addressing, at_rest
 from duraq_dashboard.widgets.ascii_only import AsciiOnly
 from duraq_dashboard.widgets.sparing import sparing
 
@@ -130,6 +131,17 @@ class FrugalApp(App[None]):
                     await self.action_quit()
                 return
             event = await self._addressing.addressed(event)
+            if not self.screen_stack:
+                return  # it is being closed
+            field = self.focused
+            if isinstance(field, Input) and not event.is_printable and not event.is_forwarded:
+                # A field takes letters itself, and leaves the rest to bindings: on its way to them and back
+                # such a key would be overtaken by letters that were typed later.
+                await at_rest(field)
+                if not await self._check_bindings(event.key, priority=True):
+                    await self._check_bindings(event.key)
+                await at_rest(field)
+                return
         await super().on_event(event)
 
     def say(self, text: str, *, severity: str = "information") -> None:

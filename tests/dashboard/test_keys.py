@@ -238,6 +238,29 @@ async def test_letters_right_behind_a_key(dashboard, source, first):
         assert not app.frozen
 
 
+@pytest.mark.parametrize(
+    ("keys", "typed", "screen"),
+    [
+        (("/", *"abc", "ctrl+u", *"size>1"), "size>1", "dlq"),
+        (("/", *"abd", "left", "c"), "abcd", "dlq"),
+        (("/", *"mail", "enter", "1", "/", *"m"), "m", "queues"),
+        (("/", *"mail", "escape", "5", "6", "/", "y"), "y", "events"),
+        ((":", *"health", "ctrl+u", *"errors", "enter", "/", *"x"), "x", "errors"),
+    ],
+)
+async def test_a_burst_of_keys(dashboard, source, keys, typed, screen):
+    """Keys that come all at once do what they do when they come one by one, in fields too."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        app = pilot.app
+        await pilot.press("2")
+        names = {"/": "slash", ":": "colon", ">": "greater_than_sign"}
+        for key in keys:
+            app.post_message(events.Key(names.get(key, key), key if len(key) == 1 else None))
+        await until(pilot, lambda: app.current_mode == screen and len(app.screen_stack) == 1)
+        await until(pilot, lambda: [field.value for field in app.screen.query("FilterBar Input")] == [typed])
+
+
 async def test_a_key_that_comes_too_early(dashboard, source):
     """A key that nobody before wanted, and that finds a screen which has no widgets yet, waits for them."""
     source.show(snapshot(MAIL))

@@ -211,7 +211,8 @@ class EventsScreen(MainScreen):
             self._begin()
 
     def on_filter_bar_left(self) -> None:
-        self.query_one(RowList).focus()
+        # At once, and not a moment later as by focus(): the next key is on its way.
+        self.set_focus(self.query_one(RowList))
 
     def action_back(self) -> None:
         """No filter any more."""

@@ -286,7 +286,8 @@ class QueuesScreen(MainScreen):
         self._redraw()
 
     def on_filter_bar_left(self) -> None:
-        self.query_one(RowList).focus()
+        # At once, and not a moment later as by focus(): the next key is on its way.
+        self.set_focus(self.query_one(RowList))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """What is gone can be forgotten, nothing else."""
