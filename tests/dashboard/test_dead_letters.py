@@ -320,6 +320,29 @@ async def test_entries_one_by_one(root):
         assert pilot.app.screen is screen
 
 
+async def test_an_entry_that_is_gone(root):
+    """Of an entry that is gone nothing is meant any more, and as soon as that is known nothing is offered."""
+    async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:
+        await opened(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, EntryScreen))
+        entry = pilot.app.screen
+        await until(pilot, lambda: entry._view is not None)
+        await pilot.press("p")
+        with FileStorage(root) as storage:
+            DeadLetterQueue(entry._view.queue, None, storage).remove(entry._view.id)
+        await pilot.press("R")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmDialog))
+        await until(pilot, lambda: pilot.app.screen._is_settled)
+        assert "nothing is meant by this" in "\n".join(text_of(pilot.app))
+        assert all(button.disabled for button in pilot.app.screen.query("#go"))
+        await pilot.press("escape", "p")
+        await until(pilot, lambda: "it is gone" in "\n".join(text_of(pilot.app)))
+        await pilot.press("R")
+        assert pilot.app.screen is entry
+        assert "retry" not in text_of(pilot.app)[-1]
+
+
 async def test_what_dies_meanwhile(root):
     """Letters that die while one looks come into the list; cursor and selection stay with their letters."""
     async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:

@@ -12,7 +12,6 @@ from duraq_dashboard.screens.help import HelpScreen
 from duraq_dashboard.screens.palette import PaletteScreen, commands_of
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.screens.queues import QueuesScreen
-from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.key_bar import hints, key_name
 from duraq_dashboard.widgets.key_owners import key_owners
 from duraq_dashboard.widgets.row_list import RowList
@@ -165,7 +164,10 @@ async def test_opened_at_the_dead_letters_of_a_queue(source, clock, tmp_path, sc
     source.show(snapshot(MAIL))
     options = Options(start="mail", dead_letters=True, remembered=remembered)
     async with Dashboard(source, clock=clock, options=options).run_test() as pilot:
-        await until(pilot, lambda: [bar.text for bar in pilot.app.screen.query(FilterBar)] == ["queue:mail"])
+        fields = "FilterBar Input"
+        await until(
+            pilot, lambda: [field.value for field in pilot.app.screen.query(fields)] == ["queue:mail"]
+        )
         await pilot.pause()
         assert pilot.app.current_mode == "dlq"
         assert str(pilot.app.screen._survey.where) == "queue:mail"
