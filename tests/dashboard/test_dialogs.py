@@ -152,6 +152,43 @@ async def test_reason_rate_and_command(root):
     assert (act.verb, act.count, act.where, act.reason) == ("retry", 3, "queue:mail", "psp is back")
 
 
+@pytest.mark.parametrize(
+    ("rate", "failing", "says"),
+    [
+        ("10", "150", "between 0 and 100 %, not 150"),
+        ("10", "-1", "between 0 and 100 %, not -1"),
+        ("10", "nan", "between 0 and 100 %, not nan"),
+        ("inf", "", "a rate is a number above 0 a second, not inf"),
+        ("1e400", "", "a rate is a number above 0 a second, not inf"),
+        ("nan", "", "a rate is a number above 0 a second, not nan"),
+    ],
+)
+async def test_a_pace_that_is_none(root, rate, failing, says):
+    """A rate or a share that is none is told in the words of its field, and not agreed to."""
+    bury(root, "a")
+    async with Dashboard(StorageSource(root)).run_test(size=(120, 36)) as pilot:
+        dialog = await begun(pilot, "retry", Selection(all_dead))
+        dialog.query_one("#rate").value, dialog.query_one("#failing").value = rate, failing
+        await until(pilot, lambda: says in "\n".join(text_of(pilot.app)))
+        assert dialog.query_one("#go").disabled
+
+
+async def test_undone_from_its_result(root):
+    """What was removed just now is brought back by the key that the result names, after a question."""
+    bury(root, *"abc")
+    before = dead(root)
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        await begun(pilot, "remove", Selection(all_dead))
+        assert await done(pilot) == "3 removed"
+        assert "U undoes it" in says(pilot.app.screen, "keys")
+        await pilot.press("U")
+        await until(pilot, lambda: can_agree(pilot.app.screen))
+        assert await done(pilot) == "3 brought back"
+        await pilot.press("U")
+        assert isinstance(pilot.app.screen, ProgressDialog)
+    assert dead(root) == before
+
+
 @pytest.mark.parametrize("size", [(120, 36), (80, 24), (60, 16)])
 async def test_a_command_that_is_too_long(root, size):
     """What is seen of a command that does not fit ends in a sign: a shorter one would do something else."""
