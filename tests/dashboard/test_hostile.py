@@ -12,6 +12,7 @@ from duraq_dashboard.source import StorageSource
 from duraq_dashboard.widgets.row_list import RowList
 from duraq_dashboard.widgets.strips import fitted
 from duraq_dashboard.widgets.text_lines import TextLines
+from duraq_dashboard.wording import fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_terminal import in_terminal
@@ -60,6 +61,15 @@ def test_cells_are_as_wide_as_they_should_be(text, width, right):
     cell = fitted(text, width, right=right)
     assert cell_len(cell) == width
     assert safe_text(cell) == cell
+
+
+@pytest.mark.parametrize("width", range(4, 8))
+def test_wide_characters_are_cut_with_dots(width):
+    """Text that takes more cells than there are ends in dots, however few characters it has."""
+    assert fitted("漢字漢字", width).rstrip().endswith("...")
+    assert fit("漢字漢字", width).endswith("...")
+    assert cell_len(fit("漢字漢字", width)) <= width
+    assert fit("漢字漢字", 8) == fitted("漢字漢字", 8) == "漢字漢字"
 
 
 @settings(max_examples=10_000 if DEEP else 40)
