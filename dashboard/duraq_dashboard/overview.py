@@ -114,12 +114,14 @@ class Overview:
         letters = f"DLQ {count['dead']}" + (f" (+{count['died']}/1h)" if sums["died"] else "")
         waited = Histogram(tuple(int(each) for each in self._sums[len(_SUMS) :]), sums["waited"])
         p95 = possible(waited.p95, max((part.age for part in self._parts.values()), default=inf))
+        unread = sum(part.queue.metrics is None for part in self._parts.values())
+        without = f"  without {wording.plural(unread, 'queue')}" if unread else ""
         now = f"ready {count['ready']}  leased {count['leased']}  scheduled {count['scheduled']}"
         return (
-            f"{now}  {letters}  {flows}  p95 wait {wording.seconds(p95)}  workers {self._workers()}",
-            f"{now}  {letters}  {flows}",
-            f"ready {count['ready']}  {letters}  {flows}",
-            f"ready {count['ready']}  {letters}",
+            f"{now}  {letters}  {flows}  p95 wait {wording.seconds(p95)}  workers {self._workers()}{without}",
+            f"{now}  {letters}  {flows}{without}",
+            f"ready {count['ready']}  {letters}  {flows}{without}",
+            f"ready {count['ready']}  {letters}{without}",
             "",
         )
 

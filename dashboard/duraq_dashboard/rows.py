@@ -35,8 +35,8 @@ class Column:
 class Rows(Protocol):
     """The rows of a list at one moment: what has been shown does not change any more.
 
-    ``cells`` has one for each column, shown or not; None if they must be fetched first. None of these may
-    take long: all are called while a frame is drawn.
+    ``cells`` has one for each column, shown or not; of fewer the last one goes on to the right edge. None if
+    they must be fetched first. None of these may take long: all are called while a frame is drawn.
     """
 
     def __len__(self) -> int: ...

@@ -95,6 +95,8 @@ class QueueRows:
 
 
 def _cells(row: QueueRow) -> Sequence[Cell]:
+    if row.note:
+        return (row.status, row.role), row.name, (row.note, "note")
     return (
         (row.status, row.role),
         row.name,
@@ -133,6 +135,7 @@ class QueuesScreen(MainScreen):
         self._filter: QueueFilter | None = None
         self._in_panel: object = None  # all that what the panel says follows from
         self._in_totals: object = None
+        self._is_gone = False  # the queue under the cursor
         self._text = ""  # of the filter, as it was typed
 
     def compose_content(self) -> ComposeResult:
@@ -170,6 +173,15 @@ class QueuesScreen(MainScreen):
         )
         self.shows_seconds = any(is_young(queue, now) for queue in shown)
         self._show_panel()
+        self._look_whether_gone()
+
+    def _look_whether_gone(self) -> None:
+        """Offer to forget the queue under the cursor as soon as it is gone."""
+        queue = self._under_cursor()
+        is_gone = queue is not None and queue.gone
+        if is_gone is not self._is_gone:
+            self._is_gone = is_gone
+            self.refresh_bindings()
 
     def _chosen(self, snapshot: Snapshot) -> list[QueueNow]:
         queues = list(snapshot.queues.values())

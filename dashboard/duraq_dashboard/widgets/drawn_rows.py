@@ -86,6 +86,7 @@ class DrawnRows(ScrollView):
             not (isinstance(before, tuple) and isinstance(now, tuple))
             or before[0] != now[0]
             or before[2:] != now[2:]
+            or len(self._columns) > min(len(before[1]), len(now[1]))
         ):
             return [(0, self.size.width)]
         shown = laid_out(self._columns, self.scrollable_content_region.width - self._margin)
@@ -116,11 +117,14 @@ class DrawnRows(ScrollView):
         if self.pickable:
             mark += "[x]" if self._picked.has(key, number) else "[ ]"
         pieces = [(mark + " ", style)]
-        cells = self._cells(number)
-        for index, room in laid_out(self._columns, width - self._margin):
+        cells, left = self._cells(number), width - self._margin
+        for index, room in laid_out(self._columns, left):
             cell = cells[index] if index < len(cells) else ""
             text, role = cell if isinstance(cell, tuple) else (cell, "")
-            shown = fitted(text, room, right=self._columns[index].right)
+            # The last one has the room of all that there is nothing for.
+            goes_on = index == len(cells) - 1 < len(self._columns) - 1
+            shown = fitted(text, left if goes_on else room, right=self._columns[index].right and not goes_on)
+            left -= room + GAP
             pieces += [(shown, self._in_role(style, role)), (" " * GAP, style)]
         return strip_of(pieces, width, style)
 
