@@ -72,7 +72,7 @@ def _alert_cells(alert: Alert, now: datetime, times: Times) -> Cells:
         (_WORDS[alert.role], role),
         (alert.word, role),
         alert.queue,
-        f"before {since}" if alert.is_older else since,
+        f"{'over' if times is Times.RELATIVE else 'before'} {since}" if alert.is_older else since,
         (why, "note") if seen is not None else why,
     )
 

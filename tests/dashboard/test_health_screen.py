@@ -243,6 +243,15 @@ def test_since():
     assert alerts.all(NOW + 5 * MINUTE)[0].since == NOW + 5 * MINUTE
 
 
+def test_since_when_in_words():
+    """Of what was there at the first look it is told when it had begun, or how long it lasts at least."""
+    alerts = Alerts()
+    alerts.look(snapshot(WAITING), NOW)
+    later = NOW + timedelta(seconds=10)
+    told = {times: health_view.alert_rows(alerts.all(later), later, times)[0][1][3] for times in Times}
+    assert (told[Times.UTC], told[Times.RELATIVE]) == ("before 10:42:17", "over 10s")
+
+
 def test_gone():
     """A queue whose directory has vanished is an alert, whatever was the matter with it before."""
     alerts = Alerts()
