@@ -120,7 +120,8 @@ class Dashboard(FrugalApp):
         self.nearby: list[tuple[str, int]] | None = None
         self._begun = False
         self.set_reactive(Dashboard.moment, self._now())
-        self._kept = {} if self.options.remembered is None else self.options.remembered.load()
+        self._remembered = self.options.remembered
+        self._kept = {} if self._remembered is None else self._remembered.load()
 
     def main_screens(self) -> Sequence[tuple[str, str]]:
         """The six, in the order of their keys: mode and title."""
@@ -174,9 +175,9 @@ class Dashboard(FrugalApp):
         self._kept[mode] = dict(what)
 
     def _remember(self) -> None:
-        if self.options.remembered is not None:
+        if self._remembered is not None:
             self.keep("app", {"screen": self.current_mode, "times": self.times.value})
-            self.options.remembered.save(self._kept)
+            self._remembered.save(self._kept)
 
     # -- what is shown ---------------------------------------------------------------------------------
 
@@ -250,6 +251,9 @@ class Dashboard(FrugalApp):
             path, _ = self.meant_nearby
             self.source.stop()
             self.source = self._opener(path)
+            if self._remembered is not None:
+                self._remembered = self._remembered.of(path)
+                self._kept = self._remembered.load()
             self.snapshot, self.nearby = None, None
             self._begin()
 
@@ -420,7 +424,9 @@ class Dashboard(FrugalApp):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Keys that mean something only at times."""
+        is_unread = self.snapshot is not None and self.snapshot.trouble is not None
         if action == "open_nearby":
-            snapshot = self.snapshot
-            return bool(self.nearby) and snapshot is not None and snapshot.trouble is not None
+            return bool(self.nearby) and is_unread
+        if action in {"copy", "pager", "freeze"} and is_unread:
+            return False
         return not (action == "pager" and self.options.served)

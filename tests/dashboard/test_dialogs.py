@@ -173,6 +173,17 @@ async def test_a_pace_that_is_none(root, rate, failing, says):
         assert dialog.query_one("#go").disabled
 
 
+async def test_undo_leaves_room(root):
+    """The list of what can be undone stands in front of the screen, and does not hide all of it."""
+    bury(root, "a")
+    async with Dashboard(StorageSource(root)).run_test(size=(120, 36)) as pilot:
+        pilot.app.begin("undo", Selection())
+        await until(pilot, lambda: isinstance(pilot.app.screen, UndoDialog))
+        await until(pilot, lambda: number_of_rows(pilot.app.screen) == 0 and pilot.app.focused is not None)
+        await pilot.pause()
+        assert 10 < pilot.app.screen.query_one(".dialog").outer_size.height < 20
+
+
 async def test_undone_from_its_result(root):
     """What was removed just now is brought back by the key that the result names, after a question."""
     bury(root, *"abc")

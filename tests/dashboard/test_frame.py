@@ -249,7 +249,9 @@ async def test_where_there_is_no_storage(source, clock, tmp_path):
         opened[0].show(snapshot(MAIL))
         return opened[0]
 
-    app = Dashboard(source, clock=clock, opener=opener, options=Options(rule="--root"))
+    remembered = Remembered(source.path, tmp_path / "state")
+    options = Options(rule="--root", remembered=remembered)
+    app = Dashboard(source, clock=clock, opener=opener, options=options)
     async with app.run_test(size=(120, 36)) as pilot:
         await app.workers.wait_for_complete()
         await pilot.pause()
@@ -260,10 +262,15 @@ async def test_where_there_is_no_storage(source, clock, tmp_path):
         asked = f"Did you mean {tmp_path / 'queues'} (1 queue)?  Enter opens it"
         assert "".join(asked.split()) in "".join(text.split())
         assert "named by --root" in text
+        assert not any(key in text_of(app)[-1] for key in ("y copy", "p freeze"))
         await pilot.press("enter")
         await pilot.pause(0.2)
         assert [source.path for source in opened] == [str(tmp_path / "queues")]
         assert "> OK" in "\n".join(text_of(app))
+        await pilot.press("comma")
+    # What is set is for the storage that was opened.
+    assert remembered.load() == {}
+    assert Remembered(str(tmp_path / "queues"), tmp_path / "state").load()["app"]["times"] == "utc"
 
 
 async def test_too_small(dashboard, source):

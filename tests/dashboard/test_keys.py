@@ -44,10 +44,20 @@ async def test_help_has_what_is_bound(dashboard, source):
             screen = HelpScreen("", expected)
             listed = ["".join(p if isinstance(p, str) else p[0] for p in line) for line in screen.lines("")]
             for hint in expected:
-                assert f"{' '.join(map(key_name, hint.keys)):<14}{hint.label:<24} {hint.id:<18}" in listed
+                assert f"{' '.join(map(key_name, hint.keys)):<12}{hint.label:<24} {hint.id:<20}" in listed
             headings = {"MOVE", "LOOK", "SELECT", "CHANGE (asks first)", "SCREENS"} & set(listed)
             keyless = [action for action in ACTIONS.values() if action.key is None]
             assert len(listed) == len(expected) + len(headings) + len(keyless)
+
+
+async def test_columns_of_help(dashboard, source):
+    """In help, what a key is called in keys.toml begins at the same place in each line."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(80, 24)) as pilot:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        named = [line for line in pilot.app.screen.lines("") if len(line) > 2]
+        assert len({len(line[0][0]) + len(line[1]) for line in named}) == 1
 
 
 async def test_searching_help(dashboard, source):
@@ -55,10 +65,10 @@ async def test_searching_help(dashboard, source):
     source.show(snapshot(MAIL))
     async with dashboard().run_test(size=(120, 36)) as pilot:
         await pilot.press("question_mark", "s")
-        assert any("s             sort" in line for line in text_of(pilot.app))
+        assert any("s           sort" in line for line in text_of(pilot.app))
         assert not any("freeze" in line for line in text_of(pilot.app))
         await pilot.press("backspace", *"freez")
-        assert any("p             freeze" in line for line in text_of(pilot.app))
+        assert any("p           freeze" in line for line in text_of(pilot.app))
         await pilot.press("escape")
         assert pilot.app.current_mode == "queues"
         assert type(pilot.app.screen) is not HelpScreen

@@ -146,6 +146,14 @@ async def test_picking():
         assert row_list.picked == set(range(20))
 
 
+async def test_what_an_empty_list_says_is_whole():
+    """What a list says that has no rows goes on in the next line where it is longer than the list is wide."""
+    async with (app := Lister(empty="\nNothing.\nmail: it is damaged at line 88121")).run_test(size=(20, 6)):
+        assert "".join(" ".join(lines(app.query_one(RowList))).split()).endswith(
+            "mail:itisdamagedatline88121"
+        )
+
+
 async def test_rows_that_must_be_fetched():
     """Rows that are not in memory are asked for once, shown when they come, and kept meanwhile."""
 

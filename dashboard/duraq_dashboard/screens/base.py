@@ -51,7 +51,7 @@ class BaseScreen(Screen[None]):
         Binding("q", "leave", "quit", id="leave"),
         Binding("tab", "app.focus_next", "next pane", show=False, id="pane.next"),
         Binding("shift+tab", "app.focus_previous", "pane before", show=False, id="pane.previous"),
-        Binding("ctrl+c", "copy_or_quit", "copy what is marked, or quit", show=False, id="copy-or-quit"),
+        Binding("ctrl+c", "copy_or_quit", "copy marked, or quit", show=False, id="copy-or-quit"),
     ]
     # Not a field that is not to be seen, which would take every key for text.
     AUTO_FOCUS = "RowList"

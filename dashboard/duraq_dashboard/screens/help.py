@@ -16,7 +16,7 @@ from duraq_dashboard.widgets.lines import Lines, Piece
 from duraq_dashboard.widgets.modal import Modal
 
 _TWO_COLUMNS = 110
-_KEYS, _LABEL, _ID = 14, 24, 18
+_KEYS, _LABEL, _ID = 12, 24, 20
 MOVE, CHANGE = "MOVE", "CHANGE (asks first)"
 # Which ids are listed under which heading; the first that fits. What is left looks at something.
 _GROUPS = {

@@ -206,7 +206,7 @@ class QueuesScreen(MainScreen):
         if shown == self._in_totals:
             return
         self._in_totals = shown
-        line = next(line for line in self._overview.lines() if len(line) < width or line == "")
+        line = next(line for line in self._overview.lines() if len(line) <= width - 2 or line == "")
         self.query_one("#totals", Lines).show(line)
         text = f"! {wording.plural(len(loud), 'alert')}" if loud else none
         # As on the Health screen.

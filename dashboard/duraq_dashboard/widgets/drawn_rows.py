@@ -5,6 +5,8 @@ What ``row_list`` stands on, which has the keys, and everything that a screen ne
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from rich.style import Style
 from textual.geometry import Region
 from textual.scroll_view import ScrollView
@@ -60,9 +62,14 @@ class DrawnRows(ScrollView):
         if number < len(self._rows):
             return self._row(number, width)
         line = y - 1 if not len(self._rows) else -1
-        words = self._empty.split("\n")
+        words = self._words(width - 2)
         text = f"  {safe_text(words[line])}" if 0 <= line < len(words) else ""
         return strip_of([(text, self.rich_style)], width, self.rich_style)
+
+    def _words(self, width: int) -> list[str]:
+        """What is said where there are no rows, in lines that fit."""
+        lines = (wrap(line, max(width, 1), break_on_hyphens=False) for line in self._empty.split("\n"))
+        return [each for line in lines for each in line or [""]]
 
     def _state(self, number: int) -> object:
         """All that the look of a row follows from."""
