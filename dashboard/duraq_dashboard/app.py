@@ -383,17 +383,10 @@ class Dashboard(FrugalApp):
 
     def leave(self) -> None:
         """End; if something goes on that was begun here, ask first."""
-        going = [] if self._actor is None else self._actor.going
-        if not going:
+        if self._actor is not None and self._actor.going:
+            self._actor.ask_to_leave()
+        else:
             self.exit()
-            return
-        from duraq_dashboard.dialogs.leaving import LeaveDialog  # noqa: PLC0415 - as are the screens
-
-        def answered(is_meant: bool | None) -> None:
-            if is_meant:
-                self.exit()
-
-        self.push_screen(LeaveDialog(going), answered)
 
     async def action_quit(self) -> None:
         """From wherever one is."""

@@ -20,6 +20,7 @@ from duraq.safe_text import safe_text
 from duraq_dashboard.acts_done import Done, acts_done
 from duraq_dashboard.dialogs import words
 from duraq_dashboard.dialogs.confirm import ConfirmDialog
+from duraq_dashboard.dialogs.leaving import LeaveDialog
 from duraq_dashboard.dialogs.progress import ProgressDialog
 from duraq_dashboard.dialogs.undo import UndoDialog
 from duraq_dashboard.doing import Doing, Progress
@@ -57,6 +58,15 @@ class Actor:
     def going(self) -> list[tuple[Order, Progress]]:
         """What goes on, and how far it is."""
         return [(doing.order, self._progress[doing]) for doing in self._doing]
+
+    def ask_to_leave(self) -> None:
+        """Ask whether it shall be stopped, and if so end the app."""
+
+        def answered(is_meant: bool | None) -> None:
+            if is_meant:
+                self._app.exit()
+
+        self._app.push_screen(LeaveDialog(self.going), answered)
 
     def close(self) -> None:
         """Stop all that goes on, and wait for it."""

@@ -42,7 +42,7 @@ def complaints(keys: Mapping[str, str]) -> Iterator[str]:
 
 def _import_all() -> None:
     """Whatever else is imported only once it is opened."""
-    from duraq_dashboard.dialogs import actor, export, leaving, reading  # noqa: F401, PLC0415
+    from duraq_dashboard.dialogs import actor, export, reading  # noqa: F401, PLC0415
     from duraq_dashboard.screens import (  # noqa: F401, PLC0415
         copy_menu,
         dead_letters,
