@@ -53,7 +53,7 @@ def test_an_editor_of_which_nothing_comes(root, tmp_path, editor, steps, said):
     before = dead(root)
     editor = script(tmp_path / "editor", f"#!/bin/sh\n{editor}\n")
     with in_terminal(tmp_path, "--dlq", "-C", str(root), EDITOR=editor, VISUAL=editor) as terminal:
-        terminal.until("ann")
+        terminal.until('"to": "ann"')
         terminal.press(b"E")
         for seen, keys in steps:
             terminal.until(seen)
@@ -67,7 +67,7 @@ def test_an_editor_of_which_nothing_comes(root, tmp_path, editor, steps, said):
 def test_a_pager_that_cannot_be_started(root, tmp_path, pager):
     """A pager that is not there, or is no command, leads back to the dashboard, which says so."""
     with in_terminal(tmp_path, "--dlq", "-C", str(root), PAGER=pager) as terminal:
-        terminal.until("ann")
+        terminal.until('"to": "ann"')
         terminal.press(b"o")
         terminal.until("the pager cannot be started")
         shown_again(terminal)
@@ -79,7 +79,7 @@ def test_ctrl_c_is_for_the_program(root, tmp_path, key, said):
     program = script(tmp_path / "program", HEARS.format(python=sys.executable))
     programs = dict.fromkeys(("PAGER", "EDITOR", "VISUAL"), program)
     with in_terminal(tmp_path, "--dlq", "-C", str(root), **programs) as terminal:
-        terminal.until("ann")
+        terminal.until('"to": "ann"')
         terminal.press(key)
         terminal.until("it has the terminal")
         terminal.press(CTRL_C)
