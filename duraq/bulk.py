@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
+from math import inf
 from typing import Any, NamedTuple, Self
 
 from duraq.acts import BATCH, MOVE, REMOVE, RETRY, Act, Acts, Letter, Outcome
@@ -146,13 +147,15 @@ class Pace(NamedTuple):
 
     def check(self, verb: str) -> Self:
         """The pace itself, if that can be done so; else InvalidOption."""
-        if self.rate is not None and not self.rate > 0:
-            raise InvalidOption(f"a rate is more than 0 a second, not {self.rate:g}")
+        if self.rate is not None and not 0 < self.rate < inf:
+            raise InvalidOption(f"a rate is a number above 0 a second, not {self.rate:g}")
         if self.failing is not None:
             if verb not in {RETRY, MOVE}:
                 raise InvalidOption("only what is put back can fail again")
             if not 0 <= self.failing <= 1:
-                raise InvalidOption(f"a share is between 0 and 1, not {self.failing!r}")
+                raise InvalidOption(
+                    f"a share of those that fail is between 0 and 100 %, not {self.failing * 100:g}"
+                )
             if self.rate is None:
                 raise InvalidOption("to stop if it fails again it must be put back at a rate")
         return self

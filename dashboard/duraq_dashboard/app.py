@@ -46,6 +46,7 @@ log = logging.getLogger("duraq.dashboard")
 LIVELY = timedelta(seconds=10)
 # How often the clock is looked at. What it says is drawn only if it differs from what is shown.
 TICK = 1.0
+_ENDS = {"leave": "q", "quit": "ctrl+q", "copy-or-quit": "ctrl+c"}  # the names of keys, and the keys
 NEVER = datetime.min.replace(tzinfo=to_datetime(0).tzinfo)
 
 
@@ -55,8 +56,13 @@ class Dashboard(FrugalApp):
     TITLE = "duraq"
     CSS_PATH = "dashboard.tcss"
     MODES: ClassVar = {tab.mode: tab.make for tab in TABS}
-    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-small"), (80, "-medium"), (110, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-short"), (22, "-mid"), (30, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [
+        (0, "-tiny"),
+        (FrugalApp.SMALLEST.width, "-small"),
+        (80, "-medium"),
+        (110, "-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (FrugalApp.SMALLEST.height, "-short"), (22, "-mid"), (30, "-tall")]
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(str(number), f"show('{tab.mode}')", tab.title, show=False, id=f"show.{tab.mode}")
@@ -114,7 +120,8 @@ class Dashboard(FrugalApp):
         self.nearby: list[tuple[str, int]] | None = None
         self._begun = False
         self.set_reactive(Dashboard.moment, self._now())
-        self._kept = {} if self.options.remembered is None else self.options.remembered.load()
+        self._remembered = self.options.remembered
+        self._kept = {} if self._remembered is None else self._remembered.load()
 
     def main_screens(self) -> Sequence[tuple[str, str]]:
         """The six, in the order of their keys: mode and title."""
@@ -154,6 +161,8 @@ class Dashboard(FrugalApp):
         if not keys:
             return
         self.set_keymap(dict(keys))
+        ends = (keys.get(name, key) for name, key in _ENDS.items())
+        self.keys_that_end = {key.strip() for every in ends for key in every.split(",")}
         for complaint in complaints(keys):
             self.say(f"keys.toml: {complaint}", severity="warning")
 
@@ -166,9 +175,9 @@ class Dashboard(FrugalApp):
         self._kept[mode] = dict(what)
 
     def _remember(self) -> None:
-        if self.options.remembered is not None:
+        if self._remembered is not None:
             self.keep("app", {"screen": self.current_mode, "times": self.times.value})
-            self.options.remembered.save(self._kept)
+            self._remembered.save(self._kept)
 
     # -- what is shown ---------------------------------------------------------------------------------
 
@@ -217,7 +226,9 @@ class Dashboard(FrugalApp):
     def _open_start(self, newest: Snapshot) -> None:
         """Go where whoever began it wanted to go."""
         start = self.options.start
-        if self.options.dead_letters:
+        if self.options.dead_letters and start is not None:
+            self.show_letters(f"queue:{start}")
+        elif self.options.dead_letters:
             self.action_show("dlq")
         elif start is not None and start in newest.queues:
             self.open_queue(start)
@@ -240,6 +251,9 @@ class Dashboard(FrugalApp):
             path, _ = self.meant_nearby
             self.source.stop()
             self.source = self._opener(path)
+            if self._remembered is not None:
+                self._remembered = self._remembered.of(path)
+                self._kept = self._remembered.load()
             self.snapshot, self.nearby = None, None
             self._begin()
 
@@ -364,8 +378,19 @@ class Dashboard(FrugalApp):
                 show_in_pager(safe_lines(text))
         except SuspendNotSupported:
             self.say("a pager cannot be opened from here")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.say(f"the pager cannot be started: {error}")
+
+    def leave(self) -> None:
+        """End; if something goes on that was begun here, ask first."""
+        if self._actor is not None and self._actor.going:
+            self._actor.ask_to_leave()
+        else:
+            self.exit()
+
+    async def action_quit(self) -> None:
+        """From wherever one is."""
+        self.leave()
 
     def begin(self, action: str, selection: Selection) -> None:
         """Ask whether that action shall be done to what was chosen, and if so do it."""
@@ -392,7 +417,9 @@ class Dashboard(FrugalApp):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Keys that mean something only at times."""
+        is_unread = self.snapshot is not None and self.snapshot.trouble is not None
         if action == "open_nearby":
-            snapshot = self.snapshot
-            return bool(self.nearby) and snapshot is not None and snapshot.trouble is not None
+            return bool(self.nearby) and is_unread
+        if action in {"copy", "pager", "freeze"} and is_unread:
+            return False
         return not (action == "pager" and self.options.served)

@@ -9,6 +9,7 @@ from itertools import takewhile
 from duraq.actions import Action, Target
 from duraq.bulk import Meant
 from duraq.dead_index import ErrorKind
+from duraq.errors import EntryNotFound
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus
 from duraq.views import EntryView
@@ -61,6 +62,20 @@ def letters_of(letters: Letters, keys: Sequence[int], where: str) -> Selection:
         return Meant.of(each_letter(letters, keys, inspector, stop))
 
     return Selection(freeze=freeze, where=where)
+
+
+def letter_of(view: EntryView) -> Selection:
+    """That dead letter, unless something has become of it since it was shown."""
+
+    def freeze(inspector: Inspector, _stop: threading.Event) -> Meant:
+        try:
+            found = inspector.find(view.id, view.queue)
+        except EntryNotFound:
+            return Meant()
+        is_same = found.status is EntryStatus.DEAD and found.token == view.token
+        return Meant.of([found] if is_same else [])
+
+    return Selection(freeze=freeze)
 
 
 def each_letter(

@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from duraq.cli.foreground import left_to_program
+
 
 @dataclass(frozen=True, slots=True)
 class Copyable:
@@ -24,7 +26,8 @@ def pager() -> Sequence[str]:
 
 
 def show_in_pager(text: str) -> None:
-    """Show the text, until whoever reads it leaves. Raises OSError if there is no such program."""
-    subprocess.run(  # noqa: S603 - the pager is what the user named
-        pager(), input=text, encoding="utf-8", errors="backslashreplace", check=False
-    )
+    """Show the text, until whoever reads it leaves. OSError, ValueError: there is no such program."""
+    with left_to_program():
+        subprocess.run(  # noqa: S603 - the pager is what the user named
+            pager(), input=text, encoding="utf-8", errors="backslashreplace", check=False
+        )

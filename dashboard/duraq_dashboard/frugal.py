@@ -6,21 +6,24 @@ Knows nothing of storages.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from rich.console import RenderableType
 from rich.text import Text
 from textual import events
 from textual.app import App
 from textual.filter import LineFilter
+from textual.geometry import Size
 from textual.screen import Screen
+from textual.widgets import Input
 
 from duraq.safe_text import safe_text
 from duraq_dashboard.logs import log_file
 from duraq_dashboard.options import THEMES as NAMES
 from duraq_dashboard.theme import THEMES, VARIABLES
-from duraq_dashboard.widgets.addressing import Addressing
+from duraq_dashboard.widgets.addressing import Addressing, at_rest
 from duraq_dashboard.widgets.ascii_only import AsciiOnly
 from duraq_dashboard.widgets.sparing import sparing
 
@@ -30,6 +33,7 @@ log = logging.getLogger("duraq.dashboard")
 class FrugalApp(App[None]):
     """``theme``: the first if None. ``ascii_only``: it draws with nothing else."""
 
+    SMALLEST = Size(60, 16)  # in which a screen can be shown
     ENABLE_COMMAND_PALETTE = False  # there is one of our own, which shows what is asked of it as plain text
 
     def __init__(self, *, theme: str | None, ascii_only: bool, without_color: bool) -> None:
@@ -40,6 +44,7 @@ class FrugalApp(App[None]):
         self.animation_level = "none"
         self._addressing = Addressing(self)
         self._styled_as: str | None = None  # the theme that the style sheets were read for
+        self.keys_that_end = {"q", "ctrl+q", "ctrl+c"}
         for each in THEMES:
             self.register_theme(each)
         self.theme = theme or NAMES[0]
@@ -92,11 +97,51 @@ class FrugalApp(App[None]):
         strips = self.screen._compositor.render_strips()  # noqa: SLF001 - there is no other way to it
         return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
 
+    @contextmanager
+    def suspend(self) -> Iterator[None]:
+        """Leave the terminal to something else, and take it back whatever comes of that.
+
+        What is raised within is raised after that: Textual's own would leave the terminal as it is. Ctrl-C is
+        a KeyboardInterrupt, as in any command; asyncio's handler would end the app instead.
+        """
+        raised: BaseException | None = None
+        with super().suspend():
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                yield
+            except BaseException as error:  # noqa: BLE001 - it is raised below
+                raised = error
+            finally:
+                signal.signal(signal.SIGINT, before)
+        if raised is not None:
+            raise raised
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether nothing but a notice is seen."""
+        return self.size.width < self.SMALLEST.width or self.size.height < self.SMALLEST.height
+
     # -- keys and words --------------------------------------------------------------------------------
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key):
+            if self.is_too_small:
+                # Whatever else it did could not be seen.
+                if event.key in self.keys_that_end:
+                    await self.action_quit()
+                return
             event = await self._addressing.addressed(event)
+            if not self.screen_stack:
+                return  # it is being closed
+            field = self.focused
+            if isinstance(field, Input) and not event.is_printable and not event.is_forwarded:
+                # A field takes letters itself, and leaves the rest to bindings: on its way to them and back
+                # such a key would be overtaken by letters that were typed later.
+                await at_rest(field)
+                if not await self._check_bindings(event.key, priority=True):
+                    await self._check_bindings(event.key)
+                await at_rest(field)
+                return
         await super().on_event(event)
 
     def say(self, text: str, *, severity: str = "information") -> None:

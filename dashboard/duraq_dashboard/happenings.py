@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -24,6 +24,7 @@ from duraq.model import KEYS, MIGRATIONS, pid_of
 from duraq.safe_text import safe_text
 from duraq.views import RecordView
 from duraq_dashboard import wording
+from duraq_dashboard.wording import Times
 
 log = logging.getLogger("duraq.dashboard")
 
@@ -37,7 +38,10 @@ _LARGE = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class EventLine:
-    """A record as a line of a list; all texts may be shown."""
+    """A record as a line of a list; all texts may be shown.
+
+    ``then``: a moment that the detail tells, and what is then.
+    """
 
     at: datetime
     queue: str
@@ -48,11 +52,21 @@ class EventLine:
     detail: str
     place: str
     number: int  # of the record in its queue
+    then: tuple[str, datetime] | None = None
 
     @property
     def key(self) -> tuple[str, int]:
         """What it is told apart by."""
         return self.queue, self.number
+
+    def told(self, now: datetime, times: Times) -> str:
+        """The detail, with its moment in the form that is wanted."""
+        if self.then is None:
+            return self.detail
+        what, at = self.then
+        how = "" if times is Times.RELATIVE else "at "
+        then = f"{what} {how}{wording.moment(at, now, times)}"
+        return f"{self.detail}, {then}" if self.detail else then
 
     @property
     def role(self) -> str:
@@ -76,6 +90,7 @@ def event_of(record: RecordView) -> EventLine:
         safe_text(_detail(record, fields), EXCERPT),
         str(record.place),
         record.seq,
+        _then(record, fields),
     )
 
 
@@ -92,19 +107,34 @@ def fields_of(record: RecordView) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _then(record: RecordView, fields: Mapping[str, Any]) -> tuple[str, datetime] | None:
+    """When its entry can be had again, or no longer is held."""
+    if record.op in {"lease", "extend"}:
+        what, name = "deadline", "deadline_at"
+    elif isinstance(fields.get("error"), dict):
+        what, name = "again", "ready_at"
+    elif record.op in _WITH_PAYLOAD:
+        what, name = "due", "ready_at"
+    else:
+        return None
+    try:
+        return what, datetime.fromisoformat(fields[name]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
 def _detail(record: RecordView, fields: Mapping[str, Any]) -> str:
     error = fields.get("error")
     if isinstance(error, dict):
         text = f"{error.get('type')}: {str(error.get('message'))[:EXCERPT]}"
         if fields.get("cause") not in {None, "failed"}:
             text = f"{fields['cause']}, {text}"
-        return text + (f", again at {fields['ready_at'][11:19]}Z" if "ready_at" in fields else "")
+        return text
     if record.op in _WITH_PAYLOAD:
         priority = f"priority {fields['priority']}, " if fields.get("priority") else ""
-        due = f", due {fields['ready_at'][:19]}Z" if "ready_at" in fields else ""
-        return f"{priority}{wording.size(len(record.text))}{due}"
+        return f"{priority}{wording.size(len(record.text))}"
     if record.op in {"lease", "extend"}:
-        return f"deadline {str(fields.get('deadline_at'))[11:19]}Z"
+        return ""
     rest = {"op", "seq", "at", "id", "crc", "token", "who", "worker", "ledger"}
     return " ".join(f"{key}={str(value)[:60]}" for key, value in fields.items() if key not in rest)
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from duraq.errors import StorageDamaged
-from duraq.health import HealthResult, HealthStatus
-from duraq.journal.mounts import file_system_type, is_network
 from duraq.safe_text import safe_text
 from duraq_dashboard import wording
-from duraq_dashboard.alerts import Alert
+from duraq_dashboard.alerts import ROLES, Alert
 from duraq_dashboard.cost import Cost, memory
 from duraq_dashboard.rows import Cells, Column, Key
 from duraq_dashboard.snapshot import QueueNow, Snapshot
@@ -31,7 +29,6 @@ ALERT_COLUMNS = (
 CHECK_COLUMNS = (Column("", 4), Column("CHECK", 11), Column("WHAT"))
 _LOUDNESS = ("crit", "warn", "note", "")
 _WORDS = {"crit": "CRIT", "warn": "WARN", "": "ok", "note": "note"}
-_ROLES = {HealthStatus.HEALTHY: "", HealthStatus.DEGRADED: "warn", HealthStatus.UNHEALTHY: "crit"}
 # Less than a segment that is over stays where it is anyway.
 _WORTH = 1 << 20
 # So far clocks of one machine never are apart; what is later was written while one was wrong.
@@ -75,7 +72,7 @@ def _alert_cells(alert: Alert, now: datetime, times: Times) -> Cells:
         (_WORDS[alert.role], role),
         (alert.word, role),
         alert.queue,
-        f"before {since}" if alert.is_older else since,
+        f"{'over' if times is Times.RELATIVE else 'before'} {since}" if alert.is_older else since,
         (why, "note") if seen is not None else why,
     )
 
@@ -91,9 +88,9 @@ def check_rows(checks: Iterable[Check]) -> list[tuple[Key, Cells]]:
 # -- what is checked ---------------------------------------------------------------------------------------
 
 
-def checks(snapshot: Snapshot, tried: Sequence[HealthResult], verified: Verified | None) -> list[Check]:
+def checks(snapshot: Snapshot, verified: Verified | None) -> list[Check]:
     """What was tried out, what the snapshot tells, what reading everything has found; trouble first."""
-    found = [Check(each.component, _ROLES[each.status], each.message) for each in tried]
+    found = [Check(each.component, ROLES[each.status], each.message) for each in snapshot.tried]
     found += _queues(snapshot)
     found.append(_clock(snapshot))
     found.append(_compaction(snapshot))
@@ -103,16 +100,8 @@ def checks(snapshot: Snapshot, tried: Sequence[HealthResult], verified: Verified
 
 
 def of_queue(name: str, why: str) -> str:
-    """The evidence, with the queue's name before it unless it begins with that."""
+    """The evidence, with the queue's name, if it is about one, before it unless it begins with that."""
     return why if why.startswith(name) else f"{name}: {why}"
-
-
-def root(path: str) -> HealthResult:
-    """Where the storage is, and on what kind of file system; it takes a look into the system's files."""
-    kind = file_system_type(path) or "a file system that is not known"
-    where = "on a network, where nothing is promised" if is_network(kind) else "local"
-    status = HealthStatus.DEGRADED if is_network(kind) else HealthStatus.HEALTHY
-    return HealthResult("root", status, f"{path}, {kind}, {where}")
 
 
 def _queues(snapshot: Snapshot) -> list[Check]:

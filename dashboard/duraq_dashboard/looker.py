@@ -21,6 +21,7 @@ from duraq.metrics import QueueMetrics
 from duraq.model import Counts
 from duraq.views import QueueView, WorkerView
 from duraq_dashboard.snapshot import QueueNow, Snapshot, Trouble
+from duraq_dashboard.trying import Trying
 
 log = logging.getLogger("duraq.dashboard")
 
@@ -28,6 +29,8 @@ log = logging.getLogger("duraq.dashboard")
 HELD = 1_000_000
 # What has happened lately is so long ago one day; so often it is judged again.
 LATELY = 10_000_000
+# The evidence tells ages, to the minute as a rule; so often it is put into words anew.
+OLDER = 60_000_000
 _WORDS = {NotAStorage: "GONE", UnsupportedVersion: "NEWER", StorageDamaged: "CORRUPT"}
 
 
@@ -56,6 +59,8 @@ class Looker:
         self._lag = 0
         self._number = 0
         self._whole = False  # nothing was looked at yet
+        self._worded_at = self._quiet_at
+        self._trying = Trying(path)
 
     def close(self) -> None:
         """Give up every descriptor. Idempotent."""
@@ -105,9 +110,24 @@ class Looker:
         if differs:
             # When exactly it happened nobody knows; not before it was last seen that nothing had.
             self._changed_at, self._lag = now, max(0, now - self._quiet_at) if self._number else 0
-            self._number += 1
+        if thorough and now - self._worded_at >= OLDER:
+            self._worded_at = now
+            differs = self._put_into_words(to_datetime(now)) or differs
+        self._number += differs
         self._quiet_at = now
         return differs
+
+    def _put_into_words(self, now: datetime) -> bool:
+        """Tell ages as of now in what is the matter; returns whether any of it differs."""
+        anew = {
+            name: tuple(verdicts(queue.view, now, self._limits, metrics=queue.metrics))
+            for name, queue in self._queues.items()
+            if queue.verdicts and not queue.gone
+        }
+        differing = {name for name, found in anew.items() if found != self._queues[name].verdicts}
+        for name in differing:
+            self._queues[name] = replace(self._queues[name], verdicts=anew[name])
+        return bool(differing)
 
     def _look(self, *, thorough: bool, progress: Callable[[], None]) -> None:
         inspector = self._inspector
@@ -202,6 +222,12 @@ class Looker:
             del self._queues[queue]
             self._number += 1
 
+    def try_out(self, *, forced: bool) -> bool:
+        """Try out, now and then, what does not depend on the queues; returns whether that differs."""
+        differs = self._inspector is not None and self._trying.try_out(forced=forced)
+        self._number += differs
+        return differs
+
     def part(self) -> Snapshot:
         """As far as it was looked at, in the middle of a look."""
         self._number += 1
@@ -220,6 +246,7 @@ class Looker:
             dict(sorted(self._queues.items())),
             self._workers,
             self._whole,
+            self._trying.found,
         )
 
 

@@ -89,6 +89,15 @@ class Order:
             return self.action.as_typed(self.queue, *where, "--expect", str(self.count), *reason, *root)
         return self._of_dead_letters(*reason, *root)
 
+    def going_on(self, act: str) -> str:
+        """The command that does the rest once it was stopped; ``act``: the name that it had, if any."""
+        if not act or self.action.target is not Target.DEAD_LETTERS:
+            return self.command
+        arguments = ["--act", act, "-C", self.path]
+        if self.action.name == "move":
+            return ACTIONS["retry"].as_typed("--to", self.to, *arguments)
+        return self.action.as_typed(*([self.queue] if self.action.name == "purge" else []), *arguments)
+
     def _of_dead_letters(self, *more: str) -> str:
         # What is moved is put back into another queue.
         action = ACTIONS["retry"] if self.action.name == "move" else self.action

@@ -14,7 +14,7 @@ from duraq.metrics import Histogram
 from duraq_dashboard import wording
 from duraq_dashboard.history import ENTERED, LEFT, Durations, age, number_of, possible, rate
 from duraq_dashboard.snapshot import QueueNow, Snapshot
-from duraq_dashboard.view_model import AN_HOUR, NOW, SORTS, QueueRow, in_order, is_young, queue_row
+from duraq_dashboard.view_model import AN_HOUR, NOW, SORTS, QueueRow, is_young, queue_row
 
 # What is summed over the queues, before the buckets of how long entries waited.
 _SUMS = ("ready", "leased", "scheduled", "dead", "died", "entered", "left", "waited")
@@ -36,7 +36,6 @@ class Overview:
 
     def __init__(self) -> None:
         self.durations = Durations()
-        self.alerts: Sequence[str] = ()
         self._parts: dict[str, _Part] = {}
         self._sums = list(_NOTHING)
         self._rows: dict[str, tuple[QueueNow, datetime, QueueRow]] = {}
@@ -70,9 +69,6 @@ class Overview:
             self._rows.pop(name, None)
             self._keys.pop(name, None)
         self._parts = parts
-        if changed or gone:
-            loud = [queue for queue in snapshot.queues.values() if queue.role in {"crit", "warn"}]
-            self.alerts = [f"{queue.name} {queue.word}" for queue in in_order(loud)]
 
     def row(self, queue: QueueNow, now: datetime, *, ascii_only: bool) -> QueueRow:
         """The queue as a line; the same one for as long as nothing in it can have changed."""
@@ -118,12 +114,14 @@ class Overview:
         letters = f"DLQ {count['dead']}" + (f" (+{count['died']}/1h)" if sums["died"] else "")
         waited = Histogram(tuple(int(each) for each in self._sums[len(_SUMS) :]), sums["waited"])
         p95 = possible(waited.p95, max((part.age for part in self._parts.values()), default=inf))
+        unread = sum(part.queue.metrics is None for part in self._parts.values())
+        without = f"  without {wording.plural(unread, 'queue')}" if unread else ""
         now = f"ready {count['ready']}  leased {count['leased']}  scheduled {count['scheduled']}"
         return (
-            f"{now}  {letters}  {flows}  p95 wait {wording.seconds(p95)}  workers {self._workers()}",
-            f"{now}  {letters}  {flows}",
-            f"ready {count['ready']}  {letters}  {flows}",
-            f"ready {count['ready']}  {letters}",
+            f"{now}  {letters}  {flows}  p95 wait {wording.seconds(p95)}  workers {self._workers()}{without}",
+            f"{now}  {letters}  {flows}{without}",
+            f"ready {count['ready']}  {letters}  {flows}{without}",
+            f"ready {count['ready']}  {letters}{without}",
             "",
         )
 

@@ -31,7 +31,12 @@ class Remembered:
         whole = os.path.realpath(root)
         name = hashlib.sha256(os.fsencode(whole)).hexdigest()[:16]
         self._root = os.fsencode(whole).decode("utf-8", "backslashreplace")
-        self._file = (directory or state_directory()) / f"{name}.json"
+        self._directory = directory or state_directory()
+        self._file = self._directory / f"{name}.json"
+
+    def of(self, root: str) -> Remembered:
+        """The same for another storage."""
+        return Remembered(root, self._directory)
 
     def load(self) -> dict[str, dict[str, str]]:
         """What was kept; empty if nothing was, or if it is not what was written."""

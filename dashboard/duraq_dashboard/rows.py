@@ -35,8 +35,8 @@ class Column:
 class Rows(Protocol):
     """The rows of a list at one moment: what has been shown does not change any more.
 
-    ``cells`` has one for each column, shown or not; None if they must be fetched first. None of these may
-    take long: all are called while a frame is drawn.
+    ``cells`` has one for each column, shown or not; of fewer the last one goes on to the right edge. None if
+    they must be fetched first. None of these may take long: all are called while a frame is drawn.
     """
 
     def __len__(self) -> int: ...
@@ -107,18 +107,19 @@ class Picked:
         self._from: Key | None = None
         self._range = range(0)
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
     @property
     def is_open(self) -> bool:
         """Whether a range is."""
         return self._from is not None
 
+    def of(self, rows: Rows) -> frozenset[Key]:
+        """Which of the rows are shown as picked."""
+        return frozenset(self._keys.union(map(rows.key, self._range)))
+
     @property
-    def keys(self) -> frozenset[Key]:
-        """Of the rows that are picked; those of an open range are not yet."""
-        return frozenset(self._keys)
+    def extent(self) -> tuple[int, range]:
+        """What tells at no cost that rows have gone, or that the open range has others."""
+        return len(self._keys), self._range
 
     def has(self, key: Key, number: int) -> bool:
         """Whether that row is shown as picked."""

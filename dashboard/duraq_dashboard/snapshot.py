@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from duraq.attention import Attention, Verdict
+from duraq.health import HealthResult
 from duraq.metrics import QueueMetrics
 from duraq.views import QueueView, WorkerView
 
@@ -67,7 +68,7 @@ class Snapshot:
     ``changed_at``: when something had changed last. ``lag``: how long after the change that look was over.
     ``live``: whether changes are noticed at once, or only by looking again now and then.
     ``whole``: whether all queues have been looked at; the first look at many is shown in parts, and what is
-    not in a part may be in the next.
+    not in a part may be in the next. ``tried``: what came of trying out what does not depend on the queues.
     """
 
     path: str
@@ -80,3 +81,4 @@ class Snapshot:
     queues: Mapping[str, QueueNow] = field(default_factory=dict)
     workers: tuple[WorkerView, ...] = ()
     whole: bool = True
+    tried: tuple[HealthResult, ...] = ()

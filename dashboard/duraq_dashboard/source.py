@@ -149,6 +149,8 @@ class StorageSource:
             try:
                 if self._look(looker, pace, on_look, forced=forced):
                     on_look(looker.snapshot())
+                if looker.try_out(forced=forced):
+                    on_look(looker.snapshot())
                 if forced or not pace.is_lively():
                     self._bookmarks.save()
             except _Stopped:

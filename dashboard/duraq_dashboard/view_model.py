@@ -22,7 +22,7 @@ from duraq_dashboard.wording import NOTHING
 
 LOUDNESS = ("crit", "warn", "note", "plain")
 _WORDS = ("GONE", *(word.value for word in Attention))
-LATELY = timedelta(minutes=15)  # what the sparkline and the share of failures tell of
+LATELY = timedelta(minutes=15)  # what the sparkline tells of
 NOW = timedelta(minutes=1)  # what a rate is of, if nothing else is said
 AN_HOUR = timedelta(hours=1)
 
@@ -154,9 +154,9 @@ def queue_row(queue: QueueNow, durations: Durations, now: datetime, *, ascii_onl
 
 
 def failing(metrics: QueueMetrics, now: datetime) -> str:
-    """The share of attempts that failed lately, in percent."""
-    failed = rate(metrics, FAILED, LATELY, now)
-    ended = failed + rate(metrics, LEFT, LATELY, now)
+    """The share of attempts that failed, in percent, within the time that the rule of ERRORS looks at."""
+    failed = rate(metrics, FAILED, DEFAULT.error_rate_window, now)
+    ended = failed + rate(metrics, LEFT, DEFAULT.error_rate_window, now)
     return wording.share(failed / ended) if ended else "0.0"
 
 

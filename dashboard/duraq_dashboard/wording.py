@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+
+from rich.cells import cell_len, set_cell_size
 
 from duraq.times import in_zone
 
@@ -28,8 +31,16 @@ class Times(StrEnum):
 
 
 def fit(text: str, width: int) -> str:
-    """The text, cut with three dots if it is longer than that."""
-    return text if len(text) <= width else (text[: max(0, width - len(CUT))] + CUT)[:width]
+    """The text, cut with three dots if it takes more cells than that."""
+    if (len(text) if text.isascii() else cell_len(text)) <= width:
+        return text
+    return (set_cell_size(text, max(0, width - len(CUT))) + CUT)[:width]
+
+
+def wrapped(text: str, width: int, most: int, end: str) -> list[str]:
+    """The text in lines, broken at spaces; what is longer than so many lines ends as is said."""
+    lines = textwrap.wrap(text, max(width, len(end)), max_lines=most, placeholder=end, break_on_hyphens=False)
+    return lines or [""]
 
 
 def count(number: int) -> str:

@@ -10,6 +10,7 @@ import click
 import orjson
 
 from duraq.cli.failing import Code, CommandError
+from duraq.cli.foreground import left_to_program
 from duraq.errors import InvalidInput
 from duraq.safe_text import safe_text
 
@@ -64,7 +65,8 @@ def edited(payload: bytes) -> bytes:
     # Escapes stay escapes: what strangers wrote must not reach the editor's terminal as it is.
     text = before = json.dumps(orjson.loads(payload), indent=2).replace("\x7f", "\\u007f")
     while True:
-        after = click.edit(text, extension=".json")
+        with left_to_program():
+            after = click.edit(text, extension=".json")
         if after is None or after.strip() == before.strip():
             raise CommandError(Code.USAGE, "the payload was not changed; nothing was done")
         raw = after.encode("utf-8", "surrogateescape")

@@ -6,12 +6,12 @@ import io
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from duraq.cli.foreground import left_to_program
 from duraq.cli.options import Settings
 
 # End if all of it fits the screen, show colours, leave it there. What could do more than colour is escaped.
@@ -45,16 +45,8 @@ def paged(said: Settings) -> Iterator[None]:
         pages, sys.stdout, said.paging = sys.stdout, screen, False
         with suppress(BrokenPipeError):
             pages.close()
-        _wait(pager)
-
-
-def _wait(pager: subprocess.Popen[bytes]) -> None:
-    """Until it ends; a Ctrl-C is for the pager."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        pager.wait()
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+        with left_to_program():
+            pager.wait()
 
 
 def _command(said: Settings) -> list[str] | None:

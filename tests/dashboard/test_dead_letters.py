@@ -263,6 +263,23 @@ async def test_all_matching_is_exact(root):
     assert counts(root)[1] == 18
 
 
+async def test_an_open_range_is_meant(root):
+    """What an open range shows as selected is counted as selected, and is what an action is about."""
+    async with Dashboard(StorageSource(root)).run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await pilot.press("v", "j", "j")
+        await pilot.pause()
+        assert "3 selected" in "\n".join(text_of(pilot.app))
+        await pilot.press("R")
+        assert (await settled(pilot)).count == 3
+        await pilot.press("escape", "k")
+        await pilot.pause()
+        assert "2 selected" in "\n".join(text_of(pilot.app))
+        await pilot.press("escape")
+        await pilot.pause()
+        assert "selected" not in "\n".join(text_of(pilot.app))
+
+
 async def test_one_group(root):
     """Enter on a group lists only its letters, Esc has all again, and R there means the group."""
     async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:
@@ -301,6 +318,29 @@ async def test_entries_one_by_one(root):
         assert any("00000000  7b 22" in line for line in text_of(pilot.app))
         await pilot.press("escape")
         assert pilot.app.screen is screen
+
+
+async def test_an_entry_that_is_gone(root):
+    """Of an entry that is gone nothing is meant any more, and as soon as that is known nothing is offered."""
+    async with Dashboard(StorageSource(root)).run_test(size=WIDE) as pilot:
+        await opened(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, EntryScreen))
+        entry = pilot.app.screen
+        await until(pilot, lambda: entry._view is not None)
+        await pilot.press("p")
+        with FileStorage(root) as storage:
+            DeadLetterQueue(entry._view.queue, None, storage).remove(entry._view.id)
+        await pilot.press("R")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmDialog))
+        await until(pilot, lambda: pilot.app.screen._is_settled)
+        assert "nothing is meant by this" in "\n".join(text_of(pilot.app))
+        assert all(button.disabled for button in pilot.app.screen.query("#go"))
+        await pilot.press("escape", "p")
+        await until(pilot, lambda: "it is gone" in "\n".join(text_of(pilot.app)))
+        await pilot.press("R")
+        assert pilot.app.screen is entry
+        assert "retry" not in text_of(pilot.app)[-1]
 
 
 async def test_what_dies_meanwhile(root):

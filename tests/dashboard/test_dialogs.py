@@ -1,6 +1,8 @@
 """Changes: nothing happens before somebody agrees, then exactly what was shown, and it can be undone."""
 
+import asyncio
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +14,7 @@ from duraq_dashboard.app import Dashboard
 from duraq_dashboard.dialogs import words
 from duraq_dashboard.dialogs.confirm import ConfirmDialog
 from duraq_dashboard.dialogs.export import ExportDialog
+from duraq_dashboard.dialogs.leaving import LeaveDialog
 from duraq_dashboard.dialogs.progress import ProgressDialog
 from duraq_dashboard.dialogs.undo import UndoDialog
 from duraq_dashboard.doing import Doing
@@ -147,6 +150,69 @@ async def test_reason_rate_and_command(root):
     with FileStorage(root) as storage:
         (act,) = Acts(storage).all()
     assert (act.verb, act.count, act.where, act.reason) == ("retry", 3, "queue:mail", "psp is back")
+
+
+@pytest.mark.parametrize(
+    ("rate", "failing", "says"),
+    [
+        ("10", "150", "between 0 and 100 %, not 150"),
+        ("10", "-1", "between 0 and 100 %, not -1"),
+        ("10", "nan", "between 0 and 100 %, not nan"),
+        ("inf", "", "a rate is a number above 0 a second, not inf"),
+        ("1e400", "", "a rate is a number above 0 a second, not inf"),
+        ("nan", "", "a rate is a number above 0 a second, not nan"),
+    ],
+)
+async def test_a_pace_that_is_none(root, rate, failing, says):
+    """A rate or a share that is none is told in the words of its field, and not agreed to."""
+    bury(root, "a")
+    async with Dashboard(StorageSource(root)).run_test(size=(120, 36)) as pilot:
+        dialog = await begun(pilot, "retry", Selection(all_dead))
+        dialog.query_one("#rate").value, dialog.query_one("#failing").value = rate, failing
+        await until(pilot, lambda: says in "\n".join(text_of(pilot.app)))
+        assert dialog.query_one("#go").disabled
+
+
+async def test_undo_leaves_room(root):
+    """The list of what can be undone stands in front of the screen, and does not hide all of it."""
+    bury(root, "a")
+    async with Dashboard(StorageSource(root)).run_test(size=(120, 36)) as pilot:
+        pilot.app.begin("undo", Selection())
+        await until(pilot, lambda: isinstance(pilot.app.screen, UndoDialog))
+        await until(pilot, lambda: number_of_rows(pilot.app.screen) == 0 and pilot.app.focused is not None)
+        await pilot.pause()
+        assert 10 < pilot.app.screen.query_one(".dialog").outer_size.height < 20
+
+
+async def test_undone_from_its_result(root):
+    """What was removed just now is brought back by the key that the result names, after a question."""
+    bury(root, *"abc")
+    before = dead(root)
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        await begun(pilot, "remove", Selection(all_dead))
+        assert await done(pilot) == "3 removed"
+        assert "U undoes it" in says(pilot.app.screen, "keys")
+        await pilot.press("U")
+        await until(pilot, lambda: can_agree(pilot.app.screen))
+        assert await done(pilot) == "3 brought back"
+        await pilot.press("U")
+        assert isinstance(pilot.app.screen, ProgressDialog)
+    assert dead(root) == before
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24), (60, 16)])
+async def test_a_command_that_is_too_long(root, size):
+    """What is seen of a command that does not fit ends in a sign: a shorter one would do something else."""
+    ids = bury(root, *range(15))
+    async with Dashboard(StorageSource(root)).run_test(size=size) as pilot:
+        dialog = await begun(pilot, "remove", Selection(all_dead))
+        await pilot.pause()
+        assert all(entry_id in dialog._command() for entry_id in ids)
+        lines = [line.strip(" │|") for line in text_of(pilot.app)]
+        at = next(number for number, line in enumerate(lines) if line.startswith("Command"))
+        end = next(number for number, line in enumerate(lines) if number > at and "..." in line)
+        assert end - at < 3
+        assert lines[end].endswith("... (y copies all of it)")
 
 
 async def test_purge_wants_the_name(root):
@@ -333,6 +399,36 @@ async def test_hidden_dialog(root):
         (told,) = pilot.app._notifications
         assert told.message == "3 put back"
         assert not told.markup
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
+async def test_leaving_what_goes_on(root, key):
+    """Whoever quits while an action goes on is asked first, and told how the rest is done."""
+    bury(root, *range(40))
+    async with Dashboard(StorageSource(root)).run_test(size=(100, 30)) as pilot:
+        app = pilot.app
+        dialog = await begun(pilot, "retry", Selection(all_dead))
+        dialog.query_one("#rate").value = "4"
+        await pilot.pause()
+        dialog.query_one("#go").press()
+        await until(pilot, lambda: isinstance(app.screen, ProgressDialog))
+        ((order, _),) = app._actor.going
+        await pilot.press("escape")
+        await until(pilot, lambda: app._actor.going[0][1].act)
+        ((_, progress),) = app._actor.going
+        for answer in ("q", "escape", "c"):
+            assert not app._exit
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(app.screen, LeaveDialog))
+            await pilot.pause()
+            assert progress.act in "".join(line.strip(" │") for line in text_of(app))
+            await pilot.press(answer)
+        assert app._exit
+    put_back, left = counts(root)
+    assert left == 40 - put_back > 0
+    command = [sys.executable, "-m", *shlex.split(order.going_on(progress.act)), "--yes"]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    assert counts(root) == (40, 0)
 
 
 async def test_over_just_as_it_is_hidden(root, monkeypatch):

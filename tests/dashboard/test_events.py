@@ -4,9 +4,11 @@ import threading
 from datetime import timedelta
 
 import pytest
+from buried import until
 from duraq_dashboard.happenings import LAST, Following, event_of
 from duraq_dashboard.screens.events import EventsScreen
 from duraq_dashboard.widgets.row_list import RowList
+from duraq_dashboard.wording import Times
 from on_screen import NOW, FakeSource, snapshot, text_of
 
 from duraq import FileStorage, FixedDelay, Queue
@@ -45,7 +47,10 @@ def test_what_a_line_says(records):
     assert [line.attempt for line in lines] == ["", "1", "", "2", "", ""]
     assert lines[0].detail.startswith("priority 3, ")
     assert lines[1].who.startswith("pid ")
-    assert lines[2].detail == "ValueError: first \\x1b[2J, again at 10:42:17Z"
+    assert lines[2].detail == "ValueError: first \\x1b[2J"
+    told = {times: lines[2].told(NOW + timedelta(minutes=3), times) for times in Times}
+    assert told[Times.UTC] == "ValueError: first \\x1b[2J, again at 10:42:17"
+    assert told[Times.RELATIVE] == "ValueError: first \\x1b[2J, again 3m"
     assert (lines[4].role, lines[4].detail) == ("dead", "ValueError: second")
     assert (lines[5].who, lines[5].detail) == ("ann", "reason=no")
     assert {line.queue for line in lines} == {"mail"}
@@ -152,3 +157,14 @@ async def test_it_follows_only_while_it_is_shown(dashboard):
         await pilot.press("6")
         assert not followed[-1]._stop.is_set()
     assert followed[-1]._stop.is_set()
+
+
+async def test_a_filter_that_nothing_matches(dashboard, source):
+    """Under a filter it is not said that nothing has happened, but that nothing of that kind has."""
+    source.show(snapshot())
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.press("6")
+        await pilot.pause()
+        assert any("Nothing has happened yet." in line for line in text_of(pilot.app))
+        await pilot.press("slash", *"queue:mail", "enter")
+        await until(pilot, lambda: "Nothing that matches this has" in "\n".join(text_of(pilot.app)))

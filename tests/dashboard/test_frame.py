@@ -4,16 +4,19 @@ from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
+from buried import until
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.options import Options
 from duraq_dashboard.remembered import Remembered
 from duraq_dashboard.screens import TABS
 from duraq_dashboard.screens.copy_menu import CopyMenu
+from duraq_dashboard.screens.palette import PaletteScreen
 from duraq_dashboard.screens.queue_detail import QueueScreen
 from duraq_dashboard.snapshot import Trouble
 from duraq_dashboard.widgets.key_bar import KeyBar, hints
 from duraq_dashboard.widgets.row_list import RowList
 from on_screen import NOW, SIZES, FakeSource, queue_now, queue_view, snapshot, text_of
+from textual import events
 
 from duraq import FileStorage, Queue
 from duraq.testing import FakeClock
@@ -246,7 +249,9 @@ async def test_where_there_is_no_storage(source, clock, tmp_path):
         opened[0].show(snapshot(MAIL))
         return opened[0]
 
-    app = Dashboard(source, clock=clock, opener=opener, options=Options(rule="--root"))
+    remembered = Remembered(source.path, tmp_path / "state")
+    options = Options(rule="--root", remembered=remembered)
+    app = Dashboard(source, clock=clock, opener=opener, options=options)
     async with app.run_test(size=(120, 36)) as pilot:
         await app.workers.wait_for_complete()
         await pilot.pause()
@@ -257,10 +262,15 @@ async def test_where_there_is_no_storage(source, clock, tmp_path):
         asked = f"Did you mean {tmp_path / 'queues'} (1 queue)?  Enter opens it"
         assert "".join(asked.split()) in "".join(text.split())
         assert "named by --root" in text
+        assert not any(key in text_of(app)[-1] for key in ("y copy", "p freeze"))
         await pilot.press("enter")
         await pilot.pause(0.2)
         assert [source.path for source in opened] == [str(tmp_path / "queues")]
         assert "> OK" in "\n".join(text_of(app))
+        await pilot.press("comma")
+    # What is set is for the storage that was opened.
+    assert remembered.load() == {}
+    assert Remembered(str(tmp_path / "queues"), tmp_path / "state").load()["app"]["times"] == "utc"
 
 
 async def test_too_small(dashboard, source):
@@ -275,6 +285,44 @@ async def test_too_small(dashboard, source):
         await pilot.resize_terminal(60, 16)
         await pilot.pause()
         assert "mail" in "\n".join(text_of(pilot.app))
+
+
+@pytest.mark.parametrize("key", ["y", "colon", "question_mark"])
+async def test_too_small_for_what_is_in_front(dashboard, source, key):
+    """However small it gets, there is only a notice, and keys do nothing but quit, until there is room."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        app = pilot.app
+        await pilot.press(key)
+        await pilot.pause()
+        front, focused = app.screen, app.focused
+        for size in ((59, 36), (120, 15), (17, 5), (5, 3), (1, 1)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            await pilot.press("escape", "down", "enter", "2")
+            assert app.screen is front
+        await pilot.resize_terminal(40, 16)
+        await pilot.pause()
+        assert [line.strip() for line in text_of(app) if line] == ["duraq needs 60 columns and 16 lines"]
+        await pilot.resize_terminal(60, 16)
+        await pilot.pause()
+        await pilot.pause()
+        assert app.focused is focused
+        await pilot.resize_terminal(40, 16)
+        await pilot.press("q")
+        assert app._exit
+
+
+@pytest.mark.parametrize("key", ["y", "colon"])
+@pytest.mark.parametrize("page", ["pageup", "pagedown"])
+async def test_paged_before_it_is_seen(dashboard, source, key, page):
+    """A list may be paged before it was drawn for the first time."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        pilot.app.post_message(events.Key(key, None))
+        pilot.app.post_message(events.Key(page, None))
+        await until(pilot, lambda: isinstance(pilot.app.screen, PaletteScreen | CopyMenu))
+        await pilot.pause()
 
 
 async def test_a_frame_for_several_snapshots(source):

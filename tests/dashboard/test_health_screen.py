@@ -1,6 +1,7 @@
 """The Health screen: alerts, checks, and reading everything; and what they are made of."""
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,12 +9,14 @@ from duraq_dashboard import health_view
 from duraq_dashboard.alerts import Alerts
 from duraq_dashboard.cost import Cost
 from duraq_dashboard.snapshot import QueueNow, Trouble
+from duraq_dashboard.trying import Trying
 from duraq_dashboard.verifying import Verifying
 from duraq_dashboard.widgets.row_list import RowList
 from duraq_dashboard.wording import Times
 from on_screen import MINUTE, NOW, SIZES, queue_now, queue_view, snapshot, text_of
 
 from duraq import FileStorage, Queue, StorageDamaged, StorageReadOnly
+from duraq.health import HealthResult, HealthStatus
 from duraq.journal.log import Sizes
 
 pytestmark = pytest.mark.anyio
@@ -53,11 +56,13 @@ async def wait_for(pilot, condition):
 
 async def test_alerts(dashboard, source, sound):
     """All that is the matter is listed, the worst first, with the evidence, and since when."""
-    source.path = str(sound)
+    trying = Trying(str(sound))
+    assert trying.try_out(forced=False)
+    assert not trying.try_out(forced=False)
     source.show(snapshot(QUIET, WAITING))
     async with dashboard().run_test(size=(120, 36)) as pilot:
         await pilot.press("5")
-        source.show(snapshot(QUIET, WAITING, CORRUPT, DENIED, number=2))
+        source.show(snapshot(QUIET, WAITING, CORRUPT, DENIED, number=2, tried=trying.found))
         await wait_for(pilot, lambda: len(listed(pilot.app, "#alerts-list")) == 3)
         assert [row[:4] for row in listed(pilot.app, "#alerts-list")] == [
             ["CRIT", "DENIED", "finance", "10:42:17"],
@@ -68,6 +73,47 @@ async def test_alerts(dashboard, source, sound):
         checks = {row[1]: row for row in listed(pilot.app, "#checks")}
         assert checks["marks"][0] == checks["lock"][0] == "ok"
         assert checks["queue"][0] == "CRIT"
+
+
+FULL = HealthResult("space", HealthStatus.UNHEALTHY, "the disk is full: 0 B free (0%)")
+
+
+async def test_a_full_disk(dashboard, source):
+    """A check that is bad is an alert before those of queues, on the first screen as on that of health."""
+    source.show(snapshot(WAITING, tried=(FULL,)))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.pause()
+        assert "! 2 alerts: storage SPACE | mail NO CONSUMER" in "\n".join(text_of(pilot.app))
+        await pilot.press("5")
+        assert listed(pilot.app, "#alerts-list")[0] == [
+            "CRIT",
+            "SPACE",
+            "",
+            "before 10:42:17",
+            "the disk is full: 0 B free (0%)",
+        ]
+        assert "Alerts 2" in "\n".join(text_of(pilot.app))
+        await pilot.press("enter")
+        assert pilot.app.screen.query_one("#checks", RowList).cursor_key == ("space", "")
+        source.show(snapshot(WAITING, number=2, tried=(replace(FULL, status=HealthStatus.HEALTHY),)))
+        await wait_for(pilot, lambda: len(listed(pilot.app, "#alerts-list")) == 1)
+
+
+async def test_one_number_of_alerts(dashboard, source):
+    """The first screen and that of health count the same alerts, and those that somebody has seen apart."""
+    busy = queue_now(queue_view("busy", 1902, dead=7, oldest=timedelta(minutes=6)), minutes=[{"dead": 7}])
+    number = sum(verdict.word.role in {"crit", "warn"} for verdict in busy.verdicts)
+    assert number > 1
+    source.show(snapshot(busy))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.pause()
+        assert f"! {number} alerts: " in "\n".join(text_of(pilot.app))
+        await pilot.press("5", "a")
+        await pilot.pause()
+        assert f"Alerts {number - 1}, 1 seen" in "\n".join(text_of(pilot.app))
+        await pilot.press("1")
+        await pilot.pause()
+        assert f"! {number - 1} alert, 1 seen: " in "\n".join(text_of(pilot.app)).replace("alerts", "alert")
 
 
 async def test_acknowledged(dashboard, source, clock):
@@ -110,7 +156,7 @@ async def test_the_plan(dashboard, source, sound):
     before = {file: file.read_bytes() for file in sound.rglob("*") if file.is_file()}
     problem = StorageDamaged("the checksum is wrong", path=f"b/segments/{segment.name}", line=1, byte=0)
     source.path = str(sound)
-    source.show(snapshot(queue_now(queue_view("b", problem=problem))))
+    source.show(snapshot(queue_now(queue_view("b", problem=problem)), tried=(FULL,)))
     async with dashboard().run_test(size=(120, 36)) as pilot:
         await pilot.press("5", "tab")
         checks = pilot.app.screen.query_one("#checks", RowList)
@@ -121,10 +167,10 @@ async def test_the_plan(dashboard, source, sound):
         assert any("would do: b/segments/" in line for line in lines)
         assert any("repair b --dry-run" in line for line in lines)
         await pilot.press("escape")
-        checks.go_to(("root", ""))
+        checks.go_to(("space", ""))
         await pilot.press("enter")
         await pilot.pause(0.2)
-        assert any(f"{sound}, " in line for line in text_of(pilot.app))
+        assert any(FULL.message in line for line in text_of(pilot.app)[10:26])
     assert before == {file: file.read_bytes() for file in sound.rglob("*") if file.is_file()}
 
 
@@ -151,7 +197,7 @@ async def test_nothing_is_changed_by_whoever_may_only_look(dashboard, source):
 
 
 async def test_still_means_still(dashboard, source, clock, sound):
-    """While nothing happens nothing is tried out and nothing is drawn, the dashboard's own cost included."""
+    """While nothing happens nothing is asked and nothing is drawn, the dashboard's own cost included."""
     source.path = str(sound)
     source.show(snapshot(WAITING, changed_at=NOW - MINUTE))
     async with dashboard().run_test(size=(120, 36)) as pilot:
@@ -197,6 +243,15 @@ def test_since():
     assert alerts.all(NOW + 5 * MINUTE)[0].since == NOW + 5 * MINUTE
 
 
+def test_since_when_in_words():
+    """Of what was there at the first look it is told when it had begun, or how long it lasts at least."""
+    alerts = Alerts()
+    alerts.look(snapshot(WAITING), NOW)
+    later = NOW + timedelta(seconds=10)
+    told = {times: health_view.alert_rows(alerts.all(later), later, times)[0][1][3] for times in Times}
+    assert (told[Times.UTC], told[Times.RELATIVE]) == ("before 10:42:17", "over 10s")
+
+
 def test_gone():
     """A queue whose directory has vanished is an alert, whatever was the matter with it before."""
     alerts = Alerts()
@@ -210,12 +265,12 @@ def test_clock_and_compaction():
     period = ahead.metrics.history[0]
     found = {
         check.name: check
-        for check in health_view.checks(snapshot(ahead, looked_at=period.start - 2 * MINUTE), [], None)
+        for check in health_view.checks(snapshot(ahead, looked_at=period.start - 2 * MINUTE), None)
     }
     assert (found["clock"].role, found["clock"].what.endswith("ahead")) == ("warn", True)
     assert found["compaction"].what == "nothing to be freed"
     large = queue_now(queue_view("large"), bytes_on_disk=9 << 20, live_bytes=1 << 20)
-    found = {check.name: check for check in health_view.checks(snapshot(large), [], None)}
+    found = {check.name: check for check in health_view.checks(snapshot(large), None)}
     assert (found["clock"].role, found["compaction"].queue) == ("", "large")
     assert found["compaction"].what.startswith("about 8.4 MB of 1 queue could be freed")
 

@@ -1,18 +1,9 @@
 """Data is hostile: whatever it says is shown as text, and no byte of it that a terminal obeys ever leaves."""
 
-import fcntl
 import os
-import pty
 import random
 import re
-import select
-import struct
-import subprocess
-import sys
-import termios
-import time
 
-import pyte
 import pytest
 from buried import until
 from duraq_dashboard.app import Dashboard
@@ -21,8 +12,10 @@ from duraq_dashboard.source import StorageSource
 from duraq_dashboard.widgets.row_list import RowList
 from duraq_dashboard.widgets.strips import fitted
 from duraq_dashboard.widgets.text_lines import TextLines
+from duraq_dashboard.wording import fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_terminal import in_terminal
 from on_screen import text_of
 from rich.cells import cell_len
 
@@ -68,6 +61,15 @@ def test_cells_are_as_wide_as_they_should_be(text, width, right):
     cell = fitted(text, width, right=right)
     assert cell_len(cell) == width
     assert safe_text(cell) == cell
+
+
+@pytest.mark.parametrize("width", range(4, 8))
+def test_wide_characters_are_cut_with_dots(width):
+    """Text that takes more cells than there are ends in dots, however few characters it has."""
+    assert fitted("漢字漢字", width).rstrip().endswith("...")
+    assert fit("漢字漢字", width).endswith("...")
+    assert cell_len(fit("漢字漢字", width)) <= width
+    assert fit("漢字漢字", 8) == fitted("漢字漢字", 8) == "漢字漢字"
 
 
 @settings(max_examples=10_000 if DEEP else 40)
@@ -145,57 +147,14 @@ async def test_screens_show_it_as_text(hostile, size):
 def test_what_reaches_the_terminal(hostile, tmp_path):
     """Of a real terminal's program, every byte that is no sequence of its own is a character that shows."""
     root, _ = hostile
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "TERM": "xterm-256color",
-        # Other tests may have left other ones, which count for more than the terminal's own.
-        "COLUMNS": "120",
-        "LINES": "36",
-        "XDG_STATE_HOME": str(tmp_path / "state"),
-        "XDG_CONFIG_HOME": str(tmp_path / "config"),
-    }
-    command = [sys.executable, "-m", "duraq_dashboard", "--dlq", "-C", str(root)]
-    said = b""
-    stream = pyte.ByteStream(pyte.Screen(120, 36))
-    # The screen is drawn on its stderr.
-    with subprocess.Popen(
-        command, stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True
-    ) as program:
-        os.close(follower)
-        # Each is sent when what it is about is there to be seen.
-        try:
-            for seen, keys in STEPS:
-                said += _read_until(leader, stream, seen)
-                os.write(leader, keys)
-            said += _read_until(leader, stream, None)
-            assert program.wait(30) == 0, said[-2000:]
-        finally:
-            program.kill()
-    os.close(leader)
+    with in_terminal(tmp_path, "--dlq", "-C", str(root)) as terminal:
+        for seen, keys in STEPS:
+            terminal.until(seen)
+            terminal.press(keys)
+        assert terminal.until_it_ends() == 0, terminal.text
+        said = terminal.said
     text = said.decode("utf-8")
     assert "\x1b]52" not in text
     left = SEQUENCE.sub("", text)
     assert "\\x1b]52;c;aGk=\\x07" in left
     assert sorted({character for character in left if safe_text(character) != character} - set("\r\n")) == []
-
-
-def _read_until(leader, stream, wanted):
-    """What the program says until that is to be seen, or until its end."""
-    said = b""
-    until = time.monotonic() + 30
-    # Only what differs is written, so what is seen need not come in one piece.
-    while wanted is None or not any(wanted in line for line in stream.listener.display):
-        assert time.monotonic() < until, "\n".join(stream.listener.display)
-        if not select.select([leader], [], [], 1)[0]:
-            continue
-        try:
-            piece = os.read(leader, 65536)
-        except OSError:
-            piece = b""
-        if not piece:
-            return said
-        stream.feed(piece)
-        said += piece
-    return said

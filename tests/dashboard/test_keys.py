@@ -7,6 +7,7 @@ from buried import bury, until
 from duraq_dashboard.app import Dashboard
 from duraq_dashboard.commands import Command, matching
 from duraq_dashboard.options import Options
+from duraq_dashboard.remembered import Remembered
 from duraq_dashboard.screens.help import HelpScreen
 from duraq_dashboard.screens.palette import PaletteScreen, commands_of
 from duraq_dashboard.screens.queue_detail import QueueScreen
@@ -43,10 +44,20 @@ async def test_help_has_what_is_bound(dashboard, source):
             screen = HelpScreen("", expected)
             listed = ["".join(p if isinstance(p, str) else p[0] for p in line) for line in screen.lines("")]
             for hint in expected:
-                assert f"{' '.join(map(key_name, hint.keys)):<14}{hint.label:<24} {hint.id:<18}" in listed
+                assert f"{' '.join(map(key_name, hint.keys)):<12}{hint.label:<24} {hint.id:<20}" in listed
             headings = {"MOVE", "LOOK", "SELECT", "CHANGE (asks first)", "SCREENS"} & set(listed)
             keyless = [action for action in ACTIONS.values() if action.key is None]
             assert len(listed) == len(expected) + len(headings) + len(keyless)
+
+
+async def test_columns_of_help(dashboard, source):
+    """In help, what a key is called in keys.toml begins at the same place in each line."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(80, 24)) as pilot:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        named = [line for line in pilot.app.screen.lines("") if len(line) > 2]
+        assert len({len(line[0][0]) + len(line[1]) for line in named}) == 1
 
 
 async def test_searching_help(dashboard, source):
@@ -54,10 +65,10 @@ async def test_searching_help(dashboard, source):
     source.show(snapshot(MAIL))
     async with dashboard().run_test(size=(120, 36)) as pilot:
         await pilot.press("question_mark", "s")
-        assert any("s             sort" in line for line in text_of(pilot.app))
+        assert any("s           sort" in line for line in text_of(pilot.app))
         assert not any("freeze" in line for line in text_of(pilot.app))
         await pilot.press("backspace", *"freez")
-        assert any("p             freeze" in line for line in text_of(pilot.app))
+        assert any("p           freeze" in line for line in text_of(pilot.app))
         await pilot.press("escape")
         assert pilot.app.current_mode == "queues"
         assert type(pilot.app.screen) is not HelpScreen
@@ -155,6 +166,23 @@ async def test_opened_at_a_queue(source, clock):
         assert pilot.app.current_mode == "dlq"
 
 
+@pytest.mark.parametrize("screen", ["queues", "dlq"])
+async def test_opened_at_the_dead_letters_of_a_queue(source, clock, tmp_path, screen):
+    """With --dlq and a queue one begins at its dead letters, whatever filter was remembered."""
+    remembered = Remembered("/srv/queues", tmp_path)
+    remembered.save({"app": {"screen": screen}, "dlq": {"filter": "queue:other"}})
+    source.show(snapshot(MAIL))
+    options = Options(start="mail", dead_letters=True, remembered=remembered)
+    async with Dashboard(source, clock=clock, options=options).run_test() as pilot:
+        fields = "FilterBar Input"
+        await until(
+            pilot, lambda: [field.value for field in pilot.app.screen.query(fields)] == ["queue:mail"]
+        )
+        await pilot.pause()
+        assert pilot.app.current_mode == "dlq"
+        assert str(pilot.app.screen._survey.where) == "queue:mail"
+
+
 @pytest.mark.parametrize("key", ["y", "question_mark", "colon"])
 async def test_two_quick_keys(dashboard, source, key):
     """What is closed twice, by keys that came before it was gone, takes nothing with it."""
@@ -220,6 +248,29 @@ async def test_letters_right_behind_a_key(dashboard, source, first):
         )
         assert not app._exit
         assert not app.frozen
+
+
+@pytest.mark.parametrize(
+    ("keys", "typed", "screen"),
+    [
+        (("/", *"abc", "ctrl+u", *"size>1"), "size>1", "dlq"),
+        (("/", *"abd", "left", "c"), "abcd", "dlq"),
+        (("/", *"mail", "enter", "1", "/", *"m"), "m", "queues"),
+        (("/", *"mail", "escape", "5", "6", "/", "y"), "y", "events"),
+        ((":", *"health", "ctrl+u", *"errors", "enter", "/", *"x"), "x", "errors"),
+    ],
+)
+async def test_a_burst_of_keys(dashboard, source, keys, typed, screen):
+    """Keys that come all at once do what they do when they come one by one, in fields too."""
+    source.show(snapshot(MAIL))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        app = pilot.app
+        await pilot.press("2")
+        names = {"/": "slash", ":": "colon", ">": "greater_than_sign"}
+        for key in keys:
+            app.post_message(events.Key(names.get(key, key), key if len(key) == 1 else None))
+        await until(pilot, lambda: app.current_mode == screen and len(app.screen_stack) == 1)
+        await until(pilot, lambda: [field.value for field in app.screen.query("FilterBar Input")] == [typed])
 
 
 async def test_a_key_that_comes_too_early(dashboard, source):

@@ -113,8 +113,9 @@ def test_time_alone(storage, clock, looker):
     clock.advance(3 * MINUTE)
     assert looker.is_due()
     assert {now.word for now in look(looker, thorough=False).queues.values()} == {"NO CONSUMER"}
+    changed_at = looker.snapshot().changed_at
     clock.advance(20 * SECOND)
-    assert not looker.look(thorough=True)
+    assert look(looker).changed_at == changed_at
 
 
 def test_a_lease_that_passes_its_deadline(storage, clock, looker):
@@ -307,6 +308,22 @@ def test_parts_of_the_first_look(storage, path, clock, looker):
     Queue("a", storage).enqueue(1)
     looker.look(thorough=True, progress=lambda: later.append(looker.part().whole))
     assert all(later)
+
+
+def test_ages_in_the_evidence(storage, looker, clock):
+    """The evidence tells ages as of now, though nothing happens, and that is no change in the storage."""
+    look(looker)
+    clock.advance(6 * MINUTE)
+    before = look(looker)
+    assert "6m" in before.queues["a"].why
+    clock.advance(10 * MINUTE)
+    assert looker.look(thorough=True)
+    after = looker.snapshot()
+    assert "16m" in after.queues["a"].why
+    assert after.number > before.number
+    assert after.changed_at == before.changed_at
+    clock.advance(SECOND)
+    assert not looker.look(thorough=True)
 
 
 def test_an_empty_storage_is_told_of(tmp_path):

@@ -4,6 +4,7 @@
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,14 +89,14 @@ async def test_leases():
 
 async def test_health(monkeypatch):
     """What needs attention looks as it did; what differs from machine to machine is left out."""
-    tried = [HealthResult("root", HealthStatus.HEALTHY, "/srv/queues, ext4, local")]
-    tried.append(HealthResult("space", HealthStatus.DEGRADED, "the disk is filling up: 900 MiB free (4%)"))
+    tried = (
+        HealthResult("root", HealthStatus.HEALTHY, "/srv/queues, ext4, local"),
+        HealthResult("space", HealthStatus.DEGRADED, "the disk is filling up: 900 MiB free (4%)"),
+    )
     cost = "cpu 0.4%  rss 71.0 MB  writes 300 B/s  read-write  ops@pts/3 (ssh)  since 08:01:00"
-    monkeypatch.setattr(health.StorageHealthCheck, "check_each", lambda _: tried[1:])
-    monkeypatch.setattr(health.health_view, "root", lambda _: tried[0])
     monkeypatch.setattr(health.health_view, "this_dashboard", lambda *_, **__: cost)
     source = FakeSource()
-    source.show(shop())
+    source.show(replace(shop(), tried=tried))
     await pictures(Dashboard(source, clock=FakeClock(now=NOW)), "health", "5", "a")
 
 

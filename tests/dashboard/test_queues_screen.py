@@ -1,10 +1,16 @@
 """The list of queues: what needs somebody first, and nothing that moves by itself."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from buried import until
+from duraq_dashboard.view_model import failing
+from duraq_dashboard.widgets.filter_bar import FilterBar
 from duraq_dashboard.widgets.row_list import RowList
-from on_screen import NOW, queue_now, queue_view, snapshot, text_of
+from on_screen import MINUTE, NOW, SIZES, queue_now, queue_view, snapshot, text_of
+
+from duraq import StorageReadOnly
 
 pytestmark = pytest.mark.anyio
 WAITING = queue_now(queue_view("mail", 1902, oldest=timedelta(minutes=6)))
@@ -89,3 +95,60 @@ async def test_nothing_is_drawn_when_nothing_happens(dashboard, source, clock):
         app._tick()
         await pilot.pause(0.1)
         assert [type(update).__name__ for update in drawn] == ["ChopsUpdate"]
+
+
+async def test_totals_are_whole(dashboard, source):
+    """However wide it is, the totals have as many numbers as there is room for, each of them whole."""
+    source.show(snapshot(WAITING, QUIET))
+    async with dashboard().run_test(size=(130, 36)) as pilot:
+        await pilot.pause()
+        lines = pilot.app.overview.lines()
+        for width in sorted({len(line) + more for line in lines for more in range(4)} & set(range(60, 131))):
+            await pilot.resize_terminal(width, 36)
+            await pilot.pause()
+            shown = next(line.strip() for line in text_of(pilot.app) if line.startswith(" ready"))
+            assert shown in lines
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+async def test_a_queue_that_cannot_be_read(dashboard, source, size):
+    """In place of numbers that nobody knows it says why, and that the totals are without that queue."""
+    denied = queue_now(queue_view("finance", problem=StorageReadOnly("permission denied", path="finance")))
+    source.show(snapshot(denied, queue_now(queue_view("mail", 2, oldest=MINUTE, waiting=1))))
+    async with dashboard().run_test(size=size) as pilot:
+        await pilot.pause()
+        lines = text_of(pilot.app)
+        row = next(line for line in lines if "finance" in line and "DENIED" in line and ">" in line[:2])
+        assert "permission denied" in row
+        assert any("without 1 queue" in line for line in lines[:4])
+
+
+async def test_a_queue_that_vanishes_under_the_cursor(dashboard, source):
+    """As soon as the queue under the cursor has vanished it is offered to forget it."""
+    mail = queue_now(queue_view("mail", 2, oldest=MINUTE, waiting=1))
+    source.show(snapshot(mail))
+    async with dashboard().run_test(size=(120, 36)) as pilot:
+        await pilot.pause()
+        assert "a forget it" not in text_of(pilot.app)[-1]
+        source.show(snapshot(replace(mail, gone=True), number=2))
+        await until(pilot, lambda: "a forget it" in text_of(pilot.app)[-1])
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+async def test_a_complaint_is_whole(dashboard, source, size):
+    """What is wrong with a filter, and what to do about it, is seen to its end at every size."""
+    source.show(snapshot(QUIET, WAITING))
+    async with dashboard().run_test(size=size) as pilot:
+        await pilot.press("slash", *"nosuch:1")
+        await pilot.pause()
+        bar = pilot.app.screen.query_one(FilterBar)
+        assert bar._complaint
+        region = bar.query_one(".says").region
+        seen = " ".join(line[region.x : region.right].strip() for line in text_of(pilot.app))
+        assert "".join(bar._complaint.split()) in "".join(seen.split())
+
+
+def test_the_share_that_failed():
+    """The share of attempts that failed is that of the minutes that the rule about it looks at."""
+    minutes = [{"completed": 10, "failed": 90}] * 8 + [{"completed": 10}] * 6
+    assert failing(queue_now(queue_view("mail"), minutes=minutes).metrics, NOW) == "0.0"

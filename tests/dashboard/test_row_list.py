@@ -133,7 +133,7 @@ async def test_picking():
         assert lines(row_list)[1].startswith(" [x]")
         await pilot.press("j", "v", "j", "j")
         assert lines(row_list)[-1].startswith(">[x]")
-        assert row_list.picked == {0, 1}
+        assert row_list.picked == {0, 1, 3, 4, 5}
         await pilot.press("v")
         assert row_list.picked == {0, 1, 3, 4, 5}
         await pilot.press("v", "G", "escape")
@@ -144,6 +144,14 @@ async def test_picking():
         assert not row_list.picked
         await pilot.press("a")
         assert row_list.picked == set(range(20))
+
+
+async def test_what_an_empty_list_says_is_whole():
+    """What a list says that has no rows goes on in the next line where it is longer than the list is wide."""
+    async with (app := Lister(empty="\nNothing.\nmail: it is damaged at line 88121")).run_test(size=(20, 6)):
+        assert "".join(" ".join(lines(app.query_one(RowList))).split()).endswith(
+            "mail:itisdamagedatline88121"
+        )
 
 
 async def test_rows_that_must_be_fetched():

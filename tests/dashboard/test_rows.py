@@ -41,7 +41,7 @@ def test_picks_follow_their_rows(before, after, chosen):
     picked = Picked()
     picked.replace(chosen & set(before))
     picked.stay(listed(after), 0)
-    assert picked.keys == chosen & set(before) & set(after)
+    assert picked.of(listed(after)) == chosen & set(before) & set(after)
 
 
 @given(KEYS.filter(bool), st.integers(0, 39), st.integers(0, 39), KEYS)
@@ -56,12 +56,15 @@ def test_range_is_between_its_ends(keys, start, end, after):
     picked.stay(later, cursor)
     still_open = keys[start] in after
     assert picked.is_open == still_open
+    shown = {key for number, key in enumerate(after) if picked.has(key, number)}
+    assert picked.of(later) == shown
     picked.close(later)
+    assert picked.of(later) == shown
     if still_open:
         first, last = sorted((after.index(keys[start]), cursor))
-        assert picked.keys == set(after[first : last + 1])
+        assert shown == set(after[first : last + 1])
     else:
-        assert not picked.keys
+        assert not shown
 
 
 def test_columns_that_fit():

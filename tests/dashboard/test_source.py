@@ -100,11 +100,11 @@ def test_still_means_still(storage, source, seen):
 def test_when_that_is_wanted(storage, source, seen):
     """If somebody wants a look, it is told at once what there is, new or not."""
     Queue("jobs", storage).enqueue(1)
-    number = seen.until(lambda snapshot: ready(snapshot, "jobs") == 1).number
+    number = seen.until(lambda snapshot: ready(snapshot, "jobs") == 1 and snapshot.tried).number
     count = len(seen.snapshots)
     source.look_now()
     seen.until(lambda _: len(seen.snapshots) > count)
-    assert seen.snapshots[-1].number == number
+    assert seen.snapshots[count].number == number
 
 
 def test_gone_until_that_is_noted(storage, path, source, seen):

@@ -20,6 +20,7 @@ from duraq.safe_text import safe_text
 from duraq_dashboard.acts_done import Done, acts_done
 from duraq_dashboard.dialogs import words
 from duraq_dashboard.dialogs.confirm import ConfirmDialog
+from duraq_dashboard.dialogs.leaving import LeaveDialog
 from duraq_dashboard.dialogs.progress import ProgressDialog
 from duraq_dashboard.dialogs.undo import UndoDialog
 from duraq_dashboard.doing import Doing, Progress
@@ -35,6 +36,7 @@ class Actor:
     def __init__(self, app: Dashboard) -> None:
         self._app = app
         self._doing: dict[Doing, ProgressDialog] = {}
+        self._progress: dict[Doing, Progress] = {}
 
     def begin(self, name: str, selection: Selection) -> None:
         """Ask whether that action shall be done to what was chosen, and if so do it."""
@@ -51,6 +53,20 @@ class Actor:
             self._settle(action, selection)
         else:
             self._ask(self._order(action, selection))
+
+    @property
+    def going(self) -> list[tuple[Order, Progress]]:
+        """What goes on, and how far it is."""
+        return [(doing.order, self._progress[doing]) for doing in self._doing]
+
+    def ask_to_leave(self) -> None:
+        """Ask whether it shall be stopped, and if so end the app."""
+
+        def answered(is_meant: bool | None) -> None:
+            if is_meant:
+                self._app.exit()
+
+        self._app.push_screen(LeaveDialog(self.going), answered)
 
     def close(self) -> None:
         """Stop all that goes on, and wait for it."""
@@ -133,8 +149,11 @@ class Actor:
         except CommandError as unchanged:
             self._app.say(str(unchanged))
             return
+        except (click.Abort, KeyboardInterrupt):
+            self._app.say("nothing was done")
+            return
         except (DuraqError, ValueError, OSError, click.ClickException) as error:
-            self._app.say(safe_text(error, 300), severity="error")
+            self._app.say(f"nothing was done: {safe_text(error, 300)}", severity="error")
             return
         self._ask(replace(self._order(action, selection), payload=payload))
 
@@ -149,7 +168,8 @@ class Actor:
             self._app.call_later(self._told, doing, progress)
 
         doing = Doing(order, tell)
-        dialog = ProgressDialog(doing, Progress(order.count))
+        self._progress[doing] = Progress(order.count)
+        dialog = ProgressDialog(doing, self._progress[doing])
         self._doing[doing] = dialog
         doing.start()
         self._app.push_screen(dialog)
@@ -158,13 +178,14 @@ class Actor:
         dialog = self._doing.get(doing)
         if dialog is None:
             return
+        self._progress[doing] = progress
         # It stays attached while it is taken away, and its parts go before it does.
         is_seen = dialog.is_running
         if is_seen:
             dialog.show(progress)
         if not progress.is_over:
             return
-        del self._doing[doing]
+        del self._doing[doing], self._progress[doing]
         self._app.source.look_now()
         if not is_seen:
             text = safe_text(words.result(doing.order, progress), 300)

@@ -22,11 +22,14 @@ from duraq.errors import DuraqError
 from duraq.model import check_queue_name
 from duraq.options import text as checked_text
 from duraq.safe_text import safe_text
+from duraq_dashboard import wording
 from duraq_dashboard.dialogs import words
 from duraq_dashboard.dialogs.base import Dialog
 from duraq_dashboard.orders import Order
 from duraq_dashboard.widgets.lines import Lines
 
+_MOST = 3  # lines of one fact
+_NARROW = 40  # columns, before it is known how many there are
 _PUT_BACK = {"retry", "move"}
 _WITH_REASON = {"retry", "move", "remove", "purge", "undo", "edit", "pause", "release"}
 
@@ -45,7 +48,7 @@ class ConfirmDialog(Dialog[Order]):
     ConfirmDialog {
         & .row { height: 1; }
         & .row Label { width: 10; color: $text-muted; }
-        & Lines { height: auto; max-height: 3; width: 1fr; }
+        & Lines { height: auto; width: 1fr; }
         & Input { width: 1fr; background: $panel; }
         & Input.-short { width: 8; }
         & .row .behind { width: auto; margin: 0 1; color: $text-muted; }
@@ -127,6 +130,10 @@ class ConfirmDialog(Dialog[Order]):
             lines.show([(f"pid {lease.pid} is alive: its work on {lease.id} may be done twice", "warn")])
         self._show()
 
+    def on_resize(self) -> None:
+        # How wide its lines are is known later.
+        self.call_after_refresh(self._show)
+
     def settle(self, order: Order) -> None:
         """What is meant is known by now."""
         self._order = order
@@ -153,7 +160,7 @@ class ConfirmDialog(Dialog[Order]):
             order, problem = self._order, "" if is_blank else safe_text(error, 200)
         self._say("where", safe_text(order.where, 300))
         self._say("effect", self._effect(order))
-        self._say("command", safe_text(order.command, 400))
+        self._say("command", safe_text(order.command, 1000), cut=" ... (y copies all of it)")
         button = self.query_one("#go", Button)
         if not self._is_settled:
             self.say_title(f"{words.WORDS[order.action.name].do}: counting what is meant ...")
@@ -169,9 +176,11 @@ class ConfirmDialog(Dialog[Order]):
         button.label = Content(safe_text(words.button(order), 40))
         button.disabled = bool(problem) or is_blank or not self._is_typed()
 
-    def _say(self, name: str, text: str, role: str = "") -> None:
-        for line in self.query(f"#{name}").results(Lines):
-            line.show([(text, role)])
+    def _say(self, name: str, text: str, role: str = "", *, cut: str = " ...") -> None:
+        """``cut``: the end of what is too long, so that what is seen of a command is no shorter command."""
+        for lines in self.query(f"#{name}").results(Lines):
+            shown = wording.wrapped(text, lines.size.width or _NARROW, _MOST, cut)
+            lines.show(*([(each, role)] for each in shown))
 
     @staticmethod
     def _effect(order: Order) -> str:

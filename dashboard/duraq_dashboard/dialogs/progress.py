@@ -8,11 +8,13 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from duraq.actions import ACTIONS
 from duraq.safe_text import safe_text
 from duraq_dashboard import wording
 from duraq_dashboard.dialogs import words
 from duraq_dashboard.dialogs.base import Dialog
 from duraq_dashboard.doing import Doing, Progress
+from duraq_dashboard.orders import Selection
 from duraq_dashboard.widgets.lines import Lines
 
 _BAR = 60  # characters
@@ -25,6 +27,7 @@ class ProgressDialog(Dialog[None]):
         Binding("escape", "close", "hide", id="dialog.close"),
         Binding("enter", "close_result", "close", show=False, id="dialog.done"),
         Binding("c", "stop", "stop", id="dialog.stop"),
+        Binding(ACTIONS["undo"].key or "", "undo", "undo", id="dialog.undo"),
     ]
 
     def __init__(self, doing: Doing, progress: Progress) -> None:
@@ -55,9 +58,7 @@ class ProgressDialog(Dialog[None]):
             self.say_title(f"{words.WORDS[order.action.name].doing}: over")
             role = "crit" if progress.error else "warn" if progress.passed_over or progress.stopped else ""
             numbers.show([(safe_text(words.result(order, progress), 500), role)])
-            undo = (
-                "U undoes it within seven days.  " if order.action.name == "remove" and progress.done else ""
-            )
+            undo = "U undoes it, also later within seven days.  " if self._can_be_undone else ""
             keys.show([(f"{undo}Esc or Enter closes", "note")])
         else:
             self.say_title(words.going(order, progress) + self._left(progress))
@@ -70,10 +71,17 @@ class ProgressDialog(Dialog[None]):
         """What is done to one thing is done in one step."""
         return self._progress.count > 1
 
+    @property
+    def _can_be_undone(self) -> bool:
+        progress = self._progress
+        return progress.is_over and progress.done > 0 and self._doing.order.action.name == "remove"
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Nothing is offered that cannot be done."""
         if action == "stop":
             return self._can_be_stopped
+        if action == "undo":
+            return self._can_be_undone
         return super().check_action(action, parameters)
 
     def _left(self, progress: Progress) -> str:
@@ -86,6 +94,11 @@ class ProgressDialog(Dialog[None]):
     def action_stop(self) -> None:
         """Do no more; what is done stays done."""
         self._doing.stop()
+
+    def action_undo(self) -> None:
+        """Ask whether what was removed here shall be brought back."""
+        self.dismiss(None)
+        self.dashboard.begin("undo", Selection(act=self._progress.act, number=self._progress.done))
 
     def action_close_result(self) -> None:
         """Close it once it is over."""

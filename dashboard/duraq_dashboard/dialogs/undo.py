@@ -31,9 +31,6 @@ class UndoDialog(Dialog[Done]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "close", "cancel", show=False, id="undo.close"),
     ]
-    DEFAULT_CSS = """
-    UndoDialog RowList { height: 12; }
-    """
 
     def __init__(self) -> None:
         super().__init__()

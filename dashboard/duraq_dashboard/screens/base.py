@@ -51,7 +51,7 @@ class BaseScreen(Screen[None]):
         Binding("q", "leave", "quit", id="leave"),
         Binding("tab", "app.focus_next", "next pane", show=False, id="pane.next"),
         Binding("shift+tab", "app.focus_previous", "pane before", show=False, id="pane.previous"),
-        Binding("ctrl+c", "copy_or_quit", "copy what is marked, or quit", show=False, id="copy-or-quit"),
+        Binding("ctrl+c", "copy_or_quit", "copy marked, or quit", show=False, id="copy-or-quit"),
     ]
     # Not a field that is not to be seen, which would take every key for text.
     AUTO_FOCUS = "RowList"
@@ -214,7 +214,7 @@ class BaseScreen(Screen[None]):
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
         else:
-            self.app.exit()
+            self.dashboard.leave()
 
     def action_copy_or_quit(self) -> None:
         """Copy what is marked with the mouse; if nothing is, quit, which is what people mean by that key."""
@@ -222,7 +222,7 @@ class BaseScreen(Screen[None]):
         if marked:
             self.dashboard.copied(marked)
         else:
-            self.app.exit()
+            self.dashboard.leave()
 
 
 _WHERE = {

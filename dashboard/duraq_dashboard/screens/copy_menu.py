@@ -15,6 +15,7 @@ from textual.widgets.option_list import Option
 
 from duraq.safe_text import safe_text
 from duraq_dashboard.copying import Copyable
+from duraq_dashboard.widgets.choices import Choices
 from duraq_dashboard.widgets.modal import Modal
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ class CopyMenu(Modal[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Static("Copy", classes="title", markup=False)
-            yield OptionList()
+            yield Choices()
 
     def on_resize(self) -> None:
-        room = min(_WIDEST, self.app.size.width - 26)
-        options = self.query_one(OptionList)
+        room = max(1, min(_WIDEST, self.app.size.width - 26))
+        options = self.query_one(Choices)
         options.clear_options()
         options.add_options(Option(_prompt(each, room), each.key) for each in self._offered)
         options.highlighted = 0

@@ -271,7 +271,8 @@ class DeadLettersScreen(MainScreen):
             self._survey.begin()
 
     def on_filter_bar_left(self) -> None:
-        self._letters.focus()
+        # At once, and not a moment later as by focus(): the next key is on its way.
+        self.set_focus(self._letters)
 
     def action_sort(self) -> None:
         """Sort by the next thing."""

@@ -11,15 +11,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
 from duraq.actions import Action, Target
-from duraq.acts import Letter
-from duraq.bulk import Meant
 from duraq.errors import EntryNotFound
 from duraq.inspector import Inspector
 from duraq.model import EntryStatus, last_failure
 from duraq.safe_text import safe_text
 from duraq.views import EntryView, RecordView, held_by
 from duraq_dashboard import entry_text, wording
-from duraq_dashboard.choosing import chosen_with, is_of_one
+from duraq_dashboard.choosing import chosen_with, is_of_one, letter_of
 from duraq_dashboard.copying import Copyable
 from duraq_dashboard.orders import Selection
 from duraq_dashboard.questions import Questions
@@ -66,6 +64,7 @@ class EntryScreen(BaseScreen):
         self._view: EntryView | None = None
         self._life: Sequence[RecordView] = ()
         self._problem = ""
+        self._is_gone = False  # since it was read
         self._pane = PANES[0]
         self._form = "json"
         self._whole = False
@@ -111,7 +110,7 @@ class EntryScreen(BaseScreen):
 
     @property
     def _is_dead(self) -> bool:
-        return self._view is not None and self._view.status is EntryStatus.DEAD
+        return self._view is not None and self._view.status is EntryStatus.DEAD and not self._is_gone
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -119,6 +118,7 @@ class EntryScreen(BaseScreen):
         """Show another one."""
         self._entry_id, self._of_queue = entry_id, queue
         self._view, self._life, self._seen = None, (), None
+        self._problem, self._is_gone = "", False
         self._whole = False
         self._read()
         self._show()
@@ -135,13 +135,14 @@ class EntryScreen(BaseScreen):
     def _arrived(self, found: tuple[EntryView, Sequence[RecordView]]) -> None:
         self._view, self._life = found
         self._entry_id, self._of_queue = self._view.id, self._view.queue
-        self._problem = ""
+        self._problem, self._is_gone = "", False
         self.refresh_bindings()
         self._show()
 
     def _failed(self, error: Exception) -> None:
-        gone = isinstance(error, EntryNotFound)
+        self._is_gone = gone = isinstance(error, EntryNotFound)
         self._problem = "it is gone: removed, or its records are no longer kept" if gone else str(error)
+        self.refresh_bindings()
         if gone and self._of_queue is None:
             # Named by somebody who began the dashboard with it, who may have meant a queue.
             self._problem = f"no queue and no entry is called {self._entry_id}"
@@ -242,12 +243,7 @@ class EntryScreen(BaseScreen):
             return chosen_with(view, action)
         if action.target is not Target.DEAD_LETTERS:
             return super().chosen_for(action)
-        letter: Letter = (view.id, view.token)
-        meant = Meant({view.queue: [letter]})
-        last = last_failure(view.history)
-        if last is not None:
-            meant.errors[last.error.type] += 1
-        return Selection(lambda _inspector, _stop: meant)
+        return letter_of(view)
 
     # -- what it offers --------------------------------------------------------------------------------
 

@@ -295,7 +295,8 @@ class ErrorsScreen(MainScreen):
         self._show()
 
     def on_filter_bar_left(self) -> None:
-        self.query_one(RowList).focus()
+        # At once, and not a moment later as by focus(): the next key is on its way.
+        self.set_focus(self.query_one(RowList))
 
     def action_back(self) -> None:
         """Stop what is being read; else, no filter any more."""

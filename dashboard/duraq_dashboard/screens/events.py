@@ -29,6 +29,8 @@ from duraq_dashboard.wording import Times
 MOST = 2000  # lines that are kept
 SAMPLE = 10  # lines that are shown of those that came since the last time: nobody reads more
 PERIOD = 0.5  # seconds between two looks at what has come
+_EMPTY = "\nNothing has happened yet."
+_NONE_ADMITTED = "\nNothing that matches this has happened yet. Esc clears the filter."
 _COLUMNS = (
     Column("TIME", 12),
     Column("QUEUE", 12),
@@ -69,7 +71,7 @@ class EventRows:
             f"..{event.id[-8:]}" if event.id else "",
             event.attempt,
             event.who,
-            event.detail,
+            event.told(self._now, self._times),
         )
 
 
@@ -99,7 +101,7 @@ class EventsScreen(MainScreen):
     def compose_content(self) -> ComposeResult:
         yield FilterBar()
         yield Heading("Events", id="heading")
-        yield RowList(*_COLUMNS, empty="\nNothing has happened yet.", id="events")
+        yield RowList(*_COLUMNS, id="events")
         yield Lines(id="event")
 
     def on_mount(self) -> None:
@@ -159,7 +161,7 @@ class EventsScreen(MainScreen):
         now, times = self.dashboard.moment, self.dashboard.times
         events = self.query_one(RowList)
         rows = EventRows(list(self._events), now, times)
-        events.show(rows)
+        events.show(rows, empty=_EMPTY if self._filter is None else _NONE_ADMITTED)
         if self._goes_along and len(rows):
             events.go_to(rows.key(len(rows) - 1))
         follows = "follows" if self._goes_along else "stands still"
@@ -209,9 +211,12 @@ class EventsScreen(MainScreen):
         self._text = text
         if self.is_current:
             self._begin()
+            # By then there is something to take, or nothing.
+            self.set_timer(PERIOD, self._redraw)
 
     def on_filter_bar_left(self) -> None:
-        self.query_one(RowList).focus()
+        # At once, and not a moment later as by focus(): the next key is on its way.
+        self.set_focus(self.query_one(RowList))
 
     def action_back(self) -> None:
         """No filter any more."""
@@ -240,7 +245,8 @@ class EventsScreen(MainScreen):
 
     def pager_text(self) -> str | None:
         lines = (
-            f"{event.at.isoformat()}  {event.queue}  {event.op}  {event.id}  {event.who}  {event.detail}"
+            f"{event.at.isoformat()}  {event.queue}  {event.op}  {event.id}  {event.who}"
+            f"  {event.told(self.dashboard.moment, self.dashboard.times)}"
             for event in self._events
         )
         return "\n".join(lines) if self._events else None

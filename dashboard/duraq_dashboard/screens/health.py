@@ -13,7 +13,6 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from duraq.actions import Action, Target
-from duraq.health import HealthResult, HealthStatus, StorageHealthCheck
 from duraq.inspector import Inspector
 from duraq.mending import repair
 from duraq.safe_text import safe_lines, safe_text
@@ -31,8 +30,6 @@ from duraq_dashboard.verifying import Verified, Verifying
 from duraq_dashboard.widgets.lines import Heading, Lines, Piece
 from duraq_dashboard.widgets.row_list import RowList
 
-# How often the disk and the lock are tried out, while this is shown and something changes.
-OFTEN = timedelta(seconds=30)
 _COSTED = timedelta(seconds=10)
 _WELL = "\nNothing needs anybody."
 
@@ -48,13 +45,6 @@ class HealthScreen(MainScreen):
         act("compact"),
     ]
 
-    class Tried(Message):
-        """The disk and the lock were tried out."""
-
-        def __init__(self, found: list[HealthResult] | Exception) -> None:
-            super().__init__()
-            self.found = found
-
     class Read(Message):
         """So much has been read of everything."""
 
@@ -64,9 +54,6 @@ class HealthScreen(MainScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._asked: threading.Event | None = None
-        self._tried: list[HealthResult] = []
-        self._tried_at: datetime | None = None
         self._verifying: Verifying | None = None
         self._verified: Verified | None = None
         self._alerts: dict[object, Alert] = {}
@@ -88,8 +75,6 @@ class HealthScreen(MainScreen):
         self.query_one("#alerts-list", RowList).focus()
 
     def on_unmount(self) -> None:
-        if self._asked is not None:
-            self._asked.set()
         if self._verifying is not None:
             self._verifying.stop()
 
@@ -105,12 +90,11 @@ class HealthScreen(MainScreen):
         )
         rows = Listed(health_view.alert_rows(alerts, now, times))
         self.query_one("#alerts-list", RowList).show(rows, empty=self.unless_reading(_WELL))
-        self._try_out()
         self._show_checks(snapshot)
         self._show_cost()
 
     def _show_checks(self, snapshot: Snapshot) -> None:
-        checks = health_view.checks(snapshot, self._tried, self._verified)
+        checks = health_view.checks(snapshot, self._verified)
         self._checks = {check.key: check for check in checks}
         self.query_one("#checks", RowList).show(Listed(health_view.check_rows(checks)), empty="\nlooking ...")
         self.query_one("#checks-heading", Heading).show("Checks", self._about_verifying())
@@ -160,35 +144,6 @@ class HealthScreen(MainScreen):
 
     def on_descendant_focus(self) -> None:
         self._show_detail()
-
-    # -- trying out ------------------------------------------------------------------------------------
-
-    def _try_out(self) -> None:
-        now = self.dashboard.moment
-        lately = self._tried_at is not None and (self.dashboard.frozen or now - self._tried_at < OFTEN)
-        if self._asked is not None or lately:
-            return
-        self._tried_at = now
-        path = self.dashboard.source.path
-
-        def question(_inspector: Inspector, _stop: threading.Event) -> list[HealthResult]:
-            # Nothing is written for it, and the lock is left alone: this is looked at all day.
-            check = StorageHealthCheck(path, write=False, lock=False)
-            return [health_view.root(path), *check.check_each()]
-
-        def answer(found: list[HealthResult] | Exception) -> None:
-            # In another thread; a message is what may cross.
-            self.post_message(self.Tried(found))
-
-        self._asked = self.dashboard.source.ask(question, answer)
-
-    def on_health_screen_tried(self, message: Tried) -> None:
-        self._asked = None
-        if isinstance(message.found, Exception):
-            self._tried = [HealthResult("storage", HealthStatus.UNHEALTHY, str(message.found))]
-        else:
-            self._tried = message.found
-        self._redraw()
 
     # -- reading everything ----------------------------------------------------------------------------
 
@@ -250,8 +205,14 @@ class HealthScreen(MainScreen):
     @on(RowList.Chosen, "#alerts-list")
     def _open_alert(self) -> None:
         alert = self._alert()
-        if alert is not None:
+        if alert is None:
+            return
+        if alert.queue:
             self.dashboard.open_queue(alert.queue)
+        else:
+            checks = self.query_one("#checks", RowList)
+            checks.go_to((alert.word.lower(), ""))
+            checks.focus()
 
     @on(RowList.Chosen, "#checks")
     def _open_check(self) -> None:
@@ -287,7 +248,8 @@ class HealthScreen(MainScreen):
             return [*fix, Copyable("w", "what", check.what)]
         if alert is None:
             return ()
-        return [Copyable("n", "queue", alert.queue), Copyable("w", "why", alert.why)]
+        queue = [Copyable("n", "queue", alert.queue)] if alert.queue else []
+        return [*queue, Copyable("w", "why", alert.why)]
 
     def pager_text(self) -> str | None:
         lines = [f"{alert.word}  {alert.queue}  {alert.why}" for alert in self._alerts.values()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
@@ -17,7 +16,7 @@ from duraq_dashboard.widgets.lines import Lines, Piece
 from duraq_dashboard.widgets.modal import Modal
 
 _TWO_COLUMNS = 110
-_KEYS, _LABEL, _ID = 14, 24, 18
+_KEYS, _LABEL, _ID = 12, 24, 20
 MOVE, CHANGE = "MOVE", "CHANGE (asks first)"
 # Which ids are listed under which heading; the first that fits. What is left looks at something.
 _GROUPS = {
@@ -87,7 +86,7 @@ class HelpScreen(Modal[None]):
         event.stop()
         self._show()
 
-    def on_resize(self, _event: events.Resize) -> None:
+    def on_resize(self) -> None:
         self._show()
 
     def action_close(self) -> None:

@@ -149,7 +149,8 @@ class LeasesScreen(MainScreen):
         self._redraw()
 
     def on_filter_bar_left(self) -> None:
-        self.query_one("#leases", RowList).focus()
+        # At once, and not a moment later as by focus(): the next key is on its way.
+        self.set_focus(self.query_one("#leases", RowList))
 
     def action_back(self) -> None:
         """No filter any more."""

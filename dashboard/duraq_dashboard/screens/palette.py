@@ -18,6 +18,7 @@ from duraq.safe_text import safe_text
 from duraq_dashboard.commands import Command, matching
 from duraq_dashboard.screens.base import BaseScreen
 from duraq_dashboard.screens.help import MOVE, group_of
+from duraq_dashboard.widgets.choices import Choices
 from duraq_dashboard.widgets.key_bar import hints, key_name
 from duraq_dashboard.widgets.modal import Modal
 from duraq_dashboard.wording import fit
@@ -77,7 +78,7 @@ class PaletteScreen(Modal[Command | None]):
             field = Input(placeholder="what is to be done", compact=True)
             field.cursor_blink = False
             yield field
-            yield OptionList()
+            yield Choices()
 
     def on_mount(self) -> None:
         # At once, and not a moment later as by focus(): the next letter is on its way.
@@ -93,7 +94,7 @@ class PaletteScreen(Modal[Command | None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        at = self.query_one(OptionList).highlighted
+        at = self.query_one(Choices).highlighted
         if at is not None:
             self.dismiss(self._listed[at])
 
@@ -106,7 +107,7 @@ class PaletteScreen(Modal[Command | None]):
 
     def action_move(self, direction: str) -> None:
         """To the next one, or to the one before."""
-        listed = self.query_one(OptionList)
+        listed = self.query_one(Choices)
         if direction == "down":
             listed.action_cursor_down()
         else:
@@ -114,9 +115,9 @@ class PaletteScreen(Modal[Command | None]):
 
     def _show(self, text: str) -> None:
         self._listed = matching(self._commands, text)[:MOST]
-        options = self.query_one(OptionList)
+        options = self.query_one(Choices)
         options.clear_options()
-        width = min(_WIDEST, self.app.size.width - _KEY - 10)
+        width = max(0, min(_WIDEST, self.app.size.width - _KEY - 10))
         options.add_options(Option(_prompt(command, width)) for command in self._listed)
         options.highlighted = 0 if self._listed else None
 

@@ -293,7 +293,8 @@ class QueueScreen(BaseScreen):
             self._show_found()
 
     def on_filter_bar_left(self) -> None:
-        self.query_one(RowList).focus()
+        # At once, and not a moment later as by focus(): the next key is on its way.
+        self.set_focus(self.query_one(RowList))
 
     # -- what keys do ----------------------------------------------------------------------------------
 

@@ -95,6 +95,8 @@ class QueueRows:
 
 
 def _cells(row: QueueRow) -> Sequence[Cell]:
+    if row.note:
+        return (row.status, row.role), row.name, (row.note, "note")
     return (
         (row.status, row.role),
         row.name,
@@ -133,6 +135,7 @@ class QueuesScreen(MainScreen):
         self._filter: QueueFilter | None = None
         self._in_panel: object = None  # all that what the panel says follows from
         self._in_totals: object = None
+        self._is_gone = False  # the queue under the cursor
         self._text = ""  # of the filter, as it was typed
 
     def compose_content(self) -> ComposeResult:
@@ -170,6 +173,15 @@ class QueuesScreen(MainScreen):
         )
         self.shows_seconds = any(is_young(queue, now) for queue in shown)
         self._show_panel()
+        self._look_whether_gone()
+
+    def _look_whether_gone(self) -> None:
+        """Offer to forget the queue under the cursor as soon as it is gone."""
+        queue = self._under_cursor()
+        is_gone = queue is not None and queue.gone
+        if is_gone is not self._is_gone:
+            self._is_gone = is_gone
+            self.refresh_bindings()
 
     def _chosen(self, snapshot: Snapshot) -> list[QueueNow]:
         queues = list(snapshot.queues.values())
@@ -187,17 +199,22 @@ class QueuesScreen(MainScreen):
 
     def _show_totals(self) -> None:
         width = self.app.size.width
-        alerts, none = self._overview.alerts, self.unless_reading("no alerts").strip()
-        shown = (self.dashboard.moment.replace(microsecond=0), len(alerts), none, width)
+        alerts = self.dashboard.alerts.all(self.dashboard.moment)
+        loud = [alert for alert in alerts if alert.seen_until is None]
+        none = self.unless_reading("no alerts").strip()
+        shown = (self.dashboard.moment.replace(microsecond=0), len(alerts), len(loud), none, width)
         if shown == self._in_totals:
             return
         self._in_totals = shown
-        line = next(line for line in self._overview.lines() if len(line) < width or line == "")
+        line = next(line for line in self._overview.lines() if len(line) <= width - 2 or line == "")
         self.query_one("#totals", Lines).show(line)
-        text = f"! {wording.plural(len(alerts), 'alert')}: " if alerts else none
-        room = width - len(text) - len("  (5 opens)")
-        text += wording.fit(" | ".join(alerts[:20]), room)
-        self.query_one("#alerts", Lines).show([(text, "warn" if alerts else "note")])
+        text = f"! {wording.plural(len(loud), 'alert')}" if loud else none
+        # As on the Health screen.
+        text += f", {len(alerts) - len(loud)} seen" if len(loud) < len(alerts) else ""
+        if loud:
+            told = " | ".join(f"{alert.queue or 'storage'} {alert.word}" for alert in loud[:20])
+            text += ": " + wording.fit(told, width - len(text) - len(":   (5 opens)"))
+        self.query_one("#alerts", Lines).show([(text, "warn" if loud else "note")])
 
     # -- the panel -------------------------------------------------------------------------------------
 
@@ -281,7 +298,8 @@ class QueuesScreen(MainScreen):
         self._redraw()
 
     def on_filter_bar_left(self) -> None:
-        self.query_one(RowList).focus()
+        # At once, and not a moment later as by focus(): the next key is on its way.
+        self.set_focus(self.query_one(RowList))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """What is gone can be forgotten, nothing else."""

@@ -9,9 +9,12 @@ from weakref import WeakKeyDictionary
 from textual import events
 from textual.app import App, ScreenStackError
 from textual.widget import Widget
+from textual.widgets import Input
 
 # Seconds that a screen may take to come, before keys are believed to be for it all the same.
 PATIENCE = 10.0
+# And that a field may take for what was typed into it.
+_SOON = 1.0
 
 
 class Addressing:
@@ -43,3 +46,15 @@ class Addressing:
                 while not self._app.screen.is_mounted:
                     is_there: asyncio.Event = self._app.screen._mounted_event  # noqa: SLF001 - nothing else tells
                     await is_there.wait()
+
+
+async def at_rest(field: Input) -> None:
+    """Wait until the field, and all that it is in, have taken what was sent to them, and what came of it."""
+    way = [field, *(node for node in field.ancestors if isinstance(node, Widget))]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_SOON):
+            # Once for what is on its way up, and once for what that is answered with.
+            for node in way * 2:
+                is_at_rest = asyncio.Event()
+                if node.call_later(is_at_rest.set):
+                    await is_at_rest.wait()

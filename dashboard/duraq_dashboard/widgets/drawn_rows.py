@@ -5,6 +5,8 @@ What ``row_list`` stands on, which has the keys, and everything that a screen ne
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from rich.style import Style
 from textual.geometry import Region
 from textual.scroll_view import ScrollView
@@ -60,9 +62,14 @@ class DrawnRows(ScrollView):
         if number < len(self._rows):
             return self._row(number, width)
         line = y - 1 if not len(self._rows) else -1
-        words = self._empty.split("\n")
+        words = self._words(width - 2)
         text = f"  {safe_text(words[line])}" if 0 <= line < len(words) else ""
         return strip_of([(text, self.rich_style)], width, self.rich_style)
+
+    def _words(self, width: int) -> list[str]:
+        """What is said where there are no rows, in lines that fit."""
+        lines = (wrap(line, max(width, 1), break_on_hyphens=False) for line in self._empty.split("\n"))
+        return [each for line in lines for each in line or [""]]
 
     def _state(self, number: int) -> object:
         """All that the look of a row follows from."""
@@ -86,6 +93,7 @@ class DrawnRows(ScrollView):
             not (isinstance(before, tuple) and isinstance(now, tuple))
             or before[0] != now[0]
             or before[2:] != now[2:]
+            or len(self._columns) > min(len(before[1]), len(now[1]))
         ):
             return [(0, self.size.width)]
         shown = laid_out(self._columns, self.scrollable_content_region.width - self._margin)
@@ -116,11 +124,14 @@ class DrawnRows(ScrollView):
         if self.pickable:
             mark += "[x]" if self._picked.has(key, number) else "[ ]"
         pieces = [(mark + " ", style)]
-        cells = self._cells(number)
-        for index, room in laid_out(self._columns, width - self._margin):
+        cells, left = self._cells(number), width - self._margin
+        for index, room in laid_out(self._columns, left):
             cell = cells[index] if index < len(cells) else ""
             text, role = cell if isinstance(cell, tuple) else (cell, "")
-            shown = fitted(text, room, right=self._columns[index].right)
+            # The last one has the room of all that there is nothing for.
+            goes_on = index == len(cells) - 1 < len(self._columns) - 1
+            shown = fitted(text, left if goes_on else room, right=self._columns[index].right and not goes_on)
+            left -= room + GAP
             pieces += [(shown, self._in_role(style, role)), (" " * GAP, style)]
         return strip_of(pieces, width, style)
 

@@ -19,11 +19,11 @@ class FilterBar(Horizontal):
     """Shown while there is a filter or one is being typed. ``open`` begins; Enter ends; Esc clears."""
 
     DEFAULT_CSS = """
-    FilterBar { height: 1; display: none; }
+    FilterBar { height: auto; display: none; }
     FilterBar.-open { display: block; }
     FilterBar > .sign { width: 2; }
     FilterBar > Input { width: 1fr; height: 1; border: none; padding: 0; background: $panel; }
-    FilterBar > .says { width: auto; max-width: 60%; padding: 0 1; color: $role-warn; }
+    FilterBar > .says { width: auto; max-width: 60%; height: auto; padding: 0 1; color: $role-warn; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         # Elsewhere Ctrl+C ends the program; whoever types wants no more than out of here.

@@ -133,7 +133,7 @@ class RowList(DrawnRows, can_focus=True):
     @property
     def picked(self) -> frozenset[Key]:
         """Which rows are picked."""
-        return self._picked.keys
+        return self._picked.of(self._rows)
 
     @property
     def in_view(self) -> range:
@@ -143,7 +143,7 @@ class RowList(DrawnRows, can_focus=True):
     def show(self, rows: Rows, *, empty: str | None = None) -> None:
         """List these from now on."""
         before, key = self._rows, self.cursor_key
-        picked = len(self._picked)
+        picked = self._picked.extent
         on_screen = self._cursor in self.in_view
         held = self._cursor if on_screen else self._top
         line = held - self._top
@@ -159,7 +159,7 @@ class RowList(DrawnRows, can_focus=True):
         self._draw_what_differs()
         if self.cursor_key != key:
             self.post_message(self.Moved(self, self.cursor_key))
-        if len(self._picked) != picked:
+        if self._picked.extent != picked:
             self.post_message(self.PicksChanged(self))
 
     def set_columns(self, *columns: Column) -> None:
@@ -248,7 +248,7 @@ class RowList(DrawnRows, can_focus=True):
 
     def action_invert(self) -> None:
         """Those that are not picked, and no longer those that are."""
-        picked = self._picked.keys
+        picked = self.picked
         keys = map(self._rows.key, range(len(self._rows)))
         self.pick(key for key in keys if key not in picked)
 
@@ -285,6 +285,8 @@ class RowList(DrawnRows, can_focus=True):
         self._draw_what_differs()
         if moved:
             self.post_message(self.Moved(self, self.cursor_key))
+            if self._picked.is_open:
+                self.post_message(self.PicksChanged(self))
 
     def _put_top(self, top: int) -> None:
         top = max(0, min(top, len(self._rows) - self._page))

@@ -11,6 +11,7 @@ from textual.strip import Strip
 
 from duraq.safe_text import safe_text
 from duraq_dashboard.rows import GAP, Cells
+from duraq_dashboard.wording import fit
 
 _NEAR = 10  # cells
 
@@ -20,6 +21,7 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
     shown = safe_text(text, width)
     if shown.isascii():
         return shown.rjust(width) if right else shown.ljust(width)
+    shown = fit(shown, width)
     if right:
         shown = " " * (width - cell_len(shown)) + shown
     return set_cell_size(shown, width)
