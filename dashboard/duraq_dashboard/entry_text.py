@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from itertools import groupby, islice
 
 from duraq.model import Attempt, Cause, EntryStatus
+from duraq.operations import WITH_PAYLOAD
 from duraq.safe_text import safe_lines, safe_text
 from duraq.views import EntryView, Place, RecordView
 from duraq_dashboard import wording
@@ -239,8 +240,6 @@ def _detail(record: RecordView, when: When) -> str:
 
 # -- on disk -----------------------------------------------------------------------------------------------
 
-_WITH_PAYLOAD = {"enqueue", "keep", "restore"}
-
 
 def on_disk(view: EntryView, life: Sequence[RecordView], path: str, when: When) -> list[Cell]:
     """Where each of its records lies, and commands that show them without this program."""
@@ -265,7 +264,7 @@ def shell(*arguments: str) -> str:
 def commands(view: EntryView, life: Sequence[RecordView], path: str) -> list[str]:
     """To be pasted into a shell."""
     found = [shell("duraq", "-C", path, "show", view.id, "--queue", view.queue, "--json")]
-    written = [record for record in life if record.op in _WITH_PAYLOAD]
+    written = [record for record in life if record.op in WITH_PAYLOAD]
     if written:
         place = written[-1].place
         found.append(shell("sed", "-n", f"{place.line}p", f"{path}/{place.file}") + " | jq .")

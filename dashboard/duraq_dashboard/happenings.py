@@ -21,6 +21,7 @@ from duraq.errors import DuraqError
 from duraq.events import Wanted
 from duraq.inspector import Inspector
 from duraq.model import KEYS, MIGRATIONS, pid_of
+from duraq.operations import WITH_PAYLOAD
 from duraq.safe_text import safe_text
 from duraq.views import RecordView
 from duraq_dashboard import wording
@@ -30,7 +31,6 @@ log = logging.getLogger("duraq.dashboard")
 
 LAST = 100  # records that are shown to begin with
 EXCERPT = 300
-_WITH_PAYLOAD = {"enqueue", "keep", "restore"}
 # Of the storage's own bookkeeping nobody has asked.
 _HIDDEN = {KEYS, MIGRATIONS}
 _LARGE = 64 * 1024
@@ -97,7 +97,7 @@ def event_of(record: RecordView) -> EventLine:
 def fields_of(record: RecordView) -> Mapping[str, Any]:
     """The record without its payload, which may be large."""
     text = record.text
-    if record.op in _WITH_PAYLOAD:
+    if record.op in WITH_PAYLOAD:
         head = text.partition(b',"data":')[0] + b"}"
         text = head if len(text) > _LARGE else text
     try:
@@ -113,7 +113,7 @@ def _then(record: RecordView, fields: Mapping[str, Any]) -> tuple[str, datetime]
         what, name = "deadline", "deadline_at"
     elif isinstance(fields.get("error"), dict):
         what, name = "again", "ready_at"
-    elif record.op in _WITH_PAYLOAD:
+    elif record.op in WITH_PAYLOAD:
         what, name = "due", "ready_at"
     else:
         return None
@@ -130,7 +130,7 @@ def _detail(record: RecordView, fields: Mapping[str, Any]) -> str:
         if fields.get("cause") not in {None, "failed"}:
             text = f"{fields['cause']}, {text}"
         return text
-    if record.op in _WITH_PAYLOAD:
+    if record.op in WITH_PAYLOAD:
         priority = f"priority {fields['priority']}, " if fields.get("priority") else ""
         return f"{priority}{wording.size(len(record.text))}"
     if record.op in {"lease", "extend"}:
