@@ -67,8 +67,8 @@ def restore(
 
     The backup is only read, and may be on a read-only medium; one that was copied in the middle of work is
     brought to rest on the way. Nobody may work it meanwhile. Durable on return; every record was read again.
-    If that fails nothing of it stays. Raises NotAStorage, NotEmpty, StorageDamaged if the backup is damaged,
-    or another StorageError.
+    If that fails nothing of it stays, or at least not as a storage. Raises NotAStorage, NotEmpty,
+    StorageDamaged if the backup is damaged, or another StorageError.
     """
     where, there = str(Path(source).absolute()), str(Path(path).absolute())
     with wording.said_of(where, hint=_READ):
@@ -96,7 +96,7 @@ def _checked(path: str, file_system: FileSystem | None) -> Copied:
             fs = file_system or RealFileSystem()
             root = fs.open_root(path)
             try:
-                copying.clear(fs, root)
+                copying.disown(fs, root)
             finally:
                 fs.close(root)
             raise

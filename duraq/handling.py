@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from duraq import tracing, transaction
@@ -15,10 +16,8 @@ Q = TypeVar("Q")
 
 Handler = Callable[[QueueEntry[T]], object]
 
+ENDED = "the handler has ended the transaction that it was called in"
 LEFT_BEGUN = "the handler has begun a transaction and not ended it; it was undone"
-
-# What a call returns that has not begun yet.
-_STILL_TO_RUN = (inspect.isawaitable, inspect.isgenerator, inspect.isasyncgen)
 
 
 def is_coroutine_function(function: object) -> bool:
@@ -53,12 +52,12 @@ def check_takes_an_entry(handler: Callable[..., Any]) -> None:
     """Raise InvalidOption if it cannot be called with one argument."""
     if callable(handler):
         try:
-            inspect.signature(handler).bind(None)
-        except ValueError:
-            return  # of what is not written in Python this may not be known
-        except TypeError:
-            pass
-        else:
+            # What is called, and not what it wraps.
+            signature = inspect.signature(handler, follow_wrapped=False)
+        except Exception:  # noqa: BLE001 - of what is not written in Python, or stands for something, nobody knows
+            return
+        with suppress(TypeError):
+            signature.bind(None)
             return
     raise InvalidOption(f"the handler must be a function of one entry, not {handler!r}")
 
@@ -78,7 +77,8 @@ def call(handler: Handler[T], entry: QueueEntry[T]) -> None:
     """Call the handler; raises what it raises.
 
     Raises InvalidInput if it returned something that is still to be run, or has left a transaction begun,
-    which is undone: what comes after it would be in that as well, and never be written.
+    which is undone (what comes after it would be in that as well, and never be written), or has ended the one
+    that it was called in.
     """
     before = transaction.mark()
     try:
@@ -88,14 +88,34 @@ def call(handler: Handler[T], entry: QueueEntry[T]) -> None:
         raise
     if transaction.undo_since(before):
         raise InvalidInput(LEFT_BEGUN)
+    if transaction.has_ended(before):
+        raise InvalidInput(ENDED)
     _check_has_run(returned)
 
 
 def _check_has_run(returned: object) -> None:
-    """Raise InvalidInput if what a handler returned is still to be run."""
-    if returned is None or not any(is_one(returned) for is_one in _STILL_TO_RUN):
+    """Raise InvalidInput if what a handler returned has not begun, and so never will."""
+    if inspect.iscoroutine(returned) and inspect.getcoroutinestate(returned) == inspect.CORO_CREATED:
+        returned.close()  # Python need not say as well that nobody has awaited it
+    elif not (inspect.isgenerator(returned) and inspect.getgeneratorstate(returned) == inspect.GEN_CREATED):
         return
-    if inspect.iscoroutine(returned):
-        returned.close()  # nobody will await it, and Python need not say so as well
     what = type(returned).__name__
     raise InvalidInput(f"the handler returned a {what}, which nobody runs: it has done nothing")
+
+
+def is_own(error: BaseException, is_foreign: Callable[[BaseException], bool] = lambda _: False) -> bool:
+    """Whether an error is the handler's own doing: its attempt has failed, and counts.
+
+    So is SystemExit, as argparse raises it: not counted, its entry would come back for ever. Of a group each
+    error must be, ``is_foreign`` among them.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_own(each, is_foreign) for each in error.exceptions)
+    return isinstance(error, (Exception, SystemExit)) or is_foreign(error)
+
+
+def exits(error: BaseException | None) -> bool:
+    """Whether it ends the worker all the same."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(exits(each) for each in error.exceptions)
+    return isinstance(error, SystemExit)

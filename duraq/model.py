@@ -115,13 +115,17 @@ def last_failure(history: Sequence[Attempt]) -> Attempt | None:
 
 
 def with_attempt(history: tuple[Attempt, ...], attempt: Attempt) -> tuple[Attempt, ...]:
-    """The history with one more attempt: of very many, those in between are left out.
+    """The history with one more attempt: of very many, some of those in between are left out.
 
-    Else an entry that is tried for ever would come to outgrow what can be written at once.
+    Else an entry that is tried for ever would come to outgrow what can be written at once. What was only
+    given back is left out first: it is no failure, and must not hide one.
     """
     if len(history) < FIRST_KEPT + LAST_KEPT:
         return (*history, attempt)
-    return (*history[:FIRST_KEPT], *history[FIRST_KEPT + 1 :], attempt)
+    later = list(history[FIRST_KEPT:])
+    while len(later) >= LAST_KEPT:
+        del later[next((at for at, each in enumerate(later) if each.cause is Cause.RELEASED), 0)]
+    return (*history[:FIRST_KEPT], *later, attempt)
 
 
 def pid_of(worker: str) -> int | None:
@@ -169,8 +173,9 @@ class QueueEntry(_LazyTimes, Generic[T]):
     ``attempts`` counts deliveries, the current one included, so it is 1 on the first. ``token`` names the
     lease this entry was read under (0 if none); completing with an older token raises LeaseLost. An entry
     that is only looked at may have a payload that no longer decodes: ``decode_error`` then says why, and
-    ``data`` is its JSON value. ``errors``: every attempt that has ended, or was given back; of more than a
-    hundred the first ten and the last ninety. ``redriven``: how often it was put back from the dead letters.
+    ``data`` is its JSON value. ``errors``: every attempt that has ended, or was given
+    back; of more than a hundred the first ten and the last ninety, and what was given back is left out first.
+    ``redriven``: how often it was put back from the dead letters.
     """
 
     id: str

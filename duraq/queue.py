@@ -66,6 +66,7 @@ class Queue(Generic[T]):
         self._codec: PayloadCodec[T] = PayloadCodec(payload_type, storage.max_payload_bytes)
         self._lease_for = None if lock_duration is None else options.duration("lock_duration", lock_duration)
         self._limits = None
+        self._checked: object = self  # the last handler; as a rule it is always the same
         if max_size is not None:
             options.positive("max_size", max_size)
             self._limits = Limits(max_size={name: max_size})
@@ -303,7 +304,8 @@ class Queue(Generic[T]):
         uncounted, before they go on. Raises InvalidOption if it is no function of one entry, or one of which
         a call returns before it has begun.
         """
-        handling.check_handler(handler)
+        if handler != self._checked:
+            self._checked = handling.check_handler(handler)
         entry = self.dequeue(wait=wait)
         if entry is None:
             return None

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from duraq import handling
-from duraq.errors import LeaseLost, StorageDamaged, StorageError
+from duraq.errors import GroupTooLarge, LeaseLost, StorageDamaged, StorageError
 from duraq.lease_keeper import Held, LeaseKeeper, Pulse, Uncommitted
 from duraq.model import QueueEntry
 from duraq.queue import Queue
@@ -147,7 +147,7 @@ class Shift(Generic[T]):
                         held = self._look()
                 except FATAL:
                     raise
-                except (StorageError, OSError) as error:
+                except (StorageError, GroupTooLarge, OSError) as error:
                     with self._changed:
                         self._tally.refused(error)
                     continue
@@ -221,9 +221,11 @@ class Shift(Generic[T]):
                 self._give_up(held, trouble.error)
             except Exception as error:  # noqa: BLE001 - it goes into the entry's history
                 self._conclude(held, self._commit(held, error), began, error)
-            except SystemExit as error:
-                # The handler's own, for signals come to another thread. Not counted, it would go on for ever.
+            except (SystemExit, BaseExceptionGroup) as error:
+                # SystemExit is the handler's own: signals come to another thread.
                 self.stop()
+                if not handling.is_own(error):
+                    raise
                 self._conclude(held, self._commit(held, error), began, error)
                 raise
             else:
@@ -253,7 +255,7 @@ class Shift(Generic[T]):
                 break
             except FATAL:
                 raise
-            except (StorageError, OSError) as trouble:
+            except (StorageError, GroupTooLarge, OSError) as trouble:
                 failures += 1
                 if failures == 1:
                     note(logging.ERROR, "commit_failed", held.entry, f"outcome not written yet: {trouble}")
@@ -285,7 +287,7 @@ class Shift(Generic[T]):
             held.release()
         except LeaseLost:
             held.lost.set()  # unless it was completed at the last moment; then nobody looks any more
-        except (StorageError, OSError) as error:
+        except (StorageError, GroupTooLarge, OSError) as error:
             note(logging.ERROR, "release_failed", held.entry, f"could not be given back: {error}")
             held.lost.set()
         else:

@@ -220,17 +220,22 @@ def reset(before: Mark) -> None:
 
 
 def begun_since(before: Mark) -> list[Transaction]:
-    """What was begun since and is not ended, the innermost first: each once, and once for each savepoint."""
+    """What was begun since and is not ended, the innermost first: each once, and once for each savepoint.
+
+    One that took the place of another, which was ended since, was begun before in this sense.
+    """
     begun = _begun.get()
     if not begun:
         return []  # as nearly always
-    depths, whose = dict(before), owner()
-    return [
-        each
-        for each in reversed(begun)
-        if each.owner == whose
-        for _ in range(each.depth - depths.get(each, -1))
-    ]
+    whose, levels = owner(), _levels(before)
+    mine = (each for each in reversed(begun) if each.owner == whose)
+    return [each for each in mine for _ in range(1 + each.depth - levels.get(id(each.storage), 0))]
+
+
+def has_ended(before: Mark) -> bool:
+    """Whether any of it was ended since, and nothing begun in its place."""
+    now = _levels(mark())
+    return any(now.get(storage, 0) < level for storage, level in _levels(before).items())
 
 
 def undo_since(before: Mark) -> bool:
@@ -240,9 +245,25 @@ def undo_since(before: Mark) -> bool:
         for each in left:
             each.storage.rollback_transaction()
     finally:
-        if left:
-            reset(before)
+        drop_since(before)
     return bool(left)
+
+
+def drop_since(before: Mark) -> None:
+    """Be no longer in what was begun since: it was undone, in another context perhaps, or could not be."""
+    for each in begun_since(before):
+        if each.is_nested:
+            each.cut(each.depth - 1)
+        else:
+            end(each)
+
+
+def _levels(of: Mark) -> dict[int, int]:
+    """How deep one was in a transaction on each storage; a task is in none that it has inherited."""
+    if not of:
+        return {}
+    whose = owner()
+    return {id(each.storage): 1 + depth for each, depth in of if each.owner == whose}
 
 
 def without_last(before: Mark, storage: object) -> Mark:

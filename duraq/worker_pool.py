@@ -106,6 +106,8 @@ def _work(line: socket.socket, make_worker: Callable[[], Worker[T]], *, drain: b
         worker.run(drain=drain)
     except StorageForked as error:
         return _cannot_begin(line, error)
+    except SystemExit:
+        return 1  # a handler's; whatever it says, it is not what a child says by its own
     finally:
         for queue in worker.queues:
             queue.storage.close()  # it was opened for this worker, and nobody else will

@@ -11,7 +11,7 @@ from anyio import CancelScope, get_cancelled_exc_class
 from duraq import tracing, transaction
 from duraq.aio.calls import call
 from duraq.errors import InvalidInput, InvalidOption
-from duraq.handling import LEFT_BEGUN, check_takes_an_entry, is_coroutine_function
+from duraq.handling import ENDED, LEFT_BEGUN, check_takes_an_entry, is_coroutine_function
 from duraq.model import QueueEntry
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ async def call_awaited(handler: Handler[T], entry: QueueEntry[T]) -> None:
     """Await a call of the handler; raises what it raises.
 
     Raises InvalidInput if it has left a transaction begun, which is undone: what comes after it would be in
-    that as well, and never be written.
+    that as well, and never be written. Or if it has ended the one that it was called in.
     """
     before = transaction.mark()
     try:
@@ -41,6 +41,8 @@ async def call_awaited(handler: Handler[T], entry: QueueEntry[T]) -> None:
         raise
     if await _undo_since(before):
         raise InvalidInput(LEFT_BEGUN)
+    if transaction.has_ended(before):
+        raise InvalidInput(ENDED)
 
 
 async def _undo_since(before: transaction.Mark) -> bool:
@@ -51,9 +53,8 @@ async def _undo_since(before: transaction.Mark) -> bool:
             for each in left:
                 await call(each.storage.rollback_transaction, surely=True)
     finally:
-        if left:
-            # The threads have ended it in contexts of their own.
-            transaction.reset(before)
+        # The threads have ended it in contexts of their own.
+        transaction.drop_since(before)
     return bool(left)
 
 

@@ -16,7 +16,7 @@ from duraq.aio.calls import call
 from duraq.aio.handling import call_awaited, is_foreign
 from duraq.aio.storage import Storage
 from duraq.errors import DuraqError, LeaseLost
-from duraq.handling import check_takes_an_entry
+from duraq.handling import check_takes_an_entry, exits, is_own
 from duraq.metrics import QueueMetrics
 from duraq.model import AttemptError, Counts, EntryStatus, Pause, QueueEntry
 from duraq.queue import Queue as SyncQueue
@@ -250,7 +250,7 @@ class Queue(Generic[T]):
                 return entry
             await call_awaited(handler, entry)
         except BaseException as error:
-            if isinstance(error, Exception) or is_foreign(error):
+            if not exits(error) and is_own(error, is_foreign):
                 await call(partial(self.sync.mark_failed, entry, error), surely=True)
                 raise
             with CancelScope(shield=True):

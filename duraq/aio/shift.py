@@ -26,7 +26,8 @@ from duraq.aio.handling import Handler, call_awaited, is_foreign
 from duraq.aio.inbox import Inbox
 from duraq.aio.queue import Queue
 from duraq.aio.storage import Storage
-from duraq.errors import LeaseLost, StorageDamaged, StorageError
+from duraq.errors import GroupTooLarge, LeaseLost, StorageDamaged, StorageError
+from duraq.handling import exits, is_own
 from duraq.lease_keeper import Held, LeaseKeeper, Uncommitted
 from duraq.model import QueueEntry
 from duraq.retry import RetryPolicy
@@ -117,7 +118,7 @@ class Shift(Generic[T]):
             except FATAL as error:
                 self._fail(error)
                 return
-            except (StorageError, OSError) as error:
+            except (StorageError, GroupTooLarge, OSError) as error:
                 self._tally.refused(error)
                 continue
             self._tally.answered()
@@ -206,7 +207,7 @@ class Shift(Generic[T]):
             await self._give_up(held, trouble.error)
             return
         except BaseException as error:
-            if not (isinstance(error, (Exception, SystemExit)) or is_foreign(error)):
+            if not is_own(error, is_foreign):
                 raise
             failure = error
         done = self._transactional and failure is None
@@ -215,8 +216,7 @@ class Shift(Generic[T]):
             outcome = "ended_late"  # counted when it was given back
         say_outcome(held, outcome, began, failure)
         self._tally.count(outcome)
-        if isinstance(failure, SystemExit):
-            # Counted, or an entry at which a handler exits would come back for ever.
+        if failure is not None and exits(failure):
             raise failure
 
     async def _handle_and_complete(self, held: Held[T], storage: Storage) -> None:
@@ -246,7 +246,7 @@ class Shift(Generic[T]):
                 break
             except FATAL:
                 raise
-            except (StorageError, OSError) as trouble:
+            except (StorageError, GroupTooLarge, OSError) as trouble:
                 failures += 1
                 if failures == 1:
                     note(logging.ERROR, "commit_failed", held.entry, f"outcome not written yet: {trouble}")
@@ -268,7 +268,7 @@ class Shift(Generic[T]):
                 await call(held.release, surely=True)
         except LeaseLost:
             held.lost.set()  # unless it was completed at the last moment; then nobody looks any more
-        except (StorageError, OSError) as error:
+        except (StorageError, GroupTooLarge, OSError) as error:
             note(logging.ERROR, "release_failed", held.entry, f"could not be given back: {error}")
             held.lost.set()
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AsyncContextDecorator
+from contextlib import AsyncContextDecorator, suppress
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -16,7 +16,7 @@ from duraq import transaction
 from duraq.aio.calls import call
 from duraq.aio.waiting import Chairs
 from duraq.clock import Clock
-from duraq.errors import InvalidOption, StorageClosed
+from duraq.errors import InvalidOption, NoTransaction, StorageClosed
 from duraq.storage.base import Storage as Opened
 from duraq.storage.file import Durability
 from duraq.storage.file import FileStorage as OpenedFiles
@@ -141,7 +141,7 @@ class Transaction(AsyncContextDecorator):
             await self._storage.commit_transaction()
             return
         # The error goes on, not a cancellation that comes while it is undone.
-        with CancelScope(shield=True):
+        with CancelScope(shield=True), suppress(NoTransaction):  # it was ended within; the error says more
             await self._storage.rollback_transaction()
 
 

@@ -46,7 +46,7 @@ class Copier:
 
     def _fill(self, top: int, root: int, moment: Moment, path: str, about: Mapping[str, Any]) -> None:
         target = self._target
-        # So that what is in it, if this fails, is all of our making.
+        # So that two who make one there do not take away what the other makes.
         if not target.try_lock(top):
             raise StorageBusy("somebody else makes a storage of it just now", path=path)
         if target.names(top):
@@ -55,7 +55,7 @@ class Copier:
             self._write(top, root, moment, about)
         except BaseException:
             with suppress(OSError):
-                clear(target, top)
+                _clear(target, top, moment)
             raise
 
     def _write(self, top: int, root: int, moment: Moment, about: Mapping[str, Any]) -> None:
@@ -107,24 +107,33 @@ class Copier:
             self._source.close(read)
 
 
-def clear(fs: FileSystem, top: int) -> None:
-    """Remove what there is of a copy. A power cut meanwhile leaves no storage either."""
+def disown(fs: FileSystem, top: int) -> None:
+    """From here on it is no storage, and a power cut does not make it one again."""
     if fs.exists(top, MARKER):
         fs.unlink(top, MARKER)
         # The names of the files below may go first, otherwise.
         fs.sync(top)
-    _remove_all(fs, top)
 
 
-def _remove_all(fs: FileSystem, directory: int) -> None:
-    files = set(fs.file_names(directory))
-    for name in fs.names(directory):
-        if name in files:
-            fs.unlink(directory, name)
-        else:
-            with opened(fs, directory, name) as inner:
-                _remove_all(fs, inner)
-            fs.rmdir(directory, name)
+def _clear(fs: FileSystem, top: int, queues: Iterable[str]) -> None:
+    """Remove what there is of a copy that was not finished, and nothing that somebody else has put there."""
+    disown(fs, top)
+    with suppress(FileNotFoundError):
+        fs.unlink(top, f"{MARKER}.tmp")
+    for name in (*queues, "journal", "leases"):
+        with suppress(OSError):
+            _remove(fs, top, name)
+
+
+def _remove(fs: FileSystem, directory: int, name: str) -> None:
+    with opened(fs, directory, name) as inner:
+        files = set(fs.file_names(inner))
+        for each in fs.names(inner):
+            if each in files:
+                fs.unlink(inner, each)
+            else:
+                _remove(fs, inner, each)
+    fs.rmdir(directory, name)
 
 
 def lengths(fs: FileSystem, root: int, queues: Iterable[str]) -> Moment:

@@ -87,7 +87,9 @@ class Scope(ContextDecorator):
             if kind is None:
                 self._storage.commit_transaction()
             else:
-                self._storage.rollback_transaction()
+                # If it was ended within, the error that leaves the block says more.
+                with suppress(NoTransaction):
+                    self._storage.rollback_transaction()
         except BaseException as worse:
             # However far that came, and whatever it was: what was begun here is over.
             before = transaction.mark() if before is None else before
@@ -383,7 +385,8 @@ class TransactingStorage(CommittingStorage):
         begun = transaction.current(self) if any_begun() else None
         if begun is None or not begun.concerns(queue):
             return self._line(queue)
-        return PlaceWithin(self._line(queue), partial(self._look_within, begun, queue))
+        is_paused = partial(self._in_turn, lambda: self._laid_over(begun, queue).pause is not None)
+        return PlaceWithin(self._line(queue), partial(self._look_within, begun, queue), is_paused)
 
     def _look_within(
         self, begun: Transaction, queue: str, seconds: float | None, timeout: float

@@ -13,9 +13,15 @@ from duraq.storage.base import PlaceInLine
 class PlaceWithin:
     """See PlaceInLine. ``look`` says how long to sleep, of how long it would be without the transaction."""
 
-    def __init__(self, place: PlaceInLine, look: Callable[[float | None, float], float | None]) -> None:
+    def __init__(
+        self,
+        place: PlaceInLine,
+        look: Callable[[float | None, float], float | None],
+        is_paused: Callable[[], bool],
+    ) -> None:
         self._place = place
         self._look = look
+        self._is_paused = is_paused
 
     def __enter__(self) -> Self:
         self._place.__enter__()
@@ -30,7 +36,12 @@ class PlaceWithin:
         return self._look(self._place.look(timeout), timeout)
 
     def sleep(self, seconds: float) -> bool:
-        return self._place.sleep(seconds)
+        woken = self._place.sleep(seconds)
+        if woken and self._is_paused():
+            # For whoever is next in line: here nothing can be taken.
+            self._place.__exit__(InterruptedError, InterruptedError(), None)
+            self._place.__enter__()
+        return woken
 
     def fileno(self) -> int:
         return self._place.fileno()

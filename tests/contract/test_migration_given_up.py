@@ -198,7 +198,7 @@ def test_an_older_copy(which, moment, tmp_path, monkeypatch):
     else:
         migrate(source, target)
         with duraq.open(source) as storage:
-            Queue("jobs", storage).enqueue_many("efgh", ids="efgh")
+            Queue("jobs", storage).enqueue_many([*"efgh"], ids="efgh")
     path = tmp_path / f"{which}.db"
     shutil.copyfile(path, tmp_path / "older.db")
     killed(monkeypatch, source, target, lambda changes: len(ids(source)) == 0 and notes("in/")(changes))
@@ -287,7 +287,7 @@ def test_a_copy_from_before_a_queue(which, tmp_path, monkeypatch):
     migrate(source, target)
     shutil.copyfile(tmp_path / f"{which}.db", tmp_path / "older.db")
     with duraq.open(source) as storage:
-        Queue("late", storage).enqueue_many("xyz", ids="xyz")
+        Queue("late", storage).enqueue_many([*"xyz"], ids="xyz")
     killed(
         monkeypatch, source, target, lambda changes: notes("out/late")(changes) and not ids(source, "late")
     )

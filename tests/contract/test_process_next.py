@@ -1,6 +1,8 @@
 """One entry, one handler: what becomes of the entry however the handler ends."""
 
+import functools
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 
@@ -188,7 +190,7 @@ def hands_on(to):
 def test_a_handler_that_has_done_nothing(storage, handler):
     """That a handler returns what nobody runs is its failure: the entry is not completed."""
     queue = Queue("jobs", storage, retry_policy=NoRetry())
-    queue.enqueue_many("ab")
+    queue.enqueue_many([*"ab"])
     with pytest.raises(InvalidInput, match="nobody runs"):
         queue.process_next(handler)
     Worker(queue, handler).run(drain=True)
@@ -216,3 +218,75 @@ def test_a_handler_that_leaves_a_transaction(storage):
                 queue.process_next(handler, transactional=transactional)
     assert queue.counts() == Counts(dead=8)
     assert [entry.data for entry in others.entries()] == ["good", "good"]
+
+
+def with_connection(function):
+    """Hands it one thing more."""
+
+    @functools.wraps(function)
+    def call(entry):
+        return function(entry, "connection")
+
+    return call
+
+
+class Remote:
+    """Stands for what is somewhere else: it has every attribute."""
+
+    def __getattr__(self, name):
+        return Remote()
+
+    def __call__(self, entry):
+        return None
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [with_connection(lambda entry, connection: None), Remote(), Mock(return_value=None), print, str],
+)
+def test_what_is_a_handler(queue, handler):
+    """Whatever can be called with an entry is a handler, however it came to be."""
+    queue.enqueue("a")
+    queue.process_next(handler)
+    queue.enqueue("b")
+    assert Worker(queue, handler).run(drain=True).completed == 1
+
+
+def test_what_has_run_already(queue):
+    """A handler may return what was to be awaited, and has run to its end."""
+    queue.enqueue("a")
+
+    def handler(entry):
+        begun = coroutine(entry)
+        with pytest.raises(StopIteration):
+            begun.send(None)
+        return begun
+
+    assert queue.process_next(handler) is not None
+    assert queue.counts() == Counts()
+
+
+def test_a_handler_that_ends_the_transaction(storage):
+    """One that commits by steps is in another one at its end; who ends the one it is in has failed."""
+    queue, others = Queue("jobs", storage, retry_policy=NoRetry()), Queue("others", storage)
+
+    def by_steps(entry):
+        for step in range(3):
+            others.enqueue(step)
+            storage.commit_transaction()
+            storage.begin_transaction()
+
+    def ends(entry):
+        others.enqueue("x")
+        storage.rollback_transaction()
+
+    queue.enqueue("a")
+    queue.process_next(by_steps, transactional=True)
+    assert [entry.data for entry in others.entries()] == [0, 1, 2]
+    queue.enqueue_many(["b", "c"])
+    with pytest.raises(InvalidInput, match="has ended"):
+        queue.process_next(ends, transactional=True)
+    stats = Worker(queue, ends, transactional=True).run(drain=True)
+    assert stats.dead == 1
+    assert queue.counts() == Counts(dead=2)
+    assert len(others) == 3

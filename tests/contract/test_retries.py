@@ -385,3 +385,16 @@ def test_an_entry_that_is_tried_for_ever(storage):
     (entry,) = queue.entries()
     assert [each.cause for each in entry.errors[-2:]] == [Cause.FAILED, Cause.RELEASED]
     assert len(entry.errors) == 100
+
+
+def test_what_was_given_back_hides_no_failure(storage):
+    """Of very many attempts those that were only given back are left out first."""
+    queue = Queue("jobs", storage)
+    queue.enqueue("not yet")
+    for number in range(130):
+        if number in {20, 40}:
+            queue.mark_failed(queue.dequeue(), f"at {number}", retry_in=timedelta(0))
+        queue.release(queue.dequeue())
+    (entry,) = queue.entries()
+    assert [each.error.message for each in entry.errors if each.cause is Cause.FAILED] == ["at 20", "at 40"]
+    assert (len(entry.errors), entry.attempts, entry.error_message) == (100, 2, "at 40")

@@ -64,7 +64,7 @@ due, expiring = {}, {}
 
 def look():
     # In order, and at once.
-    ids = at_once.enqueue_many("ab")
+    ids = at_once.enqueue_many([*"ab"])
     entries = at_once.dequeue(limit=9)
     assert [entry.id for entry in entries] == ids
     at_once.mark_completed_many(entries)

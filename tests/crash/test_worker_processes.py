@@ -93,22 +93,23 @@ run_processes(open_queue, handler, processes=1, drain=True, backoff=Pauses())
     assert [attempt.cause for attempt in entry.errors] == [Cause.WORKER_DIED] * 3
 
 
-def test_a_handler_that_exits(start_worker, queue):
-    """A handler that ends its process gives its entry back, uncounted, and the process is replaced."""
+@pytest.mark.parametrize("status", [0, 3, 78])
+def test_a_handler_that_exits(start_worker, queue, status):
+    """A handler that ends its process has failed, whatever its status, and the process is replaced."""
     queue.enqueue(1)
     program = start_worker(
-        """
+        f"""
 def handler(entry):
     say("began", os.getpid(), entry.attempts)
     if not entry.errors:
-        raise SystemExit(3)
+        raise SystemExit({status})
 
 run_processes(open_queue, handler, processes=1, drain=True)
 """
     )
     first, second = program.hear("began"), program.hear("began")
     assert first[0] != second[0]
-    assert first[1] == second[1] == 1
+    assert (first[1], second[1]) == (1, 2)
     assert program.end()[0] == 0
     assert queue.counts() == Counts()
 
@@ -242,7 +243,7 @@ def test_workers_failed(start_worker, queue, opening, why):
 
 try:
     run_processes(opened, slow, processes=2, backoff=RETRIES)
-except duraq.WorkersFailed as error:
+except worker_pool.WorkersFailed as error:
     say("failed:", error)
 """
     )

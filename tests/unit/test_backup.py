@@ -197,7 +197,7 @@ def test_a_damaged_storage_is_not_passed_on(tmp_path, make):
         make(tmp_path / "one", tmp_path / "two")
     with pytest.raises(NotAStorage):
         verify(tmp_path / "two" / "nothing")
-    assert list(tmp_path.glob("two/*")) == []
+    assert not (tmp_path / "two" / "duraq.json").exists()
 
 
 @pytest.mark.parametrize("make", [backup, restore])
@@ -247,6 +247,33 @@ def test_a_full_disk(tmp_path, make):
         with pytest.raises(StorageError, match=f"{two}: No space left on device"):
             make(tmp_path / "one", two, file_system=Full(two, calls))
         assert list(two.iterdir()) == []
+
+
+class Filling(Full):
+    """Somebody else puts photos there meanwhile."""
+
+    def _limited(self, call):
+        limited = super()._limited(call)
+
+        def filled(fd, *more):
+            if self.place.exists() and not (self.place / "photos").exists():
+                (self.place / "photos").mkdir()
+                (self.place / "link").symlink_to(self.place.parent)
+                (self.place / "photos" / "a.jpg").touch()
+            return limited(fd, *more)
+
+        return filled
+
+
+@pytest.mark.parametrize("make", [backup, restore])
+def test_what_others_put_there_stays(tmp_path, make):
+    """A copy that fails takes away what it has made, and nothing that somebody else has put there."""
+    with FileStorage(tmp_path / "one", sizes=SIZES) as storage:
+        Queue("jobs", storage).enqueue_many(range(100))
+    two = tmp_path / "two"
+    with pytest.raises(StorageError, match="No space left"):
+        make(tmp_path / "one", two, file_system=Filling(two, 2))
+    assert sorted(path.name for path in two.rglob("*")) == ["a.jpg", "link", "photos"]
 
 
 @pytest.mark.parametrize("make", [backup, restore])

@@ -103,7 +103,7 @@ async def take_and_fail(world):
 
 async def enqueue_and_look(world):
     await world.queue.enqueue("x")
-    await world.others.enqueue_many("xyz")
+    await world.others.enqueue_many([*"xyz"])
     await world.queue.pause()
     await world.queue.resume()
     assert (await world.others.counts()).ready == 3

@@ -352,9 +352,16 @@ async def test_a_handler_that_exits(queue, transactional):
     async def handler(entry):
         raise SystemExit(3)
 
+    async def within(entry):
+        async with anyio.create_task_group():
+            await handler(entry)
+
     with pytest.raises(SystemExit):
         await aio.Worker(queue, handler, transactional=transactional).run()
     assert await queue.counts() == Counts(ready=2, dead=1)
+    with pytest.raises(BaseExceptionGroup):
+        await aio.Worker(queue, within, transactional=transactional).run()
+    assert await queue.counts() == Counts(ready=1, dead=2)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
