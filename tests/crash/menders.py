@@ -1,9 +1,10 @@
 """Stories about caring for a storage: it is verified, repaired, copied, and made of a copy."""
 
+import errno
 from contextlib import suppress
 
 import pytest
-from crash.failing import Call, Failure
+from crash.failing import Call, Failure, Lead
 from crash.onlookers import Onlooker
 from crash.test_power_cuts import SIZES, Process, seen
 
@@ -81,11 +82,15 @@ class Copying(Onlooker):
         path = made[failure.at - 1].path
         return not (failure.for_ever and failure.how == "1 byte" and path.endswith(".journal"))
 
+    LEAD: Lead | None = None
+
     def make(self, path: str) -> None:
         raise NotImplementedError
 
     def tell(self) -> None:
-        self.fs.begin()
+        self.fs.lead = self.LEAD
+        if self.LEAD is None:
+            self.fs.begin()
         with suppress(OSError, StorageError):
             self.make(COPY)
         self.check_closed()
@@ -117,6 +122,12 @@ class Back(Copying):
             backup(STORAGE, path, file_system=self.fs)
         except StorageDamaged as error:
             pytest.fail(f"{self.where}: {error!r}")
+
+
+class BackInVain(Back):
+    """The same, when it has failed at its very end: what takes the copy away fails as well."""
+
+    LEAD = Lead("sync", ".", 2, errno.EIO)  # of the directory, when the marker has its name
 
 
 class Bring(Copying):

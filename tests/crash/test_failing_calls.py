@@ -13,7 +13,7 @@ from random import Random
 import pytest
 from crash import images
 from crash.failing import NONE, Failure, call_sites, failures
-from crash.menders import Back, Bring, Mend, Verify
+from crash.menders import Back, BackInVain, Bring, Mend, Verify
 from crash.onlookers import About, Ask, Check, CheckInVain, Compact, CompactFull, Look, LookAgain, Open
 from crash.stories import Derive, Feed, FillUp, GiveBack, GoOn, Keep, Leave, Undo, UndoFrame, Work
 from evidence import count
@@ -72,6 +72,7 @@ STORIES = {
     "mend without a marker": About(Mend, images.no_marker),
     "back up": About(Back, images.killed),
     "back up torn": About(Back, images.torn),
+    "back up in vain": About(BackInVain, images.killed),
     "restore": About(Bring, images.killed),
     "restore cut": About(Bring, images.cut),
     "compact full": About(CompactFull, images.full),
