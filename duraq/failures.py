@@ -163,8 +163,8 @@ class Gatherer:
         self._counted[name] = QueueMetrics(name, to_datetime(now), history=history(ledger))
         known = self._queues.get(name)
         if known is None:
-            # What imported dead letters have been through was counted elsewhere.
-            may_be_imported = inspector.keeps_records and folded.state.tally.dead
+            # What came from another storage has been through was counted there.
+            may_be_imported = inspector.keeps_records and ledger.totals().restored
             if not (_failed(self._counted[name], 2 * self.window) or may_be_imported):
                 return  # as in most queues; they need not be read
             kind = FailureRecords if inspector.keeps_records else FailureHistories

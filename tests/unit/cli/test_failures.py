@@ -151,3 +151,5 @@ def test_what_failed_before_it_was_imported(duraq, queue, tmp_path):
     duraq.root = tmp_path / "other"
     duraq.ok("dlq", "import", "-", stdin=exported)
     assert counts(duraq) == once
+    duraq.ok("dlq", "retry", "--where", "queue:jobs", "--yes")
+    assert counts(duraq) == {"count": 2, "dead": 0, "ok": 0, "waiting": 2}
