@@ -67,6 +67,7 @@ def test_who_only_enqueues_reads_nothing(two, monkeypatch):
     found = read_records(monkeypatch)
     two[0].storage._upkeep.stopping = two[1].storage._upkeep.stopping = True
     take_turns(two, MANY)
+    assert found
     assert all(line.startswith(b'{"op":"seal"') for line in found)
     assert two[0].storage._queues["jobs"].folded.state.entries.keys() != set()
 
