@@ -71,7 +71,7 @@ async def done(pilot):
     pilot.app.screen.query_one("#go").press()
     await until(pilot, lambda: isinstance(pilot.app.screen, ProgressDialog))
     dialog = pilot.app.screen
-    await until(pilot, lambda: dialog._progress.is_over)
+    await until(pilot, lambda: dialog.progress.is_over)
     await pilot.pause()
     return says(dialog, "numbers")
 
@@ -285,8 +285,8 @@ async def test_what_was_stopped(root):
         await until(pilot, lambda: counts(root)[0] > 0)
         await pilot.press("c")
         progress = pilot.app.screen
-        await until(pilot, lambda: progress._progress.is_over)
-        result = progress._progress
+        await until(pilot, lambda: progress.progress.is_over)
+        result = progress.progress
         assert result.stopped
         assert result.done + result.left == 40
     assert counts(root) == (result.done, 40 - result.done)
@@ -442,7 +442,7 @@ async def test_over_just_as_it_is_hidden(root, monkeypatch):
             assert dialog.is_attached
             assert not dialog.query("#bar")
             (doing,) = actor._doing
-            actor._told(doing, replace(dialog._progress, done=3, is_over=True))
+            actor._told(doing, replace(dialog.progress, done=3, is_over=True))
 
         monkeypatch.setattr(ProgressDialog, "on_unmount", ends, raising=False)
         dialog = await begun(pilot, "retry", Selection(all_dead))

@@ -36,7 +36,6 @@ class Actor:
     def __init__(self, app: Dashboard) -> None:
         self._app = app
         self._doing: dict[Doing, ProgressDialog] = {}
-        self._progress: dict[Doing, Progress] = {}
 
     def begin(self, name: str, selection: Selection) -> None:
         """Ask whether that action shall be done to what was chosen, and if so do it."""
@@ -57,7 +56,7 @@ class Actor:
     @property
     def going(self) -> list[tuple[Order, Progress]]:
         """What goes on, and how far it is."""
-        return [(doing.order, self._progress[doing]) for doing in self._doing]
+        return [(doing.order, dialog.progress) for doing, dialog in self._doing.items()]
 
     def ask_to_leave(self) -> None:
         """Ask whether it shall be stopped, and if so end the app."""
@@ -168,8 +167,7 @@ class Actor:
             self._app.call_later(self._told, doing, progress)
 
         doing = Doing(order, tell)
-        self._progress[doing] = Progress(order.count)
-        dialog = ProgressDialog(doing, self._progress[doing])
+        dialog = ProgressDialog(doing, Progress(order.count))
         self._doing[doing] = dialog
         doing.start()
         self._app.push_screen(dialog)
@@ -178,14 +176,11 @@ class Actor:
         dialog = self._doing.get(doing)
         if dialog is None:
             return
-        self._progress[doing] = progress
-        # It stays attached while it is taken away, and its parts go before it does.
         is_seen = dialog.is_running
-        if is_seen:
-            dialog.show(progress)
+        dialog.show(progress)
         if not progress.is_over:
             return
-        del self._doing[doing], self._progress[doing]
+        del self._doing[doing]
         self._app.source.look_now()
         if not is_seen:
             text = safe_text(words.result(doing.order, progress), 300)

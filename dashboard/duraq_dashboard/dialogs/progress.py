@@ -33,7 +33,7 @@ class ProgressDialog(Dialog[None]):
     def __init__(self, doing: Doing, progress: Progress) -> None:
         super().__init__()
         self._doing = doing
-        self._progress = progress
+        self.progress = progress
 
     def compose_box(self) -> ComposeResult:
         yield Lines(id="bar")
@@ -41,12 +41,13 @@ class ProgressDialog(Dialog[None]):
         yield Lines(id="keys")
 
     def on_mount(self) -> None:
-        self.show(self._progress)
+        self.show(self.progress)
 
     def show(self, progress: Progress) -> None:
         """How far it is by now."""
-        self._progress = progress
-        if not self.is_mounted:
+        self.progress = progress
+        # It stays attached while it is taken away, and its parts go before it does.
+        if not (self.is_mounted and self.is_running):
             return
         order = self._doing.order
         filled = (
@@ -69,11 +70,11 @@ class ProgressDialog(Dialog[None]):
     @property
     def _can_be_stopped(self) -> bool:
         """What is done to one thing is done in one step."""
-        return self._progress.count > 1
+        return self.progress.count > 1
 
     @property
     def _can_be_undone(self) -> bool:
-        progress = self._progress
+        progress = self.progress
         return progress.is_over and progress.done > 0 and self._doing.order.action.name == "remove"
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -98,9 +99,9 @@ class ProgressDialog(Dialog[None]):
     def action_undo(self) -> None:
         """Ask whether what was removed here shall be brought back."""
         self.dismiss(None)
-        self.dashboard.begin("undo", Selection(act=self._progress.act, number=self._progress.done))
+        self.dashboard.begin("undo", Selection(act=self.progress.act, number=self.progress.done))
 
     def action_close_result(self) -> None:
         """Close it once it is over."""
-        if self._progress.is_over:
+        if self.progress.is_over:
             self.dismiss(None)
