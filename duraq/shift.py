@@ -14,12 +14,12 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from duraq import handling
-from duraq.errors import GroupTooLarge, LeaseLost, StorageDamaged, StorageError
+from duraq.errors import LeaseLost, StorageDamaged, StorageError
 from duraq.lease_keeper import Held, LeaseKeeper, Pulse, Uncommitted
 from duraq.model import QueueEntry
 from duraq.queue import Queue
 from duraq.retry import RetryPolicy
-from duraq.tally import FATAL, Rota, Tally, WorkerStats, note, say_outcome
+from duraq.tally import FATAL, TROUBLE, Rota, Tally, WorkerStats, note, say_outcome
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class Shift(Generic[T]):
                         held = self._look()
                 except FATAL:
                     raise
-                except (StorageError, GroupTooLarge, OSError) as error:
+                except TROUBLE as error:
                     with self._changed:
                         self._tally.refused(error)
                     continue
@@ -255,7 +255,7 @@ class Shift(Generic[T]):
                 break
             except FATAL:
                 raise
-            except (StorageError, GroupTooLarge, OSError) as trouble:
+            except TROUBLE as trouble:
                 failures += 1
                 if failures == 1:
                     note(logging.ERROR, "commit_failed", held.entry, f"outcome not written yet: {trouble}")
@@ -287,7 +287,7 @@ class Shift(Generic[T]):
             held.release()
         except LeaseLost:
             held.lost.set()  # unless it was completed at the last moment; then nobody looks any more
-        except (StorageError, GroupTooLarge, OSError) as error:
+        except TROUBLE as error:
             note(logging.ERROR, "release_failed", held.entry, f"could not be given back: {error}")
             held.lost.set()
         else:

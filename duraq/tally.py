@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from duraq.errors import StorageClosed, StorageDamaged, StorageFailed, StorageForked
+from duraq.errors import (
+    GroupTooLarge,
+    StorageClosed,
+    StorageDamaged,
+    StorageError,
+    StorageFailed,
+    StorageForked,
+)
 from duraq.lease_keeper import Held
 from duraq.model import QueueEntry
 from duraq.retry import RetryPolicy
@@ -18,6 +25,8 @@ log = logging.getLogger("duraq")
 
 # After these a storage is of no use any more; after any other error it may recover.
 FATAL = (StorageFailed, StorageClosed, StorageForked)
+# After these a worker tries again, by and by.
+TROUBLE = (StorageError, GroupTooLarge, OSError)
 # How long a damaged queue is left alone, in seconds, before it is looked at again.
 _REST = 30.0
 

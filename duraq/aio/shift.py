@@ -26,13 +26,13 @@ from duraq.aio.handling import Handler, call_awaited, is_foreign
 from duraq.aio.inbox import Inbox
 from duraq.aio.queue import Queue
 from duraq.aio.storage import Storage
-from duraq.errors import GroupTooLarge, LeaseLost, StorageDamaged, StorageError
+from duraq.errors import LeaseLost, StorageDamaged, StorageError
 from duraq.handling import exits, is_own
 from duraq.lease_keeper import Held, LeaseKeeper, Uncommitted
 from duraq.model import QueueEntry
 from duraq.retry import RetryPolicy
 from duraq.shift import Notice
-from duraq.tally import FATAL, Rota, Tally, WorkerStats, note, say_outcome
+from duraq.tally import FATAL, TROUBLE, Rota, Tally, WorkerStats, note, say_outcome
 
 T = TypeVar("T")
 
@@ -61,7 +61,6 @@ class Shift(Generic[T]):
     ) -> None:
         self.inbox = inbox
         self.error: BaseException | None = None  # the first that a task ended with
-        queues = tuple(queues)
         self._rota = Rota(queues)
         self._wait = _LONGEST_WAIT if len(queues) > 1 else _LONG
         self._handler = handler
@@ -118,7 +117,7 @@ class Shift(Generic[T]):
             except FATAL as error:
                 self._fail(error)
                 return
-            except (StorageError, GroupTooLarge, OSError) as error:
+            except TROUBLE as error:
                 self._tally.refused(error)
                 continue
             self._tally.answered()
@@ -246,7 +245,7 @@ class Shift(Generic[T]):
                 break
             except FATAL:
                 raise
-            except (StorageError, GroupTooLarge, OSError) as trouble:
+            except TROUBLE as trouble:
                 failures += 1
                 if failures == 1:
                     note(logging.ERROR, "commit_failed", held.entry, f"outcome not written yet: {trouble}")
@@ -268,7 +267,7 @@ class Shift(Generic[T]):
                 await call(held.release, surely=True)
         except LeaseLost:
             held.lost.set()  # unless it was completed at the last moment; then nobody looks any more
-        except (StorageError, GroupTooLarge, OSError) as error:
+        except TROUBLE as error:
             note(logging.ERROR, "release_failed", held.entry, f"could not be given back: {error}")
             held.lost.set()
         else:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from anyio import CancelScope, Lock, move_on_after, wait_readable
 
 from duraq.aio.calls import call
-from duraq.storage.base import PlaceInLine, Storage
+from duraq.storage.base import PlaceInLine, Storage, pass_on
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Chairs:
         patience: CancelScope,
     ) -> list[T]:
         place = self._storage.place(queue)
-        seconds = await call(partial(_sit_down, place), undo=lambda _: _leave(place))
+        seconds = await call(partial(_sit_down, place), undo=lambda _: pass_on(place))
         risen = False
 
         def rise_and_claim() -> list[T]:
@@ -69,7 +69,7 @@ class Chairs:
             return await call(rise_and_claim, undo=undo)
         finally:
             if not risen:
-                await call(partial(_leave, place), surely=True)
+                await call(partial(pass_on, place), surely=True)
 
 
 def _sit_down(place: PlaceInLine) -> float | None:
@@ -77,10 +77,5 @@ def _sit_down(place: PlaceInLine) -> float | None:
     try:
         return place.look()
     except BaseException:
-        _leave(place)
+        pass_on(place)
         raise
-
-
-def _leave(place: PlaceInLine) -> None:
-    """Leave it without having looked: whoever woke it shall wake the next."""
-    place.__exit__(InterruptedError, InterruptedError(), None)

@@ -26,9 +26,9 @@ from pathlib import Path
 
 import orjson
 
+from duraq import forks
 from duraq.clock import Clock
 from duraq.errors import StorageClosed, StorageError, StorageForked
-from duraq.journal import forks
 from duraq.journal.fifo import Descriptor, make_fifo, open_fifo, unlink_if_there
 from duraq.journal.filesystem import RealFileSystem
 from duraq.model import WORKER

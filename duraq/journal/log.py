@@ -22,7 +22,7 @@ from threading import get_ident
 from types import FrameType
 from typing import NamedTuple
 
-from duraq import stack
+from duraq import forks, stack
 from duraq.errors import (
     OutcomeUnknown,
     StorageBusy,
@@ -31,7 +31,7 @@ from duraq.errors import (
     StorageFailed,
     StorageForked,
 )
-from duraq.journal import ends, forks, opening, refusal
+from duraq.journal import ends, opening, refusal
 from duraq.journal.control import NOTHING, Control, Standing
 from duraq.journal.descriptors import Descriptors, Guard
 from duraq.journal.failed_syncs import FailedSyncs

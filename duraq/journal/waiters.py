@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from duraq.journal import forks
+from duraq import forks
 from duraq.journal.fifo import Descriptor, make_fifo, open_fifo, unlink_if_there
 from duraq.journal.filesystem import FileSystem, NotOurs, RealFileSystem
 from duraq.journal.lease import Watch

@@ -14,9 +14,10 @@ from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
+from duraq import forks
 from duraq.clock import Clock
 from duraq.errors import DuraqError, StorageClosed, StorageError
-from duraq.journal import forks, wording
+from duraq.journal import wording
 from duraq.journal.filesystem import RealFileSystem
 from duraq.journal.lease import WorkerPresence
 from duraq.journal.waiters import Waiters, count_living

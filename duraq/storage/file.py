@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from duraq import options, stack
+from duraq import forks, options, stack
 from duraq.clock import Clock, SystemClock, from_timedelta
 from duraq.entry import Entry
 from duraq.errors import (
@@ -27,7 +27,7 @@ from duraq.errors import (
     StorageDamaged,
     StorageError,
 )
-from duraq.journal import forks, opening, wording
+from duraq.journal import opening, wording
 from duraq.journal.descriptors import Descriptors, Guard
 from duraq.journal.filesystem import FileSystem, RealFileSystem
 from duraq.journal.folded import Folded

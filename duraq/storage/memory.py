@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from weakref import WeakSet
 
+from duraq import forks
 from duraq.clock import Clock, SystemClock
 from duraq.entry import Entry
 from duraq.errors import StorageClosed, StorageForked
@@ -15,8 +14,6 @@ from duraq.model import is_users
 from duraq.operations import Operation
 from duraq.state import QueueState
 from duraq.storage.bells import BellPlace, BellStorage
-
-_all: WeakSet[MemoryStorage] = WeakSet()
 
 
 class MemoryStorage(BellStorage):
@@ -39,7 +36,7 @@ class MemoryStorage(BellStorage):
         self._states: dict[str, QueueState] = {}
         self._seq: dict[str, int] = {}
         self._closed = self._forked = False
-        _all.add(self)
+        forks.register(self)
 
     def __repr__(self) -> str:
         return "<MemoryStorage>"
@@ -53,7 +50,8 @@ class MemoryStorage(BellStorage):
         if self._closed:
             raise StorageClosed("this storage is closed")
 
-    def _after_fork_in_child(self) -> None:
+    def after_fork_in_child(self) -> None:
+        """What is done to a copy, nobody sees."""
         # Whoever had it in the parent is not here to let it go.
         self._turn, self._bells, self._places = threading.RLock(), threading.Lock(), set()
         self._forked = True
@@ -124,11 +122,3 @@ class MemoryStorage(BellStorage):
         with self._turn:
             self._closed = True
         self._ring()
-
-
-def _after_fork_in_child() -> None:
-    for storage in list(_all):
-        storage._after_fork_in_child()  # noqa: SLF001 - of this module
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from duraq import transaction
+from duraq import forks, transaction
 from duraq.clock import Clock, SystemClock
 from duraq.errors import (
     DuraqError,
@@ -23,7 +23,6 @@ from duraq.errors import (
     StorageError,
     StorageReadOnly,
 )
-from duraq.journal import forks
 from duraq.operations import Operation
 from duraq.storage import pg_connections
 from duraq.storage.base import Limits

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from duraq.storage.base import PlaceInLine
+from duraq.storage.base import PlaceInLine, pass_on
 
 
 class PlaceWithin:
@@ -39,7 +39,7 @@ class PlaceWithin:
         woken = self._place.sleep(seconds)
         if woken and self._is_paused():
             # For whoever is next in line: here nothing can be taken.
-            self._place.__exit__(InterruptedError, InterruptedError(), None)
+            pass_on(self._place)
             self._place.__enter__()
         return woken
 

@@ -22,8 +22,8 @@ from simulation.life import ERROR
 from simulation.oracle import ATTEMPTS, State
 from simulation.world import PLACE, Machine, Process, SimulatedFileSystem, images
 
+from duraq import forks
 from duraq.examining import verify
-from duraq.journal import forks
 from duraq.journal.log import Sizes
 from duraq.model import Cause
 from duraq.operations import Bury, Complete, Enqueue, Fail, Operation, Release

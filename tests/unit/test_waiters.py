@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from duraq import forks
 from duraq.clock import SystemClock
-from duraq.journal import forks
 from duraq.journal import waiters as module
 from duraq.journal.lease import WorkerPresence
 from duraq.journal.waiters import Waiters
